@@ -1,0 +1,140 @@
+//! What can go wrong, and what to do about it.
+
+use std::{error::Error, io, path::PathBuf, sync::Arc};
+
+use crate::{Expect, Position, Table};
+
+/// Why a store refused or failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A write's condition did not hold. Read the record again and decide anew.
+    #[error(
+        "record {} of table {table} has {}, expected {expected}: read it again",
+        .key.escape_ascii(),
+        .found.map_or("no version".to_owned(), |version| format!("version {version}"))
+    )]
+    Conflict {
+        /// The record's table.
+        table: Table,
+        /// The record's key.
+        key: Vec<u8>,
+        /// The condition of the write.
+        expected: Expect,
+        /// The version that is stored, none if there is no record.
+        found: Option<u64>,
+    },
+
+    /// Too little space for a commit. Nothing was touched.
+    #[error("{free} bytes are free in {directory}, expected at least {reserve}: free some space")]
+    Full {
+        /// The store's directory.
+        directory: PathBuf,
+        /// Bytes that are free for this process.
+        free: u64,
+        /// Bytes that must stay free.
+        reserve: u64,
+    },
+
+    /// Part of a transaction is larger than its limit. Nothing was touched.
+    #[error("{size} {what}, expected at most {limit}: split it or raise the limit")]
+    TooLarge {
+        /// What was counted, with its unit.
+        what: &'static str,
+        /// How much came.
+        size: usize,
+        /// How much is allowed.
+        limit: usize,
+    },
+
+    /// A stored record does not match its checksum. Other records are not affected.
+    #[error("record {} of table {table} does not match its checksum: overwrite or delete it", .key.escape_ascii())]
+    Corrupt {
+        /// The record's table.
+        table: Table,
+        /// The record's key.
+        key: Vec<u8>,
+    },
+
+    /// The database lacks transactions that were acknowledged.
+    #[error(
+        "database in {directory} is at {}, expected {expected} or later: bring back the newer files, \
+         or open it as a restored copy, which starts a new epoch",
+        .found.map_or("no position".to_owned(), |position| position.to_string())
+    )]
+    Behind {
+        /// The store's directory.
+        directory: PathBuf,
+        /// What was acknowledged last.
+        expected: Position,
+        /// Where the database is, none if it is empty.
+        found: Option<Position>,
+    },
+
+    /// The database and its high-water file belong to different histories.
+    #[error(
+        "database in {directory} is at {found}, expected the epoch of {expected}: bring back the files that belong \
+         together, or open it as a restored copy, which starts a new epoch"
+    )]
+    EpochMismatch {
+        /// The store's directory.
+        directory: PathBuf,
+        /// What was acknowledged last.
+        expected: Position,
+        /// Where the database is.
+        found: Position,
+    },
+
+    /// A file that vouches for the database is missing or unreadable.
+    #[error("{path} is {problem}: bring it back, or open the store as a restored copy, which starts a new epoch")]
+    Unvouched {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+
+    /// Another store, here or in another process, has this directory open.
+    #[error("{directory} is in use by another process or store: stop it, or choose another directory")]
+    Locked {
+        /// The store's directory.
+        directory: PathBuf,
+    },
+
+    /// The storage engine failed. The store accepts no more commits until it is opened again.
+    #[error("storage engine failed to {action}: {source}")]
+    Engine {
+        /// What it was asked to do.
+        action: &'static str,
+        /// Its own error.
+        source: Arc<dyn Error + Send + Sync>,
+    },
+
+    /// A file operation failed.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The operating system's error.
+        source: Arc<io::Error>,
+    },
+
+    /// An earlier failure left the engine in doubt, so commits are refused.
+    #[error("store is closed to commits since an earlier failure ({cause}): see to its cause and start again")]
+    Failed {
+        /// The failure that came first.
+        cause: String,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn engine(action: &'static str) -> impl FnOnce(sled::Error) -> Self {
+        move |source| Self::Engine { action, source: Arc::new(source) }
+    }
+
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.into(), source: Arc::new(source) }
+    }
+}

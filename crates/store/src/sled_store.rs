@@ -1,0 +1,177 @@
+//! The embedded backend: sled, with the syncs that make its commits durable.
+//!
+//! Submodules: [`open`] the directory and its checks, [`writer`] group commit, [`apply`] one transaction, [`reader`]
+//! records and lists, [`published`] what the feed may show, [`high_water`] the independent witness, [`layout`] bytes.
+
+mod apply;
+mod high_water;
+mod layout;
+mod open;
+mod published;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    fs::File,
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{self, SyncSender},
+    },
+    thread::{self, JoinHandle},
+};
+
+use self::{
+    open::Opened,
+    published::Published,
+    reader::Reader,
+    writer::{Request, Space, Writer},
+};
+use crate::{Entry, Position, Record, Storage, StoreError, Table, Transaction};
+
+/// A [`Storage`] in one directory of one machine.
+///
+/// Dropping it finishes what was committed, stops the writer and releases the directory.
+pub struct SledStore {
+    queue: Option<SyncSender<Request>>,
+    writer: Option<JoinHandle<()>>,
+    reader: Reader,
+    published: Arc<Published>,
+    space: Space,
+    max_value_bytes: usize,
+    // Dropped in this order: the engine lets go of its files before another store may lock the directory.
+    _database: sled::Db,
+    _lock: File,
+}
+
+/// Limits of a [`SledStore`].
+#[derive(Clone, Debug)]
+pub struct SledOptions {
+    /// Commits are refused while less than this is free on the file system.
+    pub reserve_bytes: u64,
+    /// The largest value of a record.
+    pub max_value_bytes: usize,
+    /// Memory for the engine's page cache; it holds at least 16 MiB.
+    pub cache_bytes: u64,
+}
+
+impl Default for SledOptions {
+    fn default() -> Self {
+        Self { reserve_bytes: 64 << 20, max_value_bytes: 256 << 10, cache_bytes: 128 << 20 }
+    }
+}
+
+impl SledStore {
+    /// Opens the store in `directory`, creating both if needed; the directory's mode becomes 0700.
+    ///
+    /// Refuses a database that is behind its high-water file ([`StoreError::Behind`]) or of another epoch, and a
+    /// directory that is in use ([`StoreError::Locked`]).
+    pub fn open(directory: &Path, options: SledOptions) -> Result<Self, StoreError> {
+        Self::start(Opened::verified(directory, &options)?, &options)
+    }
+
+    /// Opens a directory that was restored from a copy, whatever position it has, under a new epoch.
+    ///
+    /// Every reader of the feed then notices that its cursor belongs to another history. What was acknowledged after
+    /// the copy was made is lost.
+    pub fn open_restored(directory: &Path, options: SledOptions) -> Result<Self, StoreError> {
+        Self::start(Opened::restored(directory, &options)?, &options)
+    }
+
+    fn start(opened: Opened, options: &SledOptions) -> Result<Self, StoreError> {
+        let Opened { directory, lock, database, trees, log, high_water, position } = opened;
+        let published = Arc::new(Published::new(position));
+        let space = Space::new(directory.clone(), options.reserve_bytes);
+        let reader = Reader::new(trees.clone(), Arc::clone(&published));
+        let writer = Writer::new(trees, log, high_water, position, Arc::clone(&published), space.clone());
+
+        let (queue, requests) = mpsc::sync_channel(QUEUE_LENGTH);
+        let writer = thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || writer.run(&requests))
+            .map_err(StoreError::io("start the writer of", directory))?;
+
+        Ok(Self {
+            queue: Some(queue),
+            writer: Some(writer),
+            reader,
+            published,
+            space,
+            max_value_bytes: options.max_value_bytes,
+            _database: database,
+            _lock: lock,
+        })
+    }
+
+    /// The error for a writer thread that ended although the store did not: it panicked inside the engine.
+    fn writer_gone(&self) -> StoreError {
+        let cause = "the writer thread ended";
+        self.published.fail(cause);
+        StoreError::Failed { cause: cause.to_owned() }
+    }
+}
+
+impl Storage for SledStore {
+    fn commit(&self, transaction: Transaction) -> Result<Position, StoreError> {
+        self.published.usable()?;
+        transaction.check_size(self.max_value_bytes)?;
+        if transaction.writes.is_empty() {
+            return self.head();
+        }
+        let (reply, answer) = mpsc::sync_channel(1);
+        let request = Request { transaction, reply };
+        let sent = self.queue.as_ref().is_some_and(|queue| queue.send(request).is_ok());
+        if !sent {
+            return Err(self.writer_gone());
+        }
+        answer.recv().unwrap_or_else(|_| Err(self.writer_gone()))
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Record>, StoreError> {
+        self.reader.record(table, key)
+    }
+
+    fn scan(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
+        self.reader.after(table, after, limit)
+    }
+
+    fn scan_prefix(&self, table: Table, prefix: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
+        self.reader.with_prefix(table, prefix, limit)
+    }
+
+    fn head(&self) -> Result<Position, StoreError> {
+        Ok(self.published.position())
+    }
+
+    fn feed(&self, after: u64, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.reader.feed(after, limit)
+    }
+
+    fn expired(&self, table: Table, now: u64, limit: usize) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
+        self.reader.expired(table, now, limit)
+    }
+
+    fn healthy(&self) -> Result<(), StoreError> {
+        self.published.usable()?;
+        if self.writer.as_ref().is_none_or(JoinHandle::is_finished) {
+            return Err(self.writer_gone());
+        }
+        self.space.check()
+    }
+}
+
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the writer thread of the store had panicked");
+        }
+    }
+}
+
+/// Transactions that may wait for the writer; further commits wait for a place among them.
+const QUEUE_LENGTH: usize = 256;

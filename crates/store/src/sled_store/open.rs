@@ -1,0 +1,209 @@
+//! Opening a directory: lock, engine, the check against the high-water file, and syncs of all that was created.
+
+use std::{
+    fs::{self, DirBuilder, File, Permissions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    SledOptions,
+    apply::Trees,
+    high_water::{self, HighWater},
+    layout,
+};
+use crate::{Position, StoreError};
+
+/// A directory that is locked, verified and durable up to `position`.
+pub(super) struct Opened {
+    pub(super) directory: PathBuf,
+    pub(super) lock: File,
+    pub(super) database: sled::Db,
+    pub(super) trees: Trees,
+    pub(super) log: Log,
+    pub(super) high_water: HighWater,
+    pub(super) position: Position,
+}
+
+impl Opened {
+    /// Opens what is there, or creates it, and refuses a database that does not fit its high-water file.
+    pub(super) fn verified(directory: &Path, options: &SledOptions) -> Result<Self, StoreError> {
+        create_private(directory)?;
+        let lock = exclusive_lock(directory)?;
+        let witness = HighWater::open(directory)?;
+        if let Some((_, expected)) = &witness
+            && !directory.join(ENGINE_DIRECTORY).exists()
+        {
+            return Err(behind(directory, *expected, None));
+        }
+        let (database, trees, log) = open_engine(directory, options)?;
+        let found = stored_position(&trees, directory)?;
+        let (mut high_water, position) = match (witness, found) {
+            (Some((_, expected)), None) => return Err(behind(directory, expected, None)),
+            (Some((_, expected)), Some(found)) if found.epoch != expected.epoch => {
+                return Err(StoreError::EpochMismatch { directory: directory.to_owned(), expected, found });
+            }
+            (Some((_, expected)), Some(found)) if found.seq < expected.seq => {
+                return Err(behind(directory, expected, Some(found)));
+            }
+            (Some((high_water, _)), Some(found)) => (high_water, found),
+            (None, Some(found)) if found.seq > 0 => {
+                let path = directory.join(high_water::FILE_NAME);
+                return Err(StoreError::Unvouched { path, problem: "missing" });
+            }
+            // New, or a creation that was cut short before anything could be acknowledged.
+            (None, _) => {
+                let position = Position { epoch: random_epoch()?, seq: 0 };
+                store_position(&trees, position)?;
+                log.persist(&trees)?;
+                (HighWater::create(directory, position)?, position)
+            }
+        };
+        // What a killed process left in the operating system's cache counts as durable from here on.
+        log.persist(&trees)?;
+        high_water.advance(position)?;
+        Ok(Self { directory: directory.to_owned(), lock, database, trees, log, high_water, position })
+    }
+
+    /// Opens what is there under a new epoch.
+    pub(super) fn restored(directory: &Path, options: &SledOptions) -> Result<Self, StoreError> {
+        create_private(directory)?;
+        let lock = exclusive_lock(directory)?;
+        let (database, trees, log) = open_engine(directory, options)?;
+        let seq = match stored_position(&trees, directory) {
+            Ok(position) => position.map_or(0, |position| position.seq),
+            Err(_) => last_event(&trees)?,
+        };
+        let position = Position { epoch: random_epoch()?, seq };
+        store_position(&trees, position)?;
+        log.persist(&trees)?;
+        let high_water = HighWater::create(directory, position)?;
+        Ok(Self { directory: directory.to_owned(), lock, database, trees, log, high_water, position })
+    }
+}
+
+/// The engine's log file, opened once more to be synced.
+pub(super) struct Log {
+    file: File,
+    path: PathBuf,
+}
+
+impl Log {
+    /// Brings everything applied so far onto the device.
+    ///
+    /// The engine's flush writes its log with `sync_file_range`, which leaves the device's cache and the file's size
+    /// unsynced: only the sync after it survives a power cut.
+    pub(super) fn persist(&self, trees: &Trees) -> Result<(), StoreError> {
+        trees.meta.flush().map_err(StoreError::engine("flush"))?;
+        self.file.sync_data().map_err(StoreError::io("sync", &self.path))
+    }
+}
+
+/// Makes the entries of a directory durable.
+pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+    File::open(directory).and_then(|opened| opened.sync_all()).map_err(StoreError::io("sync", directory))
+}
+
+fn create_private(directory: &Path) -> Result<(), StoreError> {
+    let missing: Vec<&Path> =
+        directory.ancestors().take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(StoreError::io("create", directory))?;
+    let mode = fs::metadata(directory).map_err(StoreError::io("read the mode of", directory))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        let private = Permissions::from_mode(0o700);
+        fs::set_permissions(directory, private).map_err(StoreError::io("make private", directory))?;
+    }
+    for created in missing {
+        let parent = created.parent().filter(|parent| !parent.as_os_str().is_empty());
+        sync_directory(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
+}
+
+fn exclusive_lock(directory: &Path) -> Result<File, StoreError> {
+    let path = directory.join(LOCK_FILE);
+    let lock = File::options().write(true).create(true).truncate(false).open(&path);
+    let lock = lock.map_err(StoreError::io("open", &path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { directory: directory.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(StoreError::io("lock", path)(error)),
+    }
+}
+
+fn open_engine(directory: &Path, options: &SledOptions) -> Result<(sled::Db, Trees, Log), StoreError> {
+    let engine_directory = directory.join(ENGINE_DIRECTORY);
+    let config = sled::Config::new()
+        .path(&engine_directory)
+        .segment_size(SEGMENT_BYTES)
+        .cache_capacity(options.cache_bytes.max(MIN_CACHE_BYTES));
+    let give_up = Instant::now() + ENGINE_RELEASE;
+    let database = loop {
+        match config.open() {
+            // Threads of an engine that was just dropped may hold its file a moment longer than our lock.
+            Err(error) if is_locked(&error) && Instant::now() < give_up => thread::sleep(Duration::from_millis(20)),
+            Err(error) if is_locked(&error) => return Err(StoreError::Locked { directory: directory.to_owned() }),
+            other => break other.map_err(StoreError::engine("open"))?,
+        }
+    };
+    let trees = Trees::open(&database).map_err(StoreError::engine("open"))?;
+
+    let path = engine_directory.join("db");
+    let file = File::options().read(true).write(true).open(&path).map_err(StoreError::io("open", &path))?;
+    let log = Log { file, path };
+    log.persist(&trees)?;
+    let settings = engine_directory.join("conf");
+    File::open(&settings).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", settings))?;
+    sync_directory(&engine_directory)?;
+    sync_directory(directory)?;
+    Ok((database, trees, log))
+}
+
+fn is_locked(error: &sled::Error) -> bool {
+    // The engine wraps the operating system's answer in a text of its own.
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
+}
+
+fn stored_position(trees: &Trees, directory: &Path) -> Result<Option<Position>, StoreError> {
+    let stored = trees.meta.get(layout::POSITION_KEY).map_err(StoreError::engine("read"))?;
+    let Some(bytes) = stored else { return Ok(None) };
+    let damaged = || StoreError::Unvouched { path: directory.join(ENGINE_DIRECTORY), problem: "without a position" };
+    layout::decode_position(&bytes).map(Some).ok_or_else(damaged)
+}
+
+/// The highest sequence of the feed: where to go on if the position is damaged.
+fn last_event(trees: &Trees) -> Result<u64, StoreError> {
+    let last = trees.feed.last().map_err(StoreError::engine("read"))?;
+    Ok(last.and_then(|(key, _)| <[u8; 8]>::try_from(&*key).ok()).map_or(0, u64::from_be_bytes))
+}
+
+fn store_position(trees: &Trees, position: Position) -> Result<(), StoreError> {
+    let stored = trees.meta.insert(layout::POSITION_KEY, &layout::encode_position(position));
+    stored.map(drop).map_err(StoreError::engine("write"))
+}
+
+fn random_epoch() -> Result<[u8; 16], StoreError> {
+    let mut epoch = [0; 16];
+    getrandom::fill(&mut epoch)
+        .map_err(|error| StoreError::io("read", "the system's randomness")(io::Error::other(error.to_string())))?;
+    Ok(epoch)
+}
+
+fn behind(directory: &Path, expected: Position, found: Option<Position>) -> StoreError {
+    StoreError::Behind { directory: directory.to_owned(), expected, found }
+}
+
+/// The engine's own directory, inside the store's.
+pub(super) const ENGINE_DIRECTORY: &str = "sled";
+
+const LOCK_FILE: &str = "lock";
+
+/// Large enough that no value leaves the log; see [`layout::CHUNK_BYTES`]. Fixed at creation.
+const SEGMENT_BYTES: usize = 4 << 20;
+
+const MIN_CACHE_BYTES: u64 = 16 << 20;
+
+const ENGINE_RELEASE: Duration = Duration::from_secs(5);

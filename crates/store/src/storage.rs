@@ -1,0 +1,324 @@
+//! The storage contract: what every backend promises, and the types it speaks.
+
+use std::fmt;
+
+use crate::StoreError;
+
+/// A transactional store of versioned records, with a feed of their changes.
+///
+/// Reads of records see committed state, which may be a moment ahead of what is durable; whoever committed reads its
+/// own writes. The feed and its head show only what is durable, so that no cursor ever gets ahead of a crash.
+pub trait Storage: Send + Sync + 'static {
+    /// Applies all writes of the transaction in their order, or none, and returns once they are durable.
+    ///
+    /// The position is that of the transaction's last event. A transaction without events takes a sequence of its
+    /// own, so that its loss would be noticed; an empty transaction changes nothing and answers the head.
+    ///
+    /// After [`StoreError::Conflict`], [`StoreError::Full`], [`StoreError::TooLarge`] or [`StoreError::Corrupt`]
+    /// nothing was changed. After any other error the outcome is unknown until the store has been opened again.
+    fn commit(&self, transaction: Transaction) -> Result<Position, StoreError>;
+
+    /// The record under this key; [`StoreError::Corrupt`] if its checksum does not match.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Record>, StoreError>;
+
+    /// At most `limit` records with keys greater than `after`, in key order.
+    ///
+    /// A page is not a snapshot: records that change while it is read appear in their old or new state. Damaged
+    /// records are left out and logged, here and in the other lists; ask for one by name to see its error.
+    fn scan(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Vec<u8>, Record)>, StoreError>;
+
+    /// At most `limit` records whose keys begin with `prefix`, in key order.
+    fn scan_prefix(&self, table: Table, prefix: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Record)>, StoreError>;
+
+    /// The last durable position.
+    fn head(&self) -> Result<Position, StoreError>;
+
+    /// At most `limit` entries with sequences greater than `after`, ascending.
+    ///
+    /// The last entry's sequence is the next cursor. Sequences have holes where newer events replaced older ones; a
+    /// reader that follows its cursor misses no key's newest event.
+    fn feed(&self, after: u64, limit: usize) -> Result<Vec<Entry>, StoreError>;
+
+    /// At most `limit` records whose `expires_at` is not after `now`, the earliest first.
+    fn expired(&self, table: Table, now: u64, limit: usize) -> Result<Vec<(Vec<u8>, Record)>, StoreError>;
+
+    /// Whether a commit would be accepted now.
+    fn healthy(&self) -> Result<(), StoreError>;
+}
+
+/// The name of a set of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Table(&'static str);
+
+impl Table {
+    /// Names a table, with 1 to 32 bytes.
+    ///
+    /// # Panics
+    ///
+    /// For other lengths. In a constant, that is a compile error.
+    pub const fn new(name: &'static str) -> Self {
+        assert!(!name.is_empty() && name.len() <= MAX_TABLE_BYTES, "a table name has 1 to 32 bytes");
+        Self(name)
+    }
+
+    /// The name as given.
+    pub const fn name(self) -> &'static str {
+        self.0
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// A stored value.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The version its writer gave it.
+    pub version: u64,
+    /// The bytes its writer gave it.
+    pub value: Vec<u8>,
+    /// When [`Storage::expired`] begins to list it, in Unix seconds. Nothing is deleted by itself.
+    pub expires_at: Option<u64>,
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("version", &self.version)
+            .field("value", &Size(&self.value))
+            .field("expires_at", &self.expires_at)
+            .finish()
+    }
+}
+
+/// What a write requires of the record it replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing: it may be absent, present or damaged.
+    Any,
+    /// There is no such record.
+    Absent,
+    /// The record has this version.
+    Version(u64),
+}
+
+impl fmt::Display for Expect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("anything"),
+            Self::Absent => f.write_str("no record"),
+            Self::Version(version) => write!(f, "version {version}"),
+        }
+    }
+}
+
+/// What a write does to its record.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Creates or replaces it.
+    Put {
+        /// The version to store; the store compares versions and never chooses them.
+        version: u64,
+        /// The bytes to store.
+        value: Vec<u8>,
+        /// When [`Storage::expired`] begins to list it, in Unix seconds.
+        expires_at: Option<u64>,
+    },
+    /// Removes it, if it is there.
+    Delete,
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put { version, value, expires_at } => f
+                .debug_struct("Put")
+                .field("version", version)
+                .field("value", &Size(value))
+                .field("expires_at", expires_at)
+                .finish(),
+            Self::Delete => f.write_str("Delete"),
+        }
+    }
+}
+
+/// One change of one record, under a condition, with the event that tells the feed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Write {
+    /// The record's table.
+    pub table: Table,
+    /// The record's key, of at most [`MAX_KEY_BYTES`].
+    pub key: Vec<u8>,
+    /// The condition; if it does not hold, the transaction ends in a conflict.
+    pub expect: Expect,
+    /// The change.
+    pub change: Change,
+    /// Appended to the feed in place of the key's earlier event; at most [`MAX_EVENT_BYTES`]. A deletion that readers
+    /// of the feed must hear about needs one too.
+    pub event: Option<Vec<u8>>,
+}
+
+impl Write {
+    /// Creates or replaces a record, whatever is there.
+    pub fn put(table: Table, key: impl Into<Vec<u8>>, version: u64, value: impl Into<Vec<u8>>) -> Self {
+        Self::new(table, key, Change::Put { version, value: value.into(), expires_at: None })
+    }
+
+    /// Removes a record, whatever is there.
+    pub fn delete(table: Table, key: impl Into<Vec<u8>>) -> Self {
+        Self::new(table, key, Change::Delete)
+    }
+
+    /// Sets the condition.
+    pub fn expect(mut self, expect: Expect) -> Self {
+        self.expect = expect;
+        self
+    }
+
+    /// Sets when the record expires, in Unix seconds. A deletion has no expiry and stays as it is.
+    pub fn expires_at(mut self, unix_seconds: u64) -> Self {
+        if let Change::Put { expires_at, .. } = &mut self.change {
+            *expires_at = Some(unix_seconds);
+        }
+        self
+    }
+
+    /// Sets the event for the feed.
+    pub fn event(mut self, event: impl Into<Vec<u8>>) -> Self {
+        self.event = Some(event.into());
+        self
+    }
+
+    fn new(table: Table, key: impl Into<Vec<u8>>, change: Change) -> Self {
+        Self { table, key: key.into(), expect: Expect::Any, change, event: None }
+    }
+}
+
+impl fmt::Debug for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Write")
+            .field("table", &self.table)
+            .field("key", &format_args!("{}", self.key.escape_ascii()))
+            .field("expect", &self.expect)
+            .field("change", &self.change)
+            .field("event", &self.event.as_deref().map(Size))
+            .finish()
+    }
+}
+
+/// Writes that happen together or not at all.
+///
+/// They apply in their order: a later write sees what an earlier one did. At most [`MAX_TRANSACTION_WRITES`] and
+/// [`MAX_TRANSACTION_BYTES`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// The writes, in the order in which they apply.
+    pub writes: Vec<Write>,
+}
+
+impl Transaction {
+    /// Adds a write at the end.
+    pub fn with(mut self, write: Write) -> Self {
+        self.writes.push(write);
+        self
+    }
+
+    /// Refuses what is larger than the limits of this module and `max_value_bytes` allow.
+    pub(crate) fn check_size(&self, max_value_bytes: usize) -> Result<(), StoreError> {
+        within("writes in a transaction", self.writes.len(), MAX_TRANSACTION_WRITES)?;
+        let mut total = 0;
+        for write in &self.writes {
+            let value = match &write.change {
+                Change::Put { value, .. } => value.len(),
+                Change::Delete => 0,
+            };
+            let event = write.event.as_ref().map_or(0, Vec::len);
+            within("bytes of a key", write.key.len(), MAX_KEY_BYTES)?;
+            within("bytes of a value", value, max_value_bytes)?;
+            within("bytes of an event", event, MAX_EVENT_BYTES)?;
+            total += write.key.len() + value + event;
+        }
+        within("bytes of a transaction", total, MAX_TRANSACTION_BYTES)
+    }
+}
+
+impl From<Write> for Transaction {
+    fn from(write: Write) -> Self {
+        Self { writes: vec![write] }
+    }
+}
+
+impl From<Vec<Write>> for Transaction {
+    fn from(writes: Vec<Write>) -> Self {
+        Self { writes }
+    }
+}
+
+impl FromIterator<Write> for Transaction {
+    fn from_iter<I: IntoIterator<Item = Write>>(writes: I) -> Self {
+        Self { writes: writes.into_iter().collect() }
+    }
+}
+
+/// A point in the life of a store. Sequences compare only within one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// Random id, new whenever the history begins anew: at creation and after a restore.
+    pub epoch: [u8; 16],
+    /// Grows with every event and every transaction.
+    pub seq: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}:{}", u128::from_be_bytes(self.epoch), self.seq)
+    }
+}
+
+/// One event of the feed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its place in the total order.
+    pub seq: u64,
+    /// The bytes its writer gave it.
+    pub event: Vec<u8>,
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry").field("seq", &self.seq).field("event", &Size(&self.event)).finish()
+    }
+}
+
+/// Stands for bytes in debug output: logs must not repeat what the store keeps.
+struct Size<'a>(&'a [u8]);
+
+impl fmt::Debug for Size<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+fn within(what: &'static str, size: usize, limit: usize) -> Result<(), StoreError> {
+    if size > limit {
+        return Err(StoreError::TooLarge { what, size, limit });
+    }
+    Ok(())
+}
+
+/// The longest key.
+pub const MAX_KEY_BYTES: usize = 1024;
+
+/// The longest event.
+pub const MAX_EVENT_BYTES: usize = 32 * 1024;
+
+/// The most writes in one transaction.
+pub const MAX_TRANSACTION_WRITES: usize = 1024;
+
+/// The most bytes in one transaction: keys, values and events together.
+pub const MAX_TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
+
+const MAX_TABLE_BYTES: usize = 32;

@@ -1,0 +1,323 @@
+//! The promises of the storage contract, one test each.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::HashMap,
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use certseal_store::{
+    Expect, MAX_KEY_BYTES, MAX_TRANSACTION_WRITES, SledOptions, SledStore, Storage, StoreError, Table, Transaction,
+    Write,
+};
+
+#[test]
+fn a_write_applies_only_to_the_version_it_expects() {
+    let (_directory, store) = scratch();
+    let put = |version, expect| store.commit(Write::put(SITES, "a", version, "v").expect(expect).into());
+    let found = |result: Result<_, StoreError>| match result {
+        Err(StoreError::Conflict { table: SITES, key, found, .. }) if key == b"a" => found,
+        other => panic!("expected a conflict, got {other:?}"),
+    };
+
+    assert_eq!(found(put(1, Expect::Version(1))), None);
+    put(1, Expect::Absent).unwrap();
+    assert_eq!(found(put(2, Expect::Absent)), Some(1));
+    assert_eq!(found(put(2, Expect::Version(7))), Some(1));
+    put(2, Expect::Version(1)).unwrap();
+    put(9, Expect::Any).unwrap();
+    assert_eq!(store.get(SITES, b"a").unwrap().unwrap().version, 9);
+
+    assert_eq!(found(store.commit(Write::delete(SITES, "a").expect(Expect::Version(2)).into())), Some(9));
+    store.commit(Write::delete(SITES, "a").expect(Expect::Version(9)).into()).unwrap();
+    assert_eq!(store.get(SITES, b"a").unwrap(), None);
+    put(1, Expect::Absent).unwrap();
+}
+
+#[test]
+fn of_many_rivals_one_wins_each_version() {
+    let (_directory, store) = scratch();
+    store.commit(Write::put(SITES, "counter", 0, "").into()).unwrap();
+    let increments = 25;
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut done = 0;
+                while done < increments {
+                    let version = store.get(SITES, b"counter").unwrap().unwrap().version;
+                    let next = Write::put(SITES, "counter", version + 1, "").expect(Expect::Version(version));
+                    match store.commit(next.into()) {
+                        Ok(_) => done += 1,
+                        Err(StoreError::Conflict { .. }) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(store.get(SITES, b"counter").unwrap().unwrap().version, 4 * increments);
+}
+
+#[test]
+fn a_conflict_in_one_write_undoes_its_whole_transaction_and_no_other() {
+    let (_directory, store) = scratch();
+    store.commit(Write::put(SITES, "b", 1, "old").event("old").into()).unwrap();
+    let before = store.head().unwrap();
+    let torn = Transaction::from(Write::put(SITES, "a", 1, vec![0; 100_000]).expires_at(1).event("a"))
+        .with(Write::put(SITES, "b", 2, "new").event("new"))
+        .with(Write::delete(SITES, "c").expect(Expect::Version(1)).event("c"));
+    assert!(matches!(store.commit(torn), Err(StoreError::Conflict { found: None, .. })));
+
+    assert_eq!(store.get(SITES, b"a").unwrap(), None);
+    assert_eq!(store.get(SITES, b"b").unwrap().unwrap().value, b"old");
+    assert_eq!(store.expired(SITES, u64::MAX, 10).unwrap(), []);
+    assert_eq!(events(&store, 0), ["old"]);
+    assert_eq!(store.head().unwrap(), before);
+
+    let in_order = Transaction::from(Write::put(SITES, "d", 1, "first").expect(Expect::Absent))
+        .with(Write::put(SITES, "d", 2, "second").expect(Expect::Version(1)));
+    store.commit(in_order).unwrap();
+    assert_eq!(store.get(SITES, b"d").unwrap().unwrap().value, b"second");
+}
+
+#[test]
+fn the_feed_holds_the_newest_event_of_each_key_in_order() {
+    let (_directory, store) = scratch();
+    let put = |table, key, event: &str| store.commit(Write::put(table, key, 1, "v").event(event).into()).unwrap();
+    put(SITES, "a", "a1");
+    let cursor = put(SITES, "b", "b1").seq;
+    put(ROUTES, "a", "route a1");
+    store.commit(Write::put(SITES, "silent", 1, "v").into()).unwrap();
+    put(SITES, "a", "a2");
+    store.commit(Write::delete(SITES, "b").event("b gone").into()).unwrap();
+
+    assert_eq!(events(&store, 0), ["route a1", "a2", "b gone"]);
+    assert_eq!(events(&store, cursor), ["route a1", "a2", "b gone"]);
+    let first = store.feed(0, 1).unwrap().remove(0);
+    assert_eq!(events(&store, first.seq), ["a2", "b gone"]);
+    assert_eq!(store.feed(store.head().unwrap().seq, 10).unwrap(), []);
+    assert_eq!(store.feed(u64::MAX, 10).unwrap(), []);
+}
+
+#[test]
+fn a_follower_of_the_feed_misses_nothing() {
+    let (_directory, store) = scratch();
+    let store = Arc::new(store);
+    let (writers, keys, rounds) = (3, 4, 60);
+    let finished = AtomicBool::new(false);
+    let mut seen = HashMap::new();
+    thread::scope(|scope| {
+        let follower = scope.spawn(|| {
+            let (mut cursor, mut seen) = (0, HashMap::new());
+            loop {
+                let last_round = finished.load(Ordering::Acquire);
+                let page = store.feed(cursor, 3).unwrap();
+                if page.is_empty() && last_round {
+                    return seen;
+                }
+                for entry in page {
+                    assert!(entry.seq > cursor);
+                    cursor = entry.seq;
+                    let event = String::from_utf8(entry.event).unwrap();
+                    let (key, version) = event.split_once(' ').unwrap();
+                    let version: u64 = version.parse().unwrap();
+                    let earlier = seen.insert(key.to_owned(), version);
+                    assert!(earlier.is_none_or(|earlier| earlier < version));
+                }
+            }
+        });
+        let writing: Vec<_> = (0..writers)
+            .map(|writer| {
+                let store = &store;
+                scope.spawn(move || {
+                    for round in 1..=rounds {
+                        let key = format!("{writer}-{}", round % keys);
+                        let event = format!("{key} {round}");
+                        store.commit(Write::put(SITES, key, round, "v").event(event).into()).unwrap();
+                    }
+                })
+            })
+            .collect();
+        writing.into_iter().for_each(|writer| writer.join().unwrap());
+        finished.store(true, Ordering::Release);
+        seen = follower.join().unwrap();
+    });
+    let stored = store.scan(SITES, None, 100).unwrap();
+    assert_eq!(stored.len() as u64, writers * keys);
+    for (key, record) in stored {
+        assert_eq!(seen[std::str::from_utf8(&key).unwrap()], record.version);
+    }
+}
+
+#[test]
+fn lists_are_bounded_ordered_and_keep_to_their_table() {
+    let (_directory, store) = scratch();
+    for (key, expires_at) in [("aa", 30), ("ab", 10), ("b", 20)] {
+        store.commit(Write::put(SITES, key, 1, key).expires_at(expires_at).into()).unwrap();
+        store.commit(Write::put(ROUTES, key, 1, key).into()).unwrap();
+    }
+    store.commit(Write::put(SITES, "b", 2, "b").expires_at(25).into()).unwrap();
+    let keys = |listed: Vec<(Vec<u8>, _)>| -> Vec<String> {
+        listed.into_iter().map(|(key, _)| String::from_utf8(key).unwrap()).collect()
+    };
+    assert_eq!(keys(store.scan(SITES, None, 10).unwrap()), ["aa", "ab", "b"]);
+    assert_eq!(keys(store.scan(SITES, Some(b"aa"), 1).unwrap()), ["ab"]);
+    assert_eq!(keys(store.scan_prefix(SITES, b"a", 10).unwrap()), ["aa", "ab"]);
+    assert_eq!(keys(store.scan_prefix(SITES, b"", 10).unwrap()), ["aa", "ab", "b"]);
+    assert_eq!(keys(store.expired(SITES, 20, 10).unwrap()), ["ab"]);
+    assert_eq!(keys(store.expired(SITES, u64::MAX, 2).unwrap()), ["ab", "b"]);
+    assert_eq!(keys(store.expired(ROUTES, u64::MAX, 10).unwrap()), [""; 0]);
+    assert_eq!(store.scan(SITES, None, 0).unwrap(), []);
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_reopening() {
+    let (directory, store) = scratch();
+    let long: Vec<u8> = (0..200_000u32).map(|n| n as u8).collect();
+    store.commit(Write::put(SITES, "long", 1, long.clone()).event("long").into()).unwrap();
+    let head = store.commit(Write::put(SITES, "short", 1, "v").expires_at(9).event("short").into()).unwrap();
+    drop(store);
+
+    let store = open(directory.path()).unwrap();
+    assert_eq!(store.head().unwrap(), head);
+    assert_eq!(store.get(SITES, b"long").unwrap().unwrap().value, long);
+    assert_eq!(store.get(SITES, b"short").unwrap().unwrap().expires_at, Some(9));
+    assert_eq!(events(&store, 0), ["long", "short"]);
+    let next = store.commit(Write::delete(SITES, "long").into()).unwrap();
+    assert_eq!((next.epoch, next.seq), (head.epoch, head.seq + 1));
+}
+
+#[test]
+fn a_database_behind_its_high_water_file_is_refused_until_it_is_declared_restored() {
+    let (directory, store) = scratch();
+    let copied = store.commit(Write::put(SITES, "a", 1, "v").event("a1").into()).unwrap();
+    drop(store);
+    let (engine, copy) = (directory.path().join("sled"), directory.path().join("copy"));
+    copy_directory(&engine, &copy);
+    let store = open(directory.path()).unwrap();
+    let acknowledged = store.commit(Write::put(SITES, "a", 2, "v").into()).unwrap();
+    drop(store);
+
+    fs::remove_dir_all(&engine).unwrap();
+    copy_directory(&copy, &engine);
+    match open(directory.path()).map(drop) {
+        Err(StoreError::Behind { expected, found, .. }) => assert_eq!((expected, found), (acknowledged, Some(copied))),
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+    fs::remove_dir_all(&engine).unwrap();
+    assert!(matches!(open(directory.path()).map(drop), Err(StoreError::Behind { found: None, .. })));
+    assert!(!engine.exists(), "a refusal must not create an empty database");
+
+    copy_directory(&copy, &engine);
+    let restored = SledStore::open_restored(directory.path(), SledOptions::default()).unwrap();
+    let position = restored.head().unwrap();
+    assert_eq!(position.seq, copied.seq);
+    assert_ne!(position.epoch, copied.epoch);
+    assert_eq!(events(&restored, 0), ["a1"]);
+    drop(restored);
+    assert_eq!(open(directory.path()).unwrap().head().unwrap(), position);
+
+    fs::remove_dir_all(&engine).unwrap();
+    copy_directory(&copy, &engine);
+    assert!(matches!(open(directory.path()).map(drop), Err(StoreError::EpochMismatch { .. })));
+}
+
+#[test]
+fn a_full_disk_refuses_commits_before_anything_changes() {
+    let (directory, store) = scratch();
+    let head = store.commit(Write::put(SITES, "a", 1, "v").into()).unwrap();
+    drop(store);
+    let options = SledOptions { reserve_bytes: u64::MAX, ..SledOptions::default() };
+    let store = SledStore::open(directory.path(), options).unwrap();
+    let refused = store.commit(Write::put(SITES, "a", 2, "v").event("a2").into());
+    assert!(matches!(refused, Err(StoreError::Full { reserve: u64::MAX, .. })));
+    assert!(matches!(store.healthy(), Err(StoreError::Full { .. })));
+    assert_eq!(store.get(SITES, b"a").unwrap().unwrap().version, 1);
+    assert_eq!(store.head().unwrap(), head);
+    drop(store);
+
+    let store = open(directory.path()).unwrap();
+    store.healthy().unwrap();
+    store.commit(Write::put(SITES, "a", 2, "v").into()).unwrap();
+}
+
+#[test]
+fn what_is_too_large_is_refused() {
+    let (_directory, store) = scratch();
+    let limit = SledOptions::default().max_value_bytes;
+    store.commit(Write::put(SITES, vec![b'k'; MAX_KEY_BYTES], 1, vec![0; limit]).into()).unwrap();
+    let too_many = (0..=MAX_TRANSACTION_WRITES).map(|n| Write::delete(SITES, n.to_string())).collect();
+    let too_large = [
+        Write::put(SITES, "k", 1, vec![0; limit + 1]).into(),
+        Write::delete(SITES, vec![b'k'; MAX_KEY_BYTES + 1]).into(),
+        Write::delete(SITES, "k").event(vec![0; certseal_store::MAX_EVENT_BYTES + 1]).into(),
+        (0..17u8).map(|n| Write::put(SITES, [n], 1, vec![0; limit])).collect(),
+        too_many,
+    ];
+    for transaction in too_large {
+        assert!(matches!(store.commit(transaction), Err(StoreError::TooLarge { .. })));
+    }
+}
+
+#[test]
+fn a_directory_has_one_store_and_is_private() {
+    let (directory, store) = scratch();
+    let nested = directory.path().join("new/nested");
+    drop(open(&nested).unwrap());
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&nested), 0o700);
+    fs::set_permissions(&nested, fs::Permissions::from_mode(0o755)).unwrap();
+    drop(open(&nested).unwrap());
+    assert_eq!(mode(&nested), 0o700);
+
+    match open(directory.path()).map(drop) {
+        Err(StoreError::Locked { directory: named }) => assert_eq!(named, directory.path()),
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+    drop(store);
+    open(directory.path()).unwrap();
+}
+
+#[test]
+fn debug_output_keeps_stored_bytes_to_itself() {
+    let write = Write::put(SITES, "a", 1, "canary").event("canary");
+    assert!(!format!("{:?}", Transaction::from(write)).contains("canary"));
+}
+
+fn scratch() -> (tempfile::TempDir, SledStore) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
+    (directory, store)
+}
+
+fn open(directory: &Path) -> Result<SledStore, StoreError> {
+    SledStore::open(directory, SledOptions::default())
+}
+
+fn events(store: &SledStore, after: u64) -> Vec<String> {
+    let entries = store.feed(after, 100).unwrap();
+    entries.into_iter().map(|entry| String::from_utf8(entry.event).unwrap()).collect()
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_directory(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+const SITES: Table = Table::new("sites");
+const ROUTES: Table = Table::new("routes");

@@ -1,0 +1,230 @@
+//! Requests and answers of certstore's and certman's HTTP interfaces.
+
+use std::{fmt, str::FromStr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{Base64, Digest, DnsName, NameSet, ParseError, PoolName, Upstream};
+
+/// A place in the feed: `EPOCH:SEQUENCE`, the epoch as 32 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Cursor {
+    /// The feed's epoch: a restored store begins a new one.
+    pub epoch: [u8; 16],
+    /// The sequence number of the last event seen.
+    pub seq: u64,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}:{}", u128::from_be_bytes(self.epoch), self.seq)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let error = || ParseError::new("a cursor EPOCH:SEQUENCE from an earlier page", text);
+        let (epoch, seq) = text.split_once(':').ok_or_else(error)?;
+        if epoch.len() != 32 {
+            return Err(error());
+        }
+        Ok(Self {
+            epoch: u128::from_str_radix(epoch, 16).map_err(|_| error())?.to_be_bytes(),
+            seq: seq.parse().map_err(|_| error())?,
+        })
+    }
+}
+
+impl TryFrom<String> for Cursor {
+    type Error = ParseError;
+
+    fn try_from(text: String) -> Result<Self, ParseError> {
+        text.parse()
+    }
+}
+
+impl From<Cursor> for String {
+    fn from(cursor: Cursor) -> Self {
+        cursor.to_string()
+    }
+}
+
+/// The query of `GET /v1/feed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeedQuery {
+    /// Answer what came after this; from the start when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<Cursor>,
+    /// At most this many events; the server has its own limit too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Seconds to wait for news when there are none; the server has its own limit too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<u64>,
+}
+
+/// The answer of `GET /v1/feed`: the newest event of each record, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedPage {
+    /// Where the next page begins.
+    pub cursor: Cursor,
+    /// What this caller may see between the two cursors.
+    pub events: Vec<Event>,
+    /// Whether the feed's end was reached.
+    pub end: bool,
+}
+
+/// One change in the feed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// What changed.
+    pub kind: Kind,
+    /// The site; empty for the ring and the account list, of which there is one.
+    pub name: String,
+    /// The new version.
+    pub version: u64,
+    /// SHA-256 of the record's bytes.
+    pub digest: Digest,
+    /// The pools that it concerns; empty for all.
+    pub pools: Vec<PoolName>,
+    /// The record itself, where it is small enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Base64>,
+}
+
+/// The kinds of record in the feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A bundle.
+    Bundle,
+    /// A signed [`crate::Route`].
+    Route,
+    /// The signed [`crate::KeyRing`].
+    Ring,
+    /// The signed [`crate::AcmeAccounts`].
+    Accounts,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bundle => "bundle",
+            Self::Route => "route",
+            Self::Ring => "ring",
+            Self::Accounts => "accounts",
+        })
+    }
+}
+
+/// The answer to an accepted write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutOutcome {
+    /// The stored version.
+    pub version: u64,
+    /// Whether the write changed something: false when the same bytes were there already.
+    pub changed: bool,
+}
+
+/// The body of `PUT /v1/sites/NAME` at certman.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteRequest {
+    /// The names that lead to the site, its own among them.
+    pub names: NameSet,
+    /// The server behind the edge.
+    pub upstream: Upstream,
+    /// The pools that may serve it.
+    pub pools: Vec<PoolName>,
+}
+
+/// Where a site is on its way to HTTPS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SiteState {
+    /// Its first certificate is on its way.
+    Pending,
+    /// Its certificate is stored and valid.
+    Active,
+    /// The last attempt failed; another follows by itself.
+    Waiting,
+    /// No further attempt follows without a change: see the diagnosis.
+    Failed,
+}
+
+impl fmt::Display for SiteState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pending => "pending",
+            Self::Active => "active",
+            Self::Waiting => "waiting",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// What certman knows about one site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteStatus {
+    /// The site.
+    pub site: DnsName,
+    /// The names that lead to it.
+    pub names: NameSet,
+    /// The server behind the edge.
+    pub upstream: Upstream,
+    /// The pools that may serve it.
+    pub pools: Vec<PoolName>,
+    /// Where it is on its way.
+    pub state: SiteState,
+    /// The version of the stored bundle; 0 before the first.
+    pub version: u64,
+    /// The CA of the stored certificate.
+    pub authority: Option<String>,
+    /// When the stored certificate expires.
+    pub not_after: Option<Timestamp>,
+    /// When its renewal begins.
+    pub renew_at: Option<Timestamp>,
+    /// The order under way.
+    pub order: Option<OrderSummary>,
+}
+
+/// An order under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderSummary {
+    /// The step that it is at.
+    pub step: String,
+    /// How many attempts failed in a row.
+    pub failures: u32,
+    /// When the next attempt begins, after a failed one.
+    pub retry_at: Option<Timestamp>,
+    /// What went wrong last, and what to do.
+    pub diagnosis: Option<String>,
+}
+
+/// A page of `GET /v1/sites` at certman.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteList {
+    /// Sites in the order of their names.
+    pub sites: Vec<SiteStatus>,
+    /// Ask again with `after` this name for more.
+    pub next: Option<DnsName>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_back() {
+        let cursor = Cursor { epoch: [1; 16], seq: 42 };
+        assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
+        for bad in ["", "1:2", "01010101010101010101010101010101", "01010101010101010101010101010101:-1"] {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The documents that edges act on. Each is signed at its source, carried and stored as the bytes that were signed,
+//! and checked where it is used.
+//!
+//! certman signs [`BundleInfo`], [`Route`], [`Challenge`] and [`AcmeAccounts`] with its issuer key; the security team
+//! signs the [`KeyRing`].
+
+use std::{fmt, str::FromStr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{Base64, Digest, DnsName, Epoch, KeyId, NameSet, ParseError, PoolName, SignerId};
+
+/// A signed document: the exact JSON that was signed, and by which key.
+///
+/// `certseal-seal` makes and checks the signature. There is no way from here to the document without that check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signed {
+    /// The document as JSON, byte for byte as it was signed.
+    pub payload: Base64,
+    /// Which key signed.
+    pub signer: SignerId,
+    /// Ed25519 over the document's label and the payload; 64 octets.
+    pub signature: Base64,
+}
+
+/// A type of document that can be signed.
+pub trait Document: Serialize + DeserializeOwned {
+    /// What separates signatures over this type from those over any other.
+    const LABEL: &'static str;
+}
+
+/// What certman states about one certificate; part of every bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundleInfo {
+    /// The site that the certificate is for.
+    pub site: DnsName,
+    /// The names in the certificate.
+    pub names: NameSet,
+    /// Counts up from 1 with each certificate of the site; also the key version in the envelope.
+    pub version: u64,
+    /// The pools that may serve it, sorted.
+    pub pools: Vec<PoolName>,
+    /// SHA-256 of the chain as the bundle carries it.
+    pub chain: Digest,
+    /// SHA-256 of the envelope's header.
+    pub envelope: Digest,
+    /// Start of the certificate's validity.
+    pub not_before: Timestamp,
+    /// End of the certificate's validity.
+    pub not_after: Timestamp,
+    /// The issuing CA's name, as the certificate states it.
+    pub authority: String,
+}
+
+impl Document for BundleInfo {
+    const LABEL: &'static str = "certseal bundle v1";
+}
+
+/// Where requests for a site go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// The site.
+    pub site: DnsName,
+    /// The names that lead to it.
+    pub names: NameSet,
+    /// Counts up from 1 with each change.
+    pub version: u64,
+    /// The pools that may serve it, sorted.
+    pub pools: Vec<PoolName>,
+    /// The server behind the edge; none when the site has left, and edges drop what they hold for it.
+    pub upstream: Option<Upstream>,
+}
+
+impl Document for Route {
+    const LABEL: &'static str = "certseal route v1";
+}
+
+/// An http-01 answer (RFC 8555, 8.3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Challenge {
+    /// The name under validation.
+    pub host: DnsName,
+    /// The CA's token, base64url.
+    pub token: String,
+    /// What to answer: token, a dot, and the account key's thumbprint.
+    pub key_authorization: String,
+    /// When the answer stops being one.
+    pub expires_at: Timestamp,
+}
+
+impl Challenge {
+    /// Whether `token` has the form of RFC 8555, 8.1: base64url, here of 1 to 128 characters.
+    pub fn is_token(token: &str) -> bool {
+        (1..=128).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    }
+
+    /// The account thumbprint in the key authorization, if that begins with the token.
+    pub fn thumbprint(&self) -> Option<&str> {
+        self.key_authorization.strip_prefix(self.token.as_str())?.strip_prefix('.')
+    }
+}
+
+impl Document for Challenge {
+    const LABEL: &'static str = "certseal challenge v1";
+}
+
+/// The thumbprints (RFC 7638) of the platform's own ACME accounts: edges answer challenges for no others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AcmeAccounts {
+    /// Counts up from 1 with each change.
+    pub version: u64,
+    /// base64url SHA-256 thumbprints of account keys.
+    pub thumbprints: Vec<String>,
+}
+
+impl Document for AcmeAccounts {
+    const LABEL: &'static str = "certseal acme accounts v1";
+}
+
+/// All unseal keys by their public halves, and the issuers whose signatures count.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRing {
+    /// Counts up from 1 with each change.
+    pub version: u64,
+    /// The unseal keys of every pool and epoch.
+    pub keys: Vec<UnsealEntry>,
+    /// The signing keys of certman.
+    pub issuers: Vec<IssuerEntry>,
+}
+
+impl KeyRing {
+    /// The key of `pool` that new envelopes are sealed to.
+    pub fn active(&self, pool: &PoolName) -> Option<&UnsealEntry> {
+        self.keys.iter().find(|entry| entry.pool == *pool && entry.state == KeyState::Active)
+    }
+}
+
+impl Document for KeyRing {
+    const LABEL: &'static str = "certseal key ring v1";
+}
+
+/// The public half of one unseal key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnsealEntry {
+    /// The pool whose edges hold the private half.
+    pub pool: PoolName,
+    /// The key's generation within the pool.
+    pub epoch: Epoch,
+    /// Where the key is in its life.
+    pub state: KeyState,
+    /// The id of the suite, as in envelopes.
+    pub suite: u16,
+    /// The key's id.
+    pub key_id: KeyId,
+    /// The public half, as HPKE serializes it (RFC 9180, 7.1.1).
+    pub public_key: Base64,
+}
+
+/// Where an unseal key is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyState {
+    /// Known, not yet sealed to.
+    Pending,
+    /// What new envelopes are sealed to: one for each pool.
+    Active,
+    /// Still opens envelopes; nothing new is sealed to it.
+    Retiring,
+    /// Gone.
+    Retired,
+}
+
+/// One signing key of certman.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IssuerEntry {
+    /// The key's id.
+    pub id: SignerId,
+    /// The Ed25519 public key, 32 octets.
+    pub public_key: Base64,
+}
+
+/// The origin of a server behind the edge: `http://HOST:PORT`, without path, query or user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Upstream(String);
+
+impl Upstream {
+    /// Host and port, such as `127.0.0.1:8080`.
+    pub fn authority(&self) -> &str {
+        self.0.trim_start_matches("http://")
+    }
+}
+
+impl FromStr for Upstream {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let error = || ParseError::new("an upstream such as http://10.0.0.7:8080", text);
+        let authority = text.strip_prefix("http://").ok_or_else(error)?;
+        let (host, port) = authority.rsplit_once(':').ok_or_else(error)?;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
+        let host_is_good = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => (1..=253).contains(&host.len()) && host.bytes().all(plain),
+        };
+        if !host_is_good || port.parse::<u16>().map_or(true, |port| port == 0) {
+            return Err(error());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Upstream {
+    type Error = ParseError;
+
+    fn try_from(text: String) -> Result<Self, ParseError> {
+        text.parse()
+    }
+}
+
+impl From<Upstream> for String {
+    fn from(upstream: Upstream) -> Self {
+        upstream.0
+    }
+}
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstream_is_an_origin() {
+        for good in ["http://127.0.0.1:8080", "http://[::1]:80", "http://backend.internal:9000"] {
+            assert!(good.parse::<Upstream>().is_ok(), "{good}");
+        }
+        for bad in [
+            "127.0.0.1:80", "https://a:1", "http://a", "http://a:0", "http://a:99999", "http://a:1/x", "http://u@a:1",
+            "http://[x]:1", "http://:1",
+        ] {
+            assert!(bad.parse::<Upstream>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_thumbprint_is_read_only_after_its_own_token() {
+        let challenge = |key_authorization: &str| Challenge {
+            host: "a.example".parse().unwrap(),
+            token: "tok".into(),
+            key_authorization: key_authorization.into(),
+            expires_at: Timestamp::UNIX_EPOCH,
+        };
+        assert_eq!(challenge("tok.print").thumbprint(), Some("print"));
+        assert_eq!(challenge("other.print").thumbprint(), None);
+        assert_eq!(challenge("token.print").thumbprint(), None);
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        assert!(serde_json::from_str::<AcmeAccounts>(r#"{"version":1,"thumbprints":[],"more":1}"#).is_err());
+    }
+}

@@ -1,0 +1,33 @@
+//! The vocabulary that every part of certseal shares: names, ids, signed documents, and the requests and answers of
+//! the HTTP interfaces.
+//!
+//! This crate does no I/O and no cryptography. Values from outside are parsed into types that cannot hold a bad value:
+//!
+//! ```
+//! use certseal_wire::DnsName;
+//!
+//! let name: DnsName = "Shop.Example.com".parse()?;
+//! assert_eq!(name.as_str(), "shop.example.com");
+//! assert!("not a name".parse::<DnsName>().is_err());
+//! # Ok::<(), certseal_wire::ParseError>(())
+//! ```
+
+mod api;
+mod bytes;
+mod caller;
+mod documents;
+mod ids;
+mod names;
+mod problem;
+
+pub use api::{
+    Cursor, Event, FeedPage, FeedQuery, Kind, OrderSummary, PutOutcome, SiteList, SiteRequest, SiteState, SiteStatus,
+};
+pub use bytes::Base64;
+pub use caller::{Caller, Role, TrustDomain};
+pub use documents::{
+    AcmeAccounts, BundleInfo, Challenge, Document, IssuerEntry, KeyRing, KeyState, Route, Signed, UnsealEntry, Upstream,
+};
+pub use ids::{Digest, EnvelopeId, Epoch, KeyId, SignerId};
+pub use names::{DnsName, NameSet, ParseError, PoolName};
+pub use problem::{Problem, ProblemKind};

@@ -1,0 +1,230 @@
+#!/usr/bin/env bash
+#
+# Makes the outside tools of the tests available under target/tools, without changing the system:
+#
+#   target/tools/bin/pebble               the ACME test CA
+#   target/tools/bin/pebble-challtestsrv  its DNS server with answers on demand
+#   target/tools/bin/cargo-deny           licences, banned crates, sources
+#
+# Everything that is there already at the right version is left alone, so a second run takes a moment.
+#
+# The one exception to "without changing the system": curl, openssl and gcc are installed with apt-get when one
+# of them is missing and the caller is root. Everybody else is told what to install.
+
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# The first Pebble with ARI, `replaces`, alreadyReplaced, profiles and /set-renewal-info/ together.
+pebble_minimum=2.10
+# Suites that may carry it, the calmest that has been seen to do so first. A suite that is too old costs one download
+# of its index.
+pebble_suites=(forky testing sid trixie stable)
+cargo_deny_version=0.20.2
+
+tools=$PWD/target/tools
+archive_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+main() {
+    mkdir -p "$tools/bin"
+    system_commands
+    pebble
+    cargo_deny
+}
+
+fail() {
+    printf 'tests/tools.sh: %s\n' "$*" >&2
+    exit 1
+}
+
+have() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+# --- commands that the tests expect on PATH ---------------------------------------------------------------------
+
+system_commands() {
+    local command missing=()
+    for command in curl openssl gcc; do
+        have "$command" || missing+=("$command")
+    done
+    ((${#missing[@]} == 0)) && return
+
+    if [[ $(id -u) -eq 0 ]] && have apt-get; then
+        # A system whose package index is present needs no update first.
+        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null 2>&1 ||
+            {
+                apt-get update >/dev/null
+                DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null
+            } || fail "could not install: ${missing[*]}"
+    fi
+    for command in "${missing[@]}"; do
+        have "$command" || fail "missing: ${missing[*]}; install them (Debian: apt-get install ${missing[*]})"
+    done
+}
+
+# --- Pebble -----------------------------------------------------------------------------------------------------
+
+# The binary calls itself "dev" in Debian's build, so the package's version is written down next to it.
+pebble() {
+    local directory=$tools/pebble
+    if [[ -s $directory/version ]] && new_enough "$(<"$directory/version")" && pebble_runs; then
+        printf 'pebble %s\n' "$(<"$directory/version")"
+        return
+    fi
+
+    local command by_hand
+    by_hand="put pebble and pebble-challtestsrv >= $pebble_minimum in $tools/bin"
+    by_hand+=" and their version in $directory/version"
+    for command in apt-config apt-get apt-cache dpkg dpkg-deb; do
+        have "$command" || fail "cannot fetch Pebble without $command: $by_hand"
+    done
+
+    # Outside target/, because apt's unprivileged download user must be able to enter it.
+    scratch=$(mktemp -d "${TMPDIR:-/tmp}/certseal-apt.XXXXXXXX")
+    trap 'rm -rf -- "$scratch"' EXIT
+    private_apt "$scratch"
+
+    local mirror suite version tried=()
+    while read -r mirror; do
+        for suite in "${pebble_suites[@]}"; do
+            if ! select_suite "$mirror" "$suite"; then
+                tried+=("$mirror $suite: $(grep -m 1 '^E:' "$scratch/update.log" || echo 'no usable index')")
+                continue
+            fi
+            version=$(apt-cache -c "$scratch/apt.conf" show --no-all-versions pebble 2>/dev/null |
+                sed -n 's/^Version: //p')
+            if [[ -z $version ]]; then
+                tried+=("$mirror $suite: no package pebble")
+            elif ! new_enough "$version"; then
+                tried+=("$mirror $suite: only $version")
+            else
+                unpack_pebble "$version" "$directory"
+                printf 'pebble %s, from %s of %s\n' "$version" "$suite" "$mirror"
+                return
+            fi
+        done
+    done < <(archives)
+    ((${#tried[@]} == 0)) || printf 'tests/tools.sh: %s\n' "${tried[@]}" >&2
+    fail "no archive among the apt sources of this system offers pebble >= $pebble_minimum: $by_hand"
+}
+
+new_enough() {
+    if have dpkg; then
+        dpkg --compare-versions "$1" ge "$pebble_minimum"
+    else
+        [[ $(printf '%s\n' "$pebble_minimum" "$1" | sort -V | head -n 1) == "$pebble_minimum" ]]
+    fi
+}
+
+# Go's flag package answers -h with the usage and status 0 in both programs.
+pebble_runs() {
+    local flags
+    flags=$("$tools/bin/pebble" -h 2>&1) && [[ $flags == *-dnsserver* ]] || return
+    flags=$("$tools/bin/pebble-challtestsrv" -h 2>&1) && [[ $flags == *-dnsserver* ]]
+}
+
+# Prints the archives among the configured apt sources, one URI a line: every source that has a component `main` of a
+# suite proper, which leaves out bookworm-security, bookworm-updates and the like. Both notations are read.
+archives() {
+    local list='' parts='' file
+    eval "$(apt-config shell list Dir::Etc::sourcelist/f parts Dir::Etc::sourceparts/d)"
+    for file in "$list" "$parts"/*.list "$parts"/*.sources; do
+        [[ -r $file ]] || continue
+        if [[ $file == *.sources ]]; then
+            awk -v RS= -F '\n' '
+                {
+                    split("", field)
+                    for (i = 1; i <= NF; i++) {
+                        key = tolower($i); sub(/:.*/, "", key)
+                        value = $i; sub(/^[^:]*:[ \t]*/, "", value)
+                        field[key] = value
+                    }
+                    if (field["enabled"] == "no" || (" " field["types"] " ") !~ / deb /) next
+                    uris = split(field["uris"], uri, " "); suites = split(field["suites"], suite, " ")
+                    for (u = 1; u <= uris; u++)
+                        for (s = 1; s <= suites; s++) print uri[u], suite[s], field["components"]
+                }' "$file"
+        else
+            awk '$1 == "deb" { sub(/^deb[ \t]+/, ""); sub(/^\[[^]]*\][ \t]*/, ""); print }' "$file"
+        fi
+    done | awk '
+        $2 !~ /[-\/]/ {
+            for (i = 3; i <= NF; i++) if ($i == "main") { sub(/\/$/, "", $1); if (!seen[$1]++) print $1 }
+        }'
+}
+
+# Writes an apt configuration that keeps its state, its cache and its sources under $1. It is read after the system's
+# own, so a configured proxy stays in force; the system's hooks, which clean the system's cache, do not.
+private_apt() {
+    local root=$1
+    chmod 755 "$root"
+    mkdir -p "$root/state/lists/partial" "$root/cache/archives/partial" "$root/download"
+    : >"$root/status"
+    cat >"$root/apt.conf" <<CONF
+#clear APT::Update;
+#clear DPkg::Post-Invoke;
+Dir::State "$root/state";
+Dir::State::status "$root/status";
+Dir::Cache "$root/cache";
+Dir::Etc::sourcelist "$root/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Acquire::Languages "none";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+Acquire::Retries "3";
+APT::Get::AllowUnauthenticated "false";
+Acquire::AllowInsecureRepositories "false";
+CONF
+    # Once the download directory belongs to apt's own user, apt need not give up its sandbox to write there.
+    if [[ $(id -u) -eq 0 ]] && id _apt >/dev/null 2>&1; then
+        chown _apt "$root/download"
+    fi
+}
+
+# Points the private apt at one suite and fetches its index. apt verifies the index: against Debian's keyring where that
+# is installed, against apt's trusted keys elsewhere. A suite whose index does not verify is not used.
+select_suite() {
+    local mirror=$1 suite=$2 options=''
+    [[ -r $archive_keyring ]] && options="[signed-by=$archive_keyring] "
+    printf 'deb %s%s %s main\n' "$options" "$mirror" "$suite" >"$scratch/sources.list"
+    rm -rf -- "$scratch"/state/lists/*
+    mkdir -p "$scratch/state/lists/partial"
+    apt-get -c "$scratch/apt.conf" -o APT::Update::Error-Mode=any update >"$scratch/update.log" 2>&1
+}
+
+# Downloads the package, whose digest apt checks against the verified index, and puts its two programs in place. The
+# version is written last: an interrupted run starts over.
+unpack_pebble() {
+    local version=$1 directory=$2 package
+    (cd "$scratch/download" && apt-get -c "$scratch/apt.conf" -qq download "pebble=$version") >&2 ||
+        fail "could not download pebble $version"
+    package=("$scratch"/download/pebble_*.deb)
+    rm -rf -- "$directory"
+    mkdir -p "$directory"
+    dpkg-deb -x "${package[0]}" "$directory"
+    ln -sfn ../pebble/usr/bin/pebble "$tools/bin/pebble"
+    ln -sfn ../pebble/usr/bin/pebble-challtestsrv "$tools/bin/pebble-challtestsrv"
+    pebble_runs || fail "pebble $version was unpacked into $directory but does not run here:" \
+        "$("$tools/bin/pebble" -h 2>&1 | head -n 1)"
+    printf '%s\n' "$version" >"$directory/version"
+}
+
+# --- cargo-deny -------------------------------------------------------------------------------------------------
+
+cargo_deny() {
+    local wanted="cargo-deny $cargo_deny_version"
+    if [[ $("$tools/bin/cargo-deny" --version 2>/dev/null) != "$wanted" ]]; then
+        have cargo || fail "missing: cargo; install the Rust toolchain"
+        # A directory of its own, so that the workspace's profile and flags leave this build alone.
+        (cd "$tools" && CARGO_TARGET_DIR="$tools/build" cargo install --quiet --locked \
+            --version "$cargo_deny_version" --root "$tools" --force cargo-deny) ||
+            fail "could not install $wanted"
+        rm -rf -- "$tools/build"
+    fi
+    printf '%s\n' "$wanted"
+}
+
+main "$@"
