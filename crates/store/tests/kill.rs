@@ -56,7 +56,9 @@ fn child_writes_until_it_is_killed() {
                     let both = Transaction::from(Write::put(LEFT, key.as_str(), next, value(next)).expect(expect))
                         .with(Write::put(RIGHT, key.as_str(), next, value(next)).event(event.as_str()));
                     let position = store.commit(both).unwrap();
-                    writeln!(notes.lock().unwrap(), "{event} {}", position.seq).unwrap();
+                    // In one system call, so that the kill cannot cut a line short.
+                    let note = format!("{event} {}\n", position.seq);
+                    notes.lock().unwrap().write_all(note.as_bytes()).unwrap();
                 }
             });
         }

@@ -185,8 +185,8 @@ mod tests {
         let long_label = format!("{}.example", "a".repeat(64));
         let long_name = format!("{}example", "abcdefg.".repeat(32));
         for text in [
-            "", "localhost", "a..b", ".a.b", "a.b.", "-a.b", "a-.b", "a b.c", "1.2.3.4", "*", "*.com", "a.*.b", "ü.example",
-            "a.b:80", "a/b.c", &long_label, &long_name,
+            "", "localhost", "a..b", ".a.b", "a.b.", "-a.b", "a-.b", "a b.c", "1.2.3.4", "*", "*.com", "a.*.b",
+            "ü.example", "a.b:80", "a/b.c", &long_label, &long_name,
         ] {
             assert!(text.parse::<DnsName>().is_err(), "{text:?} was taken for a name");
         }

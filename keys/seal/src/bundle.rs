@@ -10,7 +10,9 @@
 use certseal_wire::{Base64, BundleInfo, Signed, SignerId};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::{Envelope, EnvelopeError, SignatureError, VerifyingKeys, names_digest, reader::Reader, sha256, spki_digest};
+use crate::{
+    Envelope, EnvelopeError, SignatureError, VerifyingKeys, names_digest, reader::Reader, sha256, spki_digest,
+};
 
 /// Certificate chain, envelope, and what certman states about them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +89,8 @@ impl Bundle {
         let envelope = self.envelope.to_bytes();
         let mut bytes = Vec::with_capacity(256 + statement.payload.0.len() + chain.len() + envelope.len());
         bytes.extend_from_slice(MAGIC);
-        let payload_len = u16::try_from(statement.payload.0.len()).map_err(|_| malformed("a statement of under 64 KiB"))?;
+        let payload_len =
+            u16::try_from(statement.payload.0.len()).map_err(|_| malformed("a statement of under 64 KiB"))?;
         bytes.extend_from_slice(&payload_len.to_be_bytes());
         bytes.extend_from_slice(&statement.payload.0);
         bytes.extend_from_slice(&statement.signer.0);

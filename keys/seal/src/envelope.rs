@@ -5,12 +5,7 @@
 
 use certseal_wire::{Digest, EnvelopeId, Epoch, KeyId, PoolName, SignerId};
 
-use crate::{
-    SignatureError, SigningKey, Suite, SuiteError, VerifyingKeys,
-    hpke::TAG,
-    reader::Reader,
-    sha256,
-};
+use crate::{SignatureError, SigningKey, Suite, SuiteError, VerifyingKeys, hpke::TAG, reader::Reader, sha256};
 
 /// The most octets an envelope may have.
 pub const MAX_ENVELOPE: usize = 16 * 1024;

@@ -61,10 +61,9 @@ impl Kem {
         let ephemeral = EphemeralPrivateKey::generate(self.algorithm(), &SystemRandom::new()).ok()?;
         let enc = ephemeral.compute_public_key().ok()?.as_ref().to_vec();
         let peer = UnparsedPublicKey::new(self.algorithm(), public_key);
-        let dh = agreement::agree_ephemeral(ephemeral, peer, (), |dh| {
-            dh.try_into().map(Secret::copy_of).map_err(|_| ())
-        })
-        .ok()?;
+        let dh =
+            agreement::agree_ephemeral(ephemeral, peer, (), |dh| dh.try_into().map(Secret::copy_of).map_err(|_| ()))
+                .ok()?;
         let shared = self.shared_secret(&dh, &enc, public_key);
         Some((shared, enc))
     }

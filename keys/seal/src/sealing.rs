@@ -114,8 +114,7 @@ pub fn seal(request: &SealRequest<'_>, key: &TlsPrivateKey, issuer: &SigningKey)
         key_version: request.key_version,
         issuer: issuer.verifying_key().id(),
     };
-    let content_key: Secret<32> =
-        Secret::fill(|out| getrandom::fill(out)).map_err(|_| SealError::Randomness)?;
+    let content_key: Secret<32> = Secret::fill(|out| getrandom::fill(out)).map_err(|_| SealError::Randomness)?;
     let header_hash = header.hash();
     let stanzas = stanzas(request, &header_hash, &content_key)?;
     let keys = PayloadKeys::derive(&content_key, &header_hash);

@@ -25,7 +25,7 @@ pub enum SignatureError {
         detail: String,
     },
     /// The key itself is not one.
-    #[error("expected an Ed25519 key as PKCS#8 (private) or 32 octets (public)")]
+    #[error("expected an Ed25519 key in PEM: PKCS#8 \"PRIVATE KEY\", or \"PUBLIC KEY\"")]
     BadKey,
 }
 
@@ -41,18 +41,30 @@ impl SigningKey {
         Ed25519KeyPair::generate().map(Self).map_err(|_| SignatureError::BadKey)
     }
 
-    /// Reads a key from PKCS#8 DER.
+    /// Reads a key from the text of its file: PKCS#8 in PEM, as `openssl genpkey -algorithm ed25519` writes it too.
     ///
     /// # Errors
     /// [`SignatureError::BadKey`] when it is something else.
-    pub fn from_pkcs8(der: &[u8]) -> Result<Self, SignatureError> {
-        Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map(Self).map_err(|_| SignatureError::BadKey)
+    pub fn from_pem(text: &str) -> Result<Self, SignatureError> {
+        let block = pem::parse(text).map_err(|_| SignatureError::BadKey)?;
+        let tag_is_ours = block.tag() == PRIVATE_TAG;
+        let der = Zeroizing::new(block.into_contents());
+        if !tag_is_ours {
+            return Err(SignatureError::BadKey);
+        }
+        Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map(Self).map_err(|_| SignatureError::BadKey)
     }
 
-    /// The key as PKCS#8 DER.
-    pub fn expose_pkcs8(&self) -> Result<Zeroizing<Vec<u8>>, SignatureError> {
+    /// The key as the text of its file.
+    ///
+    /// # Errors
+    /// [`SignatureError::BadKey`] when the key cannot be encoded, which no Ed25519 key is known for.
+    pub fn expose_pem(&self) -> Result<Zeroizing<String>, SignatureError> {
         let der = self.0.to_pkcs8v1().map_err(|_| SignatureError::BadKey)?;
-        Ok(Zeroizing::new(der.as_ref().to_vec()))
+        let block = pem::Pem::new(PRIVATE_TAG, der.as_ref());
+        let text = Zeroizing::new(pem::encode(&block));
+        drop(Zeroizing::new(block.into_contents()));
+        Ok(text)
     }
 
     /// The public half.
@@ -88,6 +100,23 @@ impl VerifyingKey {
         bytes.try_into().map(Self).map_err(|_| SignatureError::BadKey)
     }
 
+    /// Reads a key from the text of its file: SubjectPublicKeyInfo (RFC 8410, 4) in PEM.
+    ///
+    /// # Errors
+    /// [`SignatureError::BadKey`] when it is something else.
+    pub fn from_pem(text: &str) -> Result<Self, SignatureError> {
+        let block = pem::parse(text).map_err(|_| SignatureError::BadKey)?;
+        match block.contents().strip_prefix(SPKI_PREFIX) {
+            Some(key) if block.tag() == PUBLIC_TAG => Self::from_bytes(key),
+            _ => Err(SignatureError::BadKey),
+        }
+    }
+
+    /// The key as the text of its file.
+    pub fn to_pem(&self) -> String {
+        pem::encode(&pem::Pem::new(PUBLIC_TAG, [SPKI_PREFIX, &self.0].concat()))
+    }
+
     /// The 32 octets.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -100,7 +129,12 @@ impl VerifyingKey {
         SignerId(id)
     }
 
-    pub(crate) fn verify_bytes(&self, label: &'static str, bytes: &[u8], signature: &[u8]) -> Result<(), SignatureError> {
+    pub(crate) fn verify_bytes(
+        &self,
+        label: &'static str,
+        bytes: &[u8],
+        signature: &[u8],
+    ) -> Result<(), SignatureError> {
         UnparsedPublicKey::new(&ED25519, &self.0)
             .verify(&message(label, bytes), signature)
             .map_err(|_| SignatureError::Altered(label))
@@ -150,6 +184,12 @@ fn message(label: &str, bytes: &[u8]) -> Vec<u8> {
     [label.as_bytes(), &[0], bytes].concat()
 }
 
+const PRIVATE_TAG: &str = "PRIVATE KEY";
+const PUBLIC_TAG: &str = "PUBLIC KEY";
+
+/// What stands before the 32 octets in a SubjectPublicKeyInfo of Ed25519 (RFC 8410, 10.1).
+const SPKI_PREFIX: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
 #[cfg(test)]
 mod tests {
     use certseal_wire::{AcmeAccounts, Challenge};
@@ -175,10 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn a_signing_key_reads_back() {
+    fn key_files_read_back() {
         let key = SigningKey::generate().unwrap();
-        let again = SigningKey::from_pkcs8(&key.expose_pkcs8().unwrap()).unwrap();
-        assert_eq!(key.verifying_key(), again.verifying_key());
-        assert!(SigningKey::from_pkcs8(b"nonsense").is_err());
+        let private = key.expose_pem().unwrap();
+        let public = key.verifying_key().to_pem();
+        assert_eq!(SigningKey::from_pem(&private).unwrap().verifying_key(), key.verifying_key());
+        assert_eq!(VerifyingKey::from_pem(&public).unwrap(), key.verifying_key());
+        assert!(SigningKey::from_pem(&public).is_err() && VerifyingKey::from_pem(&private).is_err());
+        assert!(SigningKey::from_pem("nonsense").is_err());
     }
 }

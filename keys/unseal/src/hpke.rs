@@ -37,7 +37,9 @@ pub(crate) fn aead_open(
     let mut buffer = Zeroizing::new(ciphertext.to_vec());
     let nonce = nonce.into();
     match aead {
-        Aead::Aes128Gcm => Aes128Gcm::new_from_slice(&key.expose()[..16]).ok()?.decrypt_in_place(nonce, aad, &mut *buffer),
+        Aead::Aes128Gcm => {
+            Aes128Gcm::new_from_slice(&key.expose()[..16]).ok()?.decrypt_in_place(nonce, aad, &mut *buffer)
+        }
         Aead::Aes256Gcm => Aes256Gcm::new(key.expose().into()).decrypt_in_place(nonce, aad, &mut *buffer),
     }
     .ok()?;

@@ -30,9 +30,9 @@ mod hpke;
 mod open;
 mod unseal_key;
 
-pub use agreement::{Agreement, AgreementFailed, AwsLc};
 #[cfg(feature = "p256")]
 pub use agreement::PureP256;
+pub use agreement::{Agreement, AgreementFailed, AwsLc};
 pub use hpke::{decap, open_message};
 pub use open::{OpenError, UnsealKeys};
 pub use unseal_key::{KeyFileError, UnsealKey};

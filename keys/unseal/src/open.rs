@@ -77,8 +77,7 @@ impl UnsealKeys {
         };
         let found = self.0.iter().find_map(|key| Some(key).zip(envelope.stanzas().iter().find(|s| ours(key, s))));
         found.ok_or_else(|| {
-            let epochs: Vec<u32> =
-                envelope.stanzas().iter().filter(|s| s.pool == *pool).map(|s| s.epoch.0).collect();
+            let epochs: Vec<u32> = envelope.stanzas().iter().filter(|s| s.pool == *pool).map(|s| s.epoch.0).collect();
             if epochs.is_empty() {
                 let sealed_to = envelope.stanzas().iter().map(|s| s.pool.to_string()).collect();
                 OpenError::WrongPool { pool: pool.clone(), sealed_to }

@@ -1,5 +1,7 @@
 //! Envelopes: what opens, and everything that must not.
 
+#![allow(clippy::unwrap_used)]
+
 use certseal_seal::{
     Envelope, EnvelopeError, Header, KeyKind, MAX_ENVELOPE, Recipient, SealError, SealRequest, SigningKey, Suite,
     SuiteError, TlsPrivateKey, VerifyingKeys, seal,

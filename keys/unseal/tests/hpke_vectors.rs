@@ -1,5 +1,7 @@
 //! The published HPKE vectors, opened as published. See `keys/vectors/README.md`.
 
+#![allow(clippy::unwrap_used)]
+
 use certseal_seal::{
     Secret,
     hpke::{Aead, Kem, KeySchedule},

@@ -1,0 +1,204 @@
+//! One daemon, reached over pooled mTLS connections.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use certseal_wire::Problem;
+use http::{Method, Request, StatusCode, Uri, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A daemon's address and the connections to it.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    base: Uri,
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// Why a call gave no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The URL is not one of a daemon.
+    #[error("expected a URL such as https://certstore.internal:7443, got {0}")]
+    BadUrl(Uri),
+    /// No connection, or it broke.
+    #[error("cannot reach {base}: {detail}")]
+    Unreachable {
+        /// The daemon's URL.
+        base: Uri,
+        /// The chain of causes.
+        detail: String,
+    },
+    /// No answer in time.
+    #[error("no answer from {base} within {seconds} s")]
+    TimedOut {
+        /// The daemon's URL.
+        base: Uri,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The daemon says no, and why.
+    #[error("{0}")]
+    Refused(Problem),
+    /// The answer is not one that this version understands.
+    #[error("{base} answered {status}, which is not what was expected: {detail}")]
+    Unexpected {
+        /// The daemon's URL.
+        base: Uri,
+        /// The HTTP status.
+        status: StatusCode,
+        /// What does not fit.
+        detail: String,
+    },
+}
+
+impl Connection {
+    /// A connection to the daemon at `base`, such as `https://certstore.internal:7443`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ClientError::BadUrl`] when `base` is not an https origin.
+    pub fn new(base: Uri, tls: rustls::ClientConfig) -> Result<Self, ClientError> {
+        if base.scheme_str() != Some("https") || base.authority().is_none() || base.path() != "/" {
+            return Err(ClientError::BadUrl(base));
+        }
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(Duration::from_secs(5)));
+        tcp.set_nodelay(true);
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_only()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(tcp);
+        let http = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(connector);
+        Ok(Self { base, http })
+    }
+
+    pub(crate) async fn bytes(&self, call: Call<'_>) -> Result<Option<Bytes>, ClientError> {
+        let (status, body) = self.send(call).await?;
+        match status {
+            StatusCode::OK | StatusCode::CREATED => Ok(Some(body)),
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => Err(self.refusal(status, &body)),
+        }
+    }
+
+    pub(crate) async fn json<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, ClientError> {
+        let (status, body) = self.send(call).await?;
+        if !status.is_success() {
+            return Err(self.refusal(status, &body));
+        }
+        self.parse(status, &body)
+    }
+
+    /// Like [`Self::json`], but None when there is no such thing.
+    pub(crate) async fn found_json<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<Option<T>, ClientError> {
+        match self.bytes(call).await? {
+            Some(body) => self.parse(StatusCode::OK, &body).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn send(&self, call: Call<'_>) -> Result<(StatusCode, Bytes), ClientError> {
+        let Call { method, path, body, content_type, patience, limit } = call;
+        let unreachable = |detail| ClientError::Unreachable { base: self.base.clone(), detail };
+        // `base` has a scheme and an authority, and paths are made of names that need no escaping.
+        let uri = format!("https://{}{path}", self.base.authority().expect("checked in new"));
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(CONTENT_TYPE, content_type)
+            .body(Full::new(body))
+            .map_err(|e| unreachable(e.to_string()))?;
+        let exchange = async {
+            let response = self.http.request(request).await.map_err(|e| unreachable(causes(&e)))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), limit).collect().await;
+            let body = body.map_err(|e| unreachable(format!("its answer broke off or exceeds {limit} octets: {e}")))?;
+            Ok((status, body.to_bytes()))
+        };
+        let seconds = patience.as_secs();
+        let timed_out = || ClientError::TimedOut { base: self.base.clone(), seconds };
+        tokio::time::timeout(patience, exchange).await.unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    fn parse<T: DeserializeOwned>(&self, status: StatusCode, body: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(body).map_err(|e| self.unexpected(status, e.to_string()))
+    }
+
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> ClientError {
+        match serde_json::from_slice(body) {
+            Ok(problem) => ClientError::Refused(problem),
+            Err(_) => self.unexpected(status, "no problem document".to_owned()),
+        }
+    }
+
+    fn unexpected(&self, status: StatusCode, detail: String) -> ClientError {
+        ClientError::Unexpected { base: self.base.clone(), status, detail }
+    }
+}
+
+/// One request.
+pub(crate) struct Call<'a> {
+    method: Method,
+    path: &'a str,
+    body: Bytes,
+    content_type: &'static str,
+    patience: Duration,
+    limit: usize,
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn get(path: &'a str) -> Self {
+        Self::new(Method::GET, path, Bytes::new())
+    }
+
+    pub(crate) fn delete(path: &'a str) -> Self {
+        Self::new(Method::DELETE, path, Bytes::new())
+    }
+
+    pub(crate) fn post(path: &'a str) -> Self {
+        Self::new(Method::POST, path, Bytes::new())
+    }
+
+    pub(crate) fn put(path: &'a str, body: Bytes) -> Self {
+        Self { content_type: "application/octet-stream", ..Self::new(Method::PUT, path, body) }
+    }
+
+    pub(crate) fn put_json(path: &'a str, body: &impl Serialize) -> Self {
+        // Serialization fails for maps with other than text keys only; no request has one.
+        Self::new(Method::PUT, path, serde_json::to_vec(body).expect("a request serializes").into())
+    }
+
+    /// Waits `extra` longer for the answer, of up to `limit` octets.
+    pub(crate) fn long_poll(self, extra: Duration, limit: usize) -> Self {
+        Self { patience: self.patience + extra, limit, ..self }
+    }
+
+    fn new(method: Method, path: &'a str, body: Bytes) -> Self {
+        Self { method, path, body, content_type: "application/json", patience: PATIENCE, limit: 1024 * 1024 }
+    }
+}
+
+/// An error with the causes behind it, which hyper keeps out of its own message.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+const PATIENCE: Duration = Duration::from_secs(15);

@@ -1,0 +1,19 @@
+//! Typed mTLS clients of certstore and certman.
+//!
+//! ```no_run
+//! # async fn example(tls: rustls::ClientConfig) -> Result<(), Box<dyn std::error::Error>> {
+//! use certseal_client::{Connection, StoreClient};
+//!
+//! let store = StoreClient::new(Connection::new("https://certstore.internal:7443".parse()?, tls)?);
+//! let bundle = store.bundle(&"shop.example.com".parse()?).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod certman;
+mod connection;
+mod store;
+
+pub use certman::CertmanClient;
+pub use connection::{ClientError, Connection};
+pub use store::StoreClient;

@@ -1,0 +1,132 @@
+//! Configuration files and files that hold secrets.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+/// Why a file that the configuration needs is not usable.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is not what it should be.
+    #[error("{}: {detail}", path.display())]
+    Invalid {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and what was expected.
+        detail: String,
+    },
+    /// A private file that others can read.
+    #[error("{} can be read by others (mode {mode:03o}): a private key must be readable by its owner only; run `chmod 600 {}`",
+        path.display(), path.display())]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+}
+
+impl ConfigError {
+    /// `path` is not what it should be.
+    pub fn invalid(path: &Path, detail: impl ToString) -> Self {
+        Self::Invalid { path: path.to_owned(), detail: detail.to_string() }
+    }
+}
+
+/// Reads a TOML file. An unknown field is an error where `T` denies them, as all of certseal's configurations do.
+///
+/// # Errors
+/// [`ConfigError`] names the file, and the line where it is wrong.
+pub fn load<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    toml::from_str(&read(path)?).map_err(|e| ConfigError::invalid(path, e))
+}
+
+/// Reads a text file.
+///
+/// # Errors
+/// [`ConfigError::Unreadable`].
+pub fn read(path: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
+}
+
+/// Reads a file that holds a secret. It is refused when its group or others have any access.
+///
+/// # Errors
+/// [`ConfigError::Exposed`] and [`ConfigError::Unreadable`].
+pub fn read_private(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+    let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(ConfigError::Exposed { path: path.to_owned(), mode });
+    }
+    read(path).map(Zeroizing::new)
+}
+
+/// Writes a file that only its owner can read; it must not be there yet.
+///
+/// # Errors
+/// When it is there already, or the directory cannot be written.
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Example {
+        listen: String,
+    }
+
+    #[test]
+    fn an_unknown_field_is_named_with_its_file_and_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("example.toml");
+        fs::write(&path, "listen = \"x\"\nlissten = \"y\"\n").unwrap();
+        let error = load::<Example>(&path).unwrap_err().to_string();
+        assert!(error.contains("example.toml") && error.contains("lissten") && error.contains("line 2"), "{error}");
+        fs::write(&path, "listen = \"x\"\n").unwrap();
+        assert_eq!(load::<Example>(&path).unwrap().listen, "x");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = load::<Example>(Path::new("/nowhere/x.toml")).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/x.toml"), "{error}");
+    }
+
+    #[test]
+    fn a_private_file_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key.pem");
+        write_private(&path, "secret").unwrap();
+        assert_eq!(read_private(&path).unwrap().as_str(), "secret");
+        assert!(write_private(&path, "other").is_err(), "it was overwritten");
+        for mode in [0o640, 0o604, 0o610] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = read_private(&path).unwrap_err().to_string();
+            assert!(error.contains("chmod 600"), "{error}");
+        }
+    }
+}

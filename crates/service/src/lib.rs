@@ -1,0 +1,57 @@
+//! What every certseal daemon shares.
+//!
+//! - [`config`]: TOML files without unknown fields, and files that hold secrets.
+//! - [`tls`]: identities for mTLS, and the [`Caller`](certseal_wire::Caller) behind a client certificate.
+//! - [`server`]: listeners with limits and graceful shutdown.
+//! - [`telemetry`]: logs, health and metrics.
+//! - [`problem`]: refusals as RFC 9457 documents.
+
+pub mod config;
+pub mod problem;
+pub mod server;
+mod shutdown;
+pub mod telemetry;
+pub mod tls;
+
+pub use shutdown::{Shutdown, ShutdownHandle};
+
+use std::{future::Future, path::PathBuf, process::ExitCode};
+
+use serde::de::DeserializeOwned;
+
+/// The start of every daemon's `main`: reads `--config FILE`, starts logs, runs until a signal comes.
+///
+/// Errors go to standard error and end with exit code 1.
+pub fn main<C, F>(program: &str, run: impl FnOnce(C, Shutdown) -> F) -> ExitCode
+where
+    C: DeserializeOwned,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let mut args = std::env::args_os().skip(1);
+    let config = match (args.next().as_deref().and_then(|flag| flag.to_str()), args.next(), args.next()) {
+        (Some("--config"), Some(file), None) => PathBuf::from(file),
+        (Some("--version"), None, None) => {
+            println!("{program} {}", env!("CARGO_PKG_VERSION"));
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("usage: {program} --config FILE");
+            return ExitCode::from(2);
+        }
+    };
+    telemetry::start_logs();
+    let outcome = config::load::<C>(&config).map_err(Into::into).and_then(|config| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let shutdown = Shutdown::on_signal()?;
+            run(config, shutdown).await
+        })
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{program}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

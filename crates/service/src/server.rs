@@ -1,0 +1,152 @@
+//! Listeners: bounded connections, time-outs on everything before a request is there, graceful shutdown.
+
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body};
+use certseal_wire::TrustDomain;
+use hyper::{Request, Response, body::Incoming, service::Service};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt;
+
+use crate::{Shutdown, tls};
+
+/// What a listener allows.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at one time; further ones wait in the kernel's queue.
+    pub connections: usize,
+    /// From accepting a connection to the end of its TLS handshake.
+    pub handshake: Duration,
+    /// From one request's end to the end of the next one's header (HTTP/1), or of silence after a ping (HTTP/2).
+    pub header: Duration,
+    /// How long open requests may go on after the shutdown has begun.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            handshake: Duration::from_secs(10),
+            header: Duration::from_secs(60),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Opens a listening socket.
+///
+/// # Errors
+/// Names the address, and says what to do when it is in use.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => ": another process listens there; stop it, or configure another port",
+            io::ErrorKind::PermissionDenied => ": ports below 1024 need CAP_NET_BIND_SERVICE",
+            _ => "",
+        };
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}{hint}"))
+    })
+}
+
+/// Serves connections until the shutdown begins, then lets open requests end.
+///
+/// `greet` turns a new connection into a byte stream and the service for its requests; it runs within
+/// `limits.handshake`. When it answers None, the connection is closed.
+pub async fn serve<G, F, I, S>(listener: TcpListener, limits: Limits, shutdown: Shutdown, greet: G)
+where
+    G: Fn(TcpStream, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Option<(I, S)>> + Send,
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Send + 'static,
+    S::Future: Send + 'static,
+{
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let graceful = GracefulShutdown::new();
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1().timer(TokioTimer::new()).header_read_timeout(limits.header).max_buf_size(64 * 1024);
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(limits.header)
+        .max_concurrent_streams(256)
+        .max_header_list_size(64 * 1024);
+    let http = Arc::new(http);
+    let mut begun = pin!(shutdown.begun());
+    loop {
+        // Closing the semaphore is not done, so acquiring a slot does not fail.
+        let slot = tokio::select! {
+            slot = slots.clone().acquire_owned() => slot,
+            () = &mut begun => break,
+        };
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, mostly: waiting lets others close.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = &mut begun => break,
+        };
+        let _ = stream.set_nodelay(true);
+        let (greet, http, watcher) = (greet.clone(), http.clone(), graceful.watcher());
+        let handshake = limits.handshake;
+        tokio::spawn(async move {
+            let _slot = slot;
+            let Ok(Some((io, service))) = timeout(handshake, greet(stream, peer)).await else { return };
+            let connection = http.serve_connection_with_upgrades(TokioIo::new(io), service).into_owned();
+            if let Err(error) = watcher.watch(connection).await {
+                tracing::debug!(%peer, %error, "connection ended");
+            }
+        });
+    }
+    drop(listener);
+    if timeout(limits.drain, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests were still open at the end of the drain time");
+    }
+}
+
+/// Serves `app` over mTLS. Every request carries the [`certseal_wire::Caller`] as an extension.
+pub async fn serve_mtls(
+    listener: TcpListener,
+    tls: ServerConfig,
+    domain: TrustDomain,
+    app: Router,
+    limits: Limits,
+    shutdown: Shutdown,
+) {
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    serve(listener, limits, shutdown, move |stream, peer| {
+        let (acceptor, app, domain) = (acceptor.clone(), app.clone(), domain.clone());
+        async move {
+            let stream = acceptor
+                .accept(stream)
+                .await
+                .inspect_err(|error| tracing::info!(%peer, %error, "TLS handshake refused"))
+                .ok()?;
+            let certificate = stream.get_ref().1.peer_certificates()?.first()?;
+            let caller = tls::caller(certificate, &domain)
+                .inspect_err(|error| tracing::warn!(%peer, error, "caller refused"))
+                .ok()?;
+            let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(caller.clone());
+                app.clone().oneshot(request.map(Body::new))
+            });
+            Some((stream, service))
+        }
+    })
+    .await;
+}

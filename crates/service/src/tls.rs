@@ -1,0 +1,117 @@
+//! TLS identities, and the caller behind a client certificate.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use certseal_wire::{Caller, TrustDomain};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs},
+    server::WebPkiClientVerifier,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use serde::Deserialize;
+use x509_parser::{extensions::GeneralName, prelude::FromDer};
+
+use crate::config::{self, ConfigError};
+
+/// Where an mTLS identity and the CA of its peers are.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The private CA that peers must be certified by, PEM.
+    pub ca: PathBuf,
+    /// Our certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Our private key, PEM; readable by its owner only.
+    pub key: PathBuf,
+}
+
+impl TlsFiles {
+    /// A server that accepts only clients with a certificate of the CA.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file that is not usable.
+    pub fn server_config(&self) -> Result<ServerConfig, ConfigError> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), provider())
+            .build()
+            .map_err(|e| ConfigError::invalid(&self.ca, e))?;
+        let (chain, key) = self.identity()?;
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|e| ConfigError::invalid(&self.certificate, e))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .map_err(|e| ConfigError::invalid(&self.certificate, e))?;
+        server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(server)
+    }
+
+    /// A client that accepts only servers with a certificate of the CA.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file that is not usable.
+    pub fn client_config(&self) -> Result<ClientConfig, ConfigError> {
+        let (chain, key) = self.identity()?;
+        ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|e| ConfigError::invalid(&self.certificate, e))?
+            .with_root_certificates(self.roots()?)
+            .with_client_auth_cert(chain, key)
+            .map_err(|e| ConfigError::invalid(&self.certificate, e))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, ConfigError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(&self.ca)? {
+            roots.add(certificate).map_err(|e| ConfigError::invalid(&self.ca, e))?;
+        }
+        Ok(roots)
+    }
+
+    fn identity(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), ConfigError> {
+        let text = config::read_private(&self.key)?;
+        let key = PrivateKeyDer::from_pem_slice(text.as_bytes())
+            .map_err(|e| ConfigError::invalid(&self.key, format!("expected a PEM private key: {e}")))?;
+        Ok((certificates(&self.certificate)?, key))
+    }
+}
+
+/// The certificates in a PEM file; at least one.
+///
+/// # Errors
+/// [`ConfigError`] when there is none, or one does not parse.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    let text = config::read(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    match found {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        Ok(_) => Err(ConfigError::invalid(path, "expected a PEM certificate, found none")),
+        Err(e) => Err(ConfigError::invalid(path, format!("expected PEM certificates: {e}"))),
+    }
+}
+
+/// The cryptography of every TLS connection: aws-lc, X25519MLKEM768 first.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// Who holds a client certificate: its one SPIFFE ID (SPIFFE X509-SVID, 2).
+///
+/// # Errors
+/// Says what the certificate lacks.
+pub fn caller(certificate: &CertificateDer<'_>, domain: &TrustDomain) -> Result<Caller, String> {
+    let (_, certificate) =
+        x509_parser::certificate::X509Certificate::from_der(certificate).map_err(|e| e.to_string())?;
+    let names = certificate.subject_alternative_name().map_err(|e| e.to_string())?;
+    let mut uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
+    match (uris.next(), uris.next()) {
+        (Some(uri), None) => Caller::from_spiffe_id(uri, domain).map_err(|e| e.to_string()),
+        _ => Err("expected a client certificate with exactly one URI name, its SPIFFE ID".to_owned()),
+    }
+}
