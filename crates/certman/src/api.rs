@@ -1,0 +1,204 @@
+//! The HTTP interface for the platform and for operators.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Json, Router,
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::JsonRejection},
+    http::{StatusCode, request::Parts},
+    routing::{get, post},
+};
+use certseal_service::problem::{Refusal, method_not_allowed, not_found};
+use certseal_wire::{Caller, DnsName, ProblemKind, Role, SiteList, SiteRequest, SiteStatus};
+use serde::Deserialize;
+
+use crate::{
+    journal::{Entry, Journal},
+    site::Site,
+    worker::Worker,
+};
+
+/// The router of certman's interface. All of it needs role platform or admin.
+pub(crate) fn router(worker: Arc<Worker>) -> Router {
+    Router::new()
+        .route("/v1/sites", get(sites))
+        .route("/v1/sites/{site}", get(site).put(put_site).delete(remove_site))
+        .route("/v1/sites/{site}/renew", post(renew))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(64 * 1024))
+        .with_state(worker)
+}
+
+async fn sites(
+    State(worker): State<Arc<Worker>>,
+    _: Allowed,
+    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<SiteList>, Refusal> {
+    let Query(ListQuery { after }) = query.map_err(|e| malformed(e.body_text()))?;
+    let page = journaled(&worker, move |journal| journal.list(after.as_ref(), PAGE)).await?;
+    let next = (page.len() == PAGE).then(|| page.last().map(|site| site.site.clone())).flatten();
+    let sites = page.iter().filter(|site| !site.departed).map(Site::status).collect();
+    Ok(Json(SiteList { sites, next }))
+}
+
+async fn site(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<SiteStatus>, Refusal> {
+    Ok(Json(present(&worker, &name).await?.site.status()))
+}
+
+async fn put_site(
+    State(worker): State<Arc<Worker>>,
+    _: Allowed,
+    Name(name): Name,
+    request: Result<Json<SiteRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<SiteStatus>), Refusal> {
+    let Json(mut request) = request.map_err(|e| malformed(e.body_text()))?;
+    request.pools.sort();
+    request.pools.dedup();
+    if request.pools.is_empty() || request.pools.len() > MAX_POOLS {
+        return Err(malformed(format!("expected 1 to {MAX_POOLS} pools")));
+    }
+    if name.is_wildcard() || !request.names.iter().any(|own| *own == name) {
+        return Err(malformed(format!("expected {name}, without a wildcard, to be among the site's names")));
+    }
+    let own = name.clone();
+    let (site, created) = change(&worker, &name, move |before| {
+        Ok(match before {
+            Some(site) => site.clone().changed(request.clone()),
+            None => Site::new(own.clone(), request.clone()),
+        })
+    })
+    .await?;
+    Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(site.status())))
+}
+
+async fn remove_site(
+    State(worker): State<Arc<Worker>>,
+    _: Allowed,
+    Name(name): Name,
+) -> Result<Json<SiteStatus>, Refusal> {
+    present(&worker, &name).await?;
+    let missing = no_such_site(&name);
+    let (site, _) = change(&worker, &name, move |before| match before {
+        Some(site) => Ok(if site.departed { site.clone() } else { site.clone().departed() }),
+        None => Err(Refusal::new(ProblemKind::NotFound, missing.clone())),
+    })
+    .await?;
+    Ok(Json(site.status()))
+}
+
+async fn renew(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<SiteStatus>, Refusal> {
+    let missing = no_such_site(&name);
+    let (site, _) = change(&worker, &name, move |before| match before {
+        Some(site) if !site.departed => Ok(site.clone().renewed()),
+        _ => Err(Refusal::new(ProblemKind::NotFound, missing.clone())),
+    })
+    .await?;
+    Ok(Json(site.status()))
+}
+
+/// Changes a site, against whoever else does at the same time. Answers it, and whether it is new.
+async fn change(
+    worker: &Arc<Worker>,
+    name: &DnsName,
+    change: impl Fn(Option<&Site>) -> Result<Site, Refusal> + Send + Sync + 'static,
+) -> Result<(Site, bool), Refusal> {
+    let (journal, name) = (worker.journal.clone(), name.clone());
+    let changed = tokio::task::spawn_blocking(move || {
+        for _ in 0..MAX_RACES {
+            let before = journal.read(&name).map_err(Refusal::internal)?;
+            let site = change(before.as_ref().map(|entry| &entry.site))?;
+            if !site.departed {
+                names_are_free(&journal, &site)?;
+            }
+            if journal.write(before.as_ref(), &site).map_err(Refusal::internal)? {
+                return Ok((site, before.is_none_or(|entry| entry.site.departed)));
+            }
+        }
+        Err(Refusal::new(ProblemKind::Conflict, format!("{name} is being changed by others all the time; try again")))
+    });
+    let changed = changed.await.map_err(Refusal::internal)??;
+    worker.wake.notify_one();
+    Ok(changed)
+}
+
+fn names_are_free(journal: &Journal, site: &Site) -> Result<(), Refusal> {
+    for name in site.names.iter() {
+        match journal.holder(name).map_err(Refusal::internal)? {
+            Some(holder) if holder != site.site => {
+                return Err(Refusal::new(
+                    ProblemKind::Conflict,
+                    format!("{name} leads to site {holder} already: remove it there first"),
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+async fn present(worker: &Arc<Worker>, name: &DnsName) -> Result<Entry, Refusal> {
+    let missing = no_such_site(name);
+    let name = name.clone();
+    let entry = journaled(worker, move |journal| journal.read(&name)).await?;
+    entry.filter(|entry| !entry.site.departed).ok_or_else(|| Refusal::new(ProblemKind::NotFound, missing))
+}
+
+async fn journaled<T: Send + 'static>(
+    worker: &Arc<Worker>,
+    work: impl FnOnce(&Journal) -> anyhow::Result<T> + Send + 'static,
+) -> Result<T, Refusal> {
+    let journal = worker.journal.clone();
+    tokio::task::spawn_blocking(move || work(&journal)).await.map_err(Refusal::internal)?.map_err(Refusal::internal)
+}
+
+fn no_such_site(name: &DnsName) -> String {
+    format!("there is no site {name}; `certctl site list` shows all")
+}
+
+fn malformed(detail: impl ToString) -> Refusal {
+    Refusal::new(ProblemKind::Malformed, detail.to_string())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    after: Option<DnsName>,
+}
+
+/// Lets the platform and operators pass.
+struct Allowed;
+
+impl<S: Send + Sync> FromRequestParts<S> for Allowed {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Extension(caller) =
+            Extension::<Caller>::from_request_parts(parts, state).await.map_err(Refusal::internal)?;
+        match caller.role {
+            Role::Platform | Role::Admin => Ok(Self),
+            _ => Err(Refusal::new(
+                ProblemKind::Forbidden,
+                format!("this needs role platform or admin, the caller is {caller}"),
+            )),
+        }
+    }
+}
+
+/// The site in the path.
+struct Name(DnsName);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Path(name) =
+            Path::<String>::from_request_parts(parts, state).await.map_err(|e| malformed(e.body_text()))?;
+        name.parse().map(Self).map_err(malformed)
+    }
+}
+
+const PAGE: usize = 200;
+const MAX_RACES: usize = 20;
+/// As many as an envelope has stanzas.
+const MAX_POOLS: usize = certseal_seal::MAX_STANZAS;

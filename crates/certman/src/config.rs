@@ -1,0 +1,93 @@
+//! The configuration file.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use certseal_service::tls::TlsFiles;
+use certseal_wire::TrustDomain;
+use serde::Deserialize;
+
+/// certman's configuration; `deploy/certman.toml` is an example with comments.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the platform and certctl reach it.
+    pub listen: SocketAddr,
+    /// Where health and metrics are served in the clear; nowhere when absent.
+    pub telemetry: Option<SocketAddr>,
+    /// The directory of sites, orders and ACME account keys; made when it is missing.
+    pub data_dir: PathBuf,
+    /// The trust domain of callers' SPIFFE IDs.
+    pub trust_domain: TrustDomain,
+    /// The security team's public key, PEM: who signs the key ring.
+    pub security_key: PathBuf,
+    /// Our signing key, PEM; readable by its owner only.
+    pub issuer_key: PathBuf,
+    /// Our identity as a server, and the private CA.
+    pub tls: TlsFiles,
+    /// Where certstore is, and our identity there.
+    pub store: Store,
+    /// Who signs the certificates.
+    pub authority: Authority,
+    /// Orders at one time.
+    #[serde(default = "default_workers")]
+    pub workers: usize,
+    /// The wait after a first rejected order, in seconds; 10 times longer after each further one, a day at most.
+    #[serde(default = "default_retry")]
+    pub retry_seconds: u64,
+}
+
+/// Where certstore is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// Such as `https://certstore.internal:7443`.
+    pub url: String,
+    /// The private CA that certstore is certified by, PEM.
+    pub ca: PathBuf,
+    /// Our certificate chain, PEM; role issuer.
+    pub certificate: PathBuf,
+    /// Our private key, PEM; readable by its owner only.
+    pub key: PathBuf,
+}
+
+/// Who signs the certificates.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase", tag = "kind")]
+pub enum Authority {
+    /// A CA in this process, for development and private networks.
+    Local {
+        /// The CA's certificate, PEM.
+        certificate: PathBuf,
+        /// The CA's private key, PEM; readable by its owner only.
+        key: PathBuf,
+        /// How long certificates are valid, in seconds.
+        #[serde(default = "default_lifetime")]
+        lifetime_seconds: i64,
+    },
+    /// An ACME CA (RFC 8555), with http-01.
+    Acme {
+        /// The directory's URL.
+        directory: String,
+        /// The CAs that may certify the ACME server, PEM.
+        #[serde(default = "default_roots")]
+        roots: PathBuf,
+        /// The certificate profile to ask for; the CA's default when absent.
+        profile: Option<String>,
+    },
+}
+
+fn default_workers() -> usize {
+    16
+}
+
+fn default_retry() -> u64 {
+    60
+}
+
+fn default_lifetime() -> i64 {
+    90 * 24 * 3600
+}
+
+fn default_roots() -> PathBuf {
+    "/etc/ssl/certs/ca-certificates.crt".into()
+}

@@ -1,0 +1,124 @@
+//! certman: issues and renews certificates, seals each key as it is born, and forgets it.
+//!
+//! ```text
+//! GET    /v1/sites?after=       the platform's sites, a page at a time
+//! PUT    /v1/sites/NAME         adds or changes one      (role platform or admin, as all of these)
+//! GET    /v1/sites/NAME         how it is going
+//! POST   /v1/sites/NAME/renew   renews its certificate now
+//! DELETE /v1/sites/NAME         it leaves
+//! ```
+//!
+//! [`site`] is the order's state machine. The journal keeps it on disk, the worker takes what is due and does it.
+
+mod api;
+mod authority;
+mod birth;
+mod config;
+mod journal;
+mod metrics;
+pub mod site;
+mod storehouse;
+mod worker;
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use anyhow::Context;
+use certseal_client::{Connection, StoreClient};
+use certseal_seal::{SigningKey, VerifyingKey};
+use certseal_service::{
+    Shutdown, config as files,
+    server::{self, Limits},
+    telemetry,
+    tls::TlsFiles,
+};
+use jiff::SignedDuration;
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::JoinHandle,
+};
+
+pub use config::{Authority as AuthorityConfig, Config, Store};
+
+use authority::{AcmeAuthority, Authority, LocalAuthority};
+use journal::Journal;
+use storehouse::Storehouse;
+use worker::Worker;
+
+/// A started certman.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    server: JoinHandle<()>,
+    worker: JoinHandle<()>,
+}
+
+impl Running {
+    /// Waits until the shutdown is complete.
+    ///
+    /// # Errors
+    /// When a task of the daemon panicked.
+    pub async fn finished(self) -> anyhow::Result<()> {
+        self.server.await.context("the server task ended early")?;
+        self.worker.await.context("the worker task ended early")
+    }
+}
+
+/// Opens the journal, goes on with what was under way, and starts to listen.
+///
+/// # Errors
+/// When a file of the configuration is not usable, the journal does not open, or the address is taken.
+pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running> {
+    let tls = config.tls.server_config()?;
+    let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
+        .with_context(|| config.security_key.display().to_string())?;
+    let issuer = SigningKey::from_pem(&files::read_private(&config.issuer_key)?)
+        .with_context(|| config.issuer_key.display().to_string())?;
+    let store = store_client(&config.store)?;
+    let listener = server::bind(config.listen).await?;
+    let address = listener.local_addr()?;
+    let data_dir = config.data_dir.clone();
+    let journal = tokio::task::spawn_blocking(move || Journal::open(&data_dir.join("journal"))).await??;
+    let authority = authority(&config.authority, &config.data_dir)?;
+    let (metrics, registry) = metrics::Metrics::new();
+
+    if let Some(address) = config.telemetry {
+        let readiness = journal.clone();
+        let ready = Arc::new(move || readiness.healthy().map_err(|e| e.to_string()));
+        telemetry::start(address, registry, ready, shutdown.clone()).await?;
+    }
+    let worker = Arc::new(Worker {
+        storehouse: Storehouse::new(store, issuer, security, journal.clone()),
+        journal,
+        authority,
+        metrics,
+        retry: SignedDuration::from_secs(i64::try_from(config.retry_seconds).context("retry_seconds")?),
+        slots: Arc::new(Semaphore::new(config.workers.clamp(1, 1000))),
+        wake: Notify::new(),
+        busy: Default::default(),
+    });
+    let app = api::router(worker.clone());
+    let worker = tokio::spawn(worker.run(shutdown.clone()));
+    let server = server::serve_mtls(listener, tls, config.trust_domain, app, Limits::default(), shutdown);
+    let server = tokio::spawn(server);
+    tracing::info!(%address, "certman is listening");
+    Ok(Running { address, server, worker })
+}
+
+fn store_client(store: &Store) -> anyhow::Result<StoreClient> {
+    let Store { url, ca, certificate, key } = store.clone();
+    let tls = TlsFiles { ca, certificate, key }.client_config()?;
+    let url = url.parse().with_context(|| format!("store.url {url}"))?;
+    Ok(StoreClient::new(Connection::new(url, tls)?))
+}
+
+fn authority(config: &AuthorityConfig, data_dir: &Path) -> anyhow::Result<Authority> {
+    Ok(match config {
+        AuthorityConfig::Local { certificate, key, lifetime_seconds } => {
+            Authority::Local(LocalAuthority::load(certificate, key, *lifetime_seconds)?)
+        }
+        AuthorityConfig::Acme { directory, roots, profile } => {
+            Authority::Acme(AcmeAuthority::new(directory.clone(), roots, profile.clone(), data_dir)?)
+        }
+    })
+}

@@ -1,0 +1,46 @@
+//! Counters, without any label that grows with the number of sites.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+
+use crate::site::{FailureKind, Outcome};
+
+#[derive(Clone, Default)]
+pub(crate) struct Metrics {
+    certificates: Counter,
+    failures: Family<FailureLabels, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    kind: &'static str,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> (Self, Registry) {
+        let metrics = Self::default();
+        let mut registry = Registry::with_prefix("certman");
+        registry.register("certificates", "Certificates issued and stored", metrics.certificates.clone());
+        registry.register("failures", "Failed attempts by what follows from them", metrics.failures.clone());
+        (metrics, registry)
+    }
+
+    pub(crate) fn performed(&self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Stored { .. } => drop(self.certificates.inc()),
+            Outcome::Failed(failure) => {
+                let kind = match failure.kind {
+                    FailureKind::Unavailable => "unavailable",
+                    FailureKind::Throttled(_) => "throttled",
+                    FailureKind::Rejected => "rejected",
+                    FailureKind::Hopeless => "hopeless",
+                };
+                self.failures.get_or_create(&FailureLabels { kind }).inc();
+            }
+            Outcome::RouteStored | Outcome::Moved(_) => {}
+        }
+    }
+}

@@ -1,0 +1,534 @@
+//! A site and its order: what is persisted, and how it moves on. Pure: the clock and chance are passed in.
+//!
+//! ```text
+//! requested -> authorizing -> challenge pending -> authorized -> key sealed -> retrieving -> issued -> (stored)
+//!      ^             |                |                              |              |
+//!      +-------------+----------------+--- the CA rejected the order +--------------+
+//! ```
+//!
+//! A step is persisted before its effect on the CA begins, and the next one after it is done. A process that dies in
+//! between does the same step again. From `key sealed` on the order has one key: its envelope and CSR are persisted.
+
+use certseal_wire::{Base64, DnsName, NameSet, OrderSummary, PoolName, SiteRequest, SiteState, SiteStatus, Upstream};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// Everything that certman knows about one site.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Site {
+    /// The site's own name.
+    pub site: DnsName,
+    /// The names that lead to it.
+    pub names: NameSet,
+    /// The server behind the edge.
+    pub upstream: Upstream,
+    /// The pools that may serve it, sorted.
+    pub pools: Vec<PoolName>,
+    /// The site has left; what remains keeps its versions from being used again.
+    pub departed: bool,
+    /// The version of its route.
+    pub route_version: u64,
+    /// Whether certstore has that version.
+    pub route_stored: bool,
+    /// The stored certificate.
+    pub certificate: Option<Issued>,
+    /// The version of the stored bundle; 0 before the first.
+    pub bundle_version: u64,
+    /// The order under way.
+    pub order: Option<Step>,
+    /// How its work is going.
+    pub attempt: Attempt,
+}
+
+/// A stored certificate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issued {
+    /// The CA's name.
+    pub authority: String,
+    /// End of validity.
+    pub not_after: Timestamp,
+    /// When the renewal begins.
+    pub renew_at: Timestamp,
+}
+
+/// How the work on a site is going.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attempt {
+    /// Failures in a row.
+    pub failures: u32,
+    /// When the next attempt begins, after a failed one.
+    pub retry_at: Option<Timestamp>,
+    /// What went wrong last.
+    pub diagnosis: Option<String>,
+    /// No further attempt follows without a change.
+    pub dead: bool,
+}
+
+/// How far an order has come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Step {
+    /// The CA does not know of it yet, or its answer was lost.
+    Requested,
+    /// The CA has an order; its challenges are not known yet.
+    Authorizing {
+        /// The order at the CA.
+        order_url: String,
+    },
+    /// The challenges are known. The CA may or may not have been told that they are answered.
+    ChallengePending {
+        /// The order at the CA.
+        order_url: String,
+        /// What to answer, for names that are not authorized yet.
+        answers: Vec<Answer>,
+    },
+    /// The CA is ready to issue.
+    Authorized {
+        /// The order at the CA.
+        order_url: String,
+    },
+    /// The key is sealed. The CA may or may not have got the CSR.
+    KeySealed {
+        /// The order at the CA.
+        order_url: String,
+        /// The key and the request for it.
+        sealed: SealedKey,
+    },
+    /// The CA has the CSR.
+    Retrieving {
+        /// The order at the CA.
+        order_url: String,
+        /// The key and the request for it.
+        sealed: SealedKey,
+    },
+    /// The certificate is here. certstore may or may not have it.
+    Issued {
+        /// Its key.
+        sealed: SealedKey,
+        /// The chain as DER, leaf first.
+        chain: Vec<Base64>,
+    },
+}
+
+/// An http-01 challenge and its answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// The name under validation.
+    pub host: DnsName,
+    /// The CA's token.
+    pub token: String,
+    /// The answer.
+    pub key_authorization: String,
+}
+
+/// A key after its sealing: all that is left of it here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealedKey {
+    /// The certificate signing request, DER.
+    pub csr: Base64,
+    /// The envelope.
+    pub envelope: Base64,
+}
+
+/// The next thing to do for a site.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Task {
+    /// Put the route into certstore.
+    StoreRoute,
+    /// Take this step of the order.
+    Order(Step),
+}
+
+/// What came of a task.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// certstore has the route.
+    RouteStored,
+    /// The order moves on.
+    Moved(Step),
+    /// certstore has the bundle.
+    Stored {
+        /// The CA's name.
+        authority: String,
+        /// Start of validity.
+        not_before: Timestamp,
+        /// End of validity.
+        not_after: Timestamp,
+    },
+    /// It did not work.
+    Failed(Failure),
+}
+
+/// Why a task did not work.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// What follows from it.
+    pub kind: FailureKind,
+    /// What happened, for people.
+    pub detail: String,
+}
+
+/// What follows from a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Somebody could not be reached or is not ready: try the same step again soon.
+    Unavailable,
+    /// The CA asks to wait at least this many seconds: then the same step again.
+    Throttled(u64),
+    /// The CA gave up on this order: begin a new one later.
+    Rejected,
+    /// No order for this site can succeed.
+    Hopeless,
+}
+
+/// How long to wait, and how chance spreads it.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// After a first rejected order.
+    pub retry: SignedDuration,
+    /// A uniform random number in 0..1.
+    pub chance: f64,
+}
+
+impl Site {
+    /// A new site, with nothing done yet.
+    pub fn new(site: DnsName, request: SiteRequest) -> Self {
+        Self {
+            site,
+            names: request.names,
+            upstream: request.upstream,
+            pools: request.pools,
+            departed: false,
+            route_version: 1,
+            route_stored: false,
+            certificate: None,
+            bundle_version: 0,
+            order: Some(Step::Requested),
+            attempt: Attempt::default(),
+        }
+    }
+
+    /// The site after a request to change it. The same request again changes nothing, but revives a dead order.
+    pub fn changed(mut self, request: SiteRequest) -> Self {
+        let covers_the_same = self.names == request.names && self.pools == request.pools;
+        let routes_the_same = covers_the_same && self.upstream == request.upstream && !self.departed;
+        if !routes_the_same {
+            self.route_version += 1;
+            self.route_stored = false;
+        }
+        if !covers_the_same || self.departed || self.attempt.dead {
+            self.order = Some(Step::Requested);
+            self.attempt = Attempt::default();
+        }
+        Self { names: request.names, upstream: request.upstream, pools: request.pools, departed: false, ..self }
+    }
+
+    /// The site after it has left.
+    pub fn departed(self) -> Self {
+        Self {
+            departed: true,
+            route_version: self.route_version + 1,
+            route_stored: false,
+            order: None,
+            attempt: Attempt::default(),
+            ..self
+        }
+    }
+
+    /// The site with a renewal begun, unless an order is under way already.
+    pub fn renewed(mut self) -> Self {
+        self.order = self.order.or(Some(Step::Requested));
+        Self { attempt: Attempt::default(), ..self }
+    }
+
+    /// When there is something to do. None: not before somebody changes it.
+    pub fn due(&self) -> Option<Timestamp> {
+        if self.attempt.dead {
+            return None;
+        }
+        let at_once = Some(self.attempt.retry_at.unwrap_or(Timestamp::UNIX_EPOCH));
+        match (&self.order, &self.certificate) {
+            _ if !self.route_stored => at_once,
+            _ if self.departed => None,
+            (Some(_), _) => at_once,
+            (None, certificate) => certificate.as_ref().map(|certificate| certificate.renew_at),
+        }
+    }
+
+    /// The next thing to do, if it is due.
+    pub fn task(&self, now: Timestamp) -> Option<Task> {
+        self.due().filter(|due| *due <= now)?;
+        Some(match &self.order {
+            _ if !self.route_stored => Task::StoreRoute,
+            Some(step) => Task::Order(step.clone()),
+            None => Task::Order(Step::Requested),
+        })
+    }
+
+    /// The site after a task.
+    pub fn after(mut self, outcome: Outcome, now: Timestamp, pace: Pace) -> Self {
+        match outcome {
+            Outcome::RouteStored => Self { route_stored: true, attempt: Attempt::default(), ..self },
+            // A first authorization is no success of the whole: the pace of retries goes on until the CA is ready.
+            Outcome::Moved(step @ (Step::Authorizing { .. } | Step::ChallengePending { .. })) => {
+                self.attempt.retry_at = None;
+                Self { order: Some(step), ..self }
+            }
+            Outcome::Moved(step) => Self { order: Some(step), attempt: Attempt::default(), ..self },
+            Outcome::Stored { authority, not_before, not_after } => {
+                let renew_at = renewal(not_before, not_after, pace.chance);
+                Self {
+                    bundle_version: self.bundle_version + 1,
+                    certificate: Some(Issued { authority, not_after, renew_at }),
+                    order: None,
+                    attempt: Attempt::default(),
+                    ..self
+                }
+            }
+            Outcome::Failed(failure) => self.failed(failure, now, pace),
+        }
+    }
+
+    fn failed(mut self, failure: Failure, now: Timestamp, pace: Pace) -> Self {
+        let before = self.attempt.failures;
+        let wait = match failure.kind {
+            FailureKind::Unavailable => Some(doubling(before)),
+            FailureKind::Throttled(seconds) => {
+                Some(doubling(before).max(SignedDuration::from_secs(seconds.min(DAY.as_secs().unsigned_abs()) as i64)))
+            }
+            FailureKind::Rejected => {
+                self.order = Some(Step::Requested);
+                let growth = 10_i32.saturating_pow(before.min(4));
+                Some(pace.retry.saturating_mul(growth).min(DAY))
+            }
+            FailureKind::Hopeless => {
+                self.order = Some(Step::Requested);
+                None
+            }
+        };
+        self.attempt = Attempt {
+            failures: before.saturating_add(1),
+            // Up to a fifth longer, so that what failed together does not come back together.
+            retry_at: wait
+                .and_then(|wait| now.checked_add(wait.saturating_add(fraction(wait, pace.chance / 5.0))).ok()),
+            diagnosis: Some(failure.detail),
+            dead: wait.is_none(),
+        };
+        self
+    }
+
+    /// What people and programs see of it.
+    pub fn status(&self) -> SiteStatus {
+        let state = match &self.attempt {
+            attempt if attempt.dead => SiteState::Failed,
+            attempt if attempt.failures > 0 => SiteState::Waiting,
+            _ if self.certificate.is_none() => SiteState::Pending,
+            _ => SiteState::Active,
+        };
+        let step = match &self.order {
+            _ if !self.route_stored => Some("route"),
+            Some(step) => Some(step.name()),
+            None => None,
+        };
+        SiteStatus {
+            site: self.site.clone(),
+            names: self.names.clone(),
+            upstream: self.upstream.clone(),
+            pools: self.pools.clone(),
+            state,
+            version: self.bundle_version,
+            authority: self.certificate.as_ref().map(|certificate| certificate.authority.clone()),
+            not_after: self.certificate.as_ref().map(|certificate| certificate.not_after),
+            renew_at: self.certificate.as_ref().map(|certificate| certificate.renew_at),
+            order: step.map(|step| OrderSummary {
+                step: step.to_owned(),
+                failures: self.attempt.failures,
+                retry_at: self.attempt.retry_at,
+                diagnosis: self.attempt.diagnosis.clone(),
+            }),
+        }
+    }
+}
+
+impl Step {
+    /// The step as people and metrics call it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Authorizing { .. } => "authorizing",
+            Self::ChallengePending { .. } => "challenge pending",
+            Self::Authorized { .. } => "authorized",
+            Self::KeySealed { .. } => "key sealed",
+            Self::Retrieving { .. } => "retrieving",
+            Self::Issued { .. } => "issued",
+        }
+    }
+}
+
+impl Failure {
+    /// A failure of `kind`.
+    pub fn new(kind: FailureKind, detail: impl ToString) -> Self {
+        Self { kind, detail: detail.to_string() }
+    }
+}
+
+/// A uniformly random instant between 63 % and 67 % of the validity: two thirds, spread so that what was issued
+/// together is not renewed together.
+fn renewal(not_before: Timestamp, not_after: Timestamp, chance: f64) -> Timestamp {
+    let lifetime = not_after.duration_since(not_before);
+    not_before.checked_add(fraction(lifetime, 0.63 + 0.04 * chance)).unwrap_or(not_after)
+}
+
+/// 1, 2, 4 ... 64 seconds.
+fn doubling(failures: u32) -> SignedDuration {
+    SignedDuration::from_secs(1 << failures.min(6))
+}
+
+fn fraction(duration: SignedDuration, part: f64) -> SignedDuration {
+    SignedDuration::from_millis((duration.as_millis() as f64 * part) as i64)
+}
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACE: Pace = Pace { retry: SignedDuration::from_secs(60), chance: 0.0 };
+
+    fn now() -> Timestamp {
+        "2026-11-01T00:00:00Z".parse().unwrap()
+    }
+
+    fn request() -> SiteRequest {
+        SiteRequest {
+            names: NameSet::try_from(vec!["shop.example".parse().unwrap()]).unwrap(),
+            upstream: "http://127.0.0.1:1".parse().unwrap(),
+            pools: vec!["eu".parse().unwrap()],
+        }
+    }
+
+    fn routed() -> Site {
+        Site::new("shop.example".parse().unwrap(), request()).after(Outcome::RouteStored, now(), PACE)
+    }
+
+    fn fail(site: Site, kind: FailureKind) -> Site {
+        site.after(Outcome::Failed(Failure::new(kind, "why")), now(), PACE)
+    }
+
+    fn stored(site: Site) -> Site {
+        let not_after = now() + SignedDuration::from_hours(90 * 24);
+        site.after(Outcome::Stored { authority: "CA".into(), not_before: now(), not_after }, now(), PACE)
+    }
+
+    #[test]
+    fn a_new_site_first_gets_its_route_and_then_its_order() {
+        let site = Site::new("shop.example".parse().unwrap(), request());
+        assert_eq!(site.task(now()), Some(Task::StoreRoute));
+        assert_eq!(routed().task(now()), Some(Task::Order(Step::Requested)));
+        assert_eq!(routed().status().state, SiteState::Pending);
+    }
+
+    #[test]
+    fn a_renewal_is_due_at_two_thirds_of_the_lifetime_with_jitter() {
+        let site = stored(routed());
+        assert_eq!(site.status().state, SiteState::Active);
+        assert_eq!(site.task(now()), None);
+        let at = |chance| renewal(now(), now() + SignedDuration::from_hours(100), chance).duration_since(now());
+        assert_eq!(at(0.0).as_hours(), 63);
+        assert_eq!((at(1.0).as_secs_f64() / 3600.0).round(), 67.0);
+        let due = site.due().unwrap();
+        assert_eq!(site.task(due), Some(Task::Order(Step::Requested)));
+        assert_eq!(stored(site).bundle_version, 2);
+    }
+
+    #[test]
+    fn an_unavailable_peer_is_asked_for_the_same_step_again_soon() {
+        let step = Step::Authorizing { order_url: "u".into() };
+        let mut site = routed().after(Outcome::Moved(step.clone()), now(), PACE);
+        for seconds in [1, 2, 4, 8, 16, 32, 64, 64] {
+            site = fail(site, FailureKind::Unavailable);
+            assert_eq!(site.due().unwrap().duration_since(now()).as_secs(), seconds);
+            assert_eq!(site.order, Some(step.clone()));
+        }
+        assert_eq!(site.status().state, SiteState::Waiting);
+    }
+
+    #[test]
+    fn a_throttling_ca_is_obeyed() {
+        let site = fail(routed(), FailureKind::Throttled(3600));
+        assert_eq!(site.due().unwrap().duration_since(now()).as_secs(), 3600);
+    }
+
+    #[test]
+    fn a_rejected_order_begins_anew_after_1_10_100_minutes_and_then_daily() {
+        let mut site = routed();
+        for minutes in [1, 10, 100, 1000, 1440, 1440] {
+            site = site.after(Outcome::Moved(Step::Authorizing { order_url: "u".into() }), now(), PACE);
+            site = fail(site, FailureKind::Rejected);
+            assert_eq!(site.due().unwrap().duration_since(now()).as_mins(), minutes);
+            assert_eq!(site.order, Some(Step::Requested));
+        }
+    }
+
+    #[test]
+    fn a_hopeless_order_waits_for_a_change() {
+        let site = fail(routed(), FailureKind::Hopeless);
+        assert_eq!((site.due(), site.status().state), (None, SiteState::Failed));
+        assert_eq!(site.changed(request()).task(now()), Some(Task::Order(Step::Requested)));
+    }
+
+    #[test]
+    fn a_change_of_the_upstream_needs_a_route_but_no_certificate() {
+        let upstream = SiteRequest { upstream: "http://127.0.0.1:2".parse().unwrap(), ..request() };
+        let site = stored(routed()).changed(upstream);
+        assert_eq!((site.route_version, &site.order), (2, &None));
+        assert_eq!(site.task(now()), Some(Task::StoreRoute));
+        let again = site.clone().changed(request());
+        assert_eq!(again.route_version, 3);
+        assert_eq!(again.clone().changed(request()), again);
+    }
+
+    #[test]
+    fn a_change_of_the_names_needs_both() {
+        let names =
+            NameSet::try_from(vec!["shop.example".parse().unwrap(), "www.shop.example".parse().unwrap()]).unwrap();
+        let site = stored(routed()).changed(SiteRequest { names, ..request() });
+        assert_eq!(site.task(now()), Some(Task::StoreRoute));
+        assert_eq!(site.order, Some(Step::Requested));
+    }
+
+    #[test]
+    fn a_site_that_left_keeps_its_versions() {
+        let site = stored(routed()).departed();
+        assert_eq!(site.task(now()), Some(Task::StoreRoute));
+        let gone = site.after(Outcome::RouteStored, now(), PACE);
+        assert_eq!(gone.due(), None);
+        let back = gone.changed(request());
+        assert_eq!((back.route_version, back.bundle_version), (3, 1));
+        assert_eq!(back.task(now()), Some(Task::StoreRoute));
+    }
+
+    #[test]
+    fn a_site_reads_back_from_the_journal() {
+        let site = routed().after(
+            Outcome::Moved(Step::ChallengePending {
+                order_url: "u".into(),
+                answers: vec![Answer {
+                    host: "a.b".parse().unwrap(),
+                    token: "t".into(),
+                    key_authorization: "t.x".into(),
+                }],
+            }),
+            now(),
+            PACE,
+        );
+        let json = serde_json::to_vec(&site).unwrap();
+        assert_eq!(serde_json::from_slice::<Site>(&json).unwrap(), site);
+    }
+}

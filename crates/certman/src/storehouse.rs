@@ -1,0 +1,178 @@
+//! What certman writes to and reads from certstore.
+
+use std::time::{Duration, Instant};
+
+use certseal_client::{ClientError, StoreClient};
+use certseal_seal::{
+    Bundle, Envelope, Recipient, SigningKey, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers, ring_recipient,
+};
+use certseal_wire::{AcmeAccounts, BundleInfo, Challenge, KeyRing, PoolName, ProblemKind, Route};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Mutex;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::{
+    journal::Journal,
+    site::{Answer, Failure, FailureKind, SealedKey, Site},
+};
+
+pub(crate) struct Storehouse {
+    store: StoreClient,
+    issuer: SigningKey,
+    security: VerifyingKey,
+    journal: Journal,
+    ring: Mutex<Option<(Instant, KeyRing)>>,
+}
+
+/// What a stored certificate says of itself.
+pub(crate) struct Certified {
+    pub(crate) authority: String,
+    pub(crate) not_before: Timestamp,
+    pub(crate) not_after: Timestamp,
+}
+
+impl Storehouse {
+    pub(crate) fn new(store: StoreClient, issuer: SigningKey, security: VerifyingKey, journal: Journal) -> Self {
+        Self { store, issuer, security, journal, ring: Mutex::new(None) }
+    }
+
+    pub(crate) fn issuer(&self) -> &SigningKey {
+        &self.issuer
+    }
+
+    /// What to seal to for `pools`, as the security team's newest ring says.
+    pub(crate) async fn recipients(&self, pools: &[PoolName]) -> Result<Vec<Recipient>, Failure> {
+        let ring = self.ring().await?;
+        let recipients = pools.iter().map(|pool| ring_recipient(&ring, pool)).collect::<Result<_, _>>();
+        recipients.map_err(unavailable)
+    }
+
+    pub(crate) async fn put_route(&self, site: &Site) -> Result<(), Failure> {
+        let route = Route {
+            site: site.site.clone(),
+            names: site.names.clone(),
+            version: site.route_version,
+            pools: site.pools.clone(),
+            upstream: (!site.departed).then(|| site.upstream.clone()),
+        };
+        self.store.put_route(&site.site, &self.issuer.sign(&route)).await.map(drop).map_err(store_failure)
+    }
+
+    pub(crate) async fn publish(&self, answers: &[Answer]) -> Result<(), Failure> {
+        let expires_at = Timestamp::now() + SignedDuration::from_hours(1);
+        for Answer { host, token, key_authorization } in answers {
+            let challenge = Challenge {
+                host: host.clone(),
+                token: token.clone(),
+                key_authorization: key_authorization.clone(),
+                expires_at,
+            };
+            self.store.put_challenge(host, token, &self.issuer.sign(&challenge)).await.map_err(store_failure)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets challenges that have served. What fails is left to expire.
+    pub(crate) async fn retract(&self, answers: &[Answer]) {
+        for Answer { host, token, .. } in answers {
+            if let Err(error) = self.store.delete_challenge(host, token).await {
+                tracing::debug!(%host, %error, "challenge left to expire");
+            }
+        }
+    }
+
+    /// Puts an account's thumbprint into the signed list, unless it is there.
+    pub(crate) async fn vouch_for_account(&self, thumbprint: &str) -> Result<(), Failure> {
+        let signed = self.store.accounts().await.map_err(store_failure)?;
+        let ours = VerifyingKeys::from_iter([self.issuer.verifying_key()]);
+        // A list that another issuer signed counts as well, while the ring lists it.
+        let trusted = ring_issuers(&*self.ring().await?);
+        let mut accounts = match signed {
+            Some(signed) => trusted.verify(&signed).or_else(|_| ours.verify(&signed)).map_err(unavailable)?,
+            None => AcmeAccounts { version: 0, thumbprints: Vec::new() },
+        };
+        if accounts.thumbprints.iter().any(|known| known == thumbprint) {
+            return Ok(());
+        }
+        accounts.version += 1;
+        accounts.thumbprints.push(thumbprint.to_owned());
+        self.store.put_accounts(&self.issuer.sign(&accounts)).await.map(drop).map_err(store_failure)
+    }
+
+    /// Joins chain and envelope to the site's next bundle and stores it. The same parts again are no change.
+    pub(crate) async fn put_bundle(
+        &self,
+        site: &Site,
+        sealed: &SealedKey,
+        chain: Vec<Vec<u8>>,
+    ) -> Result<Certified, Failure> {
+        let envelope = Envelope::parse(&sealed.envelope.0).map_err(rejected)?;
+        let leaf = chain.first().ok_or_else(|| rejected("the CA's chain is empty"))?;
+        let certified = certified(leaf)?;
+        let mut pools: Vec<_> = envelope.stanzas().iter().map(|stanza| stanza.pool.clone()).collect();
+        pools.dedup();
+        let info = BundleInfo {
+            site: site.site.clone(),
+            names: site.names.clone(),
+            version: envelope.header().key_version,
+            pools,
+            chain: Bundle::chain_digest(&chain),
+            envelope: envelope.header().hash(),
+            not_before: certified.not_before,
+            not_after: certified.not_after,
+            authority: certified.authority.clone(),
+        };
+        let bundle = Bundle::new(self.issuer.sign(&info), chain, envelope);
+        // A CA that certified another key or other names is caught here, before an edge sees it.
+        bundle.verify(&VerifyingKeys::from_iter([self.issuer.verifying_key()])).map_err(rejected)?;
+        let bytes = bundle.to_bytes().map_err(rejected)?;
+        self.store.put_bundle(&site.site, bytes).await.map_err(store_failure)?;
+        Ok(certified)
+    }
+
+    async fn ring(&self) -> Result<impl std::ops::Deref<Target = KeyRing> + '_, Failure> {
+        let mut cached = self.ring.lock().await;
+        if cached.as_ref().is_none_or(|(read, _)| read.elapsed() > RING_FRESH) {
+            let signed = self.store.ring().await.map_err(store_failure)?;
+            let signed = signed.ok_or_else(|| unavailable("there is no key ring yet: run `certctl keys generate`"))?;
+            let seen = self.journal.ring_seen().map_err(unavailable)?;
+            let ring = accept_ring(&signed, &self.security, seen).map_err(unavailable)?;
+            self.journal.see_ring(&ring, &signed).map_err(unavailable)?;
+            *cached = Some((Instant::now(), ring));
+        }
+        let guard = tokio::sync::MutexGuard::try_map(cached, |cached| cached.as_mut().map(|(_, ring)| ring));
+        guard.map_err(|_| unavailable("there is no key ring"))
+    }
+}
+
+/// The validity and the CA's name in a certificate.
+fn certified(leaf: &[u8]) -> Result<Certified, Failure> {
+    let (_, leaf) = X509Certificate::from_der(leaf).map_err(rejected)?;
+    let instant = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).map_err(rejected);
+    let name = leaf.issuer().iter_common_name().next().and_then(|name| name.as_str().ok());
+    Ok(Certified {
+        authority: name.unwrap_or("unnamed").chars().take(100).collect(),
+        not_before: instant(leaf.validity().not_before)?,
+        not_after: instant(leaf.validity().not_after)?,
+    })
+}
+
+fn store_failure(error: ClientError) -> Failure {
+    let kind = match &error {
+        // The store holds another history of this site than the journal: a person must look.
+        ClientError::Refused(problem) if problem.kind == ProblemKind::Conflict => FailureKind::Hopeless,
+        _ => FailureKind::Unavailable,
+    };
+    Failure::new(kind, format!("certstore: {error}"))
+}
+
+fn unavailable(detail: impl ToString) -> Failure {
+    Failure::new(FailureKind::Unavailable, detail)
+}
+
+fn rejected(detail: impl ToString) -> Failure {
+    Failure::new(FailureKind::Rejected, detail)
+}
+
+/// How long a key ring is used before it is read again.
+const RING_FRESH: Duration = Duration::from_secs(30);

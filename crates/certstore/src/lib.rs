@@ -1,0 +1,87 @@
+//! certstore: keeps what others seal and sign, and can open none of it.
+//!
+//! ```text
+//! PUT    /v1/bundles/SITE            issuer      GET  edge (own pool), issuer, admin
+//! PUT    /v1/routes/SITE             issuer      GET  edge (own pool), issuer, admin
+//! PUT    /v1/challenges/HOST/TOKEN   issuer      GET  edge, issuer, admin       DELETE  issuer
+//! PUT    /v1/ring                    admin       GET  edge, issuer, admin
+//! PUT    /v1/accounts                issuer      GET  edge, issuer, admin
+//! GET    /v1/feed?after=&limit=&wait=            edge (own pool), issuer, admin
+//! ```
+//!
+//! Every write carries a signature that is checked before it is stored: bundles, routes, challenges and account lists
+//! by an issuer of the key ring, the key ring by the security team. Edges check again: certstore is not trusted.
+
+mod api;
+mod config;
+mod feed;
+mod metrics;
+mod records;
+mod sweep;
+mod vault;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context;
+use certseal_seal::VerifyingKey;
+use certseal_service::{
+    Shutdown, config as files,
+    server::{self, Limits},
+    telemetry,
+};
+use certseal_store::{SledOptions, SledStore, Storage};
+use tokio::task::JoinHandle;
+
+pub use config::Config;
+
+use vault::Vault;
+
+/// A started certstore.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    server: JoinHandle<()>,
+    sweeper: JoinHandle<()>,
+}
+
+impl Running {
+    /// Waits until the shutdown is complete.
+    ///
+    /// # Errors
+    /// When a task of the daemon panicked.
+    pub async fn finished(self) -> anyhow::Result<()> {
+        self.server.await.context("the server task ended early")?;
+        self.sweeper.await.context("the sweeper task ended early")
+    }
+}
+
+/// Opens the store and starts to listen.
+///
+/// # Errors
+/// When a file of the configuration is not usable, the store does not open, or the address is taken.
+pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running> {
+    let tls = config.tls.server_config()?;
+    let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
+        .with_context(|| config.security_key.display().to_string())?;
+    let listener = server::bind(config.listen).await?;
+    let address = listener.local_addr()?;
+    let options = SledOptions { reserve_bytes: config.reserve_bytes, ..SledOptions::default() };
+    let data_dir = config.data_dir.clone();
+    let storage: Arc<dyn Storage> =
+        Arc::new(tokio::task::spawn_blocking(move || SledStore::open(&data_dir, options)).await??);
+    let (metrics, registry) = metrics::Metrics::new();
+    let vault = Arc::new(Vault::new(storage, security, metrics)?);
+
+    if let Some(address) = config.telemetry {
+        let readiness = vault.clone();
+        let ready = Arc::new(move || readiness.healthy().map_err(|e| e.to_string()));
+        telemetry::start(address, registry, ready, shutdown.clone()).await?;
+    }
+    let sweeper = tokio::spawn(sweep::run(vault.clone(), shutdown.clone()));
+    let app = api::router(vault, shutdown.clone());
+    let limits = Limits { connections: config.max_connections, ..Limits::default() };
+    let server = tokio::spawn(server::serve_mtls(listener, tls, config.trust_domain, app, limits, shutdown));
+    tracing::info!(%address, "certstore is listening");
+    Ok(Running { address, server, sweeper })
+}

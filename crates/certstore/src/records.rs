@@ -1,0 +1,156 @@
+//! What stands in which table, and the checks before a write.
+
+use certseal_seal::{Bundle, MAX_STANZAS, VerifyingKeys, accept_ring, sha256};
+use certseal_service::problem::Refusal;
+use certseal_store::{Record, Table};
+use certseal_wire::{AcmeAccounts, Challenge, DnsName, Event, KeyRing, Kind, PoolName, ProblemKind, Route, Signed};
+
+pub(crate) const BUNDLES: Table = Table::new("bundles");
+pub(crate) const ROUTES: Table = Table::new("routes");
+pub(crate) const CHALLENGES: Table = Table::new("challenges");
+pub(crate) const RING: Table = Table::new("ring");
+pub(crate) const ACCOUNTS: Table = Table::new("accounts");
+
+/// The key of tables that hold one record.
+pub(crate) const ONLY: &[u8] = b"only";
+
+/// The table of a kind of record.
+pub(crate) fn table(kind: Kind) -> Table {
+    match kind {
+        Kind::Bundle => BUNDLES,
+        Kind::Route => ROUTES,
+        Kind::Ring => RING,
+        Kind::Accounts => ACCOUNTS,
+    }
+}
+
+/// The key of a record of `kind` with the name that events carry.
+pub(crate) fn key(kind: Kind, name: &str) -> &[u8] {
+    match kind {
+        Kind::Bundle | Kind::Route => name.as_bytes(),
+        Kind::Ring | Kind::Accounts => ONLY,
+    }
+}
+
+/// A record as it stands in the database: who may see it, and the bytes as they came.
+pub(crate) struct Stored {
+    pub(crate) version: u64,
+    pub(crate) pools: Vec<PoolName>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Stored {
+    /// The value in the database: the pools as a comma-separated list after its length in two octets, then the bytes.
+    pub(crate) fn encode(pools: &[PoolName], bytes: &[u8]) -> Vec<u8> {
+        let list = pools.iter().map(PoolName::as_str).collect::<Vec<_>>().join(",");
+        // At most 16 pools of at most 32 octets.
+        [(list.len() as u16).to_be_bytes().as_slice(), list.as_bytes(), bytes].concat()
+    }
+
+    /// Reads a record back. None when it is not one of ours.
+    pub(crate) fn decode(record: &Record) -> Option<Self> {
+        let (len, rest) = record.value.split_first_chunk::<2>()?;
+        let (list, bytes) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
+        let list = std::str::from_utf8(list).ok()?;
+        let pools = list.split(',').filter(|name| !name.is_empty()).map(str::parse).collect::<Result<_, _>>().ok()?;
+        Some(Self { version: record.version, pools, bytes: bytes.to_vec() })
+    }
+}
+
+/// A checked record, ready to be stored.
+pub(crate) struct Checked {
+    pub(crate) kind: Kind,
+    pub(crate) name: String,
+    pub(crate) version: u64,
+    pub(crate) pools: Vec<PoolName>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Checked {
+    pub(crate) fn bundle(site: &DnsName, bytes: Vec<u8>, issuers: &VerifyingKeys) -> Result<Self, Refusal> {
+        let bundle = Bundle::parse(&bytes).map_err(malformed)?;
+        let info = bundle.verify(issuers).map_err(unverified)?;
+        belongs("site", site, &info.site)?;
+        let holds_stanza = |pool: &PoolName| bundle.envelope().stanzas().iter().any(|stanza| stanza.pool == *pool);
+        if info.pools.is_empty() || !info.pools.iter().all(holds_stanza) {
+            return Err(unverified("expected a bundle for one pool or more, each of which its envelope is sealed to"));
+        }
+        Ok(Self { kind: Kind::Bundle, name: site.to_string(), version: info.version, pools: info.pools, bytes })
+    }
+
+    pub(crate) fn route(site: &DnsName, bytes: Vec<u8>, issuers: &VerifyingKeys) -> Result<Self, Refusal> {
+        let route: Route = issuers.verify(&signed(&bytes)?).map_err(unverified)?;
+        belongs("site", site, &route.site)?;
+        if route.pools.len() > MAX_STANZAS {
+            return Err(unverified(format!("expected a route for at most {MAX_STANZAS} pools")));
+        }
+        Ok(Self { kind: Kind::Route, name: site.to_string(), version: route.version, pools: route.pools, bytes })
+    }
+
+    pub(crate) fn accounts(bytes: Vec<u8>, issuers: &VerifyingKeys) -> Result<Self, Refusal> {
+        let accounts: AcmeAccounts = issuers.verify(&signed(&bytes)?).map_err(unverified)?;
+        Ok(Self { kind: Kind::Accounts, name: String::new(), version: accounts.version, pools: Vec::new(), bytes })
+    }
+
+    /// The ring as a record, and as what it says.
+    pub(crate) fn ring(bytes: Vec<u8>, security: &certseal_seal::VerifyingKey) -> Result<(Self, KeyRing), Refusal> {
+        let ring = accept_ring(&signed(&bytes)?, security, 0).map_err(unverified)?;
+        let checked = Self { kind: Kind::Ring, name: String::new(), version: ring.version, pools: Vec::new(), bytes };
+        Ok((checked, ring))
+    }
+
+    pub(crate) fn event(&self) -> Event {
+        Event {
+            kind: self.kind,
+            name: self.name.clone(),
+            version: self.version,
+            digest: sha256(&self.bytes),
+            pools: self.pools.clone(),
+            body: None,
+        }
+    }
+}
+
+/// A checked challenge: when it expires, in seconds since 1970.
+pub(crate) fn challenge_expiry(
+    host: &DnsName,
+    token: &str,
+    bytes: &[u8],
+    issuers: &VerifyingKeys,
+) -> Result<u64, Refusal> {
+    let challenge: Challenge = issuers.verify(&signed(bytes)?).map_err(unverified)?;
+    belongs("host", host, &challenge.host)?;
+    if challenge.token != token || !Challenge::is_token(token) || challenge.thumbprint().is_none() {
+        return Err(unverified("the challenge's token and key authorization do not fit the path"));
+    }
+    let left = challenge.expires_at.duration_since(jiff::Timestamp::now());
+    if left.is_negative() || left > jiff::SignedDuration::from_hours(MAX_CHALLENGE_HOURS) {
+        return Err(unverified(format!(
+            "expected a challenge that expires within {MAX_CHALLENGE_HOURS} hours from now"
+        )));
+    }
+    // It lies in the future, so it is not negative.
+    Ok(challenge.expires_at.as_second().unsigned_abs())
+}
+
+fn signed(bytes: &[u8]) -> Result<Signed, Refusal> {
+    serde_json::from_slice(bytes).map_err(|e| malformed(format!("expected a signed document: {e}")))
+}
+
+fn belongs(what: &str, path: &DnsName, document: &DnsName) -> Result<(), Refusal> {
+    if path == document {
+        return Ok(());
+    }
+    Err(unverified(format!("the document is for {what} {document}, the path for {path}")))
+}
+
+pub(crate) fn malformed(detail: impl ToString) -> Refusal {
+    Refusal::new(ProblemKind::Malformed, detail.to_string())
+}
+
+fn unverified(detail: impl ToString) -> Refusal {
+    Refusal::new(ProblemKind::Unverified, detail.to_string())
+}
+
+/// The longest that a challenge may live: Let's Encrypt keeps pending authorizations for 7 days, orders need minutes.
+const MAX_CHALLENGE_HOURS: i64 = 24;

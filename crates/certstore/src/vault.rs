@@ -1,0 +1,163 @@
+//! The state of certstore: durable records, the issuers that count now, and the wake-up of waiting readers.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use certseal_seal::{VerifyingKey, VerifyingKeys, ring_issuers};
+use certseal_service::problem::Refusal;
+use certseal_store::{Expect, Position, Record, Storage, StoreError, Transaction, Write};
+use certseal_wire::{Event, Kind, ProblemKind, PutOutcome};
+use tokio::sync::watch;
+
+use crate::{
+    metrics::Metrics,
+    records::{self, CHALLENGES, Checked, ONLY, RING, Stored},
+};
+
+pub(crate) struct Vault {
+    storage: Arc<dyn Storage>,
+    security: VerifyingKey,
+    issuers: RwLock<VerifyingKeys>,
+    news: watch::Sender<u64>,
+    pub(crate) metrics: Metrics,
+}
+
+impl Vault {
+    pub(crate) fn new(storage: Arc<dyn Storage>, security: VerifyingKey, metrics: Metrics) -> anyhow::Result<Self> {
+        let ring = storage.get(RING, ONLY)?;
+        let issuers = match ring.as_ref().and_then(Stored::decode) {
+            Some(stored) => Checked::ring(stored.bytes, &security).map(|(_, ring)| ring_issuers(&ring)),
+            None => Ok(VerifyingKeys::default()),
+        };
+        let issuers =
+            issuers.map_err(|refusal| anyhow::anyhow!("the stored key ring does not count: {}", refusal.0))?;
+        let head = storage.head()?.seq;
+        Ok(Self { storage, security, issuers: RwLock::new(issuers), news: watch::Sender::new(head), metrics })
+    }
+
+    pub(crate) fn healthy(&self) -> Result<(), StoreError> {
+        self.storage.healthy()
+    }
+
+    /// Sees the sequence number of the newest durable event.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
+    /// The issuers whose signatures count now.
+    pub(crate) fn issuers(&self) -> VerifyingKeys {
+        // The lock is held for assignments only, which leave no half-made state behind.
+        self.issuers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Stores a bundle, route or account list.
+    pub(crate) fn put(&self, checked: Checked) -> Result<PutOutcome, Refusal> {
+        let outcome = self.replace(&checked)?;
+        self.metrics.written(checked.kind, outcome.changed);
+        Ok(outcome)
+    }
+
+    /// Stores the ring; from then on its issuers count.
+    pub(crate) fn put_ring(&self, bytes: Vec<u8>) -> Result<PutOutcome, Refusal> {
+        let (checked, ring) = Checked::ring(bytes, &self.security)?;
+        // Held over the write, so that rings take effect in the order in which they are stored.
+        let mut issuers = self.issuers.write().unwrap_or_else(PoisonError::into_inner);
+        let outcome = self.replace(&checked)?;
+        *issuers = ring_issuers(&ring);
+        self.metrics.written(Kind::Ring, outcome.changed);
+        Ok(outcome)
+    }
+
+    /// Compare-and-swap: the version must be the one that follows the stored one. The same bytes again are no change.
+    fn replace(&self, checked: &Checked) -> Result<PutOutcome, Refusal> {
+        let (table, key) = (records::table(checked.kind), records::key(checked.kind, &checked.name));
+        let current = self.get(checked.kind, &checked.name)?;
+        let version = checked.version;
+        let (expect, before) = match &current {
+            Some(stored) if stored.version == version && stored.bytes == checked.bytes => {
+                return Ok(PutOutcome { version, changed: false });
+            }
+            Some(stored) => (Expect::Version(stored.version), stored.version),
+            None => (Expect::Absent, 0),
+        };
+        if before.checked_add(1) != Some(version) {
+            return Err(conflict(before, version));
+        }
+        let mut event = checked.event();
+        // Pools that served it before must learn that they no longer do.
+        event.pools.extend(current.map(|stored| stored.pools).unwrap_or_default());
+        event.pools.sort();
+        event.pools.dedup();
+        let event = serde_json::to_vec(&event).map_err(Refusal::internal)?;
+        let value = Stored::encode(&checked.pools, &checked.bytes);
+        let write = Write::put(table, key, version, value).expect(expect).event(event);
+        let position = self.commit(write.into())?;
+        self.announce(position);
+        Ok(PutOutcome { version, changed: true })
+    }
+
+    /// Keeps a challenge until `expires_at`, in seconds since 1970.
+    pub(crate) fn put_challenge(&self, key: Vec<u8>, bytes: Vec<u8>, expires_at: u64) -> Result<(), Refusal> {
+        self.commit(Write::put(CHALLENGES, key, 1, bytes).expires_at(expires_at).into()).map(drop)
+    }
+
+    pub(crate) fn challenge(&self, key: &[u8], now: u64) -> Result<Option<Record>, Refusal> {
+        let record = self.storage.get(CHALLENGES, key).map_err(refusal)?;
+        Ok(record.filter(|record| record.expires_at.is_none_or(|end| end > now)))
+    }
+
+    pub(crate) fn delete_challenges(&self, keys: impl IntoIterator<Item = Vec<u8>>) -> Result<(), Refusal> {
+        self.commit(keys.into_iter().map(|key| Write::delete(CHALLENGES, key)).collect()).map(drop)
+    }
+
+    pub(crate) fn get(&self, kind: Kind, name: &str) -> Result<Option<Stored>, Refusal> {
+        let record = self.storage.get(records::table(kind), records::key(kind, name)).map_err(refusal)?;
+        let unreadable = || Refusal::internal(format!("the stored {kind} {name} is not one of ours"));
+        record.map(|record| Stored::decode(&record).ok_or_else(unreadable)).transpose()
+    }
+
+    fn commit(&self, transaction: Transaction) -> Result<Position, Refusal> {
+        self.storage.commit(transaction).map_err(|error| {
+            self.metrics.commit_failed();
+            refusal(error)
+        })
+    }
+
+    fn announce(&self, position: Position) {
+        self.news.send_if_modified(|seq| {
+            let newer = position.seq > *seq;
+            *seq = (*seq).max(position.seq);
+            newer
+        });
+    }
+}
+
+/// Reads an event as it was stored.
+pub(crate) fn parse_event(bytes: &[u8]) -> Result<Event, Refusal> {
+    serde_json::from_slice(bytes).map_err(Refusal::internal)
+}
+
+fn refusal(error: StoreError) -> Refusal {
+    match &error {
+        StoreError::Conflict { found, .. } => Refusal::new(
+            ProblemKind::Conflict,
+            format!("another write came first: version {} is stored now; read it and try again", found.unwrap_or(0)),
+        ),
+        StoreError::Full { .. } => {
+            tracing::error!(%error, "write refused");
+            Refusal::new(ProblemKind::Full, "the store has too little free disk space; nothing was written")
+        }
+        StoreError::TooLarge { .. } => Refusal::new(ProblemKind::TooLarge, error.to_string()),
+        _ => Refusal::internal(error),
+    }
+}
+
+fn conflict(stored: u64, came: u64) -> Refusal {
+    Refusal::new(
+        ProblemKind::Conflict,
+        format!("expected version {}, the one after the stored {stored}, got {came}", stored.saturating_add(1)),
+    )
+}
