@@ -39,7 +39,7 @@ where
             return ExitCode::from(2);
         }
     };
-    telemetry::start_logs();
+    telemetry::start_logs("info");
     let outcome = config::load::<C>(&config).map_err(Into::into).and_then(|config| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {

@@ -119,6 +119,15 @@ where
     }
 }
 
+/// Serves `app` in the clear.
+pub async fn serve_plain(listener: TcpListener, app: Router, limits: Limits, shutdown: Shutdown) {
+    serve(listener, limits, shutdown, move |stream, _| {
+        let app = app.clone();
+        async move { Some((stream, requests_to(app, |_| ()))) }
+    })
+    .await;
+}
+
 /// Serves `app` over mTLS. Every request carries the [`certseal_wire::Caller`] as an extension.
 pub async fn serve_mtls(
     listener: TcpListener,
@@ -141,12 +150,19 @@ pub async fn serve_mtls(
             let caller = tls::caller(certificate, &domain)
                 .inspect_err(|error| tracing::warn!(%peer, error, "caller refused"))
                 .ok()?;
-            let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(caller.clone());
-                app.clone().oneshot(request.map(Body::new))
-            });
-            Some((stream, service))
+            Some((stream, requests_to(app, move |request| drop(request.extensions_mut().insert(caller.clone())))))
         }
     })
     .await;
+}
+
+/// The service of one connection: `app`, with each request prepared by `prepare`.
+fn requests_to(
+    app: Router,
+    prepare: impl Fn(&mut Request<Incoming>) + Send + 'static,
+) -> impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send> + Send + 'static {
+    hyper::service::service_fn(move |mut request| {
+        prepare(&mut request);
+        app.clone().oneshot(request.map(Body::new))
+    })
 }

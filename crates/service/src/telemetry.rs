@@ -16,9 +16,10 @@ use crate::{
     server::{self, Limits},
 };
 
-/// Starts logs on standard error: readable text on a terminal, JSON lines elsewhere. `RUST_LOG` sets the level.
-pub fn start_logs() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+/// Starts logs on standard error: readable text on a terminal, JSON lines elsewhere. `RUST_LOG` sets the level,
+/// `level` what it is without.
+pub fn start_logs(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second start in one process finds logs running already, which is as good.
     let _ = if std::io::stderr().is_terminal() { logs.try_init() } else { logs.json().try_init() };
@@ -64,15 +65,7 @@ pub async fn start(
             }),
         );
     let limits = Limits { connections: 64, ..Limits::default() };
-    tokio::spawn(server::serve(listener, limits, shutdown, move |stream, _| {
-        let app = app.clone();
-        async move {
-            let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                tower::ServiceExt::oneshot(app.clone(), request.map(axum::body::Body::new))
-            });
-            Some((stream, service))
-        }
-    }));
+    tokio::spawn(server::serve_plain(listener, app, limits, shutdown));
     Ok(address)
 }
 

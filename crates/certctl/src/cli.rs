@@ -1,0 +1,236 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use certseal_seal::Suite;
+use certseal_wire::{DnsName, PoolName, Role, TrustDomain, Upstream};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rustls_pki_types::ServerName;
+
+use crate::{pki::DEFAULT_TRUST_DOMAIN, settings::Settings};
+
+/// The command line of certseal's operators and security team.
+#[derive(Debug, Parser)]
+#[command(name = "certctl", version, after_help = AFTER_HELP, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Print JSON: the result on standard output, an error on standard error
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// TOML file with connection settings, named like the flags with `_` for `-`
+    #[arg(long, global = true, env = "CERTCTL_CONFIG", value_name = "FILE", help_heading = "Connection")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The private PKI of mTLS identities, and the signing keys
+    #[command(subcommand)]
+    Pki(PkiCommand),
+    /// The unseal keys of pools
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Sites and their certificates
+    #[command(subcommand)]
+    Site(SiteCommand),
+    /// What certstore keeps
+    #[command(subcommand)]
+    Bundle(BundleCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PkiCommand {
+    /// Make a new PKI: a CA, an identity for each part, and the two signing keys
+    Init {
+        /// Directory of the new files; made when it is not there
+        #[arg(long)]
+        dir: PathBuf,
+        /// Trust domain of all identities
+        #[arg(long, value_name = "DOMAIN", default_value = DEFAULT_TRUST_DOMAIN)]
+        trust_domain: TrustDomain,
+        /// Pool that gets an edge identity; repeatable
+        #[arg(long = "pool", value_name = "POOL")]
+        pools: Vec<PoolName>,
+        /// DNS name or address of the servers, besides localhost; repeatable
+        #[arg(long = "server-name", value_name = "NAME", value_parser = server_name)]
+        server_names: Vec<ServerName<'static>>,
+    },
+    /// Add one identity
+    Issue {
+        /// Directory of the PKI
+        #[arg(long)]
+        dir: PathBuf,
+        /// What it may do: edge/POOL, issuer, admin, platform or service
+        #[arg(long)]
+        role: Role,
+        /// Which one it is, such as edge-2; also the name of its files
+        #[arg(long)]
+        name: String,
+        /// DNS name or address of a server (role service), besides localhost; repeatable
+        #[arg(long = "server-name", value_name = "NAME", value_parser = server_name)]
+        server_names: Vec<ServerName<'static>>,
+    },
+    /// Make a CA for certman's local issuer, which signs site certificates in development
+    LocalCa {
+        /// Directory of the new files; made when it is not there
+        #[arg(long)]
+        dir: PathBuf,
+        /// Common name of the CA
+        #[arg(long, default_value = "certseal development CA")]
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Generate the first unseal key of a pool and add it to the key ring
+    Generate(GenerateArgs),
+    /// Show the key ring
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// The pool
+    #[arg(long)]
+    pub(crate) pool: PoolName,
+    /// Algorithms of the key; a site's pools must all have the same
+    #[arg(long, value_enum, default_value_t = SuiteName::P256)]
+    pub(crate) suite: SuiteName,
+    /// File for the private half, which goes to the pool's edges
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Signing key of the security team
+    #[arg(long, value_name = "FILE", default_value = "security.key")]
+    pub(crate) security_key: PathBuf,
+    /// Public key of an issuer (certman) that the ring must list; repeatable
+    #[arg(long = "issuer-public", value_name = "FILE")]
+    pub(crate) issuers_public: Vec<PathBuf>,
+    /// Newest version of the key ring that you know of: an older one in the store is refused
+    #[arg(long, value_name = "VERSION", default_value_t = 0)]
+    pub(crate) seen: u64,
+}
+
+/// The suites by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SuiteName {
+    /// HPKE with DHKEM(P-256)
+    P256,
+    /// HPKE with DHKEM(X25519)
+    X25519,
+}
+
+impl From<SuiteName> for Suite {
+    fn from(name: SuiteName) -> Self {
+        match name {
+            SuiteName::P256 => Self::P256,
+            SuiteName::X25519 => Self::X25519,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SiteCommand {
+    /// Add a site, or change it
+    Add(AddArgs),
+    /// List all sites
+    List,
+    /// Show one site
+    Status {
+        /// The site
+        name: DnsName,
+    },
+    /// Begin a renewal now
+    Renew {
+        /// The site
+        name: DnsName,
+    },
+    /// Remove a site: its route, its certificate, its orders
+    Remove {
+        /// The site
+        name: DnsName,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddArgs {
+    /// The site
+    #[arg(value_name = "NAME")]
+    pub(crate) site: DnsName,
+    /// Further name that leads to it; repeatable
+    #[arg(long = "name", value_name = "ALIAS")]
+    pub(crate) aliases: Vec<DnsName>,
+    /// Server behind the edge, such as http://10.0.0.7:8080
+    #[arg(long, value_name = "URL")]
+    pub(crate) upstream: Upstream,
+    /// Pool that may serve it; repeatable
+    #[arg(long = "pool", value_name = "POOL", required = true)]
+    pub(crate) pools: Vec<PoolName>,
+    /// Wait until a certificate for all its names is stored, or it has failed
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "wait")]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BundleCommand {
+    /// Show a site's bundle: certificate, envelope, and whether they are genuine; never a secret
+    Show {
+        /// The site
+        name: DnsName,
+    },
+}
+
+fn server_name(text: &str) -> Result<ServerName<'static>, String> {
+    ServerName::try_from(text.to_owned()).map_err(|_| format!("expected a DNS name or an IP address, got {text:?}"))
+}
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done, also when there was nothing to do
+  1  refused or failed
+  2  the command line or the settings are not complete
+  3  a daemon cannot be reached, or the time is over: try again
+  4  there is no such thing";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_settings_may_follow_the_command() {
+        let line = "certctl site add a.example --name b.example --upstream http://h:1 --pool eu --json";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        assert!(cli.json);
+        let Command::Site(SiteCommand::Add(add)) = cli.command else { panic!("another command") };
+        assert_eq!(add.aliases, ["b.example".parse().unwrap()]);
+    }
+
+    #[test]
+    fn values_are_checked_before_anything_is_sent() {
+        for args in [
+            ["site", "status", "localhost"].as_slice(),
+            &["site", "add", "a.example", "--upstream", "http://h:1"],
+            &["site", "add", "a.example", "--upstream", "https://h:1", "--pool", "eu"],
+            &["site", "add", "a.example", "--upstream", "http://h:1", "--pool", "eu", "--timeout", "5"],
+            &["pki", "init", "--dir", "d", "--pool", "EU"],
+            &["pki", "issue", "--dir", "d", "--role", "root", "--name", "x"],
+            &["pki", "init", "--dir", "d", "--server-name", "a b"],
+        ] {
+            let all = ["certctl"].iter().chain(args);
+            assert!(Cli::try_parse_from(all).is_err(), "{args:?}");
+        }
+    }
+}

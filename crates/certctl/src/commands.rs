@@ -1,0 +1,26 @@
+//! The commands: each reads its arguments, calls what it needs, and shows the outcome.
+
+mod bundle;
+mod keys;
+mod pki;
+mod site;
+
+use crate::{
+    cli::{Cli, Command},
+    output::Output,
+};
+
+/// Runs one command line.
+pub(crate) async fn run(cli: Cli, output: Output) -> anyhow::Result<()> {
+    let Cli { command, config, settings, json: _ } = cli;
+    let settings = || match &config {
+        Some(path) => settings.or_from(path),
+        None => Ok(settings),
+    };
+    match command {
+        Command::Pki(command) => pki::run(command, output),
+        Command::Keys(command) => keys::run(command, &settings()?, output).await,
+        Command::Site(command) => site::run(command, &settings()?, output).await,
+        Command::Bundle(command) => bundle::run(command, &settings()?, output).await,
+    }
+}

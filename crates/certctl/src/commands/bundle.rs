@@ -1,0 +1,198 @@
+//! `certctl bundle`.
+
+use anyhow::{Context, bail};
+use certseal_client::StoreClient;
+use certseal_seal::{Bundle, VerifyingKey, accept_ring, ring_issuers, sha256};
+use certseal_wire::{BundleInfo, Digest, DnsName, EnvelopeId, Epoch, KeyId, PoolName, SignerId};
+use jiff::Timestamp;
+use serde::Serialize;
+use x509_parser::{
+    extensions::GeneralName,
+    prelude::{FromDer, X509Certificate},
+    time::ASN1Time,
+};
+
+use super::keys::suite_name;
+use crate::{
+    cli::BundleCommand,
+    failure::Failure,
+    output::{Output, details, joined, or_dash, table},
+    settings::Settings,
+};
+
+pub(super) async fn run(command: BundleCommand, settings: &Settings, output: Output) -> anyhow::Result<()> {
+    let BundleCommand::Show { name } = command;
+    let security = settings.security_public()?;
+    let store = settings.store()?;
+    let bytes = store.bundle(&name).await?;
+    let bytes =
+        bytes.ok_or_else(|| Failure::NotFound(format!("certstore has no bundle for {name} that we may see")))?;
+    let bundle = Bundle::parse(&bytes).with_context(|| format!("the bundle of {name}"))?;
+    let verdict = match security {
+        Some(security) => match statement(&store, &security, &name, &bundle).await {
+            Ok(info) => Verdict::Genuine(info),
+            // Without the ring nothing can be said about the bundle.
+            Err(error) if error.is::<certseal_client::ClientError>() => return Err(error),
+            Err(error) => Verdict::Refuted(format!("{error:#}")),
+        },
+        None => Verdict::Unchecked,
+    };
+    let view = View::new(&name, &bytes, &bundle, &verdict)?;
+    output.show(&view, || description(&view))?;
+    match verdict {
+        Verdict::Refuted(reason) => bail!("the bundle of {name} is not genuine: {reason}"),
+        _ => Ok(()),
+    }
+}
+
+/// What certman states about `bundle`, if an issuer of the verified key ring put it together for the site `name`.
+async fn statement(
+    store: &StoreClient,
+    security: &VerifyingKey,
+    name: &DnsName,
+    bundle: &Bundle,
+) -> anyhow::Result<BundleInfo> {
+    let signed = store.ring().await?.context("certstore has no key ring, so no issuer counts")?;
+    let info = bundle.verify(&ring_issuers(&accept_ring(&signed, security, 0)?))?;
+    if info.site != *name {
+        bail!("it is the bundle of {}: the store swapped them", info.site);
+    }
+    Ok(info)
+}
+
+enum Verdict {
+    Genuine(BundleInfo),
+    Refuted(String),
+    Unchecked,
+}
+
+/// All that is public about a bundle. What only the signed statement says is there when it is genuine.
+#[derive(Serialize)]
+struct View {
+    site: DnsName,
+    /// Null when no key to verify with was given.
+    verified: Option<bool>,
+    verdict: String,
+    pools: Option<Vec<PoolName>>,
+    certificate: CertificateView,
+    envelope: EnvelopeView,
+    octets: usize,
+    sha256: Digest,
+}
+
+#[derive(Serialize)]
+struct CertificateView {
+    names: Vec<String>,
+    authority: String,
+    not_before: Option<Timestamp>,
+    not_after: Option<Timestamp>,
+    chain: usize,
+    octets: usize,
+}
+
+#[derive(Serialize)]
+struct EnvelopeView {
+    id: EnvelopeId,
+    suite: String,
+    key_version: u64,
+    issuer: SignerId,
+    octets: usize,
+    payload_octets: usize,
+    stanzas: Vec<StanzaView>,
+}
+
+#[derive(Serialize)]
+struct StanzaView {
+    pool: PoolName,
+    epoch: Epoch,
+    key_id: KeyId,
+}
+
+impl View {
+    fn new(site: &DnsName, bytes: &[u8], bundle: &Bundle, verdict: &Verdict) -> anyhow::Result<Self> {
+        let (verified, said, pools) = match verdict {
+            Verdict::Genuine(info) => (Some(true), "verified".to_owned(), Some(info.pools.clone())),
+            Verdict::Refuted(reason) => (Some(false), format!("NOT GENUINE: {reason}"), None),
+            Verdict::Unchecked => (None, "not checked: give --security-public".to_owned(), None),
+        };
+        Ok(Self {
+            site: site.clone(),
+            verified,
+            verdict: said,
+            pools,
+            certificate: CertificateView::new(bundle.chain())?,
+            envelope: EnvelopeView::new(bundle),
+            octets: bytes.len(),
+            sha256: sha256(bytes),
+        })
+    }
+}
+
+impl CertificateView {
+    fn new(chain: &[Vec<u8>]) -> anyhow::Result<Self> {
+        let leaf = chain.first().context("the bundle has no certificate")?;
+        let (_, leaf) = X509Certificate::from_der(leaf).context("the bundle's certificate does not parse")?;
+        let names = leaf.subject_alternative_name().context("the certificate's names do not parse")?;
+        let names = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        });
+        Ok(Self {
+            names: names.collect(),
+            authority: leaf.issuer().to_string(),
+            not_before: instant(leaf.validity().not_before),
+            not_after: instant(leaf.validity().not_after),
+            chain: chain.len(),
+            octets: chain.iter().map(Vec::len).sum(),
+        })
+    }
+}
+
+impl EnvelopeView {
+    fn new(bundle: &Bundle) -> Self {
+        let envelope = bundle.envelope();
+        let header = envelope.header();
+        let stanzas = envelope.stanzas().iter();
+        Self {
+            id: header.id,
+            suite: suite_name(header.suite as u16),
+            key_version: header.key_version,
+            issuer: header.issuer,
+            octets: envelope.to_bytes().len(),
+            payload_octets: envelope.payload().len(),
+            stanzas: stanzas
+                .map(|stanza| StanzaView { pool: stanza.pool.clone(), epoch: stanza.epoch, key_id: stanza.key_id })
+                .collect(),
+        }
+    }
+}
+
+/// None for a time outside the years that can be shown.
+fn instant(time: ASN1Time) -> Option<Timestamp> {
+    Timestamp::from_second(time.timestamp()).ok()
+}
+
+fn description(view: &View) -> String {
+    let (certificate, envelope) = (&view.certificate, &view.envelope);
+    let expired = certificate.not_after.is_some_and(|end| end < Timestamp::now());
+    let expires = or_dash(certificate.not_after) + if expired { " (expired)" } else { "" };
+    let head = details([
+        ("site", view.site.to_string()),
+        ("signatures", view.verdict.clone()),
+        ("version", envelope.key_version.to_string()),
+        ("pools", or_dash(view.pools.as_ref().map(joined))),
+        ("names", joined(&certificate.names)),
+        ("issuer", certificate.authority.clone()),
+        ("valid from", or_dash(certificate.not_before)),
+        ("expires", expires),
+        ("chain", format!("{} certificates, {} octets", certificate.chain, certificate.octets)),
+        ("envelope", envelope.id.to_string()),
+        ("suite", envelope.suite.clone()),
+        ("signed by", envelope.issuer.to_string()),
+        ("sealed key", format!("{} octets in an envelope of {}", envelope.payload_octets, envelope.octets)),
+        ("bundle", format!("{} octets, SHA-256 {}", view.octets, view.sha256)),
+    ]);
+    let stanzas = envelope.stanzas.iter();
+    let rows = stanzas.map(|stanza| [stanza.pool.to_string(), stanza.epoch.to_string(), stanza.key_id.to_string()]);
+    format!("{head}\n{}", table(["POOL", "EPOCH", "KEY ID"], rows))
+}

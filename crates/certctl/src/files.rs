@@ -1,0 +1,117 @@
+//! Sets of new files: all are written or none, and nothing that is there is touched.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail, ensure};
+use certseal_service::config::write_private;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+/// A file that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MadeFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What is in it.
+    pub content: String,
+    /// Who gets it.
+    pub holder: String,
+    /// Whether it is a secret; such files are readable by their owner only.
+    pub private: bool,
+}
+
+/// Files that are ready to be written.
+#[derive(Default)]
+pub(crate) struct NewFiles(Vec<NewFile>);
+
+struct NewFile {
+    name: String,
+    text: Zeroizing<String>,
+    content: String,
+    holder: String,
+    private: bool,
+}
+
+impl NewFiles {
+    pub(crate) fn public(&mut self, name: &str, text: String, content: &str, holder: &str) {
+        self.push(name, Zeroizing::new(text), content, holder, false);
+    }
+
+    pub(crate) fn private(&mut self, name: &str, text: Zeroizing<String>, content: &str, holder: &str) {
+        self.push(name, text, content, holder, true);
+    }
+
+    fn push(&mut self, name: &str, text: Zeroizing<String>, content: &str, holder: &str, private: bool) {
+        let (name, content, holder) = (name.to_owned(), content.to_owned(), holder.to_owned());
+        self.0.push(NewFile { name, text, content, holder, private });
+    }
+
+    /// Writes all files durably into `dir`, which is made with mode 0700 when it is not there.
+    ///
+    /// # Errors
+    /// When one of the files is there already (`advice` says what to do then), or the directory is not usable. No new
+    /// file is left behind.
+    pub(crate) fn write(self, dir: &Path, advice: &str) -> anyhow::Result<Vec<MadeFile>> {
+        open_dir(dir)?;
+        let taken: Vec<&str> =
+            self.0.iter().map(|file| file.name.as_str()).filter(|name| is_taken(&dir.join(name))).collect();
+        if !taken.is_empty() {
+            bail!("{} holds {} already and nothing there was changed: {advice}", dir.display(), taken.join(", "));
+        }
+        let mut made: Vec<MadeFile> = Vec::with_capacity(self.0.len());
+        for file in self.0 {
+            let path = dir.join(&file.name);
+            let written = if file.private { write_private(&path, &file.text) } else { write_public(&path, &file.text) };
+            // A file that came into being since the check is someone else's: it stays.
+            let ours = !matches!(&written, Err(e) if e.kind() == io::ErrorKind::AlreadyExists);
+            let outcome = written.with_context(|| format!("cannot write {}", path.display()));
+            if ours {
+                made.push(MadeFile { path, content: file.content, holder: file.holder, private: file.private });
+            }
+            outcome.inspect_err(|_| made.iter().for_each(|file| drop(fs::remove_file(&file.path))))?;
+        }
+        sync_dir(dir)?;
+        Ok(made)
+    }
+}
+
+/// Makes a new name in `dir` survive a power cut.
+pub(crate) fn sync_dir(dir: &Path) -> anyhow::Result<()> {
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.with_context(|| format!("cannot sync the directory {}", dir.display()))
+}
+
+/// The directory that `path` is in.
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn open_dir(dir: &Path) -> anyhow::Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.with_context(|| format!("cannot make the directory {}", dir.display()))?;
+    let mode = fs::metadata(dir).with_context(|| dir.display().to_string())?.permissions().mode() & 0o777;
+    ensure!(
+        mode & 0o022 == 0,
+        "others can write to {} (mode {mode:03o}) and could replace the keys there: run `chmod 700 {}`, or choose \
+         another directory",
+        dir.display(),
+        dir.display(),
+    );
+    Ok(())
+}
+
+/// Whether something is at `path`, be it a dangling link.
+fn is_taken(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+fn write_public(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}

@@ -1,0 +1,171 @@
+//! The unseal keys of pools, in the key ring that the security team signs.
+
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+use certseal_client::{ClientError, StoreClient};
+use certseal_seal::{SigningKey, Suite, VerifyingKey, accept_ring};
+use certseal_service::config::write_private;
+use certseal_unseal::UnsealKey;
+use certseal_wire::{Base64, Epoch, IssuerEntry, KeyRing, KeyState, PoolName, ProblemKind, UnsealEntry};
+
+use crate::files::{parent, sync_dir};
+
+/// A pool that is to get its first unseal key.
+#[derive(Debug, Clone)]
+pub struct NewPool<'a> {
+    /// The pool.
+    pub pool: PoolName,
+    /// The key's suite.
+    pub suite: Suite,
+    /// Where the private half goes; nothing may be there yet.
+    pub out: &'a Path,
+    /// Issuers that the ring must list from now on, besides those that it lists already.
+    pub issuers: &'a [VerifyingKey],
+    /// The newest ring version known: an older ring in the store is refused.
+    pub seen: u64,
+}
+
+/// Generates the first unseal key of a pool, writes its private half to a file, and adds its public half to the key ring
+/// in certstore. Returns the new ring.
+///
+/// The file is durable before the ring is uploaded, so no ring ever names a key that nobody has.
+///
+/// # Errors
+/// When the stored ring does not count, the pool has a key already, the file cannot be written, or certstore does not
+/// take the ring. The last kind says whether the file can be deleted.
+pub async fn generate(store: &StoreClient, security: &SigningKey, new: &NewPool<'_>) -> anyhow::Result<KeyRing> {
+    ensure!(
+        new.out.symlink_metadata().is_err(),
+        "{} is there already: choose another file for the new key",
+        new.out.display()
+    );
+    let ring = current_ring(store, &security.verifying_key(), new.seen).await?;
+    let key = UnsealKey::generate(new.pool.clone(), FIRST, new.suite)?;
+    let ring = add_pool(ring, &key, new.issuers)?;
+    let written = write_private(new.out, &key.expose_pem());
+    written.with_context(|| format!("cannot write {}; the key ring was not changed", new.out.display()))?;
+    sync_dir(parent(new.out))?;
+    match store.put_ring(&security.sign(&ring)).await {
+        Ok(_) => Ok(ring),
+        Err(error) => {
+            let advice = after_failed_upload(&error, &key, new.out);
+            Err(error).context(advice)
+        }
+    }
+}
+
+/// `ring` with `key` as the active key of its pool, with `issuers`, and with the next version.
+///
+/// # Errors
+/// When the pool or the key is in the ring already, or `key` is not of epoch 1.
+pub fn add_pool(mut ring: KeyRing, key: &UnsealKey, issuers: &[VerifyingKey]) -> anyhow::Result<KeyRing> {
+    let pool = key.pool();
+    ensure!(key.epoch() == FIRST, "expected a pool's first key, of epoch {FIRST}, got epoch {}", key.epoch());
+    if let Some(entry) = ring.keys.iter().find(|entry| entry.pool == *pool) {
+        bail!(
+            "pool {pool} has an unseal key already, {} of epoch {}: only the first one can be added so far",
+            entry.key_id,
+            entry.epoch
+        );
+    }
+    if let Some(entry) = ring.keys.iter().find(|entry| entry.key_id == key.key_id()) {
+        bail!("key {} is pool {}'s already: each pool needs a key of its own", entry.key_id, entry.pool);
+    }
+    ring.keys.push(UnsealEntry {
+        pool: pool.clone(),
+        epoch: key.epoch(),
+        state: KeyState::Active,
+        suite: key.suite() as u16,
+        key_id: key.key_id(),
+        public_key: Base64(key.public_key().to_vec()),
+    });
+    for issuer in issuers {
+        let id = issuer.id();
+        if ring.issuers.iter().all(|entry| entry.id != id) {
+            ring.issuers.push(IssuerEntry { id, public_key: Base64(issuer.as_bytes().to_vec()) });
+        }
+    }
+    ring.version = ring.version.checked_add(1).context("the key ring's version cannot count further")?;
+    Ok(ring)
+}
+
+/// The ring in the store; an empty one of version 0 when there is none.
+async fn current_ring(store: &StoreClient, security: &VerifyingKey, seen: u64) -> anyhow::Result<KeyRing> {
+    match store.ring().await.context("cannot read the key ring")? {
+        Some(signed) => Ok(accept_ring(&signed, security, seen)?),
+        None if seen == 0 => Ok(KeyRing::default()),
+        None => bail!("certstore has no key ring, but version {seen} was seen before: the store lost it, or hides it"),
+    }
+}
+
+/// What became of the ring, and what to do with the key file. Only a clear refusal shows that nothing was stored.
+fn after_failed_upload(error: &ClientError, key: &UnsealKey, out: &Path) -> String {
+    let out = out.display();
+    match error {
+        ClientError::Refused(problem) if problem.kind == ProblemKind::Conflict => {
+            format!("someone else changed the key ring first: delete {out}, which no ring names, and run this again")
+        }
+        ClientError::Refused(problem) if problem.status < 500 || problem.kind == ProblemKind::Full => {
+            format!("the key ring was not changed: {out} is named by no ring and can be deleted")
+        }
+        _ => format!(
+            "it is not known whether certstore took the key ring: keep {out} until `certctl keys list` answers, and \
+             delete it only if key {} is not listed",
+            key.key_id()
+        ),
+    }
+}
+
+/// The epoch of a pool's first key.
+const FIRST: Epoch = Epoch(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(pool: &str, suite: Suite) -> UnsealKey {
+        UnsealKey::generate(pool.parse().unwrap(), FIRST, suite).unwrap()
+    }
+
+    #[test]
+    fn a_pool_is_added_with_its_active_key_and_missing_issuers_only() {
+        let issuer = SigningKey::generate().unwrap().verifying_key();
+        let eu = key("eu", Suite::P256);
+        let ring = add_pool(KeyRing::default(), &eu, std::slice::from_ref(&issuer)).unwrap();
+        let ring = add_pool(ring, &key("us", Suite::X25519), &[issuer.clone(), issuer.clone()]).unwrap();
+        assert_eq!((ring.version, ring.keys.len()), (2, 2));
+        assert_eq!(ring.issuers.iter().map(|entry| entry.id).collect::<Vec<_>>(), [issuer.id()]);
+        let recipient = certseal_seal::ring_recipient(&ring, eu.pool()).unwrap();
+        assert_eq!(recipient, eu.recipient());
+    }
+
+    #[test]
+    fn a_second_key_for_a_pool_is_refused_in_whatever_state_the_first_is() {
+        for state in [KeyState::Pending, KeyState::Active, KeyState::Retiring, KeyState::Retired] {
+            let mut ring = add_pool(KeyRing::default(), &key("eu", Suite::P256), &[]).unwrap();
+            ring.keys[0].state = state;
+            let error = add_pool(ring, &key("eu", Suite::P256), &[]).unwrap_err().to_string();
+            assert!(error.contains("pool eu has an unseal key already"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_pool_or_of_a_later_epoch_is_refused() {
+        let eu = key("eu", Suite::P256);
+        let mut ring = add_pool(KeyRing::default(), &eu, &[]).unwrap();
+        ring.keys[0].pool = "us".parse().unwrap();
+        let error = add_pool(ring, &eu, &[]).unwrap_err().to_string();
+        assert!(error.contains("each pool needs a key of its own"), "{error}");
+
+        let second = UnsealKey::generate("eu".parse().unwrap(), Epoch(2), Suite::P256).unwrap();
+        let error = add_pool(KeyRing::default(), &second, &[]).unwrap_err().to_string();
+        assert!(error.contains("of epoch 1, got epoch 2"), "{error}");
+    }
+
+    #[test]
+    fn the_last_version_is_not_passed() {
+        let ring = KeyRing { version: u64::MAX, ..KeyRing::default() };
+        assert!(add_pool(ring, &key("eu", Suite::P256), &[]).is_err());
+    }
+}

@@ -1,0 +1,72 @@
+//! certctl: the command line of certseal's operators and security team.
+//!
+//! ```text
+//! certctl pki init | issue | local-ca       the private PKI and the signing keys; files only, no network
+//! certctl keys generate | list              the unseal keys of pools, in the signed key ring
+//! certctl site add | list | status | ...    sites at certman
+//! certctl bundle show                       what certstore keeps for one site; never a secret
+//! ```
+//!
+//! What the commands of [`pki`] and [`keys`] do can be called directly, by the all-in-one program and by tests:
+//!
+//! ```
+//! use certctl::pki::{self, PkiOptions};
+//!
+//! # let scratch = tempfile::tempdir()?;
+//! # let dir = scratch.path().join("pki");
+//! let options = PkiOptions { pools: vec!["eu".parse()?], ..PkiOptions::default() };
+//! pki::init(&dir, &options)?;
+//! let server = pki::tls_files(&dir, "certstore").server_config()?;
+//! let client = pki::tls_files(&dir, "edge-eu").client_config()?;
+//! # Ok::<(), anyhow::Error>(())
+//! ```
+
+mod cli;
+mod commands;
+mod failure;
+mod files;
+pub mod keys;
+mod output;
+pub mod pki;
+mod settings;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, error::ErrorKind};
+
+use crate::{
+    cli::Cli,
+    failure::{Failure, USAGE, exit_code},
+    output::Output,
+};
+
+/// The whole program: reads the arguments, does what they say, and tells its outcome as `certctl --help` documents.
+pub fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let output = Output::new(args.iter().any(|arg| arg == "--json"));
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) if output.is_json() && !is_help(error.kind()) => {
+            let message = error.to_string();
+            output.error(&Failure::Usage(message.trim_start_matches("error: ").trim_end().to_owned()).into());
+            return ExitCode::from(USAGE);
+        }
+        Err(error) => error.exit(),
+    };
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(commands::run(cli, output)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn is_help(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::DisplayHelp | ErrorKind::DisplayVersion)
+}

@@ -1,0 +1,7 @@
+//! The `certctl` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    certctl::main()
+}

@@ -1,0 +1,123 @@
+//! Where the daemons are, and as whom to call them.
+
+use std::path::{Path, PathBuf};
+
+use certseal_client::{CertmanClient, Connection, StoreClient};
+use certseal_seal::VerifyingKey;
+use certseal_service::{config, tls::TlsFiles};
+use serde::Deserialize;
+
+use crate::failure::Failure;
+
+/// Settings of calls, each from its flag, its environment variable, or the settings file, in this order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Deserialize)]
+#[command(next_help_heading = "Connection")]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Settings {
+    /// certstore, such as https://certstore.internal:7443
+    #[arg(long, global = true, env = "CERTCTL_STORE", value_name = "URL")]
+    store: Option<String>,
+    /// certman, such as https://certman.internal:7444
+    #[arg(long, global = true, env = "CERTCTL_CERTMAN", value_name = "URL")]
+    certman: Option<String>,
+    /// Certificate of the private CA, PEM
+    #[arg(long, global = true, env = "CERTCTL_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Our certificate, PEM
+    #[arg(long, global = true, env = "CERTCTL_CERT", value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Our private key, PEM, readable by its owner only
+    #[arg(long, global = true, env = "CERTCTL_KEY", value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Public key of the security team, which signs the key ring: without it, nothing shown is verified
+    #[arg(long, global = true, env = "CERTCTL_SECURITY_PUBLIC", value_name = "FILE")]
+    security_public: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Fills what is not set from the TOML file at `path`. Paths in it are relative to its directory.
+    pub(crate) fn or_from(self, path: &Path) -> Result<Self, config::ConfigError> {
+        let file: Self = config::load(path)?;
+        let beside = |found: Option<PathBuf>| found.map(|found| crate::files::parent(path).join(found));
+        Ok(Self {
+            store: self.store.or(file.store),
+            certman: self.certman.or(file.certman),
+            ca: self.ca.or(beside(file.ca)),
+            cert: self.cert.or(beside(file.cert)),
+            key: self.key.or(beside(file.key)),
+            security_public: self.security_public.or(beside(file.security_public)),
+        })
+    }
+
+    /// The client of certstore.
+    pub(crate) fn store(&self) -> anyhow::Result<StoreClient> {
+        Ok(StoreClient::new(self.connection(&self.store, "store")?))
+    }
+
+    /// The client of certman.
+    pub(crate) fn certman(&self) -> anyhow::Result<CertmanClient> {
+        Ok(CertmanClient::new(self.connection(&self.certman, "certman")?))
+    }
+
+    /// The security team's public key, if it is set.
+    pub(crate) fn security_public(&self) -> anyhow::Result<Option<VerifyingKey>> {
+        self.security_public.as_deref().map(verifying_key).transpose()
+    }
+
+    fn connection(&self, url: &Option<String>, name: &str) -> anyhow::Result<Connection> {
+        let url = required(url, name)?;
+        let uri = url.parse().map_err(|e| Failure::Usage(format!("--{name} {url:?} is no URL: {e}")))?;
+        let tls = TlsFiles {
+            ca: required(&self.ca, "ca")?.clone(),
+            certificate: required(&self.cert, "cert")?.clone(),
+            key: required(&self.key, "key")?.clone(),
+        };
+        Ok(Connection::new(uri, tls.client_config()?)?)
+    }
+}
+
+/// Reads a public key file.
+pub(crate) fn verifying_key(path: &Path) -> anyhow::Result<VerifyingKey> {
+    let text = config::read(path)?;
+    Ok(VerifyingKey::from_pem(&text).map_err(|e| config::ConfigError::invalid(path, e))?)
+}
+
+fn required<'a, T>(setting: &'a Option<T>, name: &str) -> Result<&'a T, Failure> {
+    setting.as_ref().ok_or_else(|| {
+        let variable = name.to_uppercase();
+        Failure::Usage(format!("expected --{name}, the variable CERTCTL_{variable}, or `{name}` in the --config file"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_come_before_the_file_whose_paths_are_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("certctl.toml");
+        std::fs::write(&path, "store = \"https://file:1\"\nca = \"ca.pem\"\nkey = \"/keys/admin.key\"\n").unwrap();
+        let flags = Settings { store: Some("https://flag:1".into()), ..Settings::default() };
+        let settings = flags.or_from(&path).unwrap();
+        assert_eq!(settings.store.as_deref(), Some("https://flag:1"));
+        assert_eq!(settings.ca, Some(dir.path().join("ca.pem")));
+        assert_eq!(settings.key, Some("/keys/admin.key".into()));
+        assert_eq!(settings.cert, None);
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("certctl.toml");
+        std::fs::write(&path, "stoer = \"https://file:1\"\n").unwrap();
+        let error = Settings::default().or_from(&path).unwrap_err().to_string();
+        assert!(error.contains("stoer"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_setting_is_named_with_all_the_ways_to_give_it() {
+        let error = Settings::default().store().unwrap_err().to_string();
+        assert!(error.contains("--store") && error.contains("CERTCTL_STORE"), "{error}");
+    }
+}

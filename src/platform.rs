@@ -1,0 +1,174 @@
+//! certstore, certman and certedge in one process, on loopback, with a private PKI of their own.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use certctl::{
+    keys::{self, NewPool},
+    pki::{self, PkiOptions},
+};
+use certman::AuthorityConfig;
+use certseal_client::{CertmanClient, Connection, StoreClient};
+use certseal_seal::{SigningKey, Suite, VerifyingKey};
+use certseal_service::{Shutdown, config as files};
+use certseal_wire::PoolName;
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where keys, certificates and databases go; it must not hold a PKI yet.
+    pub dir: PathBuf,
+    /// An ACME directory and the file of CAs that may certify it. None: a local CA.
+    pub acme: Option<(String, PathBuf)>,
+    /// The edge's HTTPS port on loopback; 0 for any.
+    pub https_port: u16,
+    /// The edge's HTTP port on loopback; 0 for any.
+    pub http_port: u16,
+}
+
+/// A started platform.
+#[derive(Debug)]
+pub struct Platform {
+    /// For adding sites.
+    pub certman: CertmanClient,
+    /// The pool that the edge belongs to.
+    pub pool: PoolName,
+    /// Where the edge serves HTTPS.
+    pub https: SocketAddr,
+    /// The root of the local CA, when that is the issuer.
+    pub local_root: Option<PathBuf>,
+    running: (certstore::Running, certman::Running, certedge::Running),
+}
+
+/// Makes the PKI, starts certstore, gives the pool its unseal key, and starts certman and certedge.
+///
+/// # Errors
+/// When the directory cannot be written, a port is taken, or a daemon does not start.
+pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Platform> {
+    let dir = &options.dir;
+    let pki_dir = dir.join("pki");
+    let pool: PoolName = "local".parse()?;
+    let pki_options = PkiOptions { pools: vec![pool.clone()], ..PkiOptions::default() };
+    pki::init(&pki_dir, &pki_options).context("cannot make the private PKI")?;
+    let trust_domain = pki_options.trust_domain;
+
+    let certstore = certstore::start(
+        certstore::Config {
+            listen: loopback(0),
+            telemetry: None,
+            data_dir: dir.join("certstore"),
+            trust_domain: trust_domain.clone(),
+            security_key: pki_dir.join("security.pub"),
+            tls: pki::tls_files(&pki_dir, "certstore"),
+            reserve_bytes: 64 * 1024 * 1024,
+            max_connections: 1000,
+        },
+        shutdown.clone(),
+    )
+    .await
+    .context("certstore does not start")?;
+    let store_url = format!("https://{}", certstore.address);
+    let unseal_key = make_unseal_key(&pki_dir, &pool, &store_url).await.context("cannot make the unseal key")?;
+
+    let (authority, local_root) = authority(options, &pki_dir)?;
+    let certman_at_store = pki::tls_files(&pki_dir, "certman");
+    let certman = certman::start(
+        certman::Config {
+            listen: loopback(0),
+            telemetry: None,
+            data_dir: dir.join("certman"),
+            trust_domain,
+            security_key: pki_dir.join("security.pub"),
+            issuer_key: pki_dir.join("issuer.key"),
+            tls: pki::tls_files(&pki_dir, "certman-server"),
+            store: certman::Store {
+                url: store_url.clone(),
+                ca: certman_at_store.ca,
+                certificate: certman_at_store.certificate,
+                key: certman_at_store.key,
+            },
+            authority,
+            workers: 16,
+            retry_seconds: 60,
+        },
+        shutdown.clone(),
+    )
+    .await
+    .context("certman does not start")?;
+
+    let certedge = certedge::start(edge_config(options, &pki_dir, &pool, store_url, unseal_key), shutdown.clone())
+        .await
+        .context("certedge does not start")?;
+    let platform_tls = pki::tls_files(&pki_dir, "platform").client_config()?;
+    let client = CertmanClient::new(Connection::new(format!("https://{}", certman.address).parse()?, platform_tls)?);
+    Ok(Platform { certman: client, pool, https: certedge.https, local_root, running: (certstore, certman, certedge) })
+}
+
+impl Platform {
+    /// Waits until all daemons have stopped.
+    ///
+    /// # Errors
+    /// When one of them panicked.
+    pub async fn finished(self) -> anyhow::Result<()> {
+        let (certstore, certman, certedge) = self.running;
+        certedge.finished().await?;
+        certman.finished().await?;
+        certstore.finished().await
+    }
+}
+
+async fn make_unseal_key(pki_dir: &Path, pool: &PoolName, store_url: &str) -> anyhow::Result<PathBuf> {
+    let admin = pki::tls_files(pki_dir, "admin").client_config()?;
+    let store = StoreClient::new(Connection::new(store_url.parse()?, admin)?);
+    let security = SigningKey::from_pem(&files::read_private(&pki_dir.join("security.key"))?)?;
+    let issuer = VerifyingKey::from_pem(&files::read(&pki_dir.join("issuer.pub"))?)?;
+    let out = pki_dir.join(format!("{pool}-1.unseal.pem"));
+    let new = NewPool { pool: pool.clone(), suite: Suite::P256, out: &out, issuers: &[issuer], seen: 0 };
+    keys::generate(&store, &security, &new).await?;
+    Ok(out)
+}
+
+fn authority(options: &Options, pki_dir: &Path) -> anyhow::Result<(AuthorityConfig, Option<PathBuf>)> {
+    if let Some((directory, roots)) = options.acme.clone() {
+        return Ok((AuthorityConfig::Acme { directory, roots, profile: None }, None));
+    }
+    pki::local_ca(pki_dir, "certseal development CA")?;
+    let (certificate, key) = (pki_dir.join("local-ca.pem"), pki_dir.join("local-ca.key"));
+    let lifetime_seconds = 90 * 24 * 3600;
+    Ok((AuthorityConfig::Local { certificate: certificate.clone(), key, lifetime_seconds }, Some(certificate)))
+}
+
+fn edge_config(
+    options: &Options,
+    pki_dir: &Path,
+    pool: &PoolName,
+    store_url: String,
+    unseal_key: PathBuf,
+) -> certedge::Config {
+    let identity = pki::tls_files(pki_dir, &format!("edge-{pool}"));
+    certedge::Config {
+        pool: pool.clone(),
+        https: loopback(options.https_port),
+        http: loopback(options.http_port),
+        telemetry: None,
+        public_https_port: options.https_port,
+        mirror: options.dir.join("mirror"),
+        unseal_keys: vec![unseal_key],
+        security_key: pki_dir.join("security.pub"),
+        cache_bytes: 256 * 1024 * 1024,
+        store: certedge::Store {
+            url: store_url,
+            ca: identity.ca,
+            certificate: identity.certificate,
+            key: identity.key,
+        },
+        limits: Default::default(),
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
