@@ -18,7 +18,7 @@ use certseal::{
 use certseal_service::{Shutdown, telemetry};
 use certseal_wire::{DnsName, SiteState, SiteStatus};
 use clap::Parser;
-use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -162,7 +162,11 @@ async fn bring_up(
         verified: sites.len() - failures.len(),
         https: platform.https,
         root,
-        seconds: Seconds { start: start.as_secs_f64(), issue: issue.as_secs_f64(), verify: begun.elapsed().as_secs_f64() },
+        seconds: Seconds {
+            start: start.as_secs_f64(),
+            issue: issue.as_secs_f64(),
+            verify: begun.elapsed().as_secs_f64(),
+        },
         failures,
     };
     if arguments.json {
@@ -190,7 +194,8 @@ async fn look_at_all(
         let (verifier, site) = (verifier.clone(), status.site.clone());
         let diagnosis = status.order.as_ref().and_then(|order| order.diagnosis.clone());
         if status.state != SiteState::Active {
-            failures.push(SiteFailure { site, error: diagnosis.unwrap_or_else(|| "no certificate in time".to_owned()) });
+            failures
+                .push(SiteFailure { site, error: diagnosis.unwrap_or_else(|| "no certificate in time".to_owned()) });
             continue;
         }
         looks.spawn(async move {
@@ -209,7 +214,7 @@ async fn look_at_all(
 
 fn print_table(report: &Report, statuses: &[SiteStatus], once: bool) {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(["site", "state", "issuer", "expires"]);
+    table.load_preset(UTF8_FULL_CONDENSED).set_header(["site", "state", "issuer", "expires"]);
     for status in statuses.iter().take(SHOWN) {
         let expires = status.not_after.map(|instant| instant.strftime("%Y-%m-%d %H:%M UTC").to_string());
         let issuer = status.authority.clone().unwrap_or_default();
@@ -223,7 +228,9 @@ fn print_table(report: &Report, statuses: &[SiteStatus], once: bool) {
         println!("not served: {site}: {error}");
     }
     let Report { sites, verified, seconds: Seconds { start, issue, verify }, .. } = report;
-    println!("{verified} of {sites} sites are served over HTTPS (started in {start:.1} s, issued in {issue:.1} s, looked at in {verify:.1} s)");
+    println!(
+        "{verified} of {sites} sites are served over HTTPS (started in {start:.1} s, issued in {issue:.1} s, looked at in {verify:.1} s)"
+    );
     if once {
         return;
     }

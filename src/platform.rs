@@ -99,9 +99,8 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
     .await
     .context("certman does not start")?;
 
-    let certedge = certedge::start(edge_config(options, &pki_dir, &pool, store_url, unseal_key), shutdown.clone())
-        .await
-        .context("certedge does not start")?;
+    let config = edge_config(options, &pki_dir, &pool, store_url, unseal_key)?;
+    let certedge = certedge::start(config, shutdown.clone()).await.context("certedge does not start")?;
     let platform_tls = pki::tls_files(&pki_dir, "platform").client_config()?;
     let client = CertmanClient::new(Connection::new(format!("https://{}", certman.address).parse()?, platform_tls)?);
     Ok(Platform { certman: client, pool, https: certedge.https, local_root, running: (certstore, certman, certedge) })
@@ -147,14 +146,19 @@ fn edge_config(
     pool: &PoolName,
     store_url: String,
     unseal_key: PathBuf,
-) -> certedge::Config {
+) -> anyhow::Result<certedge::Config> {
     let identity = pki::tls_files(pki_dir, &format!("edge-{pool}"));
-    certedge::Config {
+    // Redirects name the port, so it must be known before the edge listens.
+    let https = match options.https_port {
+        0 => std::net::TcpListener::bind(loopback(0))?.local_addr()?,
+        port => loopback(port),
+    };
+    Ok(certedge::Config {
         pool: pool.clone(),
-        https: loopback(options.https_port),
+        https,
         http: loopback(options.http_port),
         telemetry: None,
-        public_https_port: options.https_port,
+        public_https_port: https.port(),
         mirror: options.dir.join("mirror"),
         unseal_keys: vec![unseal_key],
         security_key: pki_dir.join("security.pub"),
@@ -166,7 +170,7 @@ fn edge_config(
             key: identity.key,
         },
         limits: Default::default(),
-    }
+    })
 }
 
 fn loopback(port: u16) -> SocketAddr {

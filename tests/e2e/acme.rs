@@ -1,0 +1,101 @@
+//! Issuance by a real ACME CA, seen by real clients.
+
+use std::time::{Duration, Instant};
+
+use certseal_wire::DnsName;
+
+use crate::{
+    fault_proxy::{FaultProxy, Hold},
+    pebble::Pebble,
+    platform::{Authority, Platform},
+    tls_client::Connection,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_names_are_issued_over_http_01_and_one_is_renewed_with_connections_open() {
+    let pebble = Pebble::start(5);
+    let authority = Authority::Acme { directory: &pebble.directory(), roots: &pebble.tls_root };
+    let platform = Platform::start_with_http(authority, pebble.http).await;
+    let names: Vec<DnsName> = (1..=20).map(|number| format!("shop-{number}.customers.test").parse().unwrap()).collect();
+    for name in &names {
+        platform.add_site(name).await;
+    }
+    let root = pebble.issuing_root();
+    for name in &names {
+        platform.wait_active(name, 1).await;
+        served_within_two_seconds(&platform, name, &root, 1).await;
+        let output = platform.curl(&root, name);
+        let body = String::from_utf8_lossy(&output.stdout);
+        assert!(body.starts_with(&format!("hello from {name} over https")), "{output:?}");
+    }
+
+    // A control: the same client does not accept the chain under another root.
+    let other_root = platform.pki("ca.pem");
+    assert!(!platform.curl(&other_root, &names[0]).status.success());
+
+    let name = &names[0];
+    let mut open = Connection::open(platform.addresses["https"], name, &root).await.unwrap();
+    let first = open.chain[0].clone();
+    let output = platform.certctl(&["site", "renew", name.as_str()]);
+    assert!(output.status.success(), "{output:?}");
+    platform.wait_active(name, 2).await;
+    let renewed = served_within_two_seconds(&platform, name, &root, 2).await;
+    assert_ne!(first, renewed.chain[0], "the old certificate is still served");
+    assert_eq!(open.get().await.unwrap().status(), 200, "the connection from before the renewal was dropped");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_survives_sigkill_at_every_step_with_one_key() {
+    let pebble = Pebble::start(0);
+    let proxy = FaultProxy::start(&pebble).await;
+    let authority = Authority::Acme { directory: &proxy.directory(), roots: &pebble.tls_root };
+    let mut platform = Platform::start_with_http(authority, pebble.http).await;
+    let steps = [
+        Hold { path: "/order-plz", after: true },
+        Hold { path: "/chalZ/", after: false },
+        Hold { path: "/finalize-order/", after: false },
+        Hold { path: "/finalize-order/", after: true },
+        Hold { path: "/certZ/", after: true },
+    ];
+    for (number, hold) in steps.into_iter().enumerate() {
+        let name: DnsName = format!("kill-{number}.customers.test").parse().unwrap();
+        proxy.hold(hold);
+        platform.add_site(&name).await;
+        proxy.wait_held().await;
+        platform.certman.kill();
+        platform.restart_certman();
+        let status = platform.wait_active(&name, 1).await;
+        assert_eq!(status.version, 1, "{hold:?}");
+        assert_eq!(proxy.csrs(), 1, "killed at {hold:?}, the order went on with another key");
+        served_within_two_seconds(&platform, &name, &pebble.issuing_root(), 1).await;
+    }
+}
+
+/// A new certificate is served within 2 s of being stored. Opens a connection that sees `version`.
+async fn served_within_two_seconds(
+    platform: &Platform,
+    name: &DnsName,
+    root: &std::path::Path,
+    version: u64,
+) -> Connection {
+    let stored = platform.store_as("admin").bundle(name).await.unwrap().unwrap();
+    let bundle = certseal_seal::Bundle::parse(&stored).unwrap();
+    assert_eq!(bundle.envelope().header().key_version, version);
+    let leaf = &bundle.chain()[0];
+    let began = Instant::now();
+    loop {
+        match Connection::open(platform.addresses["https"], name, root).await {
+            Ok(connection) if connection.chain[0].as_ref() == leaf => return connection,
+            other => {
+                let waited = began.elapsed();
+                let error = other.map(drop).err();
+                assert!(
+                    waited < Duration::from_secs(2),
+                    "not served after {waited:?}: {error:?}\n{}",
+                    platform.edge.log()
+                );
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,176 @@
+//! A proxy in front of Pebble that can hold a chosen request, before or after Pebble has seen it.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Request, State},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use certseal_service::{
+    Shutdown, ShutdownHandle,
+    server::{self, Limits},
+    tls::{self, TlsFiles},
+};
+use http_body_util::Full;
+use hyper::{StatusCode, body::Bytes};
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use rustls::RootCertStore;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use crate::{pebble::Pebble, process::free_address};
+
+/// Which request to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// What its path begins with, such as `/finalize-order/`.
+    pub path: &'static str,
+    /// Whether Pebble sees it first.
+    pub after: bool,
+}
+
+pub struct FaultProxy {
+    pub address: SocketAddr,
+    state: Arc<Shared>,
+    _running: ShutdownHandle,
+}
+
+struct Shared {
+    pebble: SocketAddr,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    hold: Mutex<Option<Hold>>,
+    held: watch::Sender<usize>,
+    csrs: Mutex<BTreeSet<String>>,
+}
+
+impl FaultProxy {
+    pub async fn start(pebble: &Pebble) -> Self {
+        Self::start_at(pebble, free_address()).await
+    }
+
+    pub async fn start_at(pebble: &Pebble, address: SocketAddr) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(tls::certificates(&pebble.tls_root).unwrap());
+        let client_tls = rustls::ClientConfig::builder_with_provider(tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector =
+            hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(client_tls).https_only().enable_http1().build();
+        let state = Arc::new(Shared {
+            pebble: pebble.address,
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            hold: Mutex::new(None),
+            held: watch::Sender::new(0),
+            csrs: Mutex::default(),
+        });
+        let app = Router::new().fallback(forward).with_state(state.clone());
+
+        let (certificate, key) = pebble.proxy_identity.clone();
+        let identity = TlsFiles { ca: pebble.tls_root.clone(), certificate, key };
+        let config = rustls::ServerConfig::builder_with_provider(tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                tls::certificates(&identity.certificate).unwrap(),
+                rustls_pki_types::pem::PemObject::from_pem_file(&identity.key).unwrap(),
+            )
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = server::bind(address).await.unwrap();
+        let (running, shutdown) = Shutdown::new();
+        tokio::spawn(server::serve(listener, Limits::default(), shutdown, move |stream, _| {
+            let (acceptor, app) = (acceptor.clone(), app.clone());
+            async move {
+                let stream = acceptor.accept(stream).await.ok()?;
+                let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                    tower::ServiceExt::oneshot(app.clone(), request.map(Body::new))
+                });
+                Some((stream, service))
+            }
+        }));
+        Self { address, state, _running: running }
+    }
+
+    pub fn directory(&self) -> String {
+        format!("https://{}/dir", self.address)
+    }
+
+    /// Holds the next request that fits, and forgets the CSRs seen so far.
+    pub fn hold(&self, hold: Hold) {
+        self.state.csrs.lock().unwrap().clear();
+        self.state.held.send_replace(0);
+        *self.state.hold.lock().unwrap() = Some(hold);
+    }
+
+    /// Waits until a request is held. It will never be answered.
+    pub async fn wait_held(&self) {
+        let mut held = self.state.held.subscribe();
+        let wait = held.wait_for(|count| *count > 0);
+        tokio::time::timeout(std::time::Duration::from_secs(30), wait).await.expect("no such request came").unwrap();
+    }
+
+    /// How many different CSRs were sent since `hold`.
+    pub fn csrs(&self) -> usize {
+        self.state.csrs.lock().unwrap().len()
+    }
+}
+
+async fn forward(State(state): State<Arc<Shared>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let body = to_bytes(body, 1 << 20).await.unwrap();
+    if path.starts_with("/finalize-order/") {
+        state.csrs.lock().unwrap().insert(csr(&body));
+    }
+    let holds = {
+        let mut hold = state.hold.lock().unwrap();
+        let fits = hold.is_some_and(|hold| path.starts_with(hold.path));
+        if fits { hold.take() } else { None }
+    };
+    if holds.is_some_and(|hold| !hold.after) {
+        return never(&state).await;
+    }
+    let mut forwarded = hyper::Request::builder().method(parts.method).uri(format!("https://{}{path}", state.pebble));
+    // The Host header goes through as it came: Pebble makes its URLs from it.
+    for (name, value) in &parts.headers {
+        forwarded = forwarded.header(name, value);
+    }
+    if let Some(authority) = parts.uri.authority() {
+        forwarded = forwarded.header("host", authority.as_str());
+    }
+    let answer = state.client.request(forwarded.body(Full::new(body)).unwrap()).await;
+    if holds.is_some() {
+        return never(&state).await;
+    }
+    match answer {
+        Ok(answer) => answer.map(Body::new).into_response(),
+        Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+    }
+}
+
+async fn never(state: &Shared) -> Response {
+    state.held.send_modify(|count| *count += 1);
+    std::future::pending().await
+}
+
+/// The CSR in the JWS of a finalize request (RFC 8555, 7.4).
+fn csr(jws: &[u8]) -> String {
+    let jws: serde_json::Value = serde_json::from_slice(jws).unwrap();
+    let payload = URL_SAFE_NO_PAD.decode(jws["payload"].as_str().unwrap()).unwrap();
+    let payload: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+    payload["csr"].as_str().unwrap().to_owned()
+}

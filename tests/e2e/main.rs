@@ -1,0 +1,17 @@
+//! End-to-end tests: the real daemons as processes, against real peers.
+//!
+//! `cargo build --workspace --bins` must come first, and `tests/tools.sh` brings Pebble; `test.sh` does both.
+
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
+
+mod acme;
+mod bad_input;
+mod boundaries;
+mod canary;
+mod demo;
+mod edge;
+mod fault_proxy;
+mod pebble;
+mod platform;
+mod process;
+mod tls_client;

@@ -1,0 +1,118 @@
+//! The real ACME test server Pebble, with its DNS and challenge-test server.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tempfile::TempDir;
+
+use crate::process::{Process, free_address, run, tool};
+
+pub struct Pebble {
+    pub address: SocketAddr,
+    /// Where Pebble looks for http-01 answers.
+    pub http: SocketAddr,
+    /// The CA of Pebble's own TLS certificate.
+    pub tls_root: PathBuf,
+    /// Certificate and key for a proxy in front of it, under the same CA.
+    pub proxy_identity: (PathBuf, PathBuf),
+    management: SocketAddr,
+    _dns: Process,
+    _pebble: Process,
+    dir: TempDir,
+}
+
+impl Pebble {
+    /// Starts Pebble. It refuses `nonce_reject` per cent of nonces.
+    pub fn start(nonce_reject: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let [address, management, http, tls, dns_address, dns_management] = [(); 6].map(|()| free_address());
+        make_identities(dir.path());
+        let config = serde_json::json!({ "pebble": {
+            "listenAddress": address.to_string(), "managementListenAddress": management.to_string(),
+            "certificate": path("pebble.pem"), "privateKey": path("pebble.key"),
+            "httpPort": http.port(), "tlsPort": tls.port(), "ocspResponderURL": "",
+            "externalAccountBindingRequired": false, "retryAfter": { "authz": 1, "order": 1 }, "keyAlgorithm": "ecdsa",
+            "profiles": { "default": { "description": "the only one", "validityPeriod": 7_776_000 } },
+        }});
+        fs::write(path("pebble.json"), config.to_string()).unwrap();
+        let mut dns = Process::start(
+            Command::new(tool("pebble-challtestsrv"))
+                .args(["-dnsserver", &dns_address.to_string(), "-management", &dns_management.to_string()])
+                .args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""])
+                .args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", ""]),
+            &path("dns.log"),
+        );
+        dns.wait_for(dns_management);
+        let mut pebble = Process::start(
+            Command::new(tool("pebble"))
+                .args(["-strict", "-dnsserver", &dns_address.to_string(), "-config"])
+                .arg(path("pebble.json"))
+                .env("PEBBLE_VA_NOSLEEP", "1")
+                .env("PEBBLE_AUTHZREUSE", "0")
+                .env("PEBBLE_WFE_NONCEREJECT", nonce_reject.to_string()),
+            &path("pebble.log"),
+        );
+        pebble.wait_for(address);
+        pebble.wait_for(management);
+        Self {
+            address,
+            http,
+            tls_root: path("tls-root.pem"),
+            proxy_identity: (path("proxy.pem"), path("proxy.key")),
+            management,
+            _dns: dns,
+            _pebble: pebble,
+            dir,
+        }
+    }
+
+    pub fn directory(&self) -> String {
+        format!("https://{}/dir", self.address)
+    }
+
+    /// The root that issued certificates lead to, as a file.
+    pub fn issuing_root(&self) -> PathBuf {
+        let out = self.dir.path().join("issuing-root.pem");
+        let url = format!("https://{}/roots/0", self.management);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let output = Command::new("curl")
+                .args(["-sf", "--noproxy", "*", "--cacert"])
+                .arg(&self.tls_root)
+                .args(["-o", out.to_str().unwrap(), &url])
+                .status()
+                .unwrap();
+            if output.success() {
+                return out;
+            }
+            assert!(Instant::now() < deadline, "Pebble does not give out its root");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// A CA, and certificates under it for loopback: one for Pebble, one for a proxy in front of it.
+fn make_identities(dir: &Path) {
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // OpenSSL takes a leaf with the name of its issuer for a root.
+    params.distinguished_name.push(rcgen::DnType::CommonName, "Pebble's TLS root");
+    let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    fs::write(dir.join("tls-root.pem"), root.pem()).unwrap();
+    for name in ["pebble", "proxy"] {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &root).unwrap();
+        fs::write(dir.join(format!("{name}.pem")), certificate.pem()).unwrap();
+        let key_file = dir.join(format!("{name}.key"));
+        fs::write(&key_file, key.serialize_pem()).unwrap();
+        run(Command::new("chmod").arg("600").arg(key_file));
+    }
+}

@@ -1,0 +1,244 @@
+//! A platform of real daemons in a temporary directory, set up as `README.md` says for setting up by hand.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use certctl::pki;
+use certseal_client::{CertmanClient, Connection, StoreClient};
+use certseal_service::Shutdown;
+use certseal_wire::{DnsName, NameSet, SiteRequest, SiteState, SiteStatus};
+use tempfile::TempDir;
+
+use crate::process::{Process, free_address, program, run};
+
+/// Who signs the certificates.
+pub enum Authority<'a> {
+    Local,
+    Acme { directory: &'a str, roots: &'a Path },
+}
+
+pub struct Platform {
+    pub certstore: Process,
+    pub certman: Process,
+    pub edge: Process,
+    pub addresses: BTreeMap<&'static str, SocketAddr>,
+    pub upstream: SocketAddr,
+    pub dir: TempDir,
+    _upstream: certseal_service::ShutdownHandle,
+}
+
+pub const POOL: &str = "eu";
+
+impl Platform {
+    pub async fn start(authority: Authority<'_>) -> Self {
+        let names = ["store", "store-telemetry", "man", "man-telemetry", "https", "http", "edge-telemetry"];
+        let addresses = names.map(|name| (name, free_address())).into();
+        Self::start_at(authority, addresses).await
+    }
+
+    /// Like `start`, with the edge's HTTP side at `http`, where the CA will look for it.
+    pub async fn start_with_http(authority: Authority<'_>, http: SocketAddr) -> Self {
+        let names = ["store", "store-telemetry", "man", "man-telemetry", "https", "edge-telemetry"];
+        let mut addresses: BTreeMap<_, _> = names.map(|name| (name, free_address())).into();
+        addresses.insert("http", http);
+        Self::start_at(authority, addresses).await
+    }
+
+    async fn start_at(authority: Authority<'_>, addresses: BTreeMap<&'static str, SocketAddr>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let pki_dir = dir.path().join("pki");
+        let pki_dir_text = pki_dir.to_str().unwrap();
+        run(Command::new(program("certctl"))
+            .args(["pki", "init", "--pool", POOL, "--pool", "us", "--dir", pki_dir_text]));
+        run(Command::new(program("certctl")).args(["pki", "local-ca", "--dir", pki_dir_text]));
+        write_configs(dir.path(), &addresses, &authority);
+
+        let mut certstore = daemon(dir.path(), "certstore");
+        certstore.wait_for(addresses["store"]);
+        let certctl = |args: &[&str]| run(&mut certctl_command(dir.path(), &addresses, "admin", args));
+        for pool in [POOL, "us"] {
+            let out = pki_dir.join(format!("{pool}-1.unseal.pem"));
+            let (security, issuer) = (pki_dir.join("security.key"), pki_dir.join("issuer.pub"));
+            certctl(&[
+                "keys",
+                "generate",
+                "--pool",
+                pool,
+                "--out",
+                out.to_str().unwrap(),
+                "--security-key",
+                security.to_str().unwrap(),
+                "--issuer-public",
+                issuer.to_str().unwrap(),
+            ]);
+        }
+        let mut certman = daemon(dir.path(), "certman");
+        certman.wait_for(addresses["man"]);
+        let mut edge = daemon(dir.path(), "certedge");
+        edge.wait_for(addresses["https"]);
+        let (handle, shutdown) = Shutdown::new();
+        let upstream = certseal::upstream::start(shutdown).await.unwrap();
+        Self { certstore, certman, edge, addresses, upstream, dir, _upstream: handle }
+    }
+
+    pub fn restart_certman(&mut self) {
+        self.certman = daemon(self.dir.path(), "certman");
+        self.certman.wait_for(self.addresses["man"]);
+    }
+
+    pub fn restart_certstore(&mut self) {
+        self.certstore = daemon(self.dir.path(), "certstore");
+        self.certstore.wait_for(self.addresses["store"]);
+    }
+
+    pub fn restart_edge(&mut self) {
+        self.edge = daemon(self.dir.path(), "certedge");
+        self.edge.wait_for(self.addresses["https"]);
+    }
+
+    pub fn pki(&self, file: &str) -> PathBuf {
+        self.dir.path().join("pki").join(file)
+    }
+
+    pub fn certctl(&self, args: &[&str]) -> Output {
+        certctl_command(self.dir.path(), &self.addresses, "admin", args).output().unwrap()
+    }
+
+    /// certstore, as one of the identities in the PKI.
+    pub fn store_as(&self, identity: &str) -> StoreClient {
+        StoreClient::new(self.connection(identity, "store"))
+    }
+
+    pub fn certman_as(&self, identity: &str) -> CertmanClient {
+        CertmanClient::new(self.connection(identity, "man"))
+    }
+
+    fn connection(&self, identity: &str, daemon: &str) -> Connection {
+        let tls = pki::tls_files(&self.dir.path().join("pki"), identity).client_config().unwrap();
+        Connection::new(format!("https://{}", self.addresses[daemon]).parse().unwrap(), tls).unwrap()
+    }
+
+    pub fn request(&self, name: &DnsName) -> SiteRequest {
+        SiteRequest {
+            names: NameSet::try_from(vec![name.clone()]).unwrap(),
+            upstream: format!("http://{}", self.upstream).parse().unwrap(),
+            pools: vec![POOL.parse().unwrap()],
+        }
+    }
+
+    pub async fn add_site(&self, name: &DnsName) -> SiteStatus {
+        self.certman_as("platform").put_site(name, &self.request(name)).await.unwrap()
+    }
+
+    /// Waits until the site has a certificate of at least `version` and no order under way.
+    pub async fn wait_active(&self, name: &DnsName, version: u64) -> SiteStatus {
+        let certman = self.certman_as("platform");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let status = certman.site(name).await.ok().flatten();
+            if let Some(status) = status.as_ref().filter(|status| {
+                status.state == SiteState::Active && status.version >= version && status.order.is_none()
+            }) {
+                return status.clone();
+            }
+            assert!(Instant::now() < deadline, "{name} is {status:?}\n{}", self.certman.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// curl, which does its TLS with OpenSSL.
+    pub fn curl(&self, roots: &Path, name: &DnsName) -> Output {
+        Command::new("curl")
+            .args(["--silent", "--show-error", "--max-time", "10", "--noproxy", "*", "--cacert"])
+            .arg(roots)
+            .args(["--connect-to", &format!("::{}", self.addresses["https"]), &format!("https://{name}/")])
+            .output()
+            .unwrap()
+    }
+
+    /// The plain HTTP side of the edge: status line and body.
+    pub fn http(&self, host: &str, path: &str) -> String {
+        let url = format!("http://{}{path}", self.addresses["http"]);
+        let output =
+            run(Command::new("curl").args(["-s", "-i", "--noproxy", "*", "-H", &format!("Host: {host}"), &url]));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub fn metrics(&self, telemetry: &str) -> String {
+        let url = format!("http://{}/metrics", self.addresses[telemetry]);
+        String::from_utf8(run(Command::new("curl").args(["-sf", "--noproxy", "*", &url])).stdout).unwrap()
+    }
+}
+
+/// Starts a daemon with its configuration and log in `dir`.
+pub fn daemon(dir: &Path, name: &str) -> Process {
+    let config = dir.join(format!("{name}.toml"));
+    Process::start(Command::new(program(name)).arg("--config").arg(config), &dir.join(format!("{name}.log")))
+}
+
+fn certctl_command(dir: &Path, addresses: &BTreeMap<&str, SocketAddr>, identity: &str, args: &[&str]) -> Command {
+    let pki = dir.join("pki");
+    let mut command = Command::new(program("certctl"));
+    command
+        .args(args)
+        .env("CERTCTL_STORE", format!("https://{}", addresses["store"]))
+        .env("CERTCTL_CERTMAN", format!("https://{}", addresses["man"]))
+        .env("CERTCTL_CA", pki.join("ca.pem"))
+        .env("CERTCTL_CERT", pki.join(format!("{identity}.pem")))
+        .env("CERTCTL_KEY", pki.join(format!("{identity}.key")))
+        .env("CERTCTL_SECURITY_PUBLIC", pki.join("security.pub"));
+    command
+}
+
+fn write_configs(dir: &Path, addresses: &BTreeMap<&str, SocketAddr>, authority: &Authority<'_>) {
+    let pki = dir.join("pki");
+    let pki = pki.to_str().unwrap();
+    let at = |name: &str| addresses[name];
+    let data = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let authority = match authority {
+        Authority::Local => {
+            format!("kind = \"local\"\ncertificate = \"{pki}/local-ca.pem\"\nkey = \"{pki}/local-ca.key\"\n")
+        }
+        Authority::Acme { directory, roots } => {
+            format!("kind = \"acme\"\ndirectory = \"{directory}\"\nroots = \"{}\"\n", roots.display())
+        }
+    };
+    let certstore = format!(
+        "listen = \"{}\"\ntelemetry = \"{}\"\ndata_dir = \"{}\"\ntrust_domain = \"certseal.internal\"\n\
+         security_key = \"{pki}/security.pub\"\nreserve_bytes = 1048576\n\
+         [tls]\nca = \"{pki}/ca.pem\"\ncertificate = \"{pki}/certstore.pem\"\nkey = \"{pki}/certstore.key\"\n",
+        at("store"),
+        at("store-telemetry"),
+        data("certstore"),
+    );
+    let certman = format!(
+        "listen = \"{}\"\ntelemetry = \"{}\"\ndata_dir = \"{}\"\ntrust_domain = \"certseal.internal\"\n\
+         security_key = \"{pki}/security.pub\"\nissuer_key = \"{pki}/issuer.key\"\nretry_seconds = 1\n\
+         [tls]\nca = \"{pki}/ca.pem\"\ncertificate = \"{pki}/certman-server.pem\"\nkey = \"{pki}/certman-server.key\"\n\
+         [store]\nurl = \"https://{}\"\nca = \"{pki}/ca.pem\"\ncertificate = \"{pki}/certman.pem\"\nkey = \"{pki}/certman.key\"\n\
+         [authority]\n{authority}",
+        at("man"),
+        at("man-telemetry"),
+        data("certman"),
+        at("store"),
+    );
+    let certedge = format!(
+        "pool = \"{POOL}\"\nhttps = \"{}\"\nhttp = \"{}\"\ntelemetry = \"{}\"\nmirror = \"{}\"\n\
+         unseal_keys = [\"{pki}/{POOL}-1.unseal.pem\"]\nsecurity_key = \"{pki}/security.pub\"\n\
+         [store]\nurl = \"https://{}\"\nca = \"{pki}/ca.pem\"\ncertificate = \"{pki}/edge-{POOL}.pem\"\nkey = \"{pki}/edge-{POOL}.key\"\n",
+        at("https"),
+        at("http"),
+        at("edge-telemetry"),
+        data("mirror"),
+        at("store"),
+    );
+    for (name, text) in [("certstore", certstore), ("certman", certman), ("certedge", certedge)] {
+        fs::write(dir.join(format!("{name}.toml")), text).unwrap();
+    }
+}
