@@ -71,6 +71,41 @@ async fn an_order_survives_sigkill_at_every_step_with_one_key() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rejected_order_is_explained_leaves_nothing_pending_and_succeeds_once_the_cause_is_gone() {
+    let pebble = Pebble::start(0);
+    let proxy = FaultProxy::start(&pebble).await;
+    let authority = Authority::Acme { directory: &proxy.directory(), roots: &pebble.tls_root };
+    let platform = Platform::start_with_http(authority, pebble.http).await;
+    let name: DnsName = "broken.customers.test".parse().unwrap();
+    pebble.dns("set-servfail", name.as_str());
+    platform.add_site(&name).await;
+    let diagnosis = loop {
+        let status = platform.certman_as("platform").site(&name).await.unwrap().unwrap();
+        if let Some(diagnosis) = status.order.and_then(|order| order.diagnosis) {
+            break diagnosis;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(diagnosis.contains(name.as_str()) && diagnosis.contains("urn:ietf:params:acme:error:"), "{diagnosis}");
+    pebble.dns("clear-servfail", name.as_str());
+    platform.wait_active(&name, 1).await;
+
+    // A site that leaves in the middle of its order: what the CA has pending is deactivated.
+    let name: DnsName = "fickle.customers.test".parse().unwrap();
+    pebble.dns("set-servfail", name.as_str());
+    proxy.hold(Hold { path: "/chalZ/", after: false });
+    platform.add_site(&name).await;
+    proxy.wait_held().await;
+    platform.certman_as("platform").remove_site(&name).await.unwrap();
+    proxy.release();
+    let began = Instant::now();
+    while proxy.deactivated() == 0 {
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing was deactivated\n{}", platform.certman.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// A new certificate is served within 2 s of being stored. Opens a connection that sees `version`.
 async fn served_within_two_seconds(
     platform: &Platform,

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::{
@@ -52,6 +55,7 @@ struct Shared {
     hold: Mutex<Option<Hold>>,
     held: watch::Sender<usize>,
     csrs: Mutex<BTreeSet<String>>,
+    deactivated: AtomicUsize,
 }
 
 impl FaultProxy {
@@ -75,6 +79,7 @@ impl FaultProxy {
             hold: Mutex::new(None),
             held: watch::Sender::new(0),
             csrs: Mutex::default(),
+            deactivated: AtomicUsize::default(),
         });
         let app = Router::new().fallback(forward).with_state(state.clone());
 
@@ -116,11 +121,21 @@ impl FaultProxy {
         *self.state.hold.lock().unwrap() = Some(hold);
     }
 
-    /// Waits until a request is held. It will never be answered.
+    /// Waits until a request is held. It will not be answered.
     pub async fn wait_held(&self) {
         let mut held = self.state.held.subscribe();
         let wait = held.wait_for(|count| *count > 0);
         tokio::time::timeout(std::time::Duration::from_secs(30), wait).await.expect("no such request came").unwrap();
+    }
+
+    /// Breaks the connection of what is held.
+    pub fn release(&self) {
+        self.state.held.send_replace(0);
+    }
+
+    /// How many authorizations Pebble has deactivated (RFC 8555, 7.5.2).
+    pub fn deactivated(&self) -> usize {
+        self.state.deactivated.load(Ordering::SeqCst)
     }
 
     /// How many different CSRs were sent since `hold`.
@@ -152,7 +167,12 @@ async fn forward(State(state): State<Arc<Shared>>, request: Request) -> Response
     if let Some(authority) = parts.uri.authority() {
         forwarded = forwarded.header("host", authority.as_str());
     }
+    let deactivates =
+        path.starts_with("/authZ/") && payload(&body).is_some_and(|payload| payload["status"] == "deactivated");
     let answer = state.client.request(forwarded.body(Full::new(body)).unwrap()).await;
+    if deactivates && answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
+        state.deactivated.fetch_add(1, Ordering::SeqCst);
+    }
     if holds.is_some() {
         return never(&state).await;
     }
@@ -162,15 +182,22 @@ async fn forward(State(state): State<Arc<Shared>>, request: Request) -> Response
     }
 }
 
+/// Holds a request until the test releases it, and refuses it then.
 async fn never(state: &Shared) -> Response {
+    let mut held = state.held.subscribe();
     state.held.send_modify(|count| *count += 1);
-    std::future::pending().await
+    let _ = held.wait_for(|count| *count == 0).await;
+    StatusCode::BAD_GATEWAY.into_response()
 }
 
 /// The CSR in the JWS of a finalize request (RFC 8555, 7.4).
 fn csr(jws: &[u8]) -> String {
-    let jws: serde_json::Value = serde_json::from_slice(jws).unwrap();
-    let payload = URL_SAFE_NO_PAD.decode(jws["payload"].as_str().unwrap()).unwrap();
-    let payload: serde_json::Value = serde_json::from_slice(&payload).unwrap();
-    payload["csr"].as_str().unwrap().to_owned()
+    payload(jws).unwrap()["csr"].as_str().unwrap().to_owned()
+}
+
+/// What a JWS carries, if that is JSON; nothing for POST-as-GET.
+fn payload(jws: &[u8]) -> Option<serde_json::Value> {
+    let jws: serde_json::Value = serde_json::from_slice(jws).ok()?;
+    let payload = URL_SAFE_NO_PAD.decode(jws["payload"].as_str()?).ok()?;
+    serde_json::from_slice(&payload).ok()
 }

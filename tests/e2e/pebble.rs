@@ -22,6 +22,7 @@ pub struct Pebble {
     /// Certificate and key for a proxy in front of it, under the same CA.
     pub proxy_identity: (PathBuf, PathBuf),
     management: SocketAddr,
+    dns_management: SocketAddr,
     _dns: Process,
     _pebble: Process,
     dir: TempDir,
@@ -67,6 +68,7 @@ impl Pebble {
             tls_root: path("tls-root.pem"),
             proxy_identity: (path("proxy.pem"), path("proxy.key")),
             management,
+            dns_management,
             _dns: dns,
             _pebble: pebble,
             dir,
@@ -75,6 +77,13 @@ impl Pebble {
 
     pub fn directory(&self) -> String {
         format!("https://{}/dir", self.address)
+    }
+
+    /// Tells the DNS server of the CA something, such as `set-servfail` of a host.
+    pub fn dns(&self, command: &str, host: &str) {
+        let url = format!("http://{}/{command}", self.dns_management);
+        let body = serde_json::json!({ "host": host }).to_string();
+        run(Command::new("curl").args(["-sf", "--noproxy", "*", "-d", &body, &url]));
     }
 
     /// The root that issued certificates lead to, as a file.

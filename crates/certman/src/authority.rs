@@ -68,6 +68,14 @@ impl Authority {
         }
     }
 
+    /// Deactivates what is still pending in an order (RFC 8555, 7.5.2). An order that the CA has forgotten needs nothing.
+    pub(crate) async fn abandon(&self, order_url: &str) -> Result<(), Failure> {
+        match self {
+            Self::Acme(acme) => acme.abandon(order_url).await,
+            Self::Local(_) => Ok(()),
+        }
+    }
+
     /// Hands over the CSR.
     pub(crate) async fn finalize(&self, order_url: &str, sealed: &SealedKey) -> Result<(), Failure> {
         match self {

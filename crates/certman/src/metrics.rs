@@ -40,7 +40,7 @@ impl Metrics {
                 };
                 self.failures.get_or_create(&FailureLabels { kind }).inc();
             }
-            Outcome::RouteStored | Outcome::Moved(_) => {}
+            Outcome::RouteStored | Outcome::Abandoned(_) | Outcome::Moved(_) => {}
         }
     }
 }

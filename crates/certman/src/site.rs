@@ -37,6 +37,8 @@ pub struct Site {
     pub bundle_version: u64,
     /// The order under way.
     pub order: Option<Step>,
+    /// Orders that were given up: what is still pending in them is to be deactivated at the CA.
+    pub abandoned: Vec<String>,
     /// How its work is going.
     pub attempt: Attempt,
 }
@@ -140,6 +142,8 @@ pub struct SealedKey {
 pub enum Task {
     /// Put the route into certstore.
     StoreRoute,
+    /// Deactivate what is pending in this order at the CA.
+    Abandon(String),
     /// Take this step of the order.
     Order(Step),
 }
@@ -149,6 +153,8 @@ pub enum Task {
 pub enum Outcome {
     /// certstore has the route.
     RouteStored,
+    /// Nothing is pending in that order any more.
+    Abandoned(String),
     /// The order moves on.
     Moved(Step),
     /// certstore has the bundle.
@@ -209,6 +215,7 @@ impl Site {
             certificate: None,
             bundle_version: 0,
             order: Some(Step::Requested),
+            abandoned: Vec::new(),
             attempt: Attempt::default(),
         }
     }
@@ -222,6 +229,7 @@ impl Site {
             self.route_stored = false;
         }
         if !covers_the_same || self.departed || self.attempt.dead {
+            self.abandon_order();
             self.order = Some(Step::Requested);
             self.attempt = Attempt::default();
         }
@@ -229,7 +237,8 @@ impl Site {
     }
 
     /// The site after it has left.
-    pub fn departed(self) -> Self {
+    pub fn departed(mut self) -> Self {
+        self.abandon_order();
         Self {
             departed: true,
             route_version: self.route_version + 1,
@@ -253,7 +262,7 @@ impl Site {
         }
         let at_once = Some(self.attempt.retry_at.unwrap_or(Timestamp::UNIX_EPOCH));
         match (&self.order, &self.certificate) {
-            _ if !self.route_stored => at_once,
+            _ if !self.route_stored || !self.abandoned.is_empty() => at_once,
             _ if self.departed => None,
             (Some(_), _) => at_once,
             (None, certificate) => certificate.as_ref().map(|certificate| certificate.renew_at),
@@ -263,10 +272,11 @@ impl Site {
     /// The next thing to do, if it is due.
     pub fn task(&self, now: Timestamp) -> Option<Task> {
         self.due().filter(|due| *due <= now)?;
-        Some(match &self.order {
+        Some(match (&self.order, self.abandoned.first()) {
             _ if !self.route_stored => Task::StoreRoute,
-            Some(step) => Task::Order(step.clone()),
-            None => Task::Order(Step::Requested),
+            (_, Some(order_url)) => Task::Abandon(order_url.clone()),
+            (Some(step), None) => Task::Order(step.clone()),
+            (None, None) => Task::Order(Step::Requested),
         })
     }
 
@@ -274,6 +284,10 @@ impl Site {
     pub fn after(mut self, outcome: Outcome, now: Timestamp, pace: Pace) -> Self {
         match outcome {
             Outcome::RouteStored => Self { route_stored: true, attempt: Attempt::default(), ..self },
+            Outcome::Abandoned(order_url) => {
+                self.abandoned.retain(|url| *url != order_url);
+                self
+            }
             // A first authorization is no success of the whole: the pace of retries goes on until the CA is ready.
             Outcome::Moved(step @ (Step::Authorizing { .. } | Step::ChallengePending { .. })) => {
                 self.attempt.retry_at = None;
@@ -302,11 +316,13 @@ impl Site {
                 Some(doubling(before).max(SignedDuration::from_secs(seconds.min(DAY.as_secs().unsigned_abs()) as i64)))
             }
             FailureKind::Rejected => {
+                self.abandon_order();
                 self.order = Some(Step::Requested);
                 let growth = 10_i32.saturating_pow(before.min(4));
                 Some(pace.retry.saturating_mul(growth).min(DAY))
             }
             FailureKind::Hopeless => {
+                self.abandon_order();
                 self.order = Some(Step::Requested);
                 None
             }
@@ -320,6 +336,10 @@ impl Site {
             dead: wait.is_none(),
         };
         self
+    }
+
+    fn abandon_order(&mut self) {
+        self.abandoned.extend(self.order.take().and_then(|step| step.order_url().map(str::to_owned)));
     }
 
     /// What people and programs see of it.
@@ -366,6 +386,20 @@ impl Step {
             Self::KeySealed { .. } => "key sealed",
             Self::Retrieving { .. } => "retrieving",
             Self::Issued { .. } => "issued",
+        }
+    }
+}
+
+impl Step {
+    /// The order at the CA, while the CA has work left in it.
+    fn order_url(&self) -> Option<&str> {
+        match self {
+            Self::Authorizing { order_url }
+            | Self::ChallengePending { order_url, .. }
+            | Self::Authorized { order_url }
+            | Self::KeySealed { order_url, .. }
+            | Self::Retrieving { order_url, .. } => Some(order_url),
+            Self::Requested | Self::Issued { .. } => None,
         }
     }
 }
@@ -473,6 +507,10 @@ mod tests {
             site = fail(site, FailureKind::Rejected);
             assert_eq!(site.due().unwrap().duration_since(now()).as_mins(), minutes);
             assert_eq!(site.order, Some(Step::Requested));
+            // What the CA still has pending goes first.
+            assert_eq!(site.task(site.due().unwrap()), Some(Task::Abandon("u".into())));
+            site = site.after(Outcome::Abandoned("u".into()), now(), PACE);
+            assert_eq!(site.task(site.due().unwrap()), Some(Task::Order(Step::Requested)));
         }
     }
 
@@ -512,6 +550,14 @@ mod tests {
         let back = gone.changed(request());
         assert_eq!((back.route_version, back.bundle_version), (3, 1));
         assert_eq!(back.task(now()), Some(Task::StoreRoute));
+    }
+
+    #[test]
+    fn an_order_that_is_given_up_leaves_nothing_pending_at_the_ca() {
+        let ordered = routed().after(Outcome::Moved(Step::Authorizing { order_url: "u".into() }), now(), PACE);
+        let gone = ordered.departed().after(Outcome::RouteStored, now(), PACE);
+        assert_eq!(gone.task(now()), Some(Task::Abandon("u".into())));
+        assert_eq!(gone.after(Outcome::Abandoned("u".into()), now(), PACE).task(now()), None);
     }
 
     #[test]

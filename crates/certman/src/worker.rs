@@ -103,6 +103,10 @@ impl Worker {
                 self.storehouse.put_route(site).await?;
                 return Ok(Outcome::RouteStored);
             }
+            Task::Abandon(order_url) => {
+                self.authority.abandon(&order_url).await?;
+                return Ok(Outcome::Abandoned(order_url));
+            }
             Task::Order(step) => step,
         };
         let moved = match step {

@@ -7,6 +7,7 @@
 //! - [`problem`]: refusals as RFC 9457 documents.
 
 pub mod config;
+mod lively;
 pub mod problem;
 pub mod server;
 mod shutdown;

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use crate::{Shutdown, tls};
+use crate::{Shutdown, lively::Lively, tls};
 
 /// What a listener allows.
 #[derive(Debug, Clone)]
@@ -28,8 +28,11 @@ pub struct Limits {
     pub connections: usize,
     /// From accepting a connection to the end of its TLS handshake.
     pub handshake: Duration,
-    /// From one request's end to the end of the next one's header (HTTP/1), or of silence after a ping (HTTP/2).
+    /// From the handshake to the first octet, from one request's end to the end of the next one's header (HTTP/1), and
+    /// of silence after a ping (HTTP/2).
     pub header: Duration,
+    /// How long a connection may stay open on which no octet moves in either direction.
+    pub idle: Duration,
     /// How long open requests may go on after the shutdown has begun.
     pub drain: Duration,
 }
@@ -40,6 +43,7 @@ impl Default for Limits {
             connections: 10_000,
             handshake: Duration::from_secs(10),
             header: Duration::from_secs(60),
+            idle: Duration::from_secs(300),
             drain: Duration::from_secs(10),
         }
     }
@@ -103,11 +107,12 @@ where
         };
         let _ = stream.set_nodelay(true);
         let (greet, http, watcher) = (greet.clone(), http.clone(), graceful.watcher());
-        let handshake = limits.handshake;
+        let Limits { handshake, header, idle, .. } = limits;
         tokio::spawn(async move {
             let _slot = slot;
             let Ok(Some((io, service))) = timeout(handshake, greet(stream, peer)).await else { return };
-            let connection = http.serve_connection_with_upgrades(TokioIo::new(io), service).into_owned();
+            let io = TokioIo::new(Lively::new(io, header, idle));
+            let connection = http.serve_connection_with_upgrades(io, service).into_owned();
             if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(%peer, %error, "connection ended");
             }

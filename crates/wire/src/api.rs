@@ -149,9 +149,9 @@ pub struct SiteRequest {
 pub enum SiteState {
     /// Its first certificate is on its way.
     Pending,
-    /// Its certificate is stored and valid.
+    /// Its certificate is stored, and nothing is wrong.
     Active,
-    /// The last attempt failed; another follows by itself.
+    /// The last attempt failed; another follows by itself. A certificate from before goes on being served.
     Waiting,
     /// No further attempt follows without a change: see the diagnosis.
     Failed,

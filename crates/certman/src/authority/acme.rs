@@ -115,6 +115,22 @@ impl AcmeAuthority {
         }
     }
 
+    pub(crate) async fn abandon(&self, order_url: &str) -> Result<(), Failure> {
+        let mut order = match self.order(order_url).await {
+            Ok(order) => order,
+            Err(failure) if failure.kind == FailureKind::Rejected => return Ok(()),
+            Err(failure) => return Err(failure),
+        };
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization.map_err(failure)?;
+            if authorization.status == AuthorizationStatus::Pending {
+                authorization.deactivate().await.map_err(failure)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) async fn finalize(&self, order_url: &str, csr: &[u8]) -> Result<(), Failure> {
         self.order(order_url).await?.finalize_csr(csr).await.map_err(failure)
     }

@@ -1,0 +1,152 @@
+//! Answers to http-01 challenges (RFC 8555, 8.3): only for the platform's own ACME accounts.
+
+use std::{sync::Arc, time::Duration};
+
+use certseal_client::{ClientError, StoreClient};
+use certseal_resolver::Mirror;
+use certseal_seal::SignatureError;
+use certseal_wire::{AcmeAccounts, Challenge, DnsName};
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+
+/// Looks challenges up in certstore when a CA asks for them.
+pub(crate) struct Challenges {
+    mirror: Arc<Mirror>,
+    store: StoreClient,
+    lookups: Semaphore,
+}
+
+/// Why a challenge is not answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unanswered {
+    /// There is none, or none that counts.
+    Unknown,
+    /// certstore cannot be asked now.
+    Unavailable,
+}
+
+impl Challenges {
+    pub(crate) fn new(mirror: Arc<Mirror>, store: StoreClient) -> Self {
+        Self { mirror, store, lookups: Semaphore::new(LOOKUPS) }
+    }
+
+    /// The key authorization for `token`. `host` has a route here.
+    pub(crate) async fn answer(&self, host: &DnsName, token: &str) -> Result<String, Unanswered> {
+        let lookup = async {
+            // Closing the semaphore is not done, so acquiring does not fail.
+            let _slot = self.lookups.acquire().await;
+            self.store.challenge(host, token).await
+        };
+        let signed = match tokio::time::timeout(PATIENCE, lookup).await {
+            Ok(Ok(Some(signed))) => signed,
+            Ok(Ok(None)) => {
+                tracing::warn!(%host, "certstore has no such challenge");
+                return Err(Unanswered::Unknown);
+            }
+            Ok(Err(ClientError::Refused(problem))) => {
+                tracing::warn!(%host, %problem, "certstore does not hand out a challenge");
+                return Err(Unanswered::Unavailable);
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%host, %error, "cannot look a challenge up");
+                return Err(Unanswered::Unavailable);
+            }
+            Err(_) => {
+                tracing::warn!(%host, seconds = PATIENCE.as_secs(), "looking a challenge up took too long");
+                return Err(Unanswered::Unavailable);
+            }
+        };
+        let accounts = self.mirror.accounts();
+        let challenge = self.mirror.issuers().verify(&signed).map_err(Rejection::Signature);
+        challenge
+            .and_then(|challenge| judge(challenge, host, token, accounts.as_deref(), Timestamp::now()))
+            .inspect_err(|rejection| tracing::warn!(%host, %rejection, "a challenge is not answered"))
+            .map_err(|_| Unanswered::Unknown)
+    }
+}
+
+/// Why a challenge does not count.
+#[derive(Debug, PartialEq, Eq)]
+enum Rejection {
+    Signature(SignatureError),
+    OtherHost(DnsName),
+    OtherToken,
+    Expired(Timestamp),
+    NoThumbprint,
+    StrangeAccount,
+}
+
+impl std::fmt::Display for Rejection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Signature(error) => error.fmt(f),
+            Self::OtherHost(host) => write!(f, "it is for {host}: it was put in the place of another"),
+            Self::OtherToken => f.write_str("it is for another token: it was put in the place of another"),
+            Self::Expired(at) => write!(f, "it expired at {at}"),
+            Self::NoThumbprint => f.write_str("its key authorization does not begin with its token"),
+            Self::StrangeAccount => f.write_str("its ACME account is none of the platform's: see the account list"),
+        }
+    }
+}
+
+/// The key authorization of a challenge whose signature counts, if it is what was asked for and for one of `accounts`.
+fn judge(
+    challenge: Challenge,
+    host: &DnsName,
+    token: &str,
+    accounts: Option<&AcmeAccounts>,
+    now: Timestamp,
+) -> Result<String, Rejection> {
+    if challenge.host != *host {
+        return Err(Rejection::OtherHost(challenge.host));
+    }
+    if challenge.token != token {
+        return Err(Rejection::OtherToken);
+    }
+    if challenge.expires_at <= now {
+        return Err(Rejection::Expired(challenge.expires_at));
+    }
+    let thumbprint = challenge.thumbprint().ok_or(Rejection::NoThumbprint)?;
+    if !accounts.is_some_and(|accounts| accounts.thumbprints.iter().any(|known| known == thumbprint)) {
+        return Err(Rejection::StrangeAccount);
+    }
+    Ok(challenge.key_authorization)
+}
+
+/// Lookups in certstore at one time.
+const LOOKUPS: usize = 64;
+
+/// For a place among the lookups and for certstore's answer together. CAs wait about ten seconds.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_challenge_is_answered_only_as_asked_in_time_and_for_our_own_account() {
+        let now: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
+        let accounts = AcmeAccounts { version: 1, thumbprints: vec!["other".into(), "print".into()] };
+        let host = |text: &str| text.parse::<DnsName>().unwrap();
+        let good = Challenge {
+            host: host("a.example"),
+            token: "tok".into(),
+            key_authorization: "tok.print".into(),
+            expires_at: "2026-11-01T00:00:01Z".parse().unwrap(),
+        };
+        let judged = |challenge: Challenge| judge(challenge, &host("a.example"), "tok", Some(&accounts), now);
+        let with = |alter: fn(&mut Challenge)| {
+            let mut challenge = good.clone();
+            alter(&mut challenge);
+            judged(challenge)
+        };
+        assert_eq!(judged(good.clone()), Ok("tok.print".to_owned()));
+        assert!(matches!(with(|c| c.host = "b.example".parse().unwrap()), Err(Rejection::OtherHost(_))));
+        assert_eq!(with(|c| c.token = "tik".into()), Err(Rejection::OtherToken));
+        assert!(matches!(with(|c| c.expires_at = "2026-11-01T00:00:00Z".parse().unwrap()), Err(Rejection::Expired(_))));
+        assert_eq!(with(|c| c.key_authorization = "tik.print".into()), Err(Rejection::NoThumbprint));
+        assert_eq!(with(|c| c.key_authorization = "tok.strange".into()), Err(Rejection::StrangeAccount));
+        assert_eq!(with(|c| c.key_authorization = "tok.".into()), Err(Rejection::StrangeAccount));
+        assert_eq!(judge(good, &host("a.example"), "tok", None, now), Err(Rejection::StrangeAccount));
+    }
+}

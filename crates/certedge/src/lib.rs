@@ -1,0 +1,198 @@
+//! certedge: terminates TLS with keys that stay sealed until a handshake is signed, and passes requests on.
+//!
+//! ```text
+//!   HTTPS  ClientHello -> SealedResolver -> request -> route of its host -> upstream
+//!   HTTP   /.well-known/acme-challenge/TOKEN -> certstore -> verified -> answer;  anything else -> 308 to HTTPS
+//!
+//!   certstore --feed--> Follower -> Mirror: where certificates and routes come from, with certstore down too
+//! ```
+//!
+//! It acts on nothing that certman or the security team did not sign. It starts from its mirror in constant time.
+
+mod answer;
+mod challenge;
+mod config;
+mod headers;
+mod host;
+mod metrics;
+mod plain;
+mod proxy;
+mod tls;
+mod upload;
+
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc};
+
+use anyhow::{Context, ensure};
+use certseal_client::{Connection, StoreClient};
+use certseal_resolver::{Follower, Mirror, SealedResolver};
+use certseal_seal::VerifyingKey;
+use certseal_service::{Shutdown, config as files, server, telemetry};
+use certseal_unseal::{UnsealKey, UnsealKeys};
+use certseal_wire::PoolName;
+use http::Request;
+use hyper::body::Incoming;
+use rustls::HandshakeKind;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+pub use config::{Config, Limits, Store};
+
+use challenge::Challenges;
+use metrics::{Handshake, Metrics};
+use plain::Plain;
+use proxy::{Proxy, Visitor};
+
+/// A started certedge.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it serves HTTPS.
+    pub https: SocketAddr,
+    /// Where it answers challenges, and redirects.
+    pub http: SocketAddr,
+    /// Where it serves health and metrics.
+    pub telemetry: Option<SocketAddr>,
+    servers: [JoinHandle<()>; 2],
+    follower: JoinHandle<()>,
+}
+
+impl Running {
+    /// Waits until the shutdown is complete.
+    ///
+    /// # Errors
+    /// When a task of the daemon panicked.
+    pub async fn finished(self) -> anyhow::Result<()> {
+        for server in self.servers {
+            server.await.context("a server task ended early")?;
+        }
+        self.follower.await.context("the follower task ended early")
+    }
+}
+
+/// Opens the mirror and starts to serve from it; the feed is followed in the background.
+///
+/// # Errors
+/// When a file of the configuration is not usable, a key is of another pool, the mirror does not open, or an address is
+/// taken. It is no error when certstore cannot be reached.
+pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running> {
+    let keys = unseal_keys(&config.unseal_keys, &config.pool)?;
+    let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
+        .with_context(|| config.security_key.display().to_string())?;
+    let url = config.store.url.parse().with_context(|| format!("store.url {:?}", config.store.url))?;
+    let store = StoreClient::new(Connection::new(url, config.store.tls().client_config()?)?);
+    let listeners = (server::bind(config.https).await?, server::bind(config.http).await?);
+    let (https, http) = (listeners.0.local_addr()?, listeners.1.local_addr()?);
+
+    let (path, pool) = (config.mirror.clone(), config.pool.clone());
+    let mirror = tokio::task::spawn_blocking(move || Mirror::open(&path, pool, security)).await??;
+    let mirror = Arc::new(mirror);
+    let resolver = SealedResolver::new(mirror.clone(), keys, config.cache_bytes)?;
+    let follower = Follower::new(mirror.clone(), store.clone());
+    let status = follower.status();
+    let (metrics, registry) = Metrics::new(mirror.clone(), resolver.clone(), status.clone());
+
+    let telemetry = match config.telemetry {
+        Some(address) => {
+            let mirror = mirror.clone();
+            let ready = Arc::new(move || metrics::ready(&mirror, &status.borrow()));
+            Some(telemetry::start(address, registry, ready, shutdown.clone()).await?)
+        }
+        None => None,
+    };
+    let tls = TlsAcceptor::from(Arc::new(tls::server_config(resolver)?));
+    let proxy = Proxy::new(mirror.clone(), &config.limits, metrics.clone(), shutdown.clone());
+    let challenges = Challenges::new(mirror.clone(), store);
+    let plain = Plain::new(mirror, challenges, config.public_https_port, metrics.clone());
+    let servers = [
+        tokio::spawn(serve_https(listeners.0, tls, Arc::new(proxy), metrics, config.limits.clone(), shutdown.clone())),
+        tokio::spawn(serve_http(listeners.1, Arc::new(plain), config.limits, shutdown.clone())),
+    ];
+    let follower = tokio::spawn(async move {
+        tokio::select! {
+            () = follower.run() => {}
+            () = shutdown.begun() => {}
+        }
+    });
+    tracing::info!(%https, %http, pool = %config.pool, "certedge is listening");
+    Ok(Running { https, http, telemetry, servers, follower })
+}
+
+fn unseal_keys(paths: &[PathBuf], pool: &PoolName) -> anyhow::Result<UnsealKeys> {
+    ensure!(!paths.is_empty(), "expected at least one file in unseal_keys: without a key no handshake can be signed");
+    let read = |path: &PathBuf| {
+        let text = files::read_private(path)?;
+        let key = UnsealKey::from_pem(&text).with_context(|| path.display().to_string())?;
+        ensure!(
+            key.pool() == pool,
+            "{}: expected an unseal key of pool {pool}, got one of pool {}",
+            path.display(),
+            key.pool()
+        );
+        Ok(key)
+    };
+    paths.iter().map(read).collect()
+}
+
+async fn serve_https(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    proxy: Arc<Proxy>,
+    metrics: Metrics,
+    limits: Limits,
+    shutdown: Shutdown,
+) {
+    server::serve(listener, limits.server(), shutdown, move |stream, peer| {
+        let (tls, proxy, metrics) = (tls.clone(), proxy.clone(), metrics.clone());
+        async move {
+            let (stream, visitor) = greet(&tls, &metrics, stream, peer).await?;
+            let visitor = Arc::new(visitor);
+            let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                let (proxy, visitor) = (proxy.clone(), visitor.clone());
+                async move { Ok::<_, Infallible>(proxy.answer(&visitor, request).await) }
+            });
+            Some((stream, service))
+        }
+    })
+    .await;
+}
+
+/// The TLS handshake.
+async fn greet(
+    tls: &TlsAcceptor,
+    metrics: &Metrics,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<(TlsStream<TcpStream>, Visitor)> {
+    let stream = tls
+        .accept(stream)
+        .await
+        .inspect_err(|error| {
+            metrics.handshake(Handshake::Failed);
+            tracing::debug!(%peer, %error, "TLS handshake failed");
+        })
+        .ok()?;
+    let connection = stream.get_ref().1;
+    metrics.handshake(match connection.handshake_kind() {
+        Some(HandshakeKind::Resumed) => Handshake::Resumed,
+        _ => Handshake::Full,
+    });
+    // The resolver has a certificate for no connection without a name.
+    let server_name = connection.server_name()?.parse().ok()?;
+    Some((stream, Visitor { address: peer.ip().to_canonical(), server_name }))
+}
+
+async fn serve_http(listener: TcpListener, plain: Arc<Plain>, limits: Limits, shutdown: Shutdown) {
+    server::serve(listener, limits.server(), shutdown, move |stream, _| {
+        let plain = plain.clone();
+        async move {
+            let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                let plain = plain.clone();
+                async move { Ok::<_, Infallible>(plain.answer(request).await) }
+            });
+            Some((stream, service))
+        }
+    })
+    .await;
+}

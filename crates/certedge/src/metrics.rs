@@ -1,0 +1,138 @@
+//! What certedge counts. No label grows with the fleet.
+
+use std::{sync::Arc, time::Instant};
+
+use certseal_resolver::{FollowerStatus, Mirror, SealedResolver};
+use http::StatusCode;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+    },
+    registry::{Registry, Unit},
+};
+use tokio::sync::watch;
+
+#[derive(Clone, Default)]
+pub(crate) struct Metrics {
+    handshakes: Family<HandshakeLabels, Counter>,
+    requests: Family<RequestLabels, Counter>,
+    upstream_errors: Counter,
+    challenges: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabels {
+    outcome: Handshake,
+}
+
+/// How a TLS handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Handshake {
+    /// With a signature.
+    Full,
+    /// With a ticket of an earlier one.
+    Resumed,
+    /// Without a connection.
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    listener: Listener,
+    status: String,
+}
+
+/// Where a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Listener {
+    /// Over TLS.
+    Https,
+    /// In the clear.
+    Http,
+}
+
+impl Metrics {
+    pub(crate) fn new(
+        mirror: Arc<Mirror>,
+        resolver: Arc<SealedResolver>,
+        follower: watch::Receiver<FollowerStatus>,
+    ) -> (Self, Registry) {
+        let metrics = Self::default();
+        let mut registry = Registry::with_prefix("certedge");
+        registry.register("handshakes", "TLS handshakes by outcome", metrics.handshakes.clone());
+        registry.register("requests", "Answered requests by listener and class of status", metrics.requests.clone());
+        registry.register("upstream_errors", "Requests without an upstream's answer", metrics.upstream_errors.clone());
+        registry.register("challenges", "Answered ACME challenges", metrics.challenges.clone());
+        registry.register_collector(Box::new(Observed { mirror, resolver, follower, started: Instant::now() }));
+        (metrics, registry)
+    }
+
+    pub(crate) fn handshake(&self, outcome: Handshake) {
+        self.handshakes.get_or_create(&HandshakeLabels { outcome }).inc();
+    }
+
+    pub(crate) fn answered(&self, listener: Listener, status: StatusCode) {
+        let status = format!("{}xx", status.as_u16() / 100);
+        self.requests.get_or_create(&RequestLabels { listener, status }).inc();
+    }
+
+    pub(crate) fn upstream_failed(&self) {
+        self.upstream_errors.inc();
+    }
+
+    pub(crate) fn challenge_answered(&self) {
+        self.challenges.inc();
+    }
+}
+
+/// What the mirror, the resolver and the follower count themselves.
+#[derive(Debug)]
+struct Observed {
+    mirror: Arc<Mirror>,
+    resolver: Arc<SealedResolver>,
+    follower: watch::Receiver<FollowerStatus>,
+    started: Instant,
+}
+
+impl Collector for Observed {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counts = self.resolver.counts();
+        for (name, help, value) in [
+            ("cache_hits", "Certificates that were in the cache", counts.hits),
+            ("cache_misses", "Certificates that were loaded from the mirror", counts.misses),
+            ("unsealed", "Private keys that were unsealed", counts.unsealed),
+            ("unseal_failures", "Private keys that could not be unsealed or used", counts.unseal_failures),
+            ("unknown_names", "Handshakes for a name without a certificate", counts.unknown_names),
+            ("refusals", "Items of the feed that were refused", self.mirror.refused_total()),
+        ] {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        let refused = ConstGauge::new(i64::try_from(self.mirror.refused_count()).unwrap_or(i64::MAX));
+        let help = "Items of the feed that are refused now, and keep their names behind";
+        refused.encode(encoder.encode_descriptor("refused_items", help, None, refused.metric_type())?)?;
+
+        let status = self.follower.borrow();
+        let silence = status.last_contact.unwrap_or(self.started).elapsed();
+        let seconds = ConstGauge::new(silence.as_secs_f64());
+        let help = "Time since certstore answered last, or since the start";
+        let unit = Some(&Unit::Seconds);
+        seconds.encode(encoder.encode_descriptor("feed_silence", help, unit, seconds.metric_type())?)
+    }
+}
+
+/// Whether the edge can serve: it knows whom to believe, and has bundles, or knows that there are none.
+pub(crate) fn ready(mirror: &Mirror, follower: &FollowerStatus) -> Result<(), String> {
+    if mirror.ring().is_none() {
+        let cause = follower.last_error.as_deref().unwrap_or("certstore was not reached yet");
+        return Err(format!("there is no key ring, without which nothing can be verified: {cause}"));
+    }
+    if mirror.is_empty() && !follower.caught_up {
+        return Err("the mirror is empty, and the feed was not read to its end yet".to_owned());
+    }
+    Ok(())
+}

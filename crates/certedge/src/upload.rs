@@ -1,0 +1,71 @@
+//! Uploads show that they move, so that a slow one is not taken for an upstream that is silent.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use tokio::time::Instant;
+
+/// A request's body on its way to the upstream.
+pub(crate) struct Upload {
+    body: Incoming,
+    moved: Progress,
+}
+
+/// When a part of an upload moved last.
+#[derive(Clone)]
+pub(crate) struct Progress(Arc<Mutex<Instant>>);
+
+impl Upload {
+    pub(crate) fn new(body: Incoming) -> (Self, Progress) {
+        let moved = Progress(Arc::new(Mutex::new(Instant::now())));
+        (Self { body, moved: moved.clone() }, moved)
+    }
+}
+
+impl Progress {
+    /// What `answer` gives, unless neither it nor the upload moves for `patience`.
+    pub(crate) async fn wait_for<T>(&self, patience: Duration, answer: impl Future<Output = T>) -> Option<T> {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            let deadline = self.last() + patience;
+            match tokio::time::timeout_at(deadline, &mut answer).await {
+                Ok(answer) => return Some(answer),
+                Err(_) if self.last() + patience > deadline => continue,
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if frame.is_ready() {
+            *self.moved.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

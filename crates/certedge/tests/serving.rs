@@ -1,0 +1,267 @@
+//! A whole edge: from visitors' connections to an upstream, with certstore there and not there.
+
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use std::{os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
+
+use axum::body::Body;
+use certseal_seal::{SigningKey, Suite};
+use certseal_service::{Shutdown, config::write_private};
+use certseal_unseal::UnsealKey;
+use certseal_wire::{Challenge, Epoch};
+use http::{Request, StatusCode, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use jiff::Timestamp;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use world::{Edge, FakeStore, World, eventually, platform::page, upstream};
+
+/// Nothing listens there.
+const NO_STORE: u16 = 1;
+
+/// An edge with the sites `a.example` (and everything under it) and `b.example`, and no certstore.
+async fn edge_from_its_mirror(world: &World) -> Edge {
+    let (platform, upstream) = (&world.platform, upstream().await);
+    let names: &[&str] = &["a.example", "*.a.example"];
+    let mirror = platform.mirror(&world.mirror_dir());
+    let feed = page([
+        platform.bundle(platform.draft("a.example", names, 1)),
+        platform.route("a.example", names, 1, Some(&upstream)),
+        platform.simple("b.example", 1),
+        platform.route("b.example", &["b.example"], 1, Some("http://127.0.0.1:1")),
+    ]);
+    assert_eq!(mirror.apply(&feed).unwrap().accepted, 4);
+    drop(mirror);
+    world.edge(NO_STORE).await
+}
+
+#[tokio::test]
+async fn visitors_are_served_from_the_mirror_while_certstore_is_down() {
+    let world = World::new();
+    let edge = edge_from_its_mirror(&world).await;
+    let echoed = edge
+        .https(
+            "x.a.example",
+            "GET /p?q=1 HTTP/1.1\r\nHost: X.a.example:8443\r\nX-Forwarded-For: 10.0.0.1\r\nTE: trailers",
+        )
+        .await;
+    assert!(echoed.starts_with("HTTP/1.1 200 OK"), "{echoed}");
+    for part in [
+        "get /p?q=1 http/1.1",
+        "host: x.a.example:8443",
+        "x-forwarded-for: 127.0.0.1",
+        "x-forwarded-proto: https",
+        "forwarded: for=127.0.0.1;host=\"x.a.example:8443\";proto=https",
+        "x-kept: 1",
+    ] {
+        assert!(echoed.contains(part), "no {part:?} in {echoed}");
+    }
+    assert!(!echoed.contains("10.0.0.1") && !echoed.contains("trailers") && !echoed.contains("x-hop"), "{echoed}");
+
+    for (server_name, head, status) in [
+        ("a.example", "GET / HTTP/1.1\r\nHost: www.a.example", "200"),
+        ("a.example", "GET / HTTP/1.1\r\nHost: b.example", "421"),
+        ("a.example", "GET / HTTP/1.1\r\nHost: c.example", "404"),
+        ("a.example", "GET / HTTP/1.1\r\nHost: 127.0.0.1", "404"),
+        ("a.example", "GET / HTTP/1.1", "400"),
+        ("a.example", "GET / HTTP/1.1\r\nHost: a.example\r\nHost: a.example", "400"),
+        ("a.example", "CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443", "501"),
+        ("b.example", "GET / HTTP/1.1\r\nHost: b.example", "502"),
+        ("a.example", "GET /silent HTTP/1.1\r\nHost: a.example", "504"),
+    ] {
+        let answer = edge.https(server_name, head).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{head:?}: {answer}");
+    }
+    assert!(edge.connect("c.example", "http/1.1").await.is_err(), "a certificate was found for an unknown name");
+
+    assert!(edge.telemetry("/health/ready").await.contains("200 OK"));
+    let metrics = edge.telemetry("/metrics").await;
+    for line in [
+        "certedge_handshakes_total{outcome=\"Full\"}",
+        "certedge_unsealed_total 2",
+        "certedge_unknown_names_total 1",
+        "certedge_upstream_errors_total 2",
+        "certedge_requests_total{listener=\"Https\",status=\"2xx\"} 2",
+        "certedge_feed_silence_seconds",
+    ] {
+        assert!(metrics.contains(line), "no {line:?} in {metrics}");
+    }
+    assert!(!metrics.contains("example"), "a metric names a domain");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn without_tls_visitors_are_sent_to_https() {
+    let world = World::new();
+    let edge = edge_from_its_mirror(&world).await;
+    let answer = edge.http("GET /p?q=1 HTTP/1.1\r\nHost: X.a.example:80").await;
+    assert!(answer.starts_with("HTTP/1.1 308"), "{answer}");
+    assert!(answer.contains("location: https://x.a.example:8443/p?q=1"), "{answer}");
+    for (head, status) in [
+        ("GET / HTTP/1.1\r\nHost: c.example", "404"),
+        ("GET / HTTP/1.1", "400"),
+        ("GET /.well-known/acme-challenge/tok HTTP/1.1\r\nHost: c.example", "404"),
+        ("GET /.well-known/acme-challenge/t.k HTTP/1.1\r\nHost: a.example", "404"),
+        ("POST /.well-known/acme-challenge/tok HTTP/1.1\r\nHost: a.example", "404"),
+        ("GET /.well-known/acme-challenge/tok HTTP/1.1\r\nHost: a.example", "503"),
+    ] {
+        let answer = edge.http(head).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{head:?}: {answer}");
+        assert_eq!(answer.contains("retry-after: "), status == "503");
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn http_2_visitors_reach_the_same_sites() {
+    let world = World::new();
+    let edge = edge_from_its_mirror(&world).await;
+    let stream = edge.connect("a.example", "h2").await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    for (uri, status) in [
+        ("https://www.a.example/x", StatusCode::OK),
+        ("https://b.example/", StatusCode::MISDIRECTED_REQUEST),
+        ("https://c.example/", StatusCode::NOT_FOUND),
+    ] {
+        let request = Request::builder().uri(uri).version(Version::HTTP_2);
+        let request = request.header("cookie", "a=1").header("cookie", "b=2").body(Body::empty()).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), status, "{uri}");
+        if status == StatusCode::OK {
+            let body = axum::body::to_bytes(Body::new(response.into_body()), 1 << 16).await.unwrap();
+            let body = std::str::from_utf8(&body).unwrap();
+            assert!(body.contains("host: www.a.example\r\n") && body.contains("cookie: a=1; b=2\r\n"), "{body}");
+        }
+    }
+    drop(sender);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn websockets_pass_through_and_end_with_the_edge() {
+    let world = World::new();
+    let edge = edge_from_its_mirror(&world).await;
+    let mut stream = edge.connect("a.example", "http/1.1").await.unwrap();
+    let head = "GET /ws HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 101") && answer.contains("upgrade: websocket"), "{answer}");
+    for message in [b"ping", b"pong"] {
+        stream.write_all(message).await.unwrap();
+        let mut echo = [0; 4];
+        stream.read_exact(&mut echo).await.unwrap();
+        assert_eq!(&echo, message);
+    }
+    edge.stop().await;
+    assert!(stream.read_u8().await.is_err(), "the connection outlived the edge");
+}
+
+#[tokio::test]
+async fn an_empty_edge_follows_certstore_and_forgets_nothing_when_the_feed_begins_anew() {
+    let (world, store, upstream) = (World::new(), Arc::new(FakeStore::default()), upstream().await);
+    let platform = &world.platform;
+    // Before there is a ring nothing counts, and the edge waits.
+    let (port, _running) = world.store(store.clone()).await;
+    let edge = world.edge(port).await;
+    let not_ready = edge.telemetry("/health/ready").await;
+    assert!(not_ready.contains("503") && not_ready.contains("no key ring"), "{not_ready}");
+
+    // The ring comes last in the feed, as it does after it was replaced.
+    for event in [
+        platform.simple("a.example", 1),
+        platform.route("a.example", &["a.example"], 1, Some(&upstream)),
+        platform.simple("b.example", 1),
+        platform.ring(1, &[&platform.issuer]),
+    ] {
+        store.push(event);
+    }
+    let serves = async |site: &str| match edge.connect(site, "http/1.1").await {
+        Ok(stream) => Some(stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()),
+        Err(_) => None,
+    };
+    eventually("serving both sites", async || {
+        serves("a.example").await.is_some() && serves("b.example").await.is_some()
+    })
+    .await;
+    assert!(edge.https("a.example", "GET / HTTP/1.1\r\nHost: a.example").await.starts_with("HTTP/1.1 200"));
+    eventually("readiness", async || edge.telemetry("/health/ready").await.contains("200 OK")).await;
+
+    let before = serves("a.example").await;
+    store.push(platform.simple("a.example", 2));
+    eventually("the renewed certificate", async || serves("a.example").await != before).await;
+
+    // A store that was restored without site b: gone is not dropped.
+    *store.epoch.lock().unwrap() = 1;
+    store.events.lock().unwrap().retain(|event| event.name != "b.example");
+    store.push(platform.simple("c.example", 1));
+    eventually("the new feed", async || serves("c.example").await.is_some()).await;
+    assert!(serves("a.example").await.is_some() && serves("b.example").await.is_some());
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn only_challenges_of_the_platforms_own_accounts_are_answered() {
+    let (world, store) = (World::new(), Arc::new(FakeStore::default()));
+    let platform = &world.platform;
+    let up = Some("http://127.0.0.1:1");
+    store.push(platform.ring(1, &[&platform.issuer]));
+    store.push(platform.route("a.example", &["a.example", "b.example"], 1, up));
+    store.push(platform.accounts(1, &["print"]));
+    let (later, now) = (Timestamp::now() + Duration::from_secs(60), Timestamp::now());
+    let challenge = |host: &str, token: &str, thumbprint: &str, expires_at: Timestamp, key: &SigningKey| {
+        let key_authorization = format!("{token}.{thumbprint}");
+        key.sign(&Challenge { host: host.parse().unwrap(), token: token.into(), key_authorization, expires_at })
+    };
+    let forger = SigningKey::generate().unwrap();
+    let good = challenge("a.example", "good", "print", later, &platform.issuer);
+    let cases = [
+        ("good", good.clone()),
+        ("strange", challenge("a.example", "strange", "stranger", later, &platform.issuer)),
+        ("forged", challenge("a.example", "forged", "print", later, &forger)),
+        ("swapped", good),
+        ("other-host", challenge("b.example", "other-host", "print", later, &platform.issuer)),
+        ("expired", challenge("a.example", "expired", "print", now, &platform.issuer)),
+    ];
+    for (token, signed) in cases {
+        store.challenges.lock().unwrap().insert(("a.example".into(), token.into()), signed);
+    }
+    let (port, _running) = world.store(store).await;
+    let edge = world.edge(port).await;
+    let ask = async |token: &str| {
+        edge.http(&format!("GET /.well-known/acme-challenge/{token} HTTP/1.1\r\nHost: a.example")).await
+    };
+    eventually("the good answer", async || ask("good").await.ends_with("\r\n\r\ngood.print")).await;
+    for token in ["strange", "forged", "swapped", "other-host", "expired", "missing"] {
+        let answer = ask(token).await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{token}: {answer}");
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_exposed_or_foreign_unseal_key_is_refused() {
+    let world = World::new();
+    let start = async |config| {
+        let (_handle, shutdown) = Shutdown::new();
+        certedge::start(config, shutdown).await.map(drop).map_err(|error| format!("{error:#}"))
+    };
+    let foreign = UnsealKey::generate("us".parse().unwrap(), Epoch(1), Suite::P256).unwrap();
+    write_private(&world.path("us.pem"), &foreign.expose_pem()).unwrap();
+    let mut config = world.config(NO_STORE);
+    config.unseal_keys = vec![world.path("us.pem")];
+    assert!(start(config.clone()).await.unwrap_err().contains("expected an unseal key of pool eu"));
+    config.unseal_keys = vec![];
+    assert!(start(config).await.unwrap_err().contains("at least one file"));
+
+    // The control: the edge's own key is taken as it is, and not when others can read it.
+    assert_eq!(start(world.config(NO_STORE)).await, Ok(()));
+    std::fs::set_permissions(world.path("unseal.pem"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(start(world.config(NO_STORE)).await.unwrap_err().contains("chmod 600"));
+}

@@ -1,0 +1,283 @@
+//! The feed follower: keeps a mirror up to date with certstore.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use certseal_client::{ClientError, StoreClient};
+use certseal_wire::{Base64, Digest, DnsName, Event, FeedPage, FeedQuery, Kind, ParseError, ProblemKind};
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{Applied, Mirror, MirrorError, Refused, backoff::Backoff};
+
+/// Follows certstore's feed into a [`Mirror`].
+pub struct Follower {
+    mirror: Arc<Mirror>,
+    store: StoreClient,
+    status: watch::Sender<FollowerStatus>,
+    refused_since: Instant,
+}
+
+/// How a follower does.
+#[derive(Debug, Clone, Default)]
+pub struct FollowerStatus {
+    /// Whether the end of the feed was seen, and nothing but its newest events can be missing.
+    pub caught_up: bool,
+    /// When certstore answered last.
+    pub last_contact: Option<Instant>,
+    /// How many items are refused now.
+    pub refused: u64,
+    /// What went wrong last; none once certstore answers again.
+    pub last_error: Option<String>,
+}
+
+impl Follower {
+    /// A follower. Nothing is sent before [`Follower::run`].
+    pub fn new(mirror: Arc<Mirror>, store: StoreClient) -> Self {
+        let status = FollowerStatus { refused: mirror.refused_count(), ..FollowerStatus::default() };
+        Self { mirror, store, status: watch::Sender::new(status), refused_since: Instant::now() }
+    }
+
+    /// How the follower does, now and from now on.
+    pub fn status(&self) -> watch::Receiver<FollowerStatus> {
+        self.status.subscribe()
+    }
+
+    /// Follows the feed until it is dropped. Whatever goes wrong, it goes on.
+    pub async fn run(mut self) {
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        let mut fresh = true;
+        loop {
+            // What was refused in an earlier run may have been repaired since.
+            let outcome = if std::mem::take(&mut fresh) { self.begin().await } else { self.step().await };
+            match outcome {
+                Ok(()) => backoff.reset(),
+                Err(error) => {
+                    fresh |= self.mirror.ring().is_none();
+                    self.report(&error);
+                    // Without randomness all edges wait alike, which is no reason to stop.
+                    tokio::time::sleep(backoff.next(getrandom::u32().unwrap_or(u32::MAX))).await;
+                }
+            }
+        }
+    }
+
+    /// The ring first: without it nothing can be verified. Then what was refused in an earlier run.
+    async fn begin(&mut self) -> Result<(), FollowError> {
+        if self.mirror.ring().is_none() {
+            let ring = self.body(Kind::Ring, "").await?.ok_or(FollowError::NoRing)?;
+            let applied = self.apply_items(vec![item(Kind::Ring, "", Some(ring))]).await?;
+            if self.mirror.ring().is_none() {
+                let reason = applied.refused.into_iter().next().map(|refused| refused.reason);
+                return Err(FollowError::BadRing(reason.unwrap_or_default()));
+            }
+        }
+        self.retry_refused().await
+    }
+
+    /// One page of the feed.
+    async fn step(&mut self) -> Result<(), FollowError> {
+        let asked = Instant::now();
+        let after = self.mirror.cursor();
+        let wait = if self.status.borrow().caught_up { WAIT.as_secs() } else { 0 };
+        let query = FeedQuery { after, limit: Some(PAGE), wait: Some(wait) };
+        let mut page = match self.store.feed(&query).await {
+            Err(ClientError::Refused(problem)) if problem.kind == ProblemKind::Gone && after.is_some() => {
+                tracing::warn!(detail = problem.detail, "the feed began anew: reading it from its start");
+                return self.blocking(|mirror| mirror.reset_cursor()).await;
+            }
+            other => other?,
+        };
+        let idle = page.events.is_empty() && page.end;
+        if !page.end && after == Some(page.cursor) {
+            return Err(FollowError::Stuck);
+        }
+        self.fetch_bodies(&mut page.events).await?;
+        self.finish_page(page).await?;
+        if self.refused_since.elapsed() > RETRY_REFUSED {
+            self.retry_refused().await?;
+        }
+        if idle && asked.elapsed() < LEAST_INTERVAL {
+            tokio::time::sleep(LEAST_INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    async fn finish_page(&mut self, page: FeedPage) -> Result<(), FollowError> {
+        let end = page.end;
+        let nothing_new = page.events.is_empty() && self.mirror.cursor() == Some(page.cursor);
+        let applied = match nothing_new {
+            true => Applied::default(),
+            false => self.blocking(move |mirror| mirror.apply(&page)).await?,
+        };
+        self.contact(|status| status.caught_up = end);
+        if applied.ring_changed {
+            return self.retry_refused().await;
+        }
+        let missing = applied.missing.iter().map(|site| item(Kind::Bundle, site.as_str(), None)).collect();
+        self.fetch_and_apply(missing).await
+    }
+
+    /// Fetches by name what was refused, and offers it to the mirror again.
+    async fn retry_refused(&mut self) -> Result<(), FollowError> {
+        self.refused_since = Instant::now();
+        let mut last: Option<Refused> = None;
+        loop {
+            let refused = self.mirror.refused(last.as_ref(), RETRY_BATCH);
+            let Some(end) = refused.last() else { return Ok(()) };
+            let items = refused.iter().map(|refused| item(refused.kind, &refused.name, None)).collect();
+            last = Some(end.clone());
+            self.fetch_and_apply(items).await?;
+        }
+    }
+
+    async fn fetch_and_apply(&mut self, mut items: Vec<Event>) -> Result<(), FollowError> {
+        self.fetch_bodies(&mut items).await?;
+        items.retain(|item| item.body.is_some());
+        if !items.is_empty() {
+            self.apply_items(items).await?;
+        }
+        Ok(())
+    }
+
+    /// Fills in the bodies that the mirror needs. An item that certstore does not hand out stays without.
+    async fn fetch_bodies(&self, events: &mut [Event]) -> Result<(), FollowError> {
+        let mut wanted = events.iter_mut().filter(|event| event.body.is_none() && !self.mirror.holds(event));
+        loop {
+            let mut fetches = JoinSet::new();
+            let batch: Vec<&mut Event> = wanted.by_ref().take(FETCHES).collect();
+            if batch.is_empty() {
+                return Ok(());
+            }
+            for (index, event) in batch.iter().enumerate() {
+                let (store, kind, name) = (self.store.clone(), event.kind, event.name.clone());
+                fetches.spawn(async move { (index, fetch(&store, kind, &name).await) });
+            }
+            let mut batch = batch;
+            while let Some(fetched) = fetches.join_next().await {
+                let (index, body) = fetched.map_err(|_| FollowError::Interrupted)?;
+                batch[index].body = body?.map(Base64);
+            }
+        }
+    }
+
+    async fn body(&self, kind: Kind, name: &str) -> Result<Option<Vec<u8>>, FollowError> {
+        fetch(&self.store, kind, name).await
+    }
+
+    async fn apply_items(&self, items: Vec<Event>) -> Result<Applied, FollowError> {
+        let applied = self.blocking(move |mirror| mirror.apply_items(&items)).await?;
+        self.contact(|_| ());
+        Ok(applied)
+    }
+
+    /// Writes away from the reactor. A write that has begun is finished even when the follower is dropped.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Mirror) -> Result<T, MirrorError> + Send + 'static,
+    ) -> Result<T, FollowError> {
+        let mirror = self.mirror.clone();
+        let written = tokio::task::spawn_blocking(move || write(&mirror)).await;
+        Ok(written.map_err(|_| FollowError::Interrupted)??)
+    }
+
+    fn contact(&self, more: impl FnOnce(&mut FollowerStatus)) {
+        let refused = self.mirror.refused_count();
+        self.status.send_modify(|status| {
+            status.last_contact = Some(Instant::now());
+            status.refused = refused;
+            if status.last_error.take().is_some() {
+                tracing::info!("certstore answers again");
+            }
+            more(status);
+        });
+    }
+
+    /// Logs an error once, however often it repeats.
+    fn report(&self, error: &FollowError) {
+        let text = error.to_string();
+        self.status.send_if_modified(|status| {
+            let is_new = status.last_error.as_deref() != Some(&text);
+            if is_new {
+                tracing::warn!(error = text, "cannot follow the feed; serving from the mirror");
+                status.last_error = Some(text);
+            }
+            is_new
+        });
+    }
+}
+
+/// Fetches one record by name; none when certstore has none to give. Only what concerns certstore as a whole is an
+/// error: one bad record must not hold up the others.
+async fn fetch(store: &StoreClient, kind: Kind, name: &str) -> Result<Option<Vec<u8>>, FollowError> {
+    let site = || name.parse::<DnsName>();
+    let document = |signed: Option<certseal_wire::Signed>| signed.and_then(|signed| serde_json::to_vec(&signed).ok());
+    let fetched: Result<_, ClientError> = match kind {
+        Kind::Ring => store.ring().await.map(document),
+        Kind::Accounts => store.accounts().await.map(document),
+        Kind::Route => match site() {
+            Ok(site) => store.route(&site).await.map(document),
+            Err(error) => return Ok(unnamed(kind, &error)),
+        },
+        Kind::Bundle => match site() {
+            Ok(site) => store.bundle(&site).await.map(|body| body.map(Vec::from)),
+            Err(error) => return Ok(unnamed(kind, &error)),
+        },
+    };
+    match fetched {
+        Ok(body) => Ok(body),
+        Err(ClientError::Refused(problem)) if problem.kind != ProblemKind::Unavailable => {
+            tracing::warn!(%kind, name, %problem, "certstore does not hand out a record");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn unnamed(kind: Kind, error: &ParseError) -> Option<Vec<u8>> {
+    tracing::warn!(%kind, %error, "an event has no name to fetch by");
+    None
+}
+
+fn item(kind: Kind, name: &str, body: Option<Vec<u8>>) -> Event {
+    let body = body.map(Base64);
+    Event { kind, name: name.to_owned(), version: 0, digest: Digest([0; 32]), pools: Vec::new(), body }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FollowError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    #[error("certstore has no key ring yet: the security team signs one with certctl")]
+    NoRing,
+    #[error("certstore's key ring is refused: {0}")]
+    BadRing(String),
+    #[error("certstore's feed does not end, and does not go on either")]
+    Stuck,
+    #[error("a task of the follower was stopped")]
+    Interrupted,
+}
+
+/// How long certstore may hold a request while there are no news.
+const WAIT: Duration = Duration::from_secs(25);
+
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Between two requests without news, whatever the server does.
+const LEAST_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What was refused is fetched again when the ring changes, and this often.
+const RETRY_REFUSED: Duration = Duration::from_secs(15 * 60);
+
+/// Events asked for at one time.
+const PAGE: usize = 500;
+
+/// Refused items offered again in one transaction.
+const RETRY_BATCH: usize = 100;
+
+/// Requests by name at one time.
+const FETCHES: usize = 16;

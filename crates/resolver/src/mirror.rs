@@ -1,0 +1,379 @@
+//! The mirror: an edge's own copy of what certstore has for its pool, verified, durable, and there before the store is.
+
+mod batch;
+mod refusal;
+mod tables;
+
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use certseal_seal::{Bundle, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers};
+use certseal_wire::{
+    AcmeAccounts, BundleInfo, Cursor, DnsName, Event, FeedPage, KeyRing, Kind, PoolName, Route, Signed,
+};
+use redb::{Database, backends::FileBackend};
+
+use self::{
+    batch::Batch,
+    tables::{Reader, Tables, begin_write},
+};
+use crate::{
+    MirrorError,
+    cache::{Forget, SiteCache, Weigh},
+};
+
+/// A local copy of a pool's bundles and routes, of the key ring and of the platform's ACME accounts.
+///
+/// Nothing enters it unverified and nothing leaves it unsigned. Versions only go up: the mirror keeps a high-water mark
+/// for every item, also for those that are gone. It opens in constant time, after a crash too.
+///
+/// Methods read and write files: call [`Mirror::apply`] away from an async reactor. Lookups are a few microseconds.
+pub struct Mirror {
+    // Before the database: it reads from it.
+    state: RwLock<Arc<State>>,
+    /// Held while a change is made; true when a change was committed that `state` does not show.
+    behind: Mutex<bool>,
+    database: Database,
+    pool: PoolName,
+    security: VerifyingKey,
+    routes: Arc<SiteCache<Option<Arc<Route>>>>,
+    caches: Mutex<Vec<Weak<dyn Forget>>>,
+    refused_total: AtomicU64,
+}
+
+/// What a change did.
+#[derive(Debug, Clone, Default)]
+pub struct Applied {
+    /// Items that were taken.
+    pub accepted: usize,
+    /// Items that were there already.
+    pub unchanged: usize,
+    /// Items that were not taken.
+    pub refused: Vec<Refused>,
+    /// Sites whose bundle or route is another now.
+    pub changed: Vec<DnsName>,
+    /// Sites that have come back, whose bundle has to be fetched by name.
+    pub missing: Vec<DnsName>,
+    /// Whether the ring is another now: what was refused may be accepted when it is fetched again.
+    pub ring_changed: bool,
+}
+
+/// An item that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Its kind.
+    pub kind: Kind,
+    /// The site; empty for the ring and the account list.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Mirror {
+    /// Opens the mirror in the directory `path`, or begins one there. `security` is the security team's pinned key.
+    ///
+    /// # Errors
+    /// [`MirrorError`]: among others when another process uses it, or it is of another pool.
+    pub fn open(path: &Path, pool: PoolName, security: VerifyingKey) -> Result<Self, MirrorError> {
+        let database = open_database(path)?;
+        check_meta(&database, &pool)?;
+        let state = Arc::new(State::load(&database, &security)?);
+        let routes = Arc::new(SiteCache::new(ROUTE_CACHE_BYTES, ROUTE_BYTES));
+        let as_cache: Arc<dyn Forget> = routes.clone();
+        Ok(Self {
+            state: RwLock::new(state),
+            behind: Mutex::new(false),
+            database,
+            pool,
+            security,
+            caches: Mutex::new(vec![Arc::downgrade(&as_cache)]),
+            routes,
+            refused_total: AtomicU64::new(0),
+        })
+    }
+
+    /// Takes a page of the feed, all in one transaction with its cursor. An item that is not good is refused, logged
+    /// and remembered, and the others are taken.
+    ///
+    /// Events without a body are refused, unless what they announce is here already: fetch it by name before.
+    ///
+    /// # Errors
+    /// [`MirrorError::Database`]; nothing was changed then, or everything was.
+    pub fn apply(&self, page: &FeedPage) -> Result<Applied, MirrorError> {
+        self.change(&page.events, |_| Some(page.cursor))
+    }
+
+    /// Takes items that were fetched by name. The cursor stays.
+    ///
+    /// # Errors
+    /// [`MirrorError::Database`]; nothing was changed then, or everything was.
+    pub fn apply_items(&self, items: &[Event]) -> Result<Applied, MirrorError> {
+        self.change(items, |cursor| cursor)
+    }
+
+    /// Forgets how far the feed was read, and nothing else: it is then read from its start.
+    ///
+    /// # Errors
+    /// [`MirrorError::Database`].
+    pub fn reset_cursor(&self) -> Result<(), MirrorError> {
+        self.change(&[], |_| None).map(drop)
+    }
+
+    /// How far the feed was read.
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.state().cursor
+    }
+
+    /// The pool whose mirror it is.
+    pub fn pool(&self) -> &PoolName {
+        &self.pool
+    }
+
+    /// The key ring, once there is one that the security team signed.
+    pub fn ring(&self) -> Option<Arc<KeyRing>> {
+        self.state().ring.clone()
+    }
+
+    /// The issuers whose signatures count under the ring.
+    pub fn issuers(&self) -> VerifyingKeys {
+        self.state().issuers.clone()
+    }
+
+    /// The platform's own ACME accounts, once there is a list that an issuer signed.
+    pub fn accounts(&self) -> Option<Arc<AcmeAccounts>> {
+        self.state().accounts.clone()
+    }
+
+    /// The route that `host` leads to, by its own name or through the wildcard over it.
+    pub fn route(&self, host: &DnsName) -> Option<Arc<Route>> {
+        let site = self.logged(self.state().reader.routes.site_of(host))??;
+        let (route, _) = self.routes.get_or_load(&site, || self.load_route(&site));
+        route.filter(|route| route.names.covers(host))
+    }
+
+    /// Whether there is no bundle.
+    pub fn is_empty(&self) -> bool {
+        self.logged(self.state().reader.bundles.is_empty()).unwrap_or(true)
+    }
+
+    /// How many items are refused now: each keeps its name at an older version, or at none.
+    pub fn refused_count(&self) -> u64 {
+        self.logged(self.state().reader.refused_count()).unwrap_or(0)
+    }
+
+    /// How many items were refused since the mirror was opened.
+    pub fn refused_total(&self) -> u64 {
+        self.refused_total.load(Ordering::Relaxed)
+    }
+
+    /// At most `limit` refused items, those after `after` in the order of kinds and names.
+    pub fn refused(&self, after: Option<&Refused>, limit: usize) -> Vec<Refused> {
+        let after = after.map(|refused| tables::item(refused.kind, &refused.name)).unwrap_or_default();
+        let rows = self.logged(self.state().reader.refused(&after, limit)).unwrap_or_default();
+        rows.into_iter().map(|(kind, name, reason)| Refused { kind, name, reason }).collect()
+    }
+
+    /// Whether the event announces what is here already, so that its body need not be fetched.
+    pub(crate) fn holds(&self, event: &Event) -> bool {
+        let state = self.state();
+        let mark = self.logged(state.reader.mark(event.kind, &event.name)).flatten();
+        mark.is_some_and(|mark| mark.version == event.version && mark.digest == event.digest)
+            && (event.kind != Kind::Bundle || self.logged(state.reader.bundles.holds(&event.name)).unwrap_or(false))
+    }
+
+    /// The site whose certificate is for `name`.
+    pub(crate) fn bundle_site(&self, name: &DnsName) -> Option<String> {
+        self.logged(self.state().reader.bundles.site_of(name))?
+    }
+
+    /// A site's bundle, verified once more. None, and a line in the log, when it is not genuine under today's ring.
+    pub(crate) fn bundle(&self, site: &str) -> Option<(Bundle, BundleInfo)> {
+        let state = self.state();
+        let bytes = self.logged(state.reader.bundles.record(site))??;
+        let verified =
+            Bundle::parse(&bytes).and_then(|bundle| bundle.verify(&state.issuers).map(|info| (bundle, info)));
+        verified
+            .inspect_err(|error| tracing::error!(site, %error, "a bundle of the mirror does not count"))
+            .ok()
+            .filter(|(_, info)| info.site.as_str() == site)
+    }
+
+    /// Has `cache` forget what changes from now on.
+    pub(crate) fn keep_fresh(&self, cache: Weak<dyn Forget>) {
+        let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        caches.retain(|cache| cache.strong_count() > 0);
+        caches.push(cache);
+    }
+
+    fn load_route(&self, site: &str) -> Option<Arc<Route>> {
+        let state = self.state();
+        let record = self.logged(state.reader.routes.record(site))??;
+        let route = serde_json::from_slice::<Signed>(&record).map_err(|error| error.to_string());
+        route
+            .and_then(|signed| state.issuers.verify::<Route>(&signed).map_err(|error| error.to_string()))
+            .inspect_err(|error| tracing::error!(site, error, "a route of the mirror does not count"))
+            .ok()
+            .filter(|route| route.site.as_str() == site)
+            .map(Arc::new)
+    }
+
+    fn change(
+        &self,
+        items: &[Event],
+        cursor: impl FnOnce(Option<Cursor>) -> Option<Cursor>,
+    ) -> Result<Applied, MirrorError> {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.state();
+        let transaction = begin_write(&self.database)?;
+        let mut tables = Tables::open(&transaction)?;
+        match cursor(before.cursor) {
+            Some(cursor) => tables.meta.insert(meta::CURSOR, cursor.to_string().as_bytes()).map(drop),
+            None => tables.meta.remove(meta::CURSOR).map(drop),
+        }
+        .map_err(redb::Error::from)?;
+        let applied = Batch::new(tables, &self.pool, &self.security, before.issuers.clone()).apply(items)?;
+        drop(before);
+        let was_behind = std::mem::replace(&mut *behind, true);
+        transaction.commit().map_err(redb::Error::from)?;
+        self.refused_total.fetch_add(applied.refused.len() as u64, Ordering::Relaxed);
+        let state = Arc::new(State::load(&self.database, &self.security)?);
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+        // Only now: what is loaded from here on comes from the new state.
+        self.forget(&applied, was_behind || applied.ring_changed);
+        *behind = false;
+        Ok(applied)
+    }
+
+    fn forget(&self, applied: &Applied, everything: bool) {
+        let caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        for cache in caches.iter().filter_map(Weak::upgrade) {
+            if everything {
+                cache.forget_all();
+            } else {
+                applied.changed.iter().for_each(|site| cache.forget(site.as_str()));
+            }
+        }
+    }
+
+    fn state(&self) -> Arc<State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A lookup's answer; none, and a line in the log, when the database fails.
+    fn logged<T>(&self, outcome: Result<T, redb::Error>) -> Option<T> {
+        outcome.inspect_err(|error| tracing::error!(%error, "the mirror cannot be read")).ok()
+    }
+}
+
+impl std::fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mirror").field("pool", &self.pool).field("cursor", &self.cursor()).finish_non_exhaustive()
+    }
+}
+
+/// One committed state of the mirror.
+struct State {
+    reader: Reader,
+    ring: Option<Arc<KeyRing>>,
+    issuers: VerifyingKeys,
+    accounts: Option<Arc<AcmeAccounts>>,
+    cursor: Option<Cursor>,
+}
+
+impl State {
+    fn load(database: &Database, security: &VerifyingKey) -> Result<Self, MirrorError> {
+        let reader = Reader::open(database)?;
+        let ring = stored(&reader, meta::RING)?.and_then(|signed: Signed| {
+            accept_ring(&signed, security, 0)
+                .inspect_err(|error| tracing::warn!(%error, "the ring of the mirror does not count"))
+                .ok()
+        });
+        let issuers = ring.as_ref().map(ring_issuers).unwrap_or_default();
+        let accounts = stored(&reader, meta::ACCOUNTS)?.and_then(|signed: Signed| {
+            issuers
+                .verify(&signed)
+                .inspect_err(|error| tracing::warn!(%error, "the account list of the mirror does not count"))
+                .ok()
+        });
+        let cursor = reader.meta(meta::CURSOR)?.and_then(|text| String::from_utf8(text).ok()?.parse().ok());
+        Ok(Self { reader, ring: ring.map(Arc::new), issuers, accounts: accounts.map(Arc::new), cursor })
+    }
+}
+
+fn stored(reader: &Reader, key: &str) -> Result<Option<Signed>, redb::Error> {
+    Ok(reader.meta(key)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+fn open_database(path: &Path) -> Result<Database, MirrorError> {
+    let unusable = |source| MirrorError::Unusable { path: path.to_owned(), source };
+    let unopened = |source| MirrorError::Unopened { path: path.to_owned(), source: Box::new(source) };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path.join(FILE))
+        .map_err(unusable)?;
+    let backend = FileBackend::new(file).map_err(unopened)?;
+    redb::Builder::new().set_cache_size(PAGE_CACHE_BYTES).create_with_backend(backend).map_err(unopened)
+}
+
+/// Makes the tables of a new mirror; refuses one of another format or pool.
+fn check_meta(database: &Database, pool: &PoolName) -> Result<(), MirrorError> {
+    let is_new = Reader::open(database).is_err();
+    if is_new {
+        let transaction = begin_write(database)?;
+        let mut tables = Tables::open(&transaction)?;
+        for (key, value) in [(meta::FORMAT, FORMAT), (meta::POOL, pool.as_str())] {
+            tables.meta.insert(key, value.as_bytes()).map_err(redb::Error::from)?;
+        }
+        drop(tables);
+        transaction.commit().map_err(redb::Error::from)?;
+    }
+    let reader = Reader::open(database)?;
+    let text = |key| Ok::<_, redb::Error>(String::from_utf8_lossy(&reader.meta(key)?.unwrap_or_default()).into_owned());
+    let (format, owner) = (text(meta::FORMAT)?, text(meta::POOL)?);
+    if format != FORMAT {
+        return Err(MirrorError::Format { expected: FORMAT.to_owned(), found: format });
+    }
+    if owner != pool.as_str() {
+        return Err(MirrorError::Pool { what: "a mirror", expected: pool.clone(), found: owner });
+    }
+    Ok(())
+}
+
+impl Weigh for Option<Arc<Route>> {
+    fn bytes(&self) -> u64 {
+        let names = |route: &Route| route.names.iter().map(|name| name.as_str().len() as u64 + 32).sum::<u64>();
+        self.as_deref().map_or(0, |route| names(route) + ROUTE_BYTES)
+    }
+}
+
+/// The keys of the table of single values.
+mod meta {
+    pub(super) const FORMAT: &str = "format";
+    pub(super) const POOL: &str = "pool";
+    pub(super) const CURSOR: &str = "cursor";
+    pub(super) const RING: &str = "ring";
+    pub(super) const ACCOUNTS: &str = "accounts";
+}
+
+const FILE: &str = "mirror.redb";
+const FORMAT: &str = "1";
+
+/// Pages of the database that stay in memory.
+const PAGE_CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+const ROUTE_CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// A route with one name, about.
+const ROUTE_BYTES: u64 = 512;

@@ -1,0 +1,205 @@
+//! The changes of one transaction: every item is verified here before it is kept.
+
+use certseal_seal::{Bundle, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers, sha256};
+use certseal_wire::{AcmeAccounts, Base64, Digest, DnsName, Event, Kind, PoolName, Route, Signed};
+
+use super::{
+    Applied, Refused, meta,
+    refusal::{Failure, Refusal},
+    tables::{Mark, Tables},
+};
+
+/// Takes items into the tables of one write transaction.
+pub(super) struct Batch<'a> {
+    tables: Tables<'a>,
+    pool: &'a PoolName,
+    security: &'a VerifyingKey,
+    issuers: VerifyingKeys,
+    applied: Applied,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(
+        tables: Tables<'a>,
+        pool: &'a PoolName,
+        security: &'a VerifyingKey,
+        issuers: VerifyingKeys,
+    ) -> Self {
+        Self { tables, pool, security, issuers, applied: Applied::default() }
+    }
+
+    /// Takes all items: a ring first, since it says whose signatures count.
+    pub(super) fn apply(mut self, events: &[Event]) -> Result<Applied, redb::Error> {
+        let (rings, others): (Vec<_>, Vec<_>) = events.iter().partition(|event| event.kind == Kind::Ring);
+        for event in rings.into_iter().chain(others) {
+            match self.accept(event) {
+                Ok(true) => {
+                    self.applied.accepted += 1;
+                    self.tables.forgive(event.kind, &event.name)?;
+                }
+                Ok(false) => {
+                    self.applied.unchanged += 1;
+                    self.tables.forgive(event.kind, &event.name)?;
+                }
+                Err(Failure::Refused(refusal)) => self.refuse(event, &refusal)?,
+                Err(Failure::Database(error)) => return Err(error),
+            }
+        }
+        Ok(self.applied)
+    }
+
+    /// Whether the item changed something.
+    fn accept(&mut self, event: &Event) -> Result<bool, Failure> {
+        if self.is_held(event)? {
+            return Ok(false);
+        }
+        let Some(Base64(body)) = &event.body else {
+            // certstore announces a bundle that has left our pool, and does not hand it out.
+            let is_expected = event.kind == Kind::Bundle && self.has_left(&event.name)?;
+            return if is_expected { Ok(false) } else { Err(Refusal::Missing.into()) };
+        };
+        match event.kind {
+            Kind::Bundle => self.bundle(event.name.parse()?, body),
+            Kind::Route => self.route(event.name.parse()?, body),
+            Kind::Ring => self.ring(body),
+            Kind::Accounts => self.accounts(body),
+        }
+    }
+
+    /// Whether the event announces what is held already, so that its body need not be looked at.
+    fn is_held(&self, event: &Event) -> Result<bool, redb::Error> {
+        let Some(mark) = self.tables.mark(event.kind, &event.name)? else { return Ok(false) };
+        let same = mark.version == event.version && mark.digest == event.digest;
+        Ok(same && (event.kind != Kind::Bundle || self.tables.bundles.holds(&event.name)?))
+    }
+
+    fn bundle(&mut self, site: DnsName, body: &[u8]) -> Result<bool, Failure> {
+        let bundle = Bundle::parse(body)?;
+        let info = bundle.verify(&self.issuers)?;
+        if info.site != site {
+            return Err(Refusal::OtherSite(info.site).into());
+        }
+        if !info.pools.contains(self.pool) {
+            return Err(Refusal::OtherPool(self.pool.clone()).into());
+        }
+        if !bundle.envelope().stanzas().iter().any(|stanza| stanza.pool == *self.pool) {
+            return Err(Refusal::NotSealedToPool(self.pool.clone()).into());
+        }
+        let news = self.mark(Kind::Bundle, site.as_str(), info.version, sha256(body), false)?;
+        let has_nothing_to_do = self.has_left(site.as_str())? || (!news && self.tables.bundles.holds(site.as_str())?);
+        if has_nothing_to_do {
+            return Ok(news);
+        }
+        self.tables.bundles.put(&site, &info.names, body)?;
+        self.applied.changed.push(site);
+        Ok(true)
+    }
+
+    /// Whether a signed route said that the site is not served here any more.
+    fn has_left(&self, site: &str) -> Result<bool, redb::Error> {
+        Ok(self.tables.mark(Kind::Route, site)?.is_some_and(|route| route.left))
+    }
+
+    fn route(&mut self, site: DnsName, body: &[u8]) -> Result<bool, Failure> {
+        let signed: Signed = serde_json::from_slice(body)?;
+        let route: Route = self.issuers.verify(&signed)?;
+        if route.site != site {
+            return Err(Refusal::OtherSite(route.site).into());
+        }
+        let record = canonical(&signed);
+        let left = route.upstream.is_none() || !route.pools.contains(self.pool);
+        if !self.mark(Kind::Route, site.as_str(), route.version, sha256(&record), left)? {
+            return Ok(false);
+        }
+        if left {
+            self.tables.routes.remove(&site)?;
+            self.tables.bundles.remove(&site)?;
+            self.tables.forgive(Kind::Bundle, site.as_str())?;
+        } else {
+            self.tables.routes.put(&site, &route.names, &record)?;
+            self.miss_bundle(&site)?;
+        }
+        self.applied.changed.push(site);
+        Ok(true)
+    }
+
+    /// Asks for the bundle of a site that has come back: certstore sends no event for a bundle that did not change.
+    fn miss_bundle(&mut self, site: &DnsName) -> Result<(), redb::Error> {
+        let was_dropped =
+            !self.tables.bundles.holds(site.as_str())? && self.tables.mark(Kind::Bundle, site.as_str())?.is_some();
+        if was_dropped {
+            self.tables.refuse(Kind::Bundle, site.as_str(), "dropped when the site left, and not fetched again yet")?;
+            self.applied.missing.push(site.clone());
+        }
+        Ok(())
+    }
+
+    fn ring(&mut self, body: &[u8]) -> Result<bool, Failure> {
+        let signed: Signed = serde_json::from_slice(body)?;
+        let seen = self.tables.mark(Kind::Ring, "")?.map_or(0, |mark| mark.version);
+        let ring = accept_ring(&signed, self.security, seen)?;
+        let record = canonical(&signed);
+        if !self.mark(Kind::Ring, "", ring.version, sha256(&record), false)? {
+            return Ok(false);
+        }
+        self.tables.meta.insert(meta::RING, record.as_slice()).map_err(redb::Error::from)?;
+        self.issuers = ring_issuers(&ring);
+        self.applied.ring_changed = true;
+        Ok(true)
+    }
+
+    fn accounts(&mut self, body: &[u8]) -> Result<bool, Failure> {
+        let signed: Signed = serde_json::from_slice(body)?;
+        let accounts: AcmeAccounts = self.issuers.verify(&signed)?;
+        let record = canonical(&signed);
+        if !self.mark(Kind::Accounts, "", accounts.version, sha256(&record), false)? {
+            return Ok(false);
+        }
+        self.tables.meta.insert(meta::ACCOUNTS, record.as_slice()).map_err(redb::Error::from)?;
+        Ok(true)
+    }
+
+    /// Moves the high-water mark up to a verified item; false when it is there already.
+    fn mark(&mut self, kind: Kind, name: &str, version: u64, digest: Digest, left: bool) -> Result<bool, Failure> {
+        match self.tables.mark(kind, name)? {
+            Some(seen) if version < seen.version => {
+                return Err(Refusal::RolledBack { found: version, seen: seen.version }.into());
+            }
+            Some(seen) if version == seen.version && digest != seen.digest => {
+                return Err(Refusal::Rewritten(version).into());
+            }
+            Some(seen) if version == seen.version => return Ok(false),
+            _ => {}
+        }
+        self.tables.set_mark(kind, name, &Mark { version, digest, left })?;
+        Ok(true)
+    }
+
+    /// Counts, logs and remembers an item that is not taken.
+    fn refuse(&mut self, event: &Event, refusal: &Refusal) -> Result<(), redb::Error> {
+        let Event { kind, version, .. } = event;
+        let (name, reason) = (ParsedName(&event.name).to_string(), refusal.to_string());
+        tracing::warn!(%kind, name, version, reason, "refused an item of the feed");
+        // What has no name of its own cannot be asked for again.
+        if !matches!(refusal, Refusal::Name(_)) {
+            self.tables.refuse(*kind, &event.name, &reason)?;
+        }
+        self.applied.refused.push(Refused { kind: *kind, name, reason });
+        Ok(())
+    }
+}
+
+/// A name as it came, at most as long as a DNS name is.
+struct ParsedName<'a>(&'a str);
+
+impl std::fmt::Display for ParsedName<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.chars().take(253).try_for_each(|c| write!(f, "{}", c.escape_default()))
+    }
+}
+
+/// A signed document's one encoding here: what was inline in the feed and what was fetched by name compare equal.
+fn canonical(signed: &Signed) -> Vec<u8> {
+    // Serialization fails for maps with other than text keys only; this has none.
+    serde_json::to_vec(signed).expect("a signed document serializes")
+}

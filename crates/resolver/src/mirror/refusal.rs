@@ -1,0 +1,49 @@
+//! Why one item of the feed is refused.
+
+use certseal_seal::{BundleError, RingError, SignatureError};
+use certseal_wire::{DnsName, ParseError, PoolName};
+
+/// Why one item of the feed is refused. It harms only its name.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("certstore did not hand it out")]
+    Missing,
+    #[error(transparent)]
+    Name(#[from] ParseError),
+    #[error("expected a signed document as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    #[error("it is about site {0}: it was put in the place of another")]
+    OtherSite(DnsName),
+    #[error("pool {0} may not serve it")]
+    OtherPool(PoolName),
+    #[error("its key is not sealed to pool {0}")]
+    NotSealedToPool(PoolName),
+    #[error("it is of version {found}, but version {seen} was seen before: the store rolled it back")]
+    RolledBack { found: u64, seen: u64 },
+    #[error("it is of version {0} like the one seen before, but it is not the same: versions are not used twice")]
+    Rewritten(u64),
+}
+
+/// What ends the handling of one item: its refusal, or of the whole page: the database.
+pub(super) enum Failure {
+    Refused(Refusal),
+    Database(redb::Error),
+}
+
+impl From<redb::Error> for Failure {
+    fn from(error: redb::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl<E: Into<Refusal>> From<E> for Failure {
+    fn from(refusal: E) -> Self {
+        Self::Refused(refusal.into())
+    }
+}

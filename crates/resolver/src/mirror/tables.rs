@@ -1,0 +1,227 @@
+//! The tables of the mirror's database, for writing and for reading.
+
+use certseal_wire::{Digest, DnsName, Kind, NameSet};
+use redb::{
+    Database, Error, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
+    WriteTransaction,
+};
+
+/// Begins a transaction after which the database opens in constant time, whatever happens.
+pub(super) fn begin_write(database: &Database) -> Result<WriteTransaction, Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_quick_repair(true);
+    Ok(transaction)
+}
+
+/// All tables of one write transaction.
+pub(super) struct Tables<'txn> {
+    pub(super) bundles: Sites<'txn>,
+    pub(super) routes: Sites<'txn>,
+    pub(super) meta: Table<'txn, &'static str, &'static [u8]>,
+    marks: Table<'txn, &'static str, MarkRow>,
+    refused: Table<'txn, &'static str, &'static str>,
+}
+
+impl<'txn> Tables<'txn> {
+    pub(super) fn open(transaction: &'txn WriteTransaction) -> Result<Self, Error> {
+        Ok(Self {
+            bundles: Sites::open(transaction, BUNDLES, BUNDLE_NAMES)?,
+            routes: Sites::open(transaction, ROUTES, ROUTE_NAMES)?,
+            meta: transaction.open_table(META)?,
+            marks: transaction.open_table(MARKS)?,
+            refused: transaction.open_table(REFUSED)?,
+        })
+    }
+
+    pub(super) fn mark(&self, kind: Kind, name: &str) -> Result<Option<Mark>, Error> {
+        Ok(self.marks.get(item(kind, name).as_str())?.map(|row| Mark::from(row.value())))
+    }
+
+    pub(super) fn set_mark(&mut self, kind: Kind, name: &str, mark: &Mark) -> Result<(), Error> {
+        let row = (mark.version, mark.digest.0.as_slice(), mark.left);
+        self.marks.insert(item(kind, name).as_str(), row)?;
+        Ok(())
+    }
+
+    /// Remembers an item that is to be fetched again.
+    pub(super) fn refuse(&mut self, kind: Kind, name: &str, reason: &str) -> Result<(), Error> {
+        self.refused.insert(item(kind, name).as_str(), reason)?;
+        Ok(())
+    }
+
+    pub(super) fn forgive(&mut self, kind: Kind, name: &str) -> Result<(), Error> {
+        self.refused.remove(item(kind, name).as_str())?;
+        Ok(())
+    }
+}
+
+/// Records by site, and the names that lead to them. Where two sites claim a name, the newest claim holds.
+pub(super) struct Sites<'txn> {
+    records: Table<'txn, &'static str, SiteRow>,
+    names: Table<'txn, &'static str, &'static str>,
+}
+
+impl<'txn> Sites<'txn> {
+    fn open(
+        transaction: &'txn WriteTransaction,
+        records: TableDefinition<'_, &'static str, SiteRow>,
+        names: TableDefinition<'_, &'static str, &'static str>,
+    ) -> Result<Self, Error> {
+        Ok(Self { records: transaction.open_table(records)?, names: transaction.open_table(names)? })
+    }
+
+    pub(super) fn holds(&self, site: &str) -> Result<bool, Error> {
+        Ok(self.records.get(site)?.is_some())
+    }
+
+    pub(super) fn put(&mut self, site: &DnsName, names: &NameSet, record: &[u8]) -> Result<(), Error> {
+        self.remove(site)?;
+        for name in names.iter() {
+            self.names.insert(name.as_str(), site.as_str())?;
+        }
+        let names: Vec<&str> = names.iter().map(DnsName::as_str).collect();
+        self.records.insert(site.as_str(), (names.join("\n").as_str(), record))?;
+        Ok(())
+    }
+
+    /// Removes a site's record, and the names that lead to it and to no other site since.
+    pub(super) fn remove(&mut self, site: &DnsName) -> Result<(), Error> {
+        let Some(names) = self.records.remove(site.as_str())?.map(|row| row.value().0.to_owned()) else {
+            return Ok(());
+        };
+        for name in names.split('\n') {
+            let is_ours = self.names.get(name)?.is_some_and(|row| row.value() == site.as_str());
+            if is_ours {
+                self.names.remove(name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The newest version of an item that was accepted. It outlives the item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) version: u64,
+    /// SHA-256 of the item's bytes.
+    pub(super) digest: Digest,
+    /// Of a route: the site has left, or is served by other pools.
+    pub(super) left: bool,
+}
+
+impl From<(u64, &[u8], bool)> for Mark {
+    fn from((version, digest, left): (u64, &[u8], bool)) -> Self {
+        // A digest of another length, which is never written, is equal to none.
+        Self { version, digest: Digest(digest.try_into().unwrap_or_default()), left }
+    }
+}
+
+/// One committed state of all tables.
+pub(super) struct Reader {
+    pub(super) bundles: SiteReader,
+    pub(super) routes: SiteReader,
+    meta: ReadOnlyTable<&'static str, &'static [u8]>,
+    marks: ReadOnlyTable<&'static str, MarkRow>,
+    refused: ReadOnlyTable<&'static str, &'static str>,
+}
+
+impl Reader {
+    pub(super) fn open(database: &Database) -> Result<Self, Error> {
+        let transaction = database.begin_read()?;
+        Ok(Self {
+            bundles: SiteReader {
+                records: transaction.open_table(BUNDLES)?,
+                names: transaction.open_table(BUNDLE_NAMES)?,
+            },
+            routes: SiteReader {
+                records: transaction.open_table(ROUTES)?,
+                names: transaction.open_table(ROUTE_NAMES)?,
+            },
+            meta: transaction.open_table(META)?,
+            marks: transaction.open_table(MARKS)?,
+            refused: transaction.open_table(REFUSED)?,
+        })
+    }
+
+    pub(super) fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.meta.get(key)?.map(|row| row.value().to_vec()))
+    }
+
+    pub(super) fn mark(&self, kind: Kind, name: &str) -> Result<Option<Mark>, Error> {
+        Ok(self.marks.get(item(kind, name).as_str())?.map(|row| Mark::from(row.value())))
+    }
+
+    pub(super) fn refused_count(&self) -> Result<u64, Error> {
+        Ok(self.refused.len()?)
+    }
+
+    /// At most `limit` refused items after the item `after`, with the reasons.
+    pub(super) fn refused(&self, after: &str, limit: usize) -> Result<Vec<(Kind, String, String)>, Error> {
+        let mut found = Vec::new();
+        for row in self.refused.range(after..)?.filter(|row| !matches!(row, Ok((key, _)) if key.value() == after)) {
+            let (key, reason) = row?;
+            found.extend(parse_item(key.value()).map(|(kind, name)| (kind, name, reason.value().to_owned())));
+            if found.len() >= limit {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Records by site, and the names that lead to them.
+pub(super) struct SiteReader {
+    records: ReadOnlyTable<&'static str, SiteRow>,
+    names: ReadOnlyTable<&'static str, &'static str>,
+}
+
+impl SiteReader {
+    pub(super) fn is_empty(&self) -> Result<bool, Error> {
+        Ok(self.records.is_empty()?)
+    }
+
+    pub(super) fn holds(&self, site: &str) -> Result<bool, Error> {
+        Ok(self.records.get(site)?.is_some())
+    }
+
+    pub(super) fn record(&self, site: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.records.get(site)?.map(|row| row.value().1.to_vec()))
+    }
+
+    /// The site that `name` leads to, itself or through the wildcard over it.
+    pub(super) fn site_of(&self, name: &DnsName) -> Result<Option<String>, Error> {
+        if name.is_wildcard() {
+            return Ok(None);
+        }
+        if let Some(row) = self.names.get(name.as_str())? {
+            return Ok(Some(row.value().to_owned()));
+        }
+        let Some(wildcard) = name.covering_wildcard() else { return Ok(None) };
+        Ok(self.names.get(wildcard.as_str())?.map(|row| row.value().to_owned()))
+    }
+}
+
+/// The key of an item in the tables of marks and of refused items.
+pub(super) fn item(kind: Kind, name: &str) -> String {
+    format!("{kind}/{name}")
+}
+
+fn parse_item(key: &str) -> Option<(Kind, String)> {
+    let (kind, name) = key.split_once('/')?;
+    let kinds = [Kind::Bundle, Kind::Route, Kind::Ring, Kind::Accounts];
+    kinds.into_iter().find(|known| known.to_string() == kind).map(|kind| (kind, name.to_owned()))
+}
+
+/// A site's names, one a line, and its record.
+type SiteRow = (&'static str, &'static [u8]);
+
+/// Version, digest, whether the site has left.
+type MarkRow = (u64, &'static [u8], bool);
+
+const BUNDLES: TableDefinition<'_, &str, SiteRow> = TableDefinition::new("bundles");
+const BUNDLE_NAMES: TableDefinition<'_, &str, &str> = TableDefinition::new("bundle names");
+const ROUTES: TableDefinition<'_, &str, SiteRow> = TableDefinition::new("routes");
+const ROUTE_NAMES: TableDefinition<'_, &str, &str> = TableDefinition::new("route names");
+const MARKS: TableDefinition<'_, &str, MarkRow> = TableDefinition::new("marks");
+const REFUSED: TableDefinition<'_, &str, &str> = TableDefinition::new("refused");
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");

@@ -1,0 +1,125 @@
+//! From the name in a ClientHello to a certificate whose key is unsealed when a handshake is signed.
+
+use std::sync::Arc;
+
+use certseal_seal::KeyKind;
+use certseal_unseal::UnsealKeys;
+use certseal_wire::{DnsName, NameSet};
+use rustls::{
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use rustls_pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::{
+    Counts, Mirror, MirrorError,
+    cache::{Forget, SiteCache, Weigh},
+    counts::Counters,
+    sealed_key::{LeafKey, SealedKey},
+};
+
+/// Serves the certificates of a [`Mirror`].
+///
+/// A name is looked up in the mirror: itself, then the wildcard over it. Its site's chain comes from a cache that is
+/// bounded in bytes, or is verified and parsed. The key is unsealed by the first full handshake that signs with it:
+/// resumptions, unknown names and handshakes that break off earlier open nothing.
+pub struct SealedResolver {
+    mirror: Arc<Mirror>,
+    keys: Arc<UnsealKeys>,
+    cache: Arc<SiteCache<Option<Arc<Entry>>>>,
+    counters: Arc<Counters>,
+}
+
+impl SealedResolver {
+    /// A resolver whose cache of chains and unsealed keys holds about `cache_bytes`.
+    ///
+    /// # Errors
+    /// [`MirrorError::Pool`] when a key is of another pool than the mirror.
+    pub fn new(mirror: Arc<Mirror>, keys: UnsealKeys, cache_bytes: u64) -> Result<Arc<Self>, MirrorError> {
+        if let Some(stray) = keys.iter().find(|key| key.pool() != mirror.pool()) {
+            return Err(MirrorError::Pool {
+                what: "an unseal key",
+                expected: mirror.pool().clone(),
+                found: stray.pool().to_string(),
+            });
+        }
+        let cache = Arc::new(SiteCache::new(cache_bytes, TYPICAL_BYTES));
+        let as_cache: Arc<dyn Forget> = cache.clone();
+        mirror.keep_fresh(Arc::downgrade(&as_cache));
+        Ok(Arc::new(Self { mirror, keys: Arc::new(keys), cache, counters: Arc::default() }))
+    }
+
+    /// What was done so far.
+    pub fn counts(&self) -> Counts {
+        self.counters.read()
+    }
+
+    /// The certificate for `name`, with a key that is unsealed when it signs first.
+    pub fn certificate(&self, name: &DnsName) -> Option<Arc<CertifiedKey>> {
+        let site = self.mirror.bundle_site(name)?;
+        let (entry, hit) = self.cache.get_or_load(&site, || self.load(&site));
+        Counters::add(if hit { &self.counters.hits } else { &self.counters.misses });
+        entry.filter(|entry| entry.names.covers(name)).map(|entry| entry.certified.clone())
+    }
+
+    /// None, to be remembered like an entry, when the mirror's bundle cannot be used.
+    fn load(&self, site: &str) -> Option<Arc<Entry>> {
+        let (bundle, info) = self.mirror.bundle(site)?;
+        let leaf = bundle.chain().first().and_then(|leaf| Some(X509Certificate::from_der(leaf).ok()?.1));
+        let Some(leaf) = leaf.and_then(|leaf| LeafKey::from_spki(leaf.public_key().raw)) else {
+            tracing::error!(site, "expected a certificate with an ECDSA P-256 or RSA key, got another");
+            return None;
+        };
+        let kind = leaf.kind();
+        let key = SealedKey::new(site, bundle.envelope().clone(), leaf, self.keys.clone(), self.counters.clone());
+        let chain = bundle.chain().iter().map(|der| CertificateDer::from(der.clone())).collect();
+        let certified = Arc::new(CertifiedKey::new(chain, Arc::new(key)));
+        Some(Arc::new(Entry { names: info.names, certified, kind }))
+    }
+}
+
+impl ResolvesServerCert for SealedResolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let certificate = hello.server_name().and_then(|name| self.certificate(&name.parse().ok()?));
+        if certificate.is_none() {
+            Counters::add(&self.counters.unknown_names);
+        }
+        certificate
+    }
+}
+
+impl std::fmt::Debug for SealedResolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SealedResolver").field("mirror", &self.mirror).finish_non_exhaustive()
+    }
+}
+
+/// One site's certificate.
+struct Entry {
+    names: NameSet,
+    certified: Arc<CertifiedKey>,
+    kind: KeyKind,
+}
+
+impl Weigh for Option<Arc<Entry>> {
+    fn bytes(&self) -> u64 {
+        let Some(entry) = self else { return 0 };
+        let chain = entry.certified.cert.iter().map(|der| der.len() as u64).sum::<u64>();
+        let names = entry.names.iter().map(|name| name.as_str().len() as u64 + 32).sum::<u64>();
+        let key = match entry.kind {
+            KeyKind::EcdsaP256 => ECDSA_BYTES,
+            KeyKind::Rsa => RSA_BYTES,
+        };
+        chain + names + key
+    }
+}
+
+/// The envelope, the bookkeeping around it, and what aws-lc keeps of a P-256 key, about.
+const ECDSA_BYTES: u64 = 3 * 1024;
+
+/// The same for RSA, with the numbers that it computes ahead.
+const RSA_BYTES: u64 = 12 * 1024;
+
+/// A site with a P-256 key and a chain of two.
+const TYPICAL_BYTES: u64 = 6 * 1024;
