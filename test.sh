@@ -17,8 +17,8 @@ main() {
     if [[ ${CERTSEAL_ADVISORIES:-} == 1 ]]; then
         stage 'advisories' dependencies advisories
     fi
-    # The end-to-end tests start the binaries.
-    stage 'build' cargo build --workspace --bins --locked
+    # The end-to-end tests start the binaries and the example.
+    stage 'build' cargo build --workspace --bins --examples --locked
     stage 'test' cargo test --workspace --locked
     stage 'doc' env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
     printf '\nall stages passed in %d s\n' "$SECONDS"

@@ -5,6 +5,7 @@
 #   target/tools/bin/pebble               the ACME test CA
 #   target/tools/bin/pebble-challtestsrv  its DNS server with answers on demand
 #   target/tools/bin/cargo-deny           licences, banned crates, sources
+#   target/tools/python                   a Python with HPKE that is not ours
 #
 # Everything that is there already at the right version is left alone, so a second run takes a moment.
 #
@@ -21,6 +22,7 @@ pebble_minimum=2.10
 # of its index.
 pebble_suites=(forky testing sid trixie stable)
 cargo_deny_version=0.20.2
+python_packages=(pyhpke==0.6.5 cryptography==50.0.2)
 
 tools=$PWD/target/tools
 archive_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -30,6 +32,7 @@ main() {
     system_commands
     pebble
     cargo_deny
+    python
 }
 
 fail() {
@@ -225,6 +228,20 @@ cargo_deny() {
         rm -rf -- "$tools/build"
     fi
     printf '%s\n' "$wanted"
+}
+
+# --- Python packages ---------------------------------------------------------------------------------------------
+
+python() {
+    local stamp=$tools/python/packages
+    [[ -f $stamp && $(<"$stamp") == "${python_packages[*]}" ]] && return
+
+    have python3 || fail 'python3 is missing: install Debian'"'"'s python3 and python3-venv'
+    rm -rf "$tools/python"
+    python3 -m venv "$tools/python" || fail 'python3 cannot make a virtual environment: install python3-venv'
+    "$tools/python/bin/pip" install --quiet --disable-pip-version-check "${python_packages[@]}" ||
+        fail "could not install ${python_packages[*]} from the Python package index"
+    printf '%s' "${python_packages[*]}" >"$stamp"
 }
 
 main "$@"

@@ -9,7 +9,7 @@ use certseal_wire::DnsName;
 
 use crate::{
     platform::{Authority, Platform},
-    process::run,
+    process::{Process, free_address, program, run},
     tls_client::Connection,
 };
 
@@ -99,6 +99,28 @@ async fn certctl_shows_what_is_going_on() {
     assert!(bundle.status.success() && text.contains(name.as_str()) && text.contains("eu"), "{text}");
     let missing = platform.certctl(&["bundle", "show", "unknown.customers.test"]);
     assert_eq!(missing.status.code(), Some(4), "{missing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_rustls_server_can_serve_sealed_certificates_with_the_resolver() {
+    let (platform, name) = with_one_site().await;
+    let (address, mirror) = (free_address(), platform.dir.path().join("example-mirror"));
+    let mut command = Command::new(program("examples/axum"));
+    command.arg(address.to_string()).arg(format!("https://{}", platform.addresses["store"]));
+    for file in ["ca.pem", "edge-eu.pem", "edge-eu.key", "eu-1.unseal.pem", "security.pub"] {
+        command.arg(platform.pki(file));
+    }
+    let mut example = Process::start(command.arg(mirror), &platform.dir.path().join("example.log"));
+    example.wait_for(address);
+    let root = platform.pki("local-ca.pem");
+    let began = Instant::now();
+    let mut connection = loop {
+        match Connection::open(address, &name, &root).await {
+            Ok(connection) => break connection,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(5), "{error}\n{}", example.log()),
+        }
+    };
+    assert_eq!(connection.get().await.unwrap().into_body(), "served with a sealed key\n");
 }
 
 async fn with_one_site() -> (Platform, DnsName) {

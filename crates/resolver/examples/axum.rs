@@ -1,4 +1,4 @@
-//! An axum server with sealed certificates: `axum STORE-URL CA CERTIFICATE KEY UNSEAL-KEY SECURITY-KEY MIRROR-DIRECTORY`.
+//! An axum server with sealed certificates: `axum LISTEN STORE-URL CA CERTIFICATE KEY UNSEAL-KEY SECURITY-KEY MIRROR-DIRECTORY`.
 
 use std::{fs::read_to_string, io, net::SocketAddr, path::Path, sync::Arc};
 
@@ -15,8 +15,8 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [url, ca, certificate, key, unseal_key, security_key, directory] = args.as_slice() else {
-        anyhow::bail!("expected STORE-URL CA CERTIFICATE KEY UNSEAL-KEY SECURITY-KEY MIRROR-DIRECTORY");
+    let [listen, url, ca, certificate, key, unseal_key, security_key, directory] = args.as_slice() else {
+        anyhow::bail!("expected LISTEN STORE-URL CA CERTIFICATE KEY UNSEAL-KEY SECURITY-KEY MIRROR-DIRECTORY");
     };
     let store = StoreClient::new(Connection::new(url.parse()?, mutual_tls(ca, certificate, key)?)?);
 
@@ -29,7 +29,7 @@ async fn main() -> anyhow::Result<()> {
     let tls = ServerConfig::builder().with_no_client_auth().with_cert_resolver(resolver);
 
     let app = axum::Router::new().route("/", axum::routing::get(|| async { "served with a sealed key\n" }));
-    let listener = TlsListener(TcpListener::bind("0.0.0.0:8443").await?, TlsAcceptor::from(Arc::new(tls)));
+    let listener = TlsListener(TcpListener::bind(listen).await?, TlsAcceptor::from(Arc::new(tls)));
     Ok(axum::serve(listener, app).await?)
 }
 
