@@ -93,6 +93,7 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
             authority,
             workers: 16,
             retry_seconds: 60,
+            checkpoint_seconds: 30,
         },
         shutdown.clone(),
     )

@@ -1,27 +1,15 @@
 //! Bad input: each gets a clear error, and nothing is lost.
 
-use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
-use axum::{
-    Router,
-    body::{Body, to_bytes},
-    extract::{Request, State},
-    response::{IntoResponse, Response},
-};
 use certseal_client::ClientError;
 use certseal_seal::{SigningKey, VerifyingKey};
-use certseal_service::{
-    Shutdown, ShutdownHandle,
-    server::{self, Limits},
-};
-use certseal_wire::{Base64, Challenge, DnsName, FeedPage, Kind, ProblemKind, Route, Signed, SiteState};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use certseal_wire::{Challenge, Checkpoint, DnsName, PoolName, ProblemKind, Route, SiteState};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    edge::eventually,
+    edge::{eventually, with_one_site},
+    hostile_store::{HostileStore, Hostility},
     platform::{Authority, Platform, daemon},
     process::{free_address, program},
 };
@@ -32,11 +20,13 @@ async fn each_role_may_do_its_own_and_nothing_else() {
     let bundle = platform.store_as("admin").bundle(&name).await.unwrap().unwrap().to_vec();
     let route = platform.store_as("admin").route(&name).await.unwrap().unwrap();
     let ring = platform.store_as("admin").ring().await.unwrap().unwrap();
+    let (eu, us): (PoolName, PoolName) = ("eu".parse().unwrap(), "us".parse().unwrap());
     for identity in ["edge-eu", "admin", "platform"] {
         let store = platform.store_as(identity);
         refused(store.put_bundle(&name, bundle.clone()).await, ProblemKind::Forbidden, "needs role issuer");
         refused(store.put_route(&name, &route).await, ProblemKind::Forbidden, "needs role issuer");
         refused(store.put_accounts(&route).await, ProblemKind::Forbidden, "needs role issuer");
+        refused(store.put_checkpoint(&eu, &route).await, ProblemKind::Forbidden, "needs role issuer");
         refused(store.delete_challenge(&name, "token").await, ProblemKind::Forbidden, "needs role issuer");
     }
     for identity in ["edge-eu", "certman", "platform"] {
@@ -47,9 +37,11 @@ async fn each_role_may_do_its_own_and_nothing_else() {
     // An edge of another pool gets nothing: not by name, not in the feed.
     assert!(platform.store_as("edge-eu").bundle(&name).await.unwrap().is_some());
     assert!(platform.store_as("edge-us").bundle(&name).await.unwrap().is_none());
+    assert!(platform.store_as("edge-eu").checkpoint(&eu).await.unwrap().is_some());
+    assert!(platform.store_as("edge-eu").checkpoint(&us).await.unwrap().is_none());
     let query = certseal_wire::FeedQuery { after: None, limit: None, wait: None };
     let page = platform.store_as("edge-us").feed(&query).await.unwrap();
-    assert!(page.events.iter().all(|event| event.name != name.as_str()), "{page:?}");
+    assert!(page.events.iter().all(|event| event.name != name.as_str() && event.name != "eu"), "{page:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,6 +110,19 @@ async fn bundles_that_are_not_genuine_or_not_next_are_refused() {
     refused(store.put_route(&name, &stale).await, ProblemKind::Conflict, says);
     let skipped = issuer.sign(&Route { version: 3, ..route });
     refused(store.put_route(&name, &skipped).await, ProblemKind::Conflict, "expected version 2");
+    let (eu, us): (PoolName, PoolName) = ("eu".parse().unwrap(), "us".parse().unwrap());
+    let checkpoint = Checkpoint {
+        pool: us,
+        version: u64::MAX,
+        issued_at: Timestamp::now(),
+        complete_since: Timestamp::now(),
+        changes: vec![],
+    };
+    let forged = stranger.sign(&checkpoint);
+    refused(store.put_checkpoint(&checkpoint.pool, &forged).await, ProblemKind::Unverified, "none of the trusted ones");
+    let of_us = issuer.sign(&checkpoint);
+    refused(store.put_checkpoint(&eu, &of_us).await, ProblemKind::Unverified, "the document is for pool us");
+    refused(store.put_checkpoint(&checkpoint.pool, &of_us).await, ProblemKind::Conflict, "the one after the stored");
     assert_eq!(store.bundle(&name).await.unwrap().unwrap(), good, "something was changed all the same");
 }
 
@@ -339,13 +344,8 @@ async fn a_route_or_challenge_altered_in_the_store_is_not_acted_on() {
     assert!(platform.http(name.as_str(), &path).contains("a-token."), "the control: unaltered, it is answered");
 
     // From here on the edge talks to a store that alters what it hands out.
-    let hostile = HostileStore::start(&platform).await;
-    platform.edge.kill();
-    let config = platform.dir.path().join("certedge.toml");
-    let text = fs::read_to_string(&config).unwrap();
-    let (honest, hostile_url) = (platform.addresses["store"].to_string(), hostile.address.to_string());
-    fs::write(&config, text.replace(&honest, &hostile_url)).unwrap();
-    platform.restart_edge();
+    let hostile = HostileStore::start(&platform, Hostility::Alter).await;
+    platform.lead_edge_to(hostile.address);
     let answer = platform.http(name.as_str(), &path);
     assert!(answer.starts_with("HTTP/1.1 404"), "an altered challenge was answered: {answer}");
 
@@ -356,92 +356,13 @@ async fn a_route_or_challenge_altered_in_the_store_is_not_acted_on() {
         ..platform.request(&name)
     };
     platform.certman_as("platform").put_site(&name, &request).await.unwrap();
-    eventually(Duration::from_secs(10), || hostile.altered() > 0);
+    eventually(Duration::from_secs(10), || hostile.acted() > 0);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let output = platform.curl(&root, &name);
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("hello from"), "{output:?}");
     assert!(platform.edge.log().contains("altered"), "{}", platform.edge.log());
-}
-
-/// A store that passes requests on to the real one, and alters every route and challenge in the answers.
-struct HostileStore {
-    address: std::net::SocketAddr,
-    altered: Arc<std::sync::atomic::AtomicUsize>,
-    _running: ShutdownHandle,
-}
-
-#[derive(Clone)]
-struct Upstream {
-    client: Client<hyper_rustls::HttpsConnector<hyper_util::client::legacy::connect::HttpConnector>, Full<Bytes>>,
-    base: String,
-    altered: Arc<std::sync::atomic::AtomicUsize>,
-}
-
-impl HostileStore {
-    async fn start(platform: &Platform) -> Self {
-        let pki = platform.dir.path().join("pki");
-        let tls = certctl::pki::tls_files(&pki, "edge-eu").client_config().unwrap();
-        let connector =
-            hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
-        let altered = Arc::<std::sync::atomic::AtomicUsize>::default();
-        let upstream = Upstream {
-            client: Client::builder(TokioExecutor::new()).build(connector),
-            base: format!("https://{}", platform.addresses["store"]),
-            altered: altered.clone(),
-        };
-        let app = Router::new().fallback(pass_altered).with_state(upstream);
-        let listener = server::bind(free_address()).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (running, shutdown) = Shutdown::new();
-        let tls = certctl::pki::tls_files(&pki, "certstore").server_config().unwrap();
-        let domain = "certseal.internal".parse().unwrap();
-        tokio::spawn(server::serve_mtls(listener, tls, domain, app, Limits::default(), shutdown));
-        Self { address, altered, _running: running }
-    }
-
-    fn altered(&self) -> usize {
-        self.altered.load(std::sync::atomic::Ordering::SeqCst)
-    }
-}
-
-async fn pass_altered(State(upstream): State<Upstream>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let path = parts.uri.path_and_query().unwrap().as_str();
-    let body = to_bytes(body, 1 << 20).await.unwrap();
-    let uri = format!("{}{path}", upstream.base);
-    let forwarded = hyper::Request::builder().method(parts.method).uri(uri).body(Full::new(body)).unwrap();
-    let Ok(answer) = upstream.client.request(forwarded).await else {
-        return hyper::StatusCode::BAD_GATEWAY.into_response();
-    };
-    let (head, body) = answer.into_parts();
-    let mut body = body.collect().await.unwrap().to_bytes();
-    if path.starts_with("/v1/feed") && head.status.is_success() {
-        let mut page: FeedPage = serde_json::from_slice(&body).unwrap();
-        for event in page.events.iter_mut().filter(|event| event.kind == Kind::Route) {
-            if let Some(Base64(bytes)) = &mut event.body {
-                *bytes = altered(bytes, |payload| payload["upstream"] = "http://127.0.0.1:9".into());
-                upstream.altered.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            }
-        }
-        body = serde_json::to_vec(&page).unwrap().into();
-    } else if path.starts_with("/v1/challenges/") && head.status.is_success() {
-        body = altered(&body, |payload| {
-            let token = payload["token"].as_str().unwrap();
-            payload["key_authorization"] = format!("{token}.the-store-s-own-account").into();
-        })
-        .into();
-    }
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = head.status;
-    response
-}
-
-fn altered(signed: &[u8], alter: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
-    let mut signed: Signed = serde_json::from_slice(signed).unwrap();
-    let mut payload = serde_json::from_slice(&signed.payload.0).unwrap();
-    alter(&mut payload);
-    signed.payload = Base64(serde_json::to_vec(&payload).unwrap());
-    serde_json::to_vec(&signed).unwrap()
+    // What is refused is missing like what is withheld.
+    eventually(Duration::from_secs(5), || platform.edge_gauge("certedge_withheld_items") == 1.0);
 }
 
 async fn publish_challenge(platform: &Platform, name: &DnsName, token: &str) {
@@ -462,15 +383,6 @@ async fn publish_challenge(platform: &Platform, name: &DnsName, token: &str) {
     // Genuine, but of an account that is not the platform's own.
     let answer = platform.http(name.as_str(), "/.well-known/acme-challenge/foreign");
     assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
-}
-
-async fn with_one_site() -> (Platform, DnsName) {
-    let platform = Platform::start(Authority::Local).await;
-    let name: DnsName = "shop.customers.test".parse().unwrap();
-    platform.add_site(&name).await;
-    platform.wait_active(&name, 1).await;
-    eventually(Duration::from_secs(2), || platform.curl(&platform.pki("local-ca.pem"), &name).status.success());
-    (platform, name)
 }
 
 fn issuer(platform: &Platform) -> SigningKey {

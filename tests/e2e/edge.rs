@@ -123,7 +123,7 @@ async fn any_rustls_server_can_serve_sealed_certificates_with_the_resolver() {
     assert_eq!(connection.get().await.unwrap().into_body(), "served with a sealed key\n");
 }
 
-async fn with_one_site() -> (Platform, DnsName) {
+pub async fn with_one_site() -> (Platform, DnsName) {
     let platform = Platform::start(Authority::Local).await;
     let name: DnsName = "shop.customers.test".parse().unwrap();
     platform.add_site(&name).await;

@@ -102,6 +102,16 @@ impl Platform {
         self.edge.wait_for(self.addresses["https"]);
     }
 
+    /// Restarts the edge with its mirror, towards the store at `address`.
+    pub fn lead_edge_to(&mut self, address: SocketAddr) {
+        self.edge.kill();
+        let config = self.dir.path().join("certedge.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        let old = text.lines().find(|line| line.starts_with("url = ")).unwrap();
+        fs::write(&config, text.replace(old, &format!("url = \"https://{address}\""))).unwrap();
+        self.restart_edge();
+    }
+
     pub fn pki(&self, file: &str) -> PathBuf {
         self.dir.path().join("pki").join(file)
     }
@@ -174,6 +184,18 @@ impl Platform {
         let url = format!("http://{}/metrics", self.addresses[telemetry]);
         String::from_utf8(run(Command::new("curl").args(["-sf", "--noproxy", "*", &url])).stdout).unwrap()
     }
+
+    pub fn is_ready(&self, telemetry: &str) -> bool {
+        let url = format!("http://{}/health/ready", self.addresses[telemetry]);
+        Command::new("curl").args(["-sf", "--noproxy", "*", &url]).output().unwrap().status.success()
+    }
+
+    /// One gauge of the edge.
+    pub fn edge_gauge(&self, name: &str) -> f64 {
+        let metrics = self.metrics("edge-telemetry");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
+    }
 }
 
 /// Starts a daemon with its configuration and log in `dir`.
@@ -219,7 +241,7 @@ fn write_configs(dir: &Path, addresses: &BTreeMap<&str, SocketAddr>, authority: 
     );
     let certman = format!(
         "listen = \"{}\"\ntelemetry = \"{}\"\ndata_dir = \"{}\"\ntrust_domain = \"certseal.internal\"\n\
-         security_key = \"{pki}/security.pub\"\nissuer_key = \"{pki}/issuer.key\"\nretry_seconds = 1\n\
+         security_key = \"{pki}/security.pub\"\nissuer_key = \"{pki}/issuer.key\"\nretry_seconds = 1\ncheckpoint_seconds = 1\n\
          [tls]\nca = \"{pki}/ca.pem\"\ncertificate = \"{pki}/certman-server.pem\"\nkey = \"{pki}/certman-server.key\"\n\
          [store]\nurl = \"https://{}\"\nca = \"{pki}/ca.pem\"\ncertificate = \"{pki}/certman.pem\"\nkey = \"{pki}/certman.key\"\n\
          [authority]\n{authority}",

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use certseal_resolver::{FollowerStatus, Mirror, SealedResolver};
 use http::StatusCode;
+use jiff::Timestamp;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric},
@@ -117,11 +118,24 @@ impl Collector for Observed {
         refused.encode(encoder.encode_descriptor("refused_items", help, None, refused.metric_type())?)?;
 
         let status = self.follower.borrow();
+        let withheld = ConstGauge::new(i64::try_from(status.withheld).unwrap_or(i64::MAX));
+        let help = "Changes that a checkpoint lists and that did not come, or were refused";
+        withheld.encode(encoder.encode_descriptor("withheld_items", help, None, withheld.metric_type())?)?;
+
         let silence = status.last_contact.unwrap_or(self.started).elapsed();
-        let seconds = ConstGauge::new(silence.as_secs_f64());
-        let help = "Time since certstore answered last, or since the start";
-        let unit = Some(&Unit::Seconds);
-        seconds.encode(encoder.encode_descriptor("feed_silence", help, unit, seconds.metric_type())?)
+        // Without any checkpoint the age is that of the epoch, which no threshold overlooks.
+        let issued_at = status.checkpoint_issued_at.unwrap_or(Timestamp::UNIX_EPOCH);
+        // Negative when certman's clock is ahead.
+        let age = Timestamp::now().duration_since(issued_at).as_secs_f64().max(0.0);
+        for (name, help, value) in [
+            ("feed_silence", "Time since certstore answered last, or since the start", silence.as_secs_f64()),
+            ("checkpoint_age", "Time since certman made the newest checkpoint that came", age),
+        ] {
+            let seconds = ConstGauge::new(value);
+            let descriptor = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), seconds.metric_type())?;
+            seconds.encode(descriptor)?;
+        }
+        Ok(())
     }
 }
 

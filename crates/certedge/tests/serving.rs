@@ -84,6 +84,8 @@ async fn visitors_are_served_from_the_mirror_while_certstore_is_down() {
         "certedge_upstream_errors_total 2",
         "certedge_requests_total{listener=\"Https\",status=\"2xx\"} 2",
         "certedge_feed_silence_seconds",
+        "certedge_checkpoint_age_seconds",
+        "certedge_withheld_items 0",
     ] {
         assert!(metrics.contains(line), "no {line:?} in {metrics}");
     }

@@ -34,6 +34,9 @@ pub struct Config {
     /// The wait after a first rejected order, in seconds; 10 times longer after each further one, a day at most.
     #[serde(default = "default_retry")]
     pub retry_seconds: u64,
+    /// Between two checkpoints of a pool, in seconds; 1 to 300.
+    #[serde(default = "default_checkpoint")]
+    pub checkpoint_seconds: u64,
 }
 
 /// Where certstore is.
@@ -82,6 +85,10 @@ fn default_workers() -> usize {
 
 fn default_retry() -> u64 {
     60
+}
+
+fn default_checkpoint() -> u64 {
+    30
 }
 
 fn default_lifetime() -> i64 {

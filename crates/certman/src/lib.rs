@@ -8,11 +8,13 @@
 //! DELETE /v1/sites/NAME         it leaves
 //! ```
 //!
-//! [`site`] is the order's state machine. The journal keeps it on disk, the worker takes what is due and does it.
+//! [`site`] is the order's state machine. The journal keeps it on disk, the worker takes what is due and does it. What
+//! certstore acknowledged is listed in signed checkpoints, by which edges see what it withholds.
 
 mod api;
 mod authority;
 mod birth;
+mod checkpoint;
 mod config;
 mod journal;
 mod metrics;
@@ -20,9 +22,9 @@ pub mod site;
 mod storehouse;
 mod worker;
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use certseal_client::{Connection, StoreClient};
 use certseal_seal::{SigningKey, VerifyingKey};
 use certseal_service::{
@@ -51,6 +53,7 @@ pub struct Running {
     pub address: SocketAddr,
     server: JoinHandle<()>,
     worker: JoinHandle<()>,
+    checkpoints: JoinHandle<()>,
 }
 
 impl Running {
@@ -60,7 +63,8 @@ impl Running {
     /// When a task of the daemon panicked.
     pub async fn finished(self) -> anyhow::Result<()> {
         self.server.await.context("the server task ended early")?;
-        self.worker.await.context("the worker task ended early")
+        self.worker.await.context("the worker task ended early")?;
+        self.checkpoints.await.context("the checkpoint task ended early")
     }
 }
 
@@ -69,6 +73,8 @@ impl Running {
 /// # Errors
 /// When a file of the configuration is not usable, the journal does not open, or the address is taken.
 pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running> {
+    let seconds = config.checkpoint_seconds;
+    ensure!((1..=300).contains(&seconds), "expected checkpoint_seconds between 1 and 300, got {seconds}");
     let tls = config.tls.server_config()?;
     let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
         .with_context(|| config.security_key.display().to_string())?;
@@ -87,8 +93,11 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         let ready = Arc::new(move || readiness.healthy().map_err(|e| e.to_string()));
         telemetry::start(address, registry, ready, shutdown.clone()).await?;
     }
+    let storehouse = Arc::new(Storehouse::new(store, issuer, security, journal.clone()));
+    let checkpoints = checkpoint::run(storehouse.clone(), Duration::from_secs(seconds), shutdown.clone());
+    let checkpoints = tokio::spawn(checkpoints);
     let worker = Arc::new(Worker {
-        storehouse: Storehouse::new(store, issuer, security, journal.clone()),
+        storehouse,
         journal,
         authority,
         metrics,
@@ -102,7 +111,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let server = server::serve_mtls(listener, tls, config.trust_domain, app, Limits::default(), shutdown);
     let server = tokio::spawn(server);
     tracing::info!(%address, "certman is listening");
-    Ok(Running { address, server, worker })
+    Ok(Running { address, server, worker, checkpoints })
 }
 
 fn store_client(store: &Store) -> anyhow::Result<StoreClient> {

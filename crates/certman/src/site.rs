@@ -25,6 +25,9 @@ pub struct Site {
     pub upstream: Upstream,
     /// The pools that may serve it, sorted.
     pub pools: Vec<PoolName>,
+    /// Pools that served it before, and may not have been told yet that they no longer do; sorted.
+    #[serde(default)]
+    pub left: Vec<PoolName>,
     /// The site has left; what remains keeps its versions from being used again.
     pub departed: bool,
     /// The version of its route.
@@ -209,6 +212,7 @@ impl Site {
             names: request.names,
             upstream: request.upstream,
             pools: request.pools,
+            left: Vec::new(),
             departed: false,
             route_version: 1,
             route_stored: false,
@@ -233,7 +237,12 @@ impl Site {
             self.order = Some(Step::Requested);
             self.attempt = Attempt::default();
         }
-        Self { names: request.names, upstream: request.upstream, pools: request.pools, departed: false, ..self }
+        let mut left = [self.left, self.pools].concat();
+        left.retain(|pool| !request.pools.contains(pool));
+        left.sort();
+        left.dedup();
+        let SiteRequest { names, upstream, pools } = request;
+        Self { names, upstream, pools, left, departed: false, ..self }
     }
 
     /// The site after it has left.
@@ -283,7 +292,7 @@ impl Site {
     /// The site after a task.
     pub fn after(mut self, outcome: Outcome, now: Timestamp, pace: Pace) -> Self {
         match outcome {
-            Outcome::RouteStored => Self { route_stored: true, attempt: Attempt::default(), ..self },
+            Outcome::RouteStored => Self { route_stored: true, left: Vec::new(), attempt: Attempt::default(), ..self },
             Outcome::Abandoned(order_url) => {
                 self.abandoned.retain(|url| *url != order_url);
                 self
@@ -539,6 +548,18 @@ mod tests {
         let site = stored(routed()).changed(SiteRequest { names, ..request() });
         assert_eq!(site.task(now()), Some(Task::StoreRoute));
         assert_eq!(site.order, Some(Step::Requested));
+    }
+
+    #[test]
+    fn pools_that_a_site_leaves_are_remembered_until_its_route_is_stored() {
+        let in_pools = |names: &[&str]| SiteRequest {
+            pools: names.iter().map(|name| name.parse().unwrap()).collect(),
+            ..request()
+        };
+        let site = routed().changed(in_pools(&["us"])).changed(in_pools(&["ap", "us"])).changed(in_pools(&["ap"]));
+        assert_eq!(site.left, ["eu".parse().unwrap(), "us".parse().unwrap()]);
+        assert!(site.clone().changed(in_pools(&["eu", "us"])).left.iter().all(|pool| pool.as_str() == "ap"));
+        assert!(site.after(Outcome::RouteStored, now(), PACE).left.is_empty());
     }
 
     #[test]

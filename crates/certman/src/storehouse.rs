@@ -1,17 +1,23 @@
 //! What certman writes to and reads from certstore.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use certseal_client::{ClientError, StoreClient};
 use certseal_seal::{
     Bundle, Envelope, Recipient, SigningKey, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers, ring_recipient,
 };
-use certseal_wire::{AcmeAccounts, BundleInfo, Challenge, KeyRing, PoolName, ProblemKind, Route};
+use certseal_wire::{
+    AcmeAccounts, BundleInfo, Challenge, Change, Checkpoint, Document, KeyRing, KeyState, Kind, PoolName, ProblemKind,
+    Route, Signed,
+};
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::Mutex;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
+    checkpoint::RecentChanges,
     journal::Journal,
     site::{Answer, Failure, FailureKind, SealedKey, Site},
 };
@@ -21,7 +27,10 @@ pub(crate) struct Storehouse {
     issuer: SigningKey,
     security: VerifyingKey,
     journal: Journal,
-    ring: Mutex<Option<(Instant, KeyRing)>>,
+    ring: tokio::sync::Mutex<Option<(Instant, KeyRing)>>,
+    /// Held while the account list is read and replaced: orders that begin together would undo each other's work.
+    accounts: tokio::sync::Mutex<()>,
+    recent: Mutex<RecentChanges>,
 }
 
 /// What a stored certificate says of itself.
@@ -33,7 +42,8 @@ pub(crate) struct Certified {
 
 impl Storehouse {
     pub(crate) fn new(store: StoreClient, issuer: SigningKey, security: VerifyingKey, journal: Journal) -> Self {
-        Self { store, issuer, security, journal, ring: Mutex::new(None) }
+        let recent = Mutex::new(RecentChanges::new(Timestamp::now()));
+        Self { store, issuer, security, journal, ring: Default::default(), accounts: Default::default(), recent }
     }
 
     pub(crate) fn issuer(&self) -> &SigningKey {
@@ -55,7 +65,10 @@ impl Storehouse {
             pools: site.pools.clone(),
             upstream: (!site.departed).then(|| site.upstream.clone()),
         };
-        self.store.put_route(&site.site, &self.issuer.sign(&route)).await.map(drop).map_err(store_failure)
+        self.store.put_route(&site.site, &self.issuer.sign(&route)).await.map_err(store_failure)?;
+        let change = Change { kind: Kind::Route, name: site.site.to_string(), version: route.version };
+        self.recent().record(&change, site.pools.iter().chain(&site.left), Timestamp::now());
+        Ok(())
     }
 
     pub(crate) async fn publish(&self, answers: &[Answer]) -> Result<(), Failure> {
@@ -83,12 +96,10 @@ impl Storehouse {
 
     /// Puts an account's thumbprint into the signed list, unless it is there.
     pub(crate) async fn vouch_for_account(&self, thumbprint: &str) -> Result<(), Failure> {
+        let _alone = self.accounts.lock().await;
         let signed = self.store.accounts().await.map_err(store_failure)?;
-        let ours = VerifyingKeys::from_iter([self.issuer.verifying_key()]);
-        // A list that another issuer signed counts as well, while the ring lists it.
-        let trusted = ring_issuers(&*self.ring().await?);
         let mut accounts = match signed {
-            Some(signed) => trusted.verify(&signed).or_else(|_| ours.verify(&signed)).map_err(unavailable)?,
+            Some(signed) => self.verified(&signed).await?,
             None => AcmeAccounts { version: 0, thumbprints: Vec::new() },
         };
         if accounts.thumbprints.iter().any(|known| known == thumbprint) {
@@ -96,7 +107,9 @@ impl Storehouse {
         }
         accounts.version += 1;
         accounts.thumbprints.push(thumbprint.to_owned());
-        self.store.put_accounts(&self.issuer.sign(&accounts)).await.map(drop).map_err(store_failure)
+        // A list that somebody else replaced meanwhile is read again by the next attempt.
+        let put = self.store.put_accounts(&self.issuer.sign(&accounts)).await;
+        put.map(drop).map_err(|error| unavailable(format!("certstore: {error}")))
     }
 
     /// Joins chain and envelope to the site's next bundle and stores it. The same parts again are no change.
@@ -127,7 +140,50 @@ impl Storehouse {
         bundle.verify(&VerifyingKeys::from_iter([self.issuer.verifying_key()])).map_err(rejected)?;
         let bytes = bundle.to_bytes().map_err(rejected)?;
         self.store.put_bundle(&site.site, bytes).await.map_err(store_failure)?;
+        let change = Change { kind: Kind::Bundle, name: site.site.to_string(), version: info.version };
+        self.recent().record(&change, info.pools.iter(), Timestamp::now());
         Ok(certified)
+    }
+
+    /// The version of the key ring, and the pools that have an active key in it.
+    pub(crate) async fn active_pools(&self) -> Result<(u64, Vec<PoolName>), Failure> {
+        let ring = self.ring().await?;
+        let active = ring.keys.iter().filter(|entry| entry.state == KeyState::Active);
+        Ok((ring.version, active.map(|entry| entry.pool.clone()).collect()))
+    }
+
+    /// Puts the checkpoint of `pool` after version `last`, or after the stored one when that is not known. Answers its
+    /// version.
+    pub(crate) async fn put_checkpoint(&self, pool: &PoolName, ring: u64, last: Option<u64>) -> Result<u64, Failure> {
+        let last = match last {
+            Some(last) => last,
+            None => self.stored_checkpoint(pool).await?,
+        };
+        let checkpoint = self.recent().checkpoint(pool, last.saturating_add(1), ring, Timestamp::now());
+        self.store.put_checkpoint(pool, &self.issuer.sign(&checkpoint)).await.map_err(store_failure)?;
+        Ok(checkpoint.version)
+    }
+
+    /// The version of the stored checkpoint; 0 before the first.
+    async fn stored_checkpoint(&self, pool: &PoolName) -> Result<u64, Failure> {
+        let Some(signed) = self.store.checkpoint(pool).await.map_err(store_failure)? else { return Ok(0) };
+        let checkpoint: Checkpoint = self.verified(&signed).await?;
+        if checkpoint.pool != *pool {
+            return Err(unavailable(format!("certstore has a checkpoint of pool {} for {pool}", checkpoint.pool)));
+        }
+        Ok(checkpoint.version)
+    }
+
+    /// What we signed, or another issuer while the ring lists it.
+    async fn verified<D: Document>(&self, signed: &Signed) -> Result<D, Failure> {
+        let ours = VerifyingKeys::from_iter([self.issuer.verifying_key()]);
+        let trusted = ring_issuers(&*self.ring().await?);
+        trusted.verify(signed).or_else(|_| ours.verify(signed)).map_err(unavailable)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, RecentChanges> {
+        // Held for single operations only, which leave no half-made state behind.
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn ring(&self) -> Result<impl std::ops::Deref<Target = KeyRing> + '_, Failure> {

@@ -23,7 +23,7 @@ use crate::{
 pub(crate) struct Worker {
     pub(crate) journal: Journal,
     pub(crate) authority: Authority,
-    pub(crate) storehouse: Storehouse,
+    pub(crate) storehouse: Arc<Storehouse>,
     pub(crate) metrics: Metrics,
     pub(crate) retry: SignedDuration,
     pub(crate) slots: Arc<Semaphore>,

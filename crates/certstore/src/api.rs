@@ -1,6 +1,6 @@
 //! The HTTP interface: who may do what, and nothing else.
 
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
 use axum::{
     Extension, Json, Router,
@@ -16,7 +16,9 @@ use certseal_service::{
     Shutdown,
     problem::{Refusal, method_not_allowed, not_found},
 };
-use certseal_wire::{Caller, Challenge, DnsName, FeedPage, FeedQuery, Kind, ProblemKind, PutOutcome, Role};
+use certseal_wire::{
+    Caller, Challenge, DnsName, FeedPage, FeedQuery, Kind, ParseError, PoolName, ProblemKind, PutOutcome, Role,
+};
 
 use crate::{
     feed,
@@ -34,6 +36,7 @@ pub(crate) fn router(vault: Arc<Vault>, shutdown: Shutdown) -> Router {
         .route("/v1/challenges/{host}/{token}", put(put_challenge).get(challenge).delete(delete_challenge))
         .route("/v1/ring", put(put_ring).get(ring))
         .route("/v1/accounts", put(put_accounts).get(accounts))
+        .route("/v1/checkpoints/{pool}", put(put_checkpoint).get(checkpoint))
         .route("/v1/feed", get(feed))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -46,7 +49,7 @@ pub(crate) fn router(vault: Arc<Vault>, shutdown: Shutdown) -> Router {
 async fn put_bundle(
     State(vault): State<Arc<Vault>>,
     IssuerOnly: IssuerOnly,
-    Site(site): Site,
+    Named(site): Named<DnsName>,
     Body(body): Body,
 ) -> Result<Json<PutOutcome>, Refusal> {
     blocking(move || vault.put(Checked::bundle(&site, body, &vault.issuers())?)).await.map(Json)
@@ -55,7 +58,7 @@ async fn put_bundle(
 async fn put_route(
     State(vault): State<Arc<Vault>>,
     IssuerOnly: IssuerOnly,
-    Site(site): Site,
+    Named(site): Named<DnsName>,
     Body(body): Body,
 ) -> Result<Json<PutOutcome>, Refusal> {
     blocking(move || vault.put(Checked::route(&site, body, &vault.issuers())?)).await.map(Json)
@@ -67,6 +70,15 @@ async fn put_accounts(
     Body(body): Body,
 ) -> Result<Json<PutOutcome>, Refusal> {
     blocking(move || vault.put(Checked::accounts(body, &vault.issuers())?)).await.map(Json)
+}
+
+async fn put_checkpoint(
+    State(vault): State<Arc<Vault>>,
+    IssuerOnly: IssuerOnly,
+    Named(pool): Named<PoolName>,
+    Body(body): Body,
+) -> Result<Json<PutOutcome>, Refusal> {
+    blocking(move || vault.put(Checked::checkpoint(&pool, body, &vault.issuers())?)).await.map(Json)
 }
 
 async fn put_ring(
@@ -106,7 +118,7 @@ async fn delete_challenge(
 async fn bundle(
     State(vault): State<Arc<Vault>>,
     Extension(caller): Extension<Caller>,
-    Site(site): Site,
+    Named(site): Named<DnsName>,
 ) -> Result<Response, Refusal> {
     record(vault, caller, Kind::Bundle, site.to_string()).await
 }
@@ -114,7 +126,7 @@ async fn bundle(
 async fn route(
     State(vault): State<Arc<Vault>>,
     Extension(caller): Extension<Caller>,
-    Site(site): Site,
+    Named(site): Named<DnsName>,
 ) -> Result<Response, Refusal> {
     record(vault, caller, Kind::Route, site.to_string()).await
 }
@@ -125,6 +137,14 @@ async fn ring(State(vault): State<Arc<Vault>>, Extension(caller): Extension<Call
 
 async fn accounts(State(vault): State<Arc<Vault>>, Extension(caller): Extension<Caller>) -> Result<Response, Refusal> {
     record(vault, caller, Kind::Accounts, String::new()).await
+}
+
+async fn checkpoint(
+    State(vault): State<Arc<Vault>>,
+    Extension(caller): Extension<Caller>,
+    Named(pool): Named<PoolName>,
+) -> Result<Response, Refusal> {
+    record(vault, caller, Kind::Checkpoint, pool.to_string()).await
 }
 
 async fn challenge(
@@ -221,16 +241,16 @@ impl<S: Send + Sync> FromRequestParts<S> for IssuerOnly {
     }
 }
 
-/// The site in the path.
-struct Site(DnsName);
+/// The site or pool in the path.
+struct Named<T>(T);
 
-impl<S: Send + Sync> FromRequestParts<S> for Site {
+impl<S: Send + Sync, T: FromStr<Err = ParseError>> FromRequestParts<S> for Named<T> {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let Path(site) =
+        let Path(name) =
             Path::<String>::from_request_parts(parts, state).await.map_err(|e| malformed(e.body_text()))?;
-        site.parse().map(Self).map_err(malformed)
+        name.parse().map(Self).map_err(malformed)
     }
 }
 

@@ -98,7 +98,7 @@ fn with_body(vault: &Vault, role: &Role, event: Event) -> Result<Event, Refusal>
 /// Whether `role` may read a record of `kind` that is for `pools`.
 pub(crate) fn may_read(role: &Role, kind: Kind, pools: &[certseal_wire::PoolName]) -> bool {
     match (role, kind) {
-        (Role::Edge(pool), Kind::Bundle | Kind::Route) => pools.contains(pool),
+        (Role::Edge(pool), Kind::Bundle | Kind::Route | Kind::Checkpoint) => pools.contains(pool),
         (Role::Edge(_) | Role::Issuer | Role::Admin, _) => true,
         (Role::Platform | Role::Service, _) => false,
     }

@@ -6,11 +6,13 @@
 //! PUT    /v1/challenges/HOST/TOKEN   issuer      GET  edge, issuer, admin       DELETE  issuer
 //! PUT    /v1/ring                    admin       GET  edge, issuer, admin
 //! PUT    /v1/accounts                issuer      GET  edge, issuer, admin
+//! PUT    /v1/checkpoints/POOL        issuer      GET  edge (own pool), issuer, admin
 //! GET    /v1/feed?after=&limit=&wait=            edge (own pool), issuer, admin
 //! ```
 //!
-//! Every write carries a signature that is checked before it is stored: bundles, routes, challenges and account lists
-//! by an issuer of the key ring, the key ring by the security team. Edges check again: certstore is not trusted.
+//! Every write carries a signature that is checked before it is stored: bundles, routes, challenges, account lists and
+//! checkpoints by an issuer of the key ring, the key ring by the security team. Edges check again: certstore is not
+//! trusted.
 
 mod api;
 mod config;

@@ -1,15 +1,20 @@
 //! What stands in which table, and the checks before a write.
 
+use std::fmt::Display;
+
 use certseal_seal::{Bundle, MAX_STANZAS, VerifyingKeys, accept_ring, sha256};
 use certseal_service::problem::Refusal;
 use certseal_store::{Record, Table};
-use certseal_wire::{AcmeAccounts, Challenge, DnsName, Event, KeyRing, Kind, PoolName, ProblemKind, Route, Signed};
+use certseal_wire::{
+    AcmeAccounts, Challenge, Checkpoint, DnsName, Event, KeyRing, Kind, PoolName, ProblemKind, Route, Signed,
+};
 
 pub(crate) const BUNDLES: Table = Table::new("bundles");
 pub(crate) const ROUTES: Table = Table::new("routes");
 pub(crate) const CHALLENGES: Table = Table::new("challenges");
 pub(crate) const RING: Table = Table::new("ring");
 pub(crate) const ACCOUNTS: Table = Table::new("accounts");
+pub(crate) const CHECKPOINTS: Table = Table::new("checkpoints");
 
 /// The key of tables that hold one record.
 pub(crate) const ONLY: &[u8] = b"only";
@@ -21,13 +26,14 @@ pub(crate) fn table(kind: Kind) -> Table {
         Kind::Route => ROUTES,
         Kind::Ring => RING,
         Kind::Accounts => ACCOUNTS,
+        Kind::Checkpoint => CHECKPOINTS,
     }
 }
 
 /// The key of a record of `kind` with the name that events carry.
 pub(crate) fn key(kind: Kind, name: &str) -> &[u8] {
     match kind {
-        Kind::Bundle | Kind::Route => name.as_bytes(),
+        Kind::Bundle | Kind::Route | Kind::Checkpoint => name.as_bytes(),
         Kind::Ring | Kind::Accounts => ONLY,
     }
 }
@@ -43,7 +49,7 @@ impl Stored {
     /// The value in the database: the pools as a comma-separated list after its length in two octets, then the bytes.
     pub(crate) fn encode(pools: &[PoolName], bytes: &[u8]) -> Vec<u8> {
         let list = pools.iter().map(PoolName::as_str).collect::<Vec<_>>().join(",");
-        // At most 16 pools of at most 32 octets.
+        // A list that two octets cannot count comes with an event that the storage refuses for its size.
         [(list.len() as u16).to_be_bytes().as_slice(), list.as_bytes(), bytes].concat()
     }
 
@@ -92,6 +98,13 @@ impl Checked {
         Ok(Self { kind: Kind::Accounts, name: String::new(), version: accounts.version, pools: Vec::new(), bytes })
     }
 
+    pub(crate) fn checkpoint(pool: &PoolName, bytes: Vec<u8>, issuers: &VerifyingKeys) -> Result<Self, Refusal> {
+        let checkpoint: Checkpoint = issuers.verify(&signed(&bytes)?).map_err(unverified)?;
+        belongs("pool", pool, &checkpoint.pool)?;
+        let (name, version, pools) = (pool.to_string(), checkpoint.version, vec![checkpoint.pool]);
+        Ok(Self { kind: Kind::Checkpoint, name, version, pools, bytes })
+    }
+
     /// The ring as a record, and as what it says.
     pub(crate) fn ring(bytes: Vec<u8>, security: &certseal_seal::VerifyingKey) -> Result<(Self, KeyRing), Refusal> {
         let ring = accept_ring(&signed(&bytes)?, security, 0).map_err(unverified)?;
@@ -137,7 +150,7 @@ fn signed(bytes: &[u8]) -> Result<Signed, Refusal> {
     serde_json::from_slice(bytes).map_err(|e| malformed(format!("expected a signed document: {e}")))
 }
 
-fn belongs(what: &str, path: &DnsName, document: &DnsName) -> Result<(), Refusal> {
+fn belongs<T: PartialEq + Display>(what: &str, path: &T, document: &T) -> Result<(), Refusal> {
     if path == document {
         return Ok(());
     }

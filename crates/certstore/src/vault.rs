@@ -53,7 +53,7 @@ impl Vault {
         self.issuers.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Stores a bundle, route or account list.
+    /// Stores a bundle, route, account list or checkpoint.
     pub(crate) fn put(&self, checked: Checked) -> Result<PutOutcome, Refusal> {
         let outcome = self.replace(&checked)?;
         self.metrics.written(checked.kind, outcome.changed);
@@ -91,8 +91,11 @@ impl Vault {
         event.pools.extend(current.map(|stored| stored.pools).unwrap_or_default());
         event.pools.sort();
         event.pools.dedup();
+        // They learn it from the route, and the feed keeps the newest event only: a pool that missed the one that said
+        // so has to see those that follow.
+        let pools = if checked.kind == Kind::Route { &event.pools } else { &checked.pools };
+        let value = Stored::encode(pools, &checked.bytes);
         let event = serde_json::to_vec(&event).map_err(Refusal::internal)?;
-        let value = Stored::encode(&checked.pools, &checked.bytes);
         let write = Write::put(table, key, version, value).expect(expect).event(event);
         let position = self.commit(write.into())?;
         self.announce(position);
@@ -160,4 +163,44 @@ fn conflict(stored: u64, came: u64) -> Refusal {
         ProblemKind::Conflict,
         format!("expected version {}, the one after the stored {stored}, got {came}", stored.saturating_add(1)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use certseal_store::{SledOptions, SledStore};
+    use certseal_wire::PoolName;
+
+    use super::*;
+
+    fn vault(dir: &std::path::Path) -> Vault {
+        let security = certseal_seal::SigningKey::generate().unwrap().verifying_key();
+        let storage = SledStore::open(dir, SledOptions::default()).unwrap();
+        Vault::new(Arc::new(storage), security, Metrics::default()).unwrap()
+    }
+
+    fn pools(names: &[&str]) -> Vec<PoolName> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn put(vault: &Vault, kind: Kind, version: u64, names: &[&str]) {
+        let bytes = version.to_be_bytes().to_vec();
+        vault.put(Checked { kind, name: "a.example".into(), version, pools: pools(names), bytes }).unwrap();
+    }
+
+    /// The feed keeps one event of the site, and an edge that was away must learn from it that the site has left.
+    #[test]
+    fn a_pool_that_a_site_left_goes_on_seeing_its_routes_but_not_its_bundles() {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = vault(dir.path());
+        for (version, names) in [(1, ["eu"]), (2, ["us"]), (3, ["us"])] {
+            put(&vault, Kind::Route, version, &names);
+            put(&vault, Kind::Bundle, version, &names);
+        }
+        let events = vault.storage().feed(0, 10).unwrap();
+        let events: Vec<Event> = events.iter().map(|entry| parse_event(&entry.event).unwrap()).collect();
+        let route = events.iter().find(|event| event.kind == Kind::Route).unwrap();
+        assert_eq!((events.len(), route.version, &route.pools), (2, 3, &pools(&["eu", "us"])));
+        assert_eq!(vault.get(Kind::Route, "a.example").unwrap().unwrap().pools, pools(&["eu", "us"]));
+        assert_eq!(vault.get(Kind::Bundle, "a.example").unwrap().unwrap().pools, pools(&["us"]));
+    }
 }

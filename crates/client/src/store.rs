@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use certseal_wire::{DnsName, FeedPage, FeedQuery, PutOutcome, Signed};
+use certseal_wire::{DnsName, FeedPage, FeedQuery, PoolName, PutOutcome, Signed};
 
 use crate::{ClientError, Connection, connection::Call};
 
@@ -75,6 +75,16 @@ impl StoreClient {
     /// The signed [`certseal_wire::AcmeAccounts`].
     pub async fn accounts(&self) -> Result<Option<Signed>, ClientError> {
         self.0.found_json(Call::get("/v1/accounts")).await
+    }
+
+    /// Stores a signed [`certseal_wire::Checkpoint`]. Its version must follow the stored one.
+    pub async fn put_checkpoint(&self, pool: &PoolName, checkpoint: &Signed) -> Result<PutOutcome, ClientError> {
+        self.0.json(Call::put_json(&format!("/v1/checkpoints/{pool}"), checkpoint)).await
+    }
+
+    /// A pool's signed [`certseal_wire::Checkpoint`].
+    pub async fn checkpoint(&self, pool: &PoolName) -> Result<Option<Signed>, ClientError> {
+        self.0.found_json(Call::get(&format!("/v1/checkpoints/{pool}"))).await
     }
 
     /// A page of the feed; waits for news when there are none and the query says so.

@@ -6,7 +6,10 @@ use std::{
 };
 
 use certseal_client::{ClientError, StoreClient};
-use certseal_wire::{Base64, Digest, DnsName, Event, FeedPage, FeedQuery, Kind, ParseError, ProblemKind};
+use certseal_wire::{
+    Base64, Change, Digest, DnsName, Event, FeedPage, FeedQuery, Kind, ParseError, PoolName, ProblemKind,
+};
+use jiff::Timestamp;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{Applied, Mirror, MirrorError, Refused, backoff::Backoff};
@@ -17,6 +20,10 @@ pub struct Follower {
     store: StoreClient,
     status: watch::Sender<FollowerStatus>,
     refused_since: Instant,
+    /// When what checkpoints list was last compared with what came.
+    compared: Instant,
+    /// What was missing then; the first of it.
+    withheld: Vec<Change>,
 }
 
 /// How a follower does.
@@ -28,6 +35,11 @@ pub struct FollowerStatus {
     pub last_contact: Option<Instant>,
     /// How many items are refused now.
     pub refused: u64,
+    /// When the newest checkpoint of this pool was made, by certman's clock: with a store that withholds everything it
+    /// stays behind. None before the first.
+    pub checkpoint_issued_at: Option<Timestamp>,
+    /// How many changes certman's checkpoints list that certstore does not hand out, or whose records are refused.
+    pub withheld: u64,
     /// What went wrong last; none once certstore answers again.
     pub last_error: Option<String>,
 }
@@ -35,8 +47,14 @@ pub struct FollowerStatus {
 impl Follower {
     /// A follower. Nothing is sent before [`Follower::run`].
     pub fn new(mirror: Arc<Mirror>, store: StoreClient) -> Self {
-        let status = FollowerStatus { refused: mirror.refused_count(), ..FollowerStatus::default() };
-        Self { mirror, store, status: watch::Sender::new(status), refused_since: Instant::now() }
+        let status = FollowerStatus {
+            refused: mirror.refused_count(),
+            checkpoint_issued_at: mirror.checkpoint_issued_at(),
+            withheld: mirror.awaited_count(),
+            ..FollowerStatus::default()
+        };
+        let (status, now) = (watch::Sender::new(status), Instant::now());
+        Self { mirror, store, status, refused_since: now, compared: now, withheld: Vec::new() }
     }
 
     /// How the follower does, now and from now on.
@@ -93,10 +111,16 @@ impl Follower {
         if !page.end && after == Some(page.cursor) {
             return Err(FollowError::Stuck);
         }
+        let end = page.end;
         self.fetch_bodies(&mut page.events).await?;
         self.finish_page(page).await?;
-        if self.refused_since.elapsed() > RETRY_REFUSED {
+        let retries = self.refused_since.elapsed() > RETRY_REFUSED;
+        if retries {
             self.retry_refused().await?;
+        }
+        // A store whose feed never ends is not waited for.
+        if end || self.compared.elapsed() > COMPARE {
+            self.compare_with_checkpoint(retries).await?;
         }
         if idle && asked.elapsed() < LEAST_INTERVAL {
             tokio::time::sleep(LEAST_INTERVAL).await;
@@ -130,6 +154,38 @@ impl Follower {
             last = Some(end.clone());
             self.fetch_and_apply(items).await?;
         }
+    }
+
+    /// What a checkpoint lists and the feed did not bring is fetched by name, again when `retries`. What is not here
+    /// then is withheld.
+    async fn compare_with_checkpoint(&mut self, retries: bool) -> Result<(), FollowError> {
+        self.compared = Instant::now();
+        let awaited = self.mirror.awaited(RETRY_BATCH);
+        let items = awaited.iter().map(|change| item(change.kind, &change.name, None)).collect();
+        let fetched = match awaited == self.withheld && !retries {
+            true => Ok(()),
+            false => self.fetch_and_apply(items).await,
+        };
+        // Also when certstore failed to answer: that would be a way to withhold without being seen.
+        self.note_withheld();
+        fetched
+    }
+
+    /// Logs what is withheld once, and again when it is something else.
+    fn note_withheld(&mut self) {
+        let (withheld, count) = (self.mirror.awaited(RETRY_BATCH), self.mirror.awaited_count());
+        if withheld.is_empty() && !self.withheld.is_empty() {
+            tracing::info!("nothing of what checkpoints list is missing any more");
+        } else if withheld != self.withheld {
+            let first: Vec<_> = withheld.iter().take(LOGGED).map(Change::to_string).collect();
+            tracing::error!(
+                count,
+                first = first.join(", "),
+                "what checkpoints list is not here: certstore withholds it, or it was refused"
+            );
+        }
+        self.withheld = withheld;
+        self.status.send_modify(|status| status.withheld = count);
     }
 
     async fn fetch_and_apply(&mut self, mut items: Vec<Event>) -> Result<(), FollowError> {
@@ -183,10 +239,11 @@ impl Follower {
     }
 
     fn contact(&self, more: impl FnOnce(&mut FollowerStatus)) {
-        let refused = self.mirror.refused_count();
+        let (refused, checkpoint_issued_at) = (self.mirror.refused_count(), self.mirror.checkpoint_issued_at());
         self.status.send_modify(|status| {
             status.last_contact = Some(Instant::now());
             status.refused = refused;
+            status.checkpoint_issued_at = checkpoint_issued_at;
             if status.last_error.take().is_some() {
                 tracing::info!("certstore answers again");
             }
@@ -211,7 +268,7 @@ impl Follower {
 /// Fetches one record by name; none when certstore has none to give. Only what concerns certstore as a whole is an
 /// error: one bad record must not hold up the others.
 async fn fetch(store: &StoreClient, kind: Kind, name: &str) -> Result<Option<Vec<u8>>, FollowError> {
-    let site = || name.parse::<DnsName>();
+    let (site, pool) = (|| name.parse::<DnsName>(), || name.parse::<PoolName>());
     let document = |signed: Option<certseal_wire::Signed>| signed.and_then(|signed| serde_json::to_vec(&signed).ok());
     let fetched: Result<_, ClientError> = match kind {
         Kind::Ring => store.ring().await.map(document),
@@ -222,6 +279,10 @@ async fn fetch(store: &StoreClient, kind: Kind, name: &str) -> Result<Option<Vec
         },
         Kind::Bundle => match site() {
             Ok(site) => store.bundle(&site).await.map(|body| body.map(Vec::from)),
+            Err(error) => return Ok(unnamed(kind, &error)),
+        },
+        Kind::Checkpoint => match pool() {
+            Ok(pool) => store.checkpoint(&pool).await.map(document),
             Err(error) => return Ok(unnamed(kind, &error)),
         },
     };
@@ -273,10 +334,16 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(200);
 /// What was refused is fetched again when the ring changes, and this often.
 const RETRY_REFUSED: Duration = Duration::from_secs(15 * 60);
 
+/// What checkpoints list is compared with what came at each end of the feed, and when none was seen for this long.
+const COMPARE: Duration = Duration::from_secs(60);
+
+/// Withheld changes named in one line of the log.
+const LOGGED: usize = 20;
+
 /// Events asked for at one time.
 const PAGE: usize = 500;
 
-/// Refused items offered again in one transaction.
+/// Refused or awaited items fetched and offered again in one transaction.
 const RETRY_BATCH: usize = 100;
 
 /// Requests by name at one time.

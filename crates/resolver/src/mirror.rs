@@ -16,8 +16,9 @@ use std::{
 
 use certseal_seal::{Bundle, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers};
 use certseal_wire::{
-    AcmeAccounts, BundleInfo, Cursor, DnsName, Event, FeedPage, KeyRing, Kind, PoolName, Route, Signed,
+    AcmeAccounts, BundleInfo, Change, Cursor, DnsName, Event, FeedPage, KeyRing, Kind, PoolName, Route, Signed,
 };
+use jiff::Timestamp;
 use redb::{Database, backends::FileBackend};
 
 use self::{
@@ -70,7 +71,7 @@ pub struct Applied {
 pub struct Refused {
     /// Its kind.
     pub kind: Kind,
-    /// The site; empty for the ring and the account list.
+    /// The site, or the pool of a checkpoint; empty for the ring and the account list.
     pub name: String,
     /// Why.
     pub reason: String,
@@ -180,6 +181,22 @@ impl Mirror {
         rows.into_iter().map(|(kind, name, reason)| Refused { kind, name, reason }).collect()
     }
 
+    /// When the newest checkpoint of the pool was made; none before the first.
+    pub fn checkpoint_issued_at(&self) -> Option<Timestamp> {
+        self.state().checkpoint_issued_at
+    }
+
+    /// How many changes a checkpoint listed that have not come here. What remains of them at the end of the feed is
+    /// withheld, or refused.
+    pub fn awaited_count(&self) -> u64 {
+        self.logged(self.state().reader.awaited_count()).unwrap_or(0)
+    }
+
+    /// At most `limit` of these changes, in the order of kinds and names.
+    pub fn awaited(&self, limit: usize) -> Vec<Change> {
+        self.logged(self.state().reader.awaited(limit)).unwrap_or_default()
+    }
+
     /// Whether the event announces what is here already, so that its body need not be fetched.
     pub(crate) fn holds(&self, event: &Event) -> bool {
         let state = self.state();
@@ -285,6 +302,7 @@ struct State {
     issuers: VerifyingKeys,
     accounts: Option<Arc<AcmeAccounts>>,
     cursor: Option<Cursor>,
+    checkpoint_issued_at: Option<Timestamp>,
 }
 
 impl State {
@@ -303,7 +321,9 @@ impl State {
                 .ok()
         });
         let cursor = reader.meta(meta::CURSOR)?.and_then(|text| String::from_utf8(text).ok()?.parse().ok());
-        Ok(Self { reader, ring: ring.map(Arc::new), issuers, accounts: accounts.map(Arc::new), cursor })
+        let checkpoint_issued_at = reader.meta(meta::CHECKPOINT)?.and_then(|text| meta::timestamp(&text));
+        let (ring, accounts) = (ring.map(Arc::new), accounts.map(Arc::new));
+        Ok(Self { reader, ring, issuers, accounts, cursor, checkpoint_issued_at })
     }
 }
 
@@ -365,6 +385,12 @@ mod meta {
     pub(super) const CURSOR: &str = "cursor";
     pub(super) const RING: &str = "ring";
     pub(super) const ACCOUNTS: &str = "accounts";
+    /// When the newest checkpoint was made.
+    pub(super) const CHECKPOINT: &str = "checkpoint";
+
+    pub(super) fn timestamp(text: &[u8]) -> Option<jiff::Timestamp> {
+        std::str::from_utf8(text).ok()?.parse().ok()
+    }
 }
 
 const FILE: &str = "mirror.redb";

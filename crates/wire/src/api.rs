@@ -84,7 +84,7 @@ pub struct FeedPage {
 pub struct Event {
     /// What changed.
     pub kind: Kind,
-    /// The site; empty for the ring and the account list, of which there is one.
+    /// The site, or the pool of a checkpoint; empty for the ring and the account list, of which there is one.
     pub name: String,
     /// The new version.
     pub version: u64,
@@ -109,6 +109,8 @@ pub enum Kind {
     Ring,
     /// The signed [`crate::AcmeAccounts`].
     Accounts,
+    /// A signed [`crate::Checkpoint`].
+    Checkpoint,
 }
 
 impl fmt::Display for Kind {
@@ -118,6 +120,7 @@ impl fmt::Display for Kind {
             Self::Route => "route",
             Self::Ring => "ring",
             Self::Accounts => "accounts",
+            Self::Checkpoint => "checkpoint",
         })
     }
 }

@@ -1,15 +1,15 @@
 //! The documents that edges act on. Each is signed at its source, carried and stored as the bytes that were signed,
 //! and checked where it is used.
 //!
-//! certman signs [`BundleInfo`], [`Route`], [`Challenge`] and [`AcmeAccounts`] with its issuer key; the security team
-//! signs the [`KeyRing`].
+//! certman signs [`BundleInfo`], [`Route`], [`Challenge`], [`AcmeAccounts`] and [`Checkpoint`] with its issuer key; the
+//! security team signs the [`KeyRing`].
 
 use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Base64, Digest, DnsName, Epoch, KeyId, NameSet, ParseError, PoolName, SignerId};
+use crate::{Base64, Digest, DnsName, Epoch, KeyId, Kind, NameSet, ParseError, PoolName, SignerId};
 
 /// A signed document: the exact JSON that was signed, and by which key.
 ///
@@ -121,6 +121,50 @@ pub struct AcmeAccounts {
 
 impl Document for AcmeAccounts {
     const LABEL: &'static str = "certseal acme accounts v1";
+}
+
+/// What certman stored lately for one pool: an edge that has less is kept from news.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// The pool.
+    pub pool: PoolName,
+    /// Counts up from 1 with each checkpoint of the pool.
+    pub version: u64,
+    /// When it was made, by certman's clock.
+    pub issued_at: Timestamp,
+    /// Nothing that was stored for the pool between this instant and `issued_at` is left out of `changes`.
+    pub complete_since: Timestamp,
+    /// The newest version of each record that changed, and of the key ring that certman goes by.
+    pub changes: Vec<Change>,
+}
+
+impl Checkpoint {
+    /// The most octets of `changes` as JSON: signed and in base64, a checkpoint then fits into 128 KiB. That is enough
+    /// for some 1,300 changes under names of usual length.
+    pub const MAX_CHANGES_OCTETS: usize = 90 * 1024;
+}
+
+impl Document for Checkpoint {
+    const LABEL: &'static str = "certseal checkpoint v1";
+}
+
+/// One record that certstore acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// What changed.
+    pub kind: Kind,
+    /// The site; empty for the ring. As in [`crate::Event`].
+    pub name: String,
+    /// The version that was stored.
+    pub version: u64,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} version {}", self.kind, self.name, self.version)
+    }
 }
 
 /// All unseal keys by their public halves, and the issuers whose signatures count.

@@ -26,7 +26,8 @@ pub use api::{
 pub use bytes::Base64;
 pub use caller::{Caller, Role, TrustDomain};
 pub use documents::{
-    AcmeAccounts, BundleInfo, Challenge, Document, IssuerEntry, KeyRing, KeyState, Route, Signed, UnsealEntry, Upstream,
+    AcmeAccounts, BundleInfo, Challenge, Change, Checkpoint, Document, IssuerEntry, KeyRing, KeyState, Route, Signed,
+    UnsealEntry, Upstream,
 };
 pub use ids::{Digest, EnvelopeId, Epoch, KeyId, SignerId};
 pub use names::{DnsName, NameSet, ParseError, PoolName};

@@ -1,7 +1,8 @@
 //! The changes of one transaction: every item is verified here before it is kept.
 
 use certseal_seal::{Bundle, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers, sha256};
-use certseal_wire::{AcmeAccounts, Base64, Digest, DnsName, Event, Kind, PoolName, Route, Signed};
+use certseal_wire::{AcmeAccounts, Base64, Change, Checkpoint, Digest, DnsName, Event, Kind, PoolName, Route, Signed};
+use jiff::Timestamp;
 
 use super::{
     Applied, Refused, meta,
@@ -63,6 +64,7 @@ impl<'a> Batch<'a> {
             Kind::Route => self.route(event.name.parse()?, body),
             Kind::Ring => self.ring(body),
             Kind::Accounts => self.accounts(body),
+            Kind::Checkpoint => self.checkpoint(event.name.parse()?, body),
         }
     }
 
@@ -115,6 +117,7 @@ impl<'a> Batch<'a> {
             self.tables.routes.remove(&site)?;
             self.tables.bundles.remove(&site)?;
             self.tables.forgive(Kind::Bundle, site.as_str())?;
+            self.tables.settle(Kind::Bundle, site.as_str(), u64::MAX)?;
         } else {
             self.tables.routes.put(&site, &route.names, &record)?;
             self.miss_bundle(&site)?;
@@ -159,6 +162,40 @@ impl<'a> Batch<'a> {
         Ok(true)
     }
 
+    /// Keeps a checkpoint's date, and of its list what is not here.
+    fn checkpoint(&mut self, pool: PoolName, body: &[u8]) -> Result<bool, Failure> {
+        let signed: Signed = serde_json::from_slice(body)?;
+        let checkpoint: Checkpoint = self.issuers.verify(&signed)?;
+        if checkpoint.pool != *self.pool || checkpoint.pool != pool {
+            return Err(Refusal::OtherCheckpoint(checkpoint.pool).into());
+        }
+        let digest = sha256(&canonical(&signed));
+        if !self.mark(Kind::Checkpoint, pool.as_str(), checkpoint.version, digest, false)? {
+            return Ok(false);
+        }
+        let issued_at = checkpoint.issued_at.to_string();
+        let last = self.tables.meta.insert(meta::CHECKPOINT, issued_at.as_bytes()).map_err(redb::Error::from)?;
+        let last = last.and_then(|row| meta::timestamp(row.value()));
+        note_gap(last, checkpoint.complete_since);
+        // Routes first: whether a bundle is awaited depends on them.
+        let (bundles, others): (Vec<_>, Vec<_>) =
+            checkpoint.changes.iter().partition(|change| change.kind == Kind::Bundle);
+        for change in others.into_iter().chain(bundles) {
+            if self.lacks(change)? {
+                self.tables.expect(change)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether a change has not come here. The bundle of a site that has left does not come, unless it is coming back.
+    fn lacks(&self, change: &Change) -> Result<bool, redb::Error> {
+        let Change { kind, name, version } = change;
+        let is_here = self.tables.mark(*kind, name)?.is_some_and(|mark| mark.version >= *version);
+        let stays_away = *kind == Kind::Bundle && self.has_left(name)? && !self.tables.awaits(Kind::Route, name)?;
+        Ok(!is_here && !stays_away)
+    }
+
     /// Moves the high-water mark up to a verified item; false when it is there already.
     fn mark(&mut self, kind: Kind, name: &str, version: u64, digest: Digest, left: bool) -> Result<bool, Failure> {
         match self.tables.mark(kind, name)? {
@@ -172,6 +209,7 @@ impl<'a> Batch<'a> {
             _ => {}
         }
         self.tables.set_mark(kind, name, &Mark { version, digest, left })?;
+        self.tables.settle(kind, name, version)?;
         Ok(true)
     }
 
@@ -195,6 +233,14 @@ struct ParsedName<'a>(&'a str);
 impl std::fmt::Display for ParsedName<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.chars().take(253).try_for_each(|c| write!(f, "{}", c.escape_default()))
+    }
+}
+
+/// Says so when changes came between two checkpoints and neither lists them: certman or this edge was away for long, or
+/// very much changed.
+fn note_gap(last: Option<Timestamp>, complete_since: Timestamp) {
+    if let Some(last) = last.filter(|last| *last < complete_since) {
+        tracing::info!(from = %last, to = %complete_since, "no checkpoint covers what changed in this time");
     }
 }
 

@@ -24,6 +24,8 @@ pub(super) enum Refusal {
     OtherPool(PoolName),
     #[error("its key is not sealed to pool {0}")]
     NotSealedToPool(PoolName),
+    #[error("it is the checkpoint of pool {0}: it was put in the place of another")]
+    OtherCheckpoint(PoolName),
     #[error("it is of version {found}, but version {seen} was seen before: the store rolled it back")]
     RolledBack { found: u64, seen: u64 },
     #[error("it is of version {0} like the one seen before, but it is not the same: versions are not used twice")]

@@ -1,6 +1,6 @@
 //! The tables of the mirror's database, for writing and for reading.
 
-use certseal_wire::{Digest, DnsName, Kind, NameSet};
+use certseal_wire::{Change, Digest, DnsName, Kind, NameSet};
 use redb::{
     Database, Error, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
     WriteTransaction,
@@ -20,6 +20,7 @@ pub(super) struct Tables<'txn> {
     pub(super) meta: Table<'txn, &'static str, &'static [u8]>,
     marks: Table<'txn, &'static str, MarkRow>,
     refused: Table<'txn, &'static str, &'static str>,
+    awaited: Table<'txn, &'static str, u64>,
 }
 
 impl<'txn> Tables<'txn> {
@@ -30,6 +31,7 @@ impl<'txn> Tables<'txn> {
             meta: transaction.open_table(META)?,
             marks: transaction.open_table(MARKS)?,
             refused: transaction.open_table(REFUSED)?,
+            awaited: transaction.open_table(AWAITED)?,
         })
     }
 
@@ -51,6 +53,28 @@ impl<'txn> Tables<'txn> {
 
     pub(super) fn forgive(&mut self, kind: Kind, name: &str) -> Result<(), Error> {
         self.refused.remove(item(kind, name).as_str())?;
+        Ok(())
+    }
+
+    /// Remembers what a checkpoint lists and the mirror lacks; with very much of it already there, nothing more.
+    pub(super) fn expect(&mut self, change: &Change) -> Result<(), Error> {
+        if self.awaited.len()? < MAX_AWAITED {
+            self.awaited.insert(item(change.kind, &change.name).as_str(), change.version)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn awaits(&self, kind: Kind, name: &str) -> Result<bool, Error> {
+        Ok(self.awaited.get(item(kind, name).as_str())?.is_some())
+    }
+
+    /// Forgets what was awaited, once `version` of it is here.
+    pub(super) fn settle(&mut self, kind: Kind, name: &str, version: u64) -> Result<(), Error> {
+        let item = item(kind, name);
+        let has_come = self.awaited.get(item.as_str())?.is_some_and(|row| row.value() <= version);
+        if has_come {
+            self.awaited.remove(item.as_str())?;
+        }
         Ok(())
     }
 }
@@ -123,6 +147,7 @@ pub(super) struct Reader {
     meta: ReadOnlyTable<&'static str, &'static [u8]>,
     marks: ReadOnlyTable<&'static str, MarkRow>,
     refused: ReadOnlyTable<&'static str, &'static str>,
+    awaited: ReadOnlyTable<&'static str, u64>,
 }
 
 impl Reader {
@@ -140,6 +165,7 @@ impl Reader {
             meta: transaction.open_table(META)?,
             marks: transaction.open_table(MARKS)?,
             refused: transaction.open_table(REFUSED)?,
+            awaited: transaction.open_table(AWAITED)?,
         })
     }
 
@@ -149,6 +175,21 @@ impl Reader {
 
     pub(super) fn mark(&self, kind: Kind, name: &str) -> Result<Option<Mark>, Error> {
         Ok(self.marks.get(item(kind, name).as_str())?.map(|row| Mark::from(row.value())))
+    }
+
+    pub(super) fn awaited_count(&self) -> Result<u64, Error> {
+        Ok(self.awaited.len()?)
+    }
+
+    /// At most `limit` changes that a checkpoint lists and the mirror lacks.
+    pub(super) fn awaited(&self, limit: usize) -> Result<Vec<Change>, Error> {
+        let mut found = Vec::new();
+        for row in self.awaited.iter()?.take(limit) {
+            let (key, version) = row?;
+            let change = |(kind, name)| Change { kind, name, version: version.value() };
+            found.extend(parse_item(key.value()).map(change));
+        }
+        Ok(found)
     }
 
     pub(super) fn refused_count(&self) -> Result<u64, Error> {
@@ -201,14 +242,14 @@ impl SiteReader {
     }
 }
 
-/// The key of an item in the tables of marks and of refused items.
+/// The key of an item in the tables of marks, of refused and of awaited items.
 pub(super) fn item(kind: Kind, name: &str) -> String {
     format!("{kind}/{name}")
 }
 
 fn parse_item(key: &str) -> Option<(Kind, String)> {
     let (kind, name) = key.split_once('/')?;
-    let kinds = [Kind::Bundle, Kind::Route, Kind::Ring, Kind::Accounts];
+    let kinds = [Kind::Bundle, Kind::Route, Kind::Ring, Kind::Accounts, Kind::Checkpoint];
     kinds.into_iter().find(|known| known.to_string() == kind).map(|kind| (kind, name.to_owned()))
 }
 
@@ -224,4 +265,8 @@ const ROUTES: TableDefinition<'_, &str, SiteRow> = TableDefinition::new("routes"
 const ROUTE_NAMES: TableDefinition<'_, &str, &str> = TableDefinition::new("route names");
 const MARKS: TableDefinition<'_, &str, MarkRow> = TableDefinition::new("marks");
 const REFUSED: TableDefinition<'_, &str, &str> = TableDefinition::new("refused");
+const AWAITED: TableDefinition<'_, &str, u64> = TableDefinition::new("awaited");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// The most changes that are awaited at one time: from there on their number is a lower bound.
+const MAX_AWAITED: u64 = 10_000;

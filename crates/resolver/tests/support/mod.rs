@@ -10,8 +10,8 @@ use certseal_seal::{
 };
 use certseal_unseal::{UnsealKey, UnsealKeys};
 use certseal_wire::{
-    AcmeAccounts, Base64, BundleInfo, Cursor, DnsName, Document, Epoch, Event, FeedPage, IssuerEntry, KeyRing, Kind,
-    NameSet, PoolName, Route, Signed,
+    AcmeAccounts, Base64, BundleInfo, Change, Checkpoint, Cursor, DnsName, Document, Epoch, Event, FeedPage,
+    IssuerEntry, KeyRing, Kind, NameSet, PoolName, Route, Signed,
 };
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PublicKeyData};
@@ -142,6 +142,12 @@ impl Platform {
         signed(Kind::Accounts, "", version, &self.issuer, &AcmeAccounts { version, thumbprints })
     }
 
+    /// Pool eu's checkpoint, made `version` minutes after the epoch and complete for the two before.
+    pub(crate) fn checkpoint(&self, version: u64, changes: &[(Kind, &str, u64)]) -> Event {
+        let checkpoint = checkpoint(version, changes);
+        signed(Kind::Checkpoint, "eu", version, &self.issuer, &checkpoint)
+    }
+
     pub(crate) fn resolver(&self, mirror: &Arc<Mirror>) -> Arc<SealedResolver> {
         SealedResolver::new(mirror.clone(), self.unseal_keys(), 1 << 20).unwrap()
     }
@@ -202,6 +208,19 @@ pub(crate) fn handshake(
 
 pub(crate) fn signed<D: Document>(kind: Kind, site: &str, version: u64, key: &SigningKey, document: &D) -> Event {
     event(kind, site, version, serde_json::to_vec::<Signed>(&key.sign(document)).unwrap())
+}
+
+pub(crate) fn checkpoint(version: u64, changes: &[(Kind, &str, u64)]) -> Checkpoint {
+    let minute = |minute: u64| Timestamp::from_second(60 * minute as i64).unwrap();
+    let change =
+        |(kind, name, version): &(Kind, &str, u64)| Change { kind: *kind, name: (*name).to_owned(), version: *version };
+    Checkpoint {
+        pool: pool("eu"),
+        version,
+        issued_at: minute(version),
+        complete_since: minute(version.saturating_sub(2)),
+        changes: changes.iter().map(change).collect(),
+    }
 }
 
 pub(crate) fn event(kind: Kind, site: &str, version: u64, body: Vec<u8>) -> Event {

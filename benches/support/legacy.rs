@@ -1,0 +1,57 @@
+//! The scheme that certseal replaces: RSA-2048-OAEP wraps an AES-256-GCM key, a fresh one for each TLS key.
+
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
+    rand,
+    rsa::{KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, OaepPublicEncryptingKey, PrivateDecryptingKey},
+};
+
+/// The RSA key pair, loaded once.
+pub(crate) struct RsaWrapping {
+    public: OaepPublicEncryptingKey,
+    private: OaepPrivateDecryptingKey,
+}
+
+/// A wrapped AES key and what it encrypts.
+pub(crate) struct Wrapped {
+    key: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+impl RsaWrapping {
+    pub(crate) fn generate() -> Self {
+        let private = PrivateDecryptingKey::generate(KeySize::Rsa2048).unwrap();
+        Self {
+            public: OaepPublicEncryptingKey::new(private.public_key()).unwrap(),
+            private: OaepPrivateDecryptingKey::new(private).unwrap(),
+        }
+    }
+
+    pub(crate) fn seal(&self, tls_key: &[u8]) -> Wrapped {
+        let mut aes_key = [0; 32];
+        rand::fill(&mut aes_key).unwrap();
+        let mut payload = tls_key.to_vec();
+        aes(&aes_key).seal_in_place_append_tag(nonce(), Aad::empty(), &mut payload).unwrap();
+        let mut key = vec![0; self.public.ciphertext_size()];
+        self.public.encrypt(&OAEP_SHA256_MGF1SHA256, &aes_key, &mut key, None).unwrap();
+        Wrapped { key, payload }
+    }
+
+    pub(crate) fn open(&self, wrapped: &Wrapped) -> Vec<u8> {
+        let mut buffer = vec![0; self.private.min_output_size()];
+        let aes_key = self.private.decrypt(&OAEP_SHA256_MGF1SHA256, &wrapped.key, &mut buffer, None).unwrap();
+        let mut payload = wrapped.payload.clone();
+        let length = aes(aes_key).open_in_place(nonce(), Aad::empty(), &mut payload).unwrap().len();
+        payload.truncate(length);
+        payload
+    }
+}
+
+fn aes(key: &[u8]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap())
+}
+
+/// Each AES key encrypts one message.
+fn nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; 12])
+}
