@@ -4,11 +4,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{Arc, mpsc},
 };
 
 use certctl::pki::{self, PkiOptions};
-use certseal_resolver::Mirror;
+use certseal_resolver::{Mirror, SealedResolver};
 use certseal_seal::{
     Bundle, KeyKind, Recipient, SealRequest, SigningKey, Suite, TlsPrivateKey, VerifyingKey, seal, sha256, spki_digest,
 };
@@ -22,6 +22,8 @@ use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, Issuer, KeyPair, PublicKeyData};
 use rustls_pki_types::CertificateDer;
 
+use super::machine::role;
+
 /// A prepared directory.
 pub(crate) struct Fleet {
     dir: PathBuf,
@@ -33,13 +35,26 @@ impl Fleet {
     /// temporary files.
     pub(crate) fn prepared(count: usize) -> Self {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fleet-{FORMAT}-{count}"));
-        if !dir.join(COMPLETE).exists() {
+        let fleet = Self { dir, count };
+        // A process in another role shares the mirror with the benchmark that has looked already.
+        if role().is_none() && !fleet.is_usable() {
             eprintln!("making a mirror of {count} sites, once");
-            let _ = fs::remove_dir_all(&dir);
-            make(&dir, count);
-            fs::write(dir.join(COMPLETE), "").unwrap();
+            let _ = fs::remove_dir_all(&fleet.dir);
+            fleet.make();
+            fs::write(fleet.dir.join(COMPLETE), "").unwrap();
         }
-        Self { dir, count }
+        fleet
+    }
+
+    /// Whether it was made to its end, and by code with the same formats.
+    fn is_usable(&self) -> bool {
+        let security = || VerifyingKey::from_pem(&config::read(&self.pki().join("security.pub")).ok()?).ok();
+        let mirror = || Mirror::open(&self.mirror(), pool(), security()?).ok();
+        let serves = |mirror| {
+            let resolver = SealedResolver::new(Arc::new(mirror), self.unseal_keys(), 1 << 20).unwrap();
+            resolver.certificate(&site(self.count - 1).parse().unwrap()).is_some()
+        };
+        self.dir.join(COMPLETE).exists() && mirror().is_some_and(serves)
     }
 
     /// The number of sites.
@@ -92,6 +107,32 @@ impl Fleet {
     /// What makes more bundles of the same platform.
     pub(crate) fn press(&self) -> Press {
         Press::load(&self.dir)
+    }
+
+    fn make(&self) {
+        let dir = self.dir.as_path();
+        let pki_options = PkiOptions { pools: vec![pool()], ..PkiOptions::default() };
+        fs::create_dir_all(dir).unwrap();
+        pki::init(&self.pki(), &pki_options).unwrap();
+        make_authorities(dir);
+        let unseal_key = UnsealKey::generate(pool(), Epoch(1), Suite::P256).unwrap();
+        config::write_private(&self.unseal_key_file(), &unseal_key.expose_pem()).unwrap();
+
+        let mirror = self.open(&self.mirror());
+        apply(&mirror, &feed_page(vec![ring(dir, &unseal_key)]), 1);
+        // One page in the making while another is taken.
+        let (sender, pages) = mpsc::sync_channel(2);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let press = self.press();
+                for first in (0..self.count).step_by(PAGE) {
+                    sender.send(press.page(first..self.count.min(first + PAGE), 1)).unwrap();
+                }
+            });
+            for page in pages {
+                apply(&mirror, &page, page.events.len());
+            }
+        });
     }
 }
 
@@ -185,32 +226,6 @@ impl Press {
     }
 }
 
-fn make(dir: &Path, count: usize) {
-    let pki_options = PkiOptions { pools: vec![pool()], ..PkiOptions::default() };
-    fs::create_dir_all(dir).unwrap();
-    pki::init(&dir.join("pki"), &pki_options).unwrap();
-    make_authorities(dir);
-    let unseal_key = UnsealKey::generate(pool(), Epoch(1), Suite::P256).unwrap();
-    config::write_private(&dir.join("unseal.pem"), &unseal_key.expose_pem()).unwrap();
-
-    let fleet = Fleet { dir: dir.to_owned(), count };
-    let mirror = fleet.open(&fleet.mirror());
-    apply(&mirror, &feed_page(vec![ring(dir, &unseal_key)]), 1);
-    // One page in the making while another is taken.
-    let (sender, pages) = mpsc::sync_channel(2);
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            let press = Press::load(dir);
-            for first in (0..count).step_by(PAGE) {
-                sender.send(press.page(first..count.min(first + PAGE), 1)).unwrap();
-            }
-        });
-        for page in pages {
-            apply(&mirror, &page, page.events.len());
-        }
-    });
-}
-
 fn apply(mirror: &Mirror, page: &FeedPage, expected: usize) {
     let applied = mirror.apply(page).unwrap();
     assert_eq!(applied.accepted, expected, "{:?}", applied.refused.first());
@@ -263,7 +278,7 @@ fn feed_page(events: Vec<Event>) -> FeedPage {
     FeedPage { cursor: Cursor { epoch: [7; 16], seq: 1 }, events, end: true }
 }
 
-/// Names the formats of bundles and mirror: a fleet of other formats is made anew.
+/// Names the formats of bundles and mirror: a fleet of other formats is another.
 const FORMAT: &str = "bundle1-mirror1";
 
 /// Stands in the directory of a fleet that was made to its end.

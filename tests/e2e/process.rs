@@ -5,6 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -101,7 +102,16 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
-/// A loopback address that is free now.
+/// A loopback address that is free now, and that no other test of this run gets.
+///
+/// From below the ephemeral ports: the kernel gives none of these to an outgoing connection before it is listened on.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let turn = std::process::id() * 61 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 12_000 + u16::try_from(turn % 18_000).unwrap();
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap();
+        }
+    }
 }

@@ -71,7 +71,9 @@ impl Vault {
         Ok(outcome)
     }
 
-    /// Compare-and-swap: the version must be the one that follows the stored one. The same bytes again are no change.
+    /// Compare-and-swap: the version must be above the stored one. The same bytes again are no change.
+    ///
+    /// It need not be the very next: a writer that goes on after this store came back from a backup is ahead of it.
     fn replace(&self, checked: &Checked) -> Result<PutOutcome, Refusal> {
         let (table, key) = (records::table(checked.kind), records::key(checked.kind, &checked.name));
         let current = self.get(checked.kind, &checked.name)?;
@@ -83,7 +85,7 @@ impl Vault {
             Some(stored) => (Expect::Version(stored.version), stored.version),
             None => (Expect::Absent, 0),
         };
-        if before.checked_add(1) != Some(version) {
+        if version <= before {
             return Err(conflict(before, version));
         }
         let mut event = checked.event();
@@ -159,10 +161,7 @@ fn refusal(error: StoreError) -> Refusal {
 }
 
 fn conflict(stored: u64, came: u64) -> Refusal {
-    Refusal::new(
-        ProblemKind::Conflict,
-        format!("expected version {}, the one after the stored {stored}, got {came}", stored.saturating_add(1)),
-    )
+    Refusal::new(ProblemKind::Conflict, format!("expected a version above {stored}, which is stored, got {came}"))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ impl StoreClient {
         Self(connection)
     }
 
-    /// Stores a bundle. Its version must follow the stored one.
+    /// Stores a bundle. Its version must be above the stored one.
     pub async fn put_bundle(&self, site: &DnsName, bundle: Vec<u8>) -> Result<PutOutcome, ClientError> {
         self.0.json(Call::put(&format!("/v1/bundles/{site}"), bundle.into())).await
     }
@@ -27,7 +27,7 @@ impl StoreClient {
         self.0.bytes(Call::get(&format!("/v1/bundles/{site}"))).await
     }
 
-    /// Stores a signed [`certseal_wire::Route`]. Its version must follow the stored one.
+    /// Stores a signed [`certseal_wire::Route`]. Its version must be above the stored one.
     pub async fn put_route(&self, site: &DnsName, route: &Signed) -> Result<PutOutcome, ClientError> {
         self.0.json(Call::put_json(&format!("/v1/routes/{site}"), route)).await
     }
@@ -57,7 +57,7 @@ impl StoreClient {
         self.0.bytes(Call::delete(&format!("/v1/challenges/{host}/{token}"))).await.map(drop)
     }
 
-    /// Stores the signed [`certseal_wire::KeyRing`]. Its version must follow the stored one.
+    /// Stores the signed [`certseal_wire::KeyRing`]. Its version must be above the stored one.
     pub async fn put_ring(&self, ring: &Signed) -> Result<PutOutcome, ClientError> {
         self.0.json(Call::put_json("/v1/ring", ring)).await
     }
@@ -67,7 +67,7 @@ impl StoreClient {
         self.0.found_json(Call::get("/v1/ring")).await
     }
 
-    /// Stores the signed [`certseal_wire::AcmeAccounts`]. Its version must follow the stored one.
+    /// Stores the signed [`certseal_wire::AcmeAccounts`]. Its version must be above the stored one.
     pub async fn put_accounts(&self, accounts: &Signed) -> Result<PutOutcome, ClientError> {
         self.0.json(Call::put_json("/v1/accounts", accounts)).await
     }
@@ -77,7 +77,7 @@ impl StoreClient {
         self.0.found_json(Call::get("/v1/accounts")).await
     }
 
-    /// Stores a signed [`certseal_wire::Checkpoint`]. Its version must follow the stored one.
+    /// Stores a signed [`certseal_wire::Checkpoint`]. Its version must be above the stored one.
     pub async fn put_checkpoint(&self, pool: &PoolName, checkpoint: &Signed) -> Result<PutOutcome, ClientError> {
         self.0.json(Call::put_json(&format!("/v1/checkpoints/{pool}"), checkpoint)).await
     }

@@ -60,7 +60,7 @@ kinds! {
     NotFound = 404, "urn:certseal:not-found";
     /// The method does not fit the path.
     MethodNotAllowed = 405, "urn:certseal:method-not-allowed";
-    /// The version is not the one that follows the stored one.
+    /// The version is not above the stored one.
     Conflict = 409, "urn:certseal:conflict";
     /// The cursor is of another feed epoch: read the feed again from its start.
     Gone = 410, "urn:certseal:gone";
