@@ -20,6 +20,8 @@ main() {
     # The end-to-end tests start the binaries and the example.
     stage 'build' cargo build --workspace --bins --examples --locked
     stage 'test' cargo test --workspace --locked
+    # Each bench once, with small numbers, so that none rots.
+    stage 'benches' cargo test --package certseal --benches --locked
     stage 'doc' env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
     printf '\nall stages passed in %d s\n' "$SECONDS"
 }

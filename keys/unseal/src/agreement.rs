@@ -11,7 +11,7 @@ pub trait Agreement: Send + Sync {
     /// The public half as HPKE serializes it (RFC 9180, 7.1.1).
     fn public_key(&self) -> &[u8];
 
-    /// The raw ECDH output with `peer`: for P-256 the x-coordinate (RFC 9180, 7.1.2).
+    /// The raw ECDH output with `peer`: for P-256 the x-coordinate (RFC 9180, 4.1).
     ///
     /// # Errors
     /// When `peer` is not a valid public key, or the output would be all zeros (RFC 7748, 6.1).
@@ -31,7 +31,7 @@ pub struct AwsLc {
 }
 
 impl AwsLc {
-    /// The private key with the given scalar (RFC 9180, 7.1.1: SerializePrivateKey).
+    /// The private key with the given scalar (RFC 9180, 7.1.2: SerializePrivateKey).
     ///
     /// # Errors
     /// When the scalar is zero or not below the group's order.
