@@ -15,7 +15,7 @@ use certseal::{
     upstream,
     verification::Verifier,
 };
-use certseal_service::{Shutdown, telemetry};
+use certseal_service::{Shutdown, keep_memory_private, telemetry};
 use certseal_wire::{DnsName, SiteState, SiteStatus};
 use clap::Parser;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
@@ -61,10 +61,9 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     telemetry::start_logs("warn");
-    let outcome = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")
+    let outcome = keep_memory_private()
+        .and_then(|()| tokio::runtime::Builder::new_multi_thread().enable_all().build())
+        .context("cannot start")
         .and_then(|runtime| runtime.block_on(run(&arguments)));
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -11,7 +11,7 @@ use crate::{
     edge::{eventually, with_one_site},
     hostile_store::{HostileStore, Hostility},
     platform::{Authority, Platform, daemon},
-    process::{free_address, program},
+    process::{Process, free_address, program},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -228,6 +228,44 @@ fn a_configuration_that_is_not_usable_is_refused_with_its_reason() {
     let missing = Command::new(program("certstore")).args(["--config", "/nowhere/x.toml"]).output().unwrap();
     assert!(String::from_utf8_lossy(&missing.stderr).contains("/nowhere/x.toml"));
     assert_eq!(Command::new(program("certstore")).output().unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn a_process_of_the_same_user_cannot_read_a_daemons_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = dir.path().join("pki");
+    let pki_text = pki.to_str().unwrap();
+    crate::process::run(Command::new(program("certctl")).args(["pki", "init", "--dir", pki_text]));
+    let address = free_address();
+    let config = format!(
+        "listen = \"{address}\"\ndata_dir = \"{0}/data\"\ntrust_domain = \"certseal.internal\"\n\
+         security_key = \"{0}/pki/security.pub\"\n[tls]\nca = \"{0}/pki/ca.pem\"\n\
+         certificate = \"{0}/pki/certstore.pem\"\nkey = \"{0}/pki/certstore.key\"\n",
+        dir.path().display()
+    );
+    fs::write(dir.path().join("certstore.toml"), config).unwrap();
+    fs::copy(program("certstore"), dir.path().join("certstore")).unwrap();
+    crate::process::run(Command::new("chown").args(["-R", "65534:65534"]).arg(dir.path()));
+    let as_nobody = |command: &[&str]| {
+        let mut setpriv = Command::new("setpriv");
+        setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).args(command);
+        setpriv
+    };
+    let log = dir.path().join("log");
+    let (program, config) = (dir.path().join("certstore"), dir.path().join("certstore.toml"));
+    let start = [program.to_str().unwrap(), "--config", config.to_str().unwrap()];
+    let mut certstore = Process::start(&mut as_nobody(&start), &log);
+    certstore.wait_for(address);
+    let control = Process::start(&mut as_nobody(&["sleep", "60"]), &log);
+    let reads = |pid: u32| {
+        let maps = format!("/proc/{pid}/mem");
+        as_nobody(&["sh", "-c", &format!("exec 3<{maps}")]).status().unwrap().success()
+    };
+    eventually(Duration::from_secs(5), || reads(control.pid()));
+    assert!(!reads(certstore.pid()), "the memory of certstore can be read");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", certstore.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

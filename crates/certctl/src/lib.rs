@@ -53,9 +53,8 @@ pub fn main() -> ExitCode {
         }
         Err(error) => error.exit(),
     };
-    let outcome = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
+    let outcome = certseal_service::keep_memory_private()
+        .and_then(|()| tokio::runtime::Builder::new_current_thread().enable_all().build())
         .map_err(Into::into)
         .and_then(|runtime| runtime.block_on(commands::run(cli, output)));
     match outcome {

@@ -8,19 +8,22 @@
 
 pub mod config;
 mod lively;
+mod memory;
 pub mod problem;
 pub mod server;
 mod shutdown;
 pub mod telemetry;
 pub mod tls;
 
+pub use memory::keep_memory_private;
 pub use shutdown::{Shutdown, ShutdownHandle};
 
 use std::{future::Future, path::PathBuf, process::ExitCode};
 
 use serde::de::DeserializeOwned;
 
-/// The start of every daemon's `main`: reads `--config FILE`, starts logs, runs until a signal comes.
+/// The start of every daemon's `main`: keeps its memory to itself, reads `--config FILE`, starts logs, runs until a
+/// signal comes.
 ///
 /// Errors go to standard error and end with exit code 1.
 pub fn main<C, F>(program: &str, run: impl FnOnce(C, Shutdown) -> F) -> ExitCode
@@ -28,6 +31,10 @@ where
     C: DeserializeOwned,
     F: Future<Output = anyhow::Result<()>>,
 {
+    if let Err(error) = keep_memory_private() {
+        eprintln!("{program}: {error}");
+        return ExitCode::FAILURE;
+    }
     let mut args = std::env::args_os().skip(1);
     let config = match (args.next().as_deref().and_then(|flag| flag.to_str()), args.next(), args.next()) {
         (Some("--config"), Some(file), None) => PathBuf::from(file),
