@@ -27,6 +27,7 @@ async fn each_role_may_do_its_own_and_nothing_else() {
         refused(store.put_route(&name, &route).await, ProblemKind::Forbidden, "needs role issuer");
         refused(store.put_accounts(&route).await, ProblemKind::Forbidden, "needs role issuer");
         refused(store.put_checkpoint(&eu, &route).await, ProblemKind::Forbidden, "needs role issuer");
+        refused(store.put_challenge(&name, "token", &route).await, ProblemKind::Forbidden, "needs role issuer");
         refused(store.delete_challenge(&name, "token").await, ProblemKind::Forbidden, "needs role issuer");
     }
     for identity in ["edge-eu", "certman", "platform"] {

@@ -61,6 +61,14 @@ async fn put_site(
     if name.is_wildcard() || !request.names.iter().any(|own| *own == name) {
         return Err(malformed(format!("expected {name}, without a wildcard, to be among the site's names")));
     }
+    // While the ring cannot be read, the site waits with a diagnosis instead.
+    if let Ok((_, active)) = worker.storehouse.active_pools().await
+        && let Some(unknown) = request.pools.iter().find(|pool| !active.contains(pool))
+    {
+        return Err(malformed(format!(
+            "pool {unknown} has no active unseal key; `certctl keys list` shows those that have"
+        )));
+    }
     let own = name.clone();
     let (site, created) = change(&worker, &name, move |before| {
         Ok(match before {

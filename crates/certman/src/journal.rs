@@ -43,7 +43,14 @@ impl Journal {
     /// The names of sites that are due at `now`, longest first.
     pub(crate) fn due(&self, now: Timestamp, limit: usize) -> anyhow::Result<Vec<DnsName>> {
         let records = self.0.expired(SITES, seconds(now), limit)?;
-        records.iter().map(|(_, record)| parse(&record.value).map(|site| site.site)).collect()
+        // One record that cannot be read must not hold up the others.
+        let read = |(key, record): &(Vec<u8>, certseal_store::Record)| {
+            let site = parse(&record.value);
+            let logged =
+                site.inspect_err(|error| tracing::error!(site = %key.escape_ascii(), %error, "unreadable site"));
+            logged.ok().map(|site| site.site)
+        };
+        Ok(records.iter().filter_map(read).collect())
     }
 
     /// Which site a name leads to.

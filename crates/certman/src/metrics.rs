@@ -35,6 +35,7 @@ impl Metrics {
                 let kind = match failure.kind {
                     FailureKind::Unavailable => "unavailable",
                     FailureKind::Throttled(_) => "throttled",
+                    FailureKind::Outrun(_) => "outrun",
                     FailureKind::Rejected => "rejected",
                     FailureKind::Hopeless => "hopeless",
                 };

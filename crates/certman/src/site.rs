@@ -189,6 +189,8 @@ pub enum FailureKind {
     Unavailable,
     /// The CA asks to wait at least this many seconds: then the same step again.
     Throttled(u64),
+    /// certstore has this version already, put there by us: go on above it.
+    Outrun(u64),
     /// The CA gave up on this order: begin a new one later.
     Rejected,
     /// No order for this site can succeed.
@@ -304,7 +306,10 @@ impl Site {
             }
             Outcome::Moved(step) => Self { order: Some(step), attempt: Attempt::default(), ..self },
             Outcome::Stored { authority, not_before, not_after } => {
-                let renew_at = renewal(not_before, not_after, pace.chance);
+                // Never at once: a certificate that is past two thirds when it is issued would order without pause.
+                let rest = not_after.duration_since(now);
+                let floor = now.checked_add(fraction(rest, 0.1).max(LEAST_LIFE)).unwrap_or(not_after);
+                let renew_at = renewal(not_before, not_after, pace.chance).max(floor);
                 Self {
                     bundle_version: self.bundle_version + 1,
                     certificate: Some(Issued { authority, not_after, renew_at }),
@@ -321,6 +326,17 @@ impl Site {
         let before = self.attempt.failures;
         let wait = match failure.kind {
             FailureKind::Unavailable => Some(doubling(before)),
+            FailureKind::Outrun(version) if !self.route_stored => {
+                self.route_version = self.route_version.max(version).saturating_add(1);
+                Some(doubling(before))
+            }
+            FailureKind::Outrun(version) => {
+                // The version is sealed into the key, so it takes a new one.
+                self.bundle_version = self.bundle_version.max(version);
+                self.abandon_order();
+                self.order = Some(Step::Requested);
+                Some(doubling(before))
+            }
             FailureKind::Throttled(seconds) => {
                 Some(doubling(before).max(SignedDuration::from_secs(seconds.min(DAY.as_secs().unsigned_abs()) as i64)))
             }
@@ -416,7 +432,8 @@ impl Step {
 impl Failure {
     /// A failure of `kind`.
     pub fn new(kind: FailureKind, detail: impl ToString) -> Self {
-        Self { kind, detail: detail.to_string() }
+        // What others send is kept in the journal, shown and logged: it must not grow without bound.
+        Self { kind, detail: detail.to_string().chars().take(MAX_DETAIL).collect() }
     }
 }
 
@@ -437,6 +454,12 @@ fn fraction(duration: SignedDuration, part: f64) -> SignedDuration {
 }
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+/// The shortest time from issuance to renewal.
+const LEAST_LIFE: SignedDuration = SignedDuration::from_secs(60);
+
+/// Characters of a diagnosis.
+const MAX_DETAIL: usize = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -521,6 +544,31 @@ mod tests {
             site = site.after(Outcome::Abandoned("u".into()), now(), PACE);
             assert_eq!(site.task(site.due().unwrap()), Some(Task::Order(Step::Requested)));
         }
+    }
+
+    #[test]
+    fn a_version_that_certstore_has_already_is_gone_beyond() {
+        let site = fail(Site::new("shop.example".parse().unwrap(), request()), FailureKind::Outrun(7));
+        assert_eq!((site.route_version, site.task(site.due().unwrap())), (8, Some(Task::StoreRoute)));
+
+        let issued =
+            Step::Issued { sealed: SealedKey { csr: Base64(vec![]), envelope: Base64(vec![]) }, chain: vec![] };
+        let site = fail(routed().after(Outcome::Moved(issued), now(), PACE), FailureKind::Outrun(3));
+        assert_eq!((site.bundle_version, &site.order), (3, &Some(Step::Requested)));
+        assert_eq!(stored(site).bundle_version, 4);
+    }
+
+    #[test]
+    fn a_certificate_that_is_old_when_it_is_issued_is_not_renewed_at_once() {
+        let not_before = now() - SignedDuration::from_hours(24);
+        let not_after = now() + SignedDuration::from_secs(100);
+        let site = routed().after(Outcome::Stored { authority: "CA".into(), not_before, not_after }, now(), PACE);
+        assert_eq!(site.due().unwrap().duration_since(now()), LEAST_LIFE);
+    }
+
+    #[test]
+    fn a_long_diagnosis_is_cut() {
+        assert_eq!(Failure::new(FailureKind::Rejected, "x".repeat(1 << 20)).detail.len(), MAX_DETAIL);
     }
 
     #[test]

@@ -10,11 +10,11 @@ use certseal_seal::{
     Bundle, Envelope, Recipient, SigningKey, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers, ring_recipient,
 };
 use certseal_wire::{
-    AcmeAccounts, BundleInfo, Challenge, Change, Checkpoint, Document, KeyRing, KeyState, Kind, PoolName, ProblemKind,
-    Route, Signed,
+    AcmeAccounts, BundleInfo, Challenge, Change, Checkpoint, DnsName, Document, KeyRing, KeyState, Kind, NameSet,
+    PoolName, ProblemKind, Route, Signed,
 };
 use jiff::{SignedDuration, Timestamp};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::{
     checkpoint::RecentChanges,
@@ -65,7 +65,11 @@ impl Storehouse {
             pools: site.pools.clone(),
             upstream: (!site.departed).then(|| site.upstream.clone()),
         };
-        self.store.put_route(&site.site, &self.issuer.sign(&route)).await.map_err(store_failure)?;
+        match self.store.put_route(&site.site, &self.issuer.sign(&route)).await {
+            Ok(_) => {}
+            Err(error) if is_conflict(&error) => return Err(outrun("route", self.stored_route(&site.site).await?)),
+            Err(error) => return Err(store_failure(error)),
+        }
         let change = Change { kind: Kind::Route, name: site.site.to_string(), version: route.version };
         self.recent().record(&change, site.pools.iter().chain(&site.left), Timestamp::now());
         Ok(())
@@ -121,7 +125,7 @@ impl Storehouse {
     ) -> Result<Certified, Failure> {
         let envelope = Envelope::parse(&sealed.envelope.0).map_err(rejected)?;
         let leaf = chain.first().ok_or_else(|| rejected("the CA's chain is empty"))?;
-        let certified = certified(leaf)?;
+        let certified = certified(leaf, &site.names)?;
         let mut pools: Vec<_> = envelope.stanzas().iter().map(|stanza| stanza.pool.clone()).collect();
         pools.dedup();
         let info = BundleInfo {
@@ -136,13 +140,40 @@ impl Storehouse {
             authority: certified.authority.clone(),
         };
         let bundle = Bundle::new(self.issuer.sign(&info), chain, envelope);
-        // A CA that certified another key or other names is caught here, before an edge sees it.
+        // A CA that certified another key is caught here, before an edge sees it.
         bundle.verify(&VerifyingKeys::from_iter([self.issuer.verifying_key()])).map_err(rejected)?;
         let bytes = bundle.to_bytes().map_err(rejected)?;
-        self.store.put_bundle(&site.site, bytes).await.map_err(store_failure)?;
+        match self.store.put_bundle(&site.site, bytes).await {
+            Ok(_) => {}
+            Err(error) if is_conflict(&error) => return Err(outrun("bundle", self.stored_bundle(&site.site).await?)),
+            Err(error) => return Err(store_failure(error)),
+        }
         let change = Change { kind: Kind::Bundle, name: site.site.to_string(), version: info.version };
         self.recent().record(&change, info.pools.iter(), Timestamp::now());
         Ok(certified)
+    }
+
+    /// The version of the stored bundle, if it is genuine: only then it can have come from us.
+    async fn stored_bundle(&self, site: &DnsName) -> Result<u64, Failure> {
+        let bytes = self.store.bundle(site).await.map_err(store_failure)?;
+        let bytes = bytes.ok_or_else(|| unavailable("certstore refuses the bundle and has none"))?;
+        let trusted = ring_issuers(&*self.ring().await?);
+        let info = Bundle::parse(&bytes).and_then(|bundle| bundle.verify(&trusted)).map_err(unavailable)?;
+        if info.site != *site {
+            return Err(unavailable(format!("certstore has the bundle of {} for {site}", info.site)));
+        }
+        Ok(info.version)
+    }
+
+    /// The version of the stored route, if it is genuine.
+    async fn stored_route(&self, site: &DnsName) -> Result<u64, Failure> {
+        let signed = self.store.route(site).await.map_err(store_failure)?;
+        let signed = signed.ok_or_else(|| unavailable("certstore refuses the route and has none"))?;
+        let route: Route = self.verified(&signed).await?;
+        if route.site != *site {
+            return Err(unavailable(format!("certstore has the route of {} for {site}", route.site)));
+        }
+        Ok(route.version)
     }
 
     /// The version of the key ring, and the pools that have an active key in it.
@@ -201,9 +232,19 @@ impl Storehouse {
     }
 }
 
-/// The validity and the CA's name in a certificate.
-fn certified(leaf: &[u8]) -> Result<Certified, Failure> {
+/// The validity and the CA's name in a certificate, if it is for all of `names`.
+fn certified(leaf: &[u8], names: &NameSet) -> Result<Certified, Failure> {
     let (_, leaf) = X509Certificate::from_der(leaf).map_err(rejected)?;
+    let alternatives = leaf.subject_alternative_name().map_err(rejected)?;
+    let certifies = |name: &DnsName| {
+        let found = alternatives.iter().flat_map(|names| &names.value.general_names);
+        found
+            .into_iter()
+            .any(|found| matches!(found, GeneralName::DNSName(dns) if dns.eq_ignore_ascii_case(name.as_str())))
+    };
+    if let Some(name) = names.iter().find(|name| !certifies(name)) {
+        return Err(rejected(format!("the CA's certificate is not for {name}")));
+    }
     let instant = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).map_err(rejected);
     let name = leaf.issuer().iter_common_name().next().and_then(|name| name.as_str().ok());
     Ok(Certified {
@@ -214,12 +255,15 @@ fn certified(leaf: &[u8]) -> Result<Certified, Failure> {
 }
 
 fn store_failure(error: ClientError) -> Failure {
-    let kind = match &error {
-        // The store holds another history of this site than the journal: a person must look.
-        ClientError::Refused(problem) if problem.kind == ProblemKind::Conflict => FailureKind::Hopeless,
-        _ => FailureKind::Unavailable,
-    };
-    Failure::new(kind, format!("certstore: {error}"))
+    unavailable(format!("certstore: {error}"))
+}
+
+fn is_conflict(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused(problem) if problem.kind == ProblemKind::Conflict)
+}
+
+fn outrun(what: &str, version: u64) -> Failure {
+    Failure::new(FailureKind::Outrun(version), format!("certstore has version {version} of the {what} already"))
 }
 
 fn unavailable(detail: impl ToString) -> Failure {

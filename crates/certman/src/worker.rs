@@ -73,6 +73,8 @@ impl Worker {
             tokio::spawn(async move {
                 if let Err(error) = worker.drive(&site).await {
                     tracing::error!(%site, error = format!("{error:#}"), "cannot work on the site");
+                    // It is still due: without a pause it would be taken up again at once.
+                    tokio::time::sleep(AFTER_ERROR).await;
                 }
                 worker.busy().remove(&site);
                 drop(slot);
@@ -104,7 +106,14 @@ impl Worker {
                 return Ok(Outcome::RouteStored);
             }
             Task::Abandon(order_url) => {
-                self.authority.abandon(&order_url).await?;
+                match self.authority.abandon(&order_url).await {
+                    Err(failure @ Failure { kind: FailureKind::Unavailable | FailureKind::Throttled(_), .. }) => {
+                        return Err(failure);
+                    }
+                    // A CA that does not want to be told must not hold up the orders after this one.
+                    Err(Failure { detail, .. }) => tracing::warn!(site = %site.site, detail, "order not deactivated"),
+                    Ok(()) => {}
+                }
                 return Ok(Outcome::Abandoned(order_url));
             }
             Task::Order(step) => step,
@@ -144,6 +153,11 @@ impl Worker {
             }
             Step::Retrieving { order_url, sealed } => {
                 let chain = self.await_certificate(&order_url, &sealed).await?;
+                let octets: usize = chain.iter().map(Vec::len).sum();
+                if octets > MAX_CHAIN {
+                    let detail = format!("expected a chain of at most {MAX_CHAIN} octets from the CA, got {octets}");
+                    return Err(Failure::new(FailureKind::Rejected, detail));
+                }
                 Step::Issued { sealed, chain: chain.into_iter().map(Base64).collect() }
             }
             Step::Issued { sealed, chain } => {
@@ -209,6 +223,12 @@ fn name_hosts(failure: Failure, answers: &[Answer]) -> Failure {
     let hosts: Vec<_> = answers.iter().map(|answer| answer.host.to_string()).collect();
     Failure { detail: format!("{} (names: {})", failure.detail, hosts.join(", ")), ..failure }
 }
+
+/// How long a site rests after its journal could not be read or written.
+const AFTER_ERROR: Duration = Duration::from_secs(5);
+
+/// The most octets of a chain: three certificates of the usual size have 4,000.
+const MAX_CHAIN: usize = 64 * 1024;
 
 /// Milliseconds between looks at an order: 27 s in all. After that the step is tried again later.
 const POLLS: [u64; 12] = [50, 100, 250, 500, 1000, 2000, 3000, 4000, 4000, 4000, 4000, 4000];

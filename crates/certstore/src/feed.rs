@@ -3,8 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use certseal_service::{Shutdown, problem::Refusal};
-use certseal_store::Entry;
+use certseal_store::{Entry, Position};
 use certseal_wire::{Base64, Caller, Cursor, Event, FeedPage, FeedQuery, Kind, ProblemKind, Role};
+
+use tokio::time::Instant;
 
 use crate::vault::{Vault, parse_event};
 
@@ -16,25 +18,30 @@ pub(crate) async fn page(
     shutdown: &Shutdown,
 ) -> Result<FeedPage, Refusal> {
     let mut news = vault.news();
-    let deadline = tokio::time::sleep(Duration::from_secs(query.wait.unwrap_or(0).min(MAX_WAIT)));
-    tokio::pin!(deadline);
-    let limit = query.limit.unwrap_or(MAX_EVENTS).clamp(1, MAX_EVENTS);
+    let deadline = Instant::now() + Duration::from_secs(query.wait.unwrap_or(0).min(MAX_WAIT));
+    let limit = query.limit.unwrap_or(MAX_EVENTS).clamp(LEAST_EVENTS, MAX_EVENTS);
     let mut after = query.after;
+    let mut passed_over = 0;
     loop {
         news.mark_unchanged();
         let (vault, role) = (vault.clone(), caller.role.clone());
         let page = tokio::task::spawn_blocking(move || read(&vault, &role, after, limit));
         let page = page.await.map_err(Refusal::internal)??;
-        if !page.events.is_empty() || deadline.is_elapsed() {
+        if !page.events.is_empty() || Instant::now() >= deadline {
             return Ok(page);
         }
-        // What was passed over is for others; reading goes on behind it.
+        // What was passed over is for others; reading goes on behind it, for so long that one request does not keep
+        // the disk to itself. The reader comes back with the cursor of an empty page.
         after = Some(page.cursor);
         if !page.end {
+            passed_over += 1;
+            if passed_over == MAX_PASSED_OVER {
+                return Ok(page);
+            }
             continue;
         }
         tokio::select! {
-            () = &mut deadline => return Ok(page),
+            () = tokio::time::sleep_until(deadline) => return Ok(page),
             () = shutdown.begun() => return Ok(page),
             _ = news.changed() => {}
         }
@@ -43,12 +50,19 @@ pub(crate) async fn page(
 
 fn read(vault: &Vault, role: &Role, after: Option<Cursor>, limit: usize) -> Result<FeedPage, Refusal> {
     let storage = vault.storage();
-    let epoch = storage.head().map_err(Refusal::internal)?.epoch;
+    let Position { epoch, seq: head } = storage.head().map_err(Refusal::internal)?;
     let mut seq = match after {
         Some(cursor) if cursor.epoch != epoch => {
             return Err(Refusal::new(
                 ProblemKind::Gone,
                 "the cursor is of another epoch: this store was restored; read the feed again from its start",
+            ));
+        }
+        // Nobody who was told the truth is ahead: whoever is would hear nothing any more.
+        Some(cursor) if cursor.seq > head => {
+            return Err(Refusal::new(
+                ProblemKind::Gone,
+                format!("the cursor is ahead of the feed, which is at {head}: read the feed again from its start"),
             ));
         }
         Some(cursor) => cursor.seq,
@@ -106,9 +120,32 @@ pub(crate) fn may_read(role: &Role, kind: Kind, pools: &[certseal_wire::PoolName
 
 /// The longest wait for news, in seconds: shorter than what proxies and clients usually allow.
 const MAX_WAIT: u64 = 30;
+/// The fewest events that one look into the store asks for.
+const LEAST_EVENTS: usize = 100;
 /// The most events in one page.
 const MAX_EVENTS: usize = 1000;
+/// Pages without anything for the caller that one request reads.
+const MAX_PASSED_OVER: usize = 16;
 /// Records up to this many octets travel inside their events.
 const MAX_INLINE: usize = 16 * 1024;
 /// A page ends once its records have this many octets.
 const MAX_PAGE: usize = 4 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::tests::vault;
+
+    #[test]
+    fn a_cursor_that_this_feed_never_gave_out_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = vault(dir.path());
+        let Position { epoch, seq } = vault.storage().head().unwrap();
+        let page = |cursor| read(&vault, &Role::Admin, Some(cursor), LEAST_EVENTS).map(|page| page.end);
+        assert!(page(Cursor { epoch, seq }).unwrap());
+        for cursor in [Cursor { epoch, seq: seq + 1 }, Cursor { epoch, seq: u64::MAX }, Cursor { epoch: [7; 16], seq }]
+        {
+            assert_eq!(page(cursor).unwrap_err().0.kind, ProblemKind::Gone);
+        }
+    }
+}

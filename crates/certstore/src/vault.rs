@@ -165,13 +165,13 @@ fn conflict(stored: u64, came: u64) -> Refusal {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use certseal_store::{SledOptions, SledStore};
     use certseal_wire::PoolName;
 
     use super::*;
 
-    fn vault(dir: &std::path::Path) -> Vault {
+    pub(crate) fn vault(dir: &std::path::Path) -> Vault {
         let security = certseal_seal::SigningKey::generate().unwrap().verifying_key();
         let storage = SledStore::open(dir, SledOptions::default()).unwrap();
         Vault::new(Arc::new(storage), security, Metrics::default()).unwrap()

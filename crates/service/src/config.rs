@@ -1,8 +1,9 @@
 //! Configuration files and files that hold secrets.
 
 use std::{
-    fs, io,
-    os::unix::fs::PermissionsExt,
+    fs,
+    io::{self, Read, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -69,22 +70,39 @@ pub fn read(path: &Path) -> Result<String, ConfigError> {
 /// [`ConfigError::Exposed`] and [`ConfigError::Unreadable`].
 pub fn read_private(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
-    let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode() & 0o777;
+    // What is checked is what is read, whatever happens to the path meanwhile.
+    let mut file = fs::File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(ConfigError::Exposed { path: path.to_owned(), mode });
     }
-    read(path).map(Zeroizing::new)
+    // The whole capacity at once: growing would leave copies behind that nobody wipes.
+    let capacity = usize::try_from(metadata.len()).unwrap_or(0) + 1;
+    let mut text = Zeroizing::new(String::with_capacity(capacity));
+    file.read_to_string(&mut text).map_err(unreadable)?;
+    Ok(text)
 }
 
-/// Writes a file that only its owner can read; it must not be there yet.
+/// Writes a file that only its owner can read; it must not be there yet. It is there as a whole or not at all, and
+/// durable when this returns.
 ///
 /// # Errors
 /// When it is there already, or the directory cannot be written.
 pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    use std::{io::Write, os::unix::fs::OpenOptionsExt};
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    let unfinished = directory.join(format!(".{name}.{}", std::process::id()));
+    let written =
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            // Unlike a rename, a link fails when the name is taken.
+            fs::hard_link(&unfinished, path)
+        });
+    let removed = fs::remove_file(&unfinished);
+    written.and(removed)?;
+    fs::File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

@@ -83,7 +83,9 @@ where
     http.http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(limits.header)
-        .max_concurrent_streams(256)
+        // Each stream may have this much waiting for a client that does not read: 6 MiB for a connection.
+        .max_concurrent_streams(100)
+        .max_send_buf_size(64 * 1024)
         .max_header_list_size(64 * 1024);
     let http = Arc::new(http);
     let mut begun = pin!(shutdown.begun());
