@@ -126,6 +126,24 @@ async fn bundles_that_are_not_genuine_or_not_next_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certman_goes_on_above_what_certstore_has_already() {
+    let (platform, name) = with_one_site().await;
+    let (store, certman) = (platform.store_as("certman"), platform.certman_as("platform"));
+    // As if a journal came back from a backup: certstore is ahead of it.
+    let route: Route = serde_json::from_slice(&store.route(&name).await.unwrap().unwrap().payload.0).unwrap();
+    store.put_route(&name, &issuer(&platform).sign(&Route { version: 5, ..route })).await.unwrap();
+    let moved: certseal_wire::Upstream = "http://127.0.0.1:8001".parse().unwrap();
+    certman.put_site(&name, &SiteRequest { upstream: moved.clone(), ..platform.request(&name) }).await.unwrap();
+    platform.wait_active(&name, 1).await;
+    let route: Route = serde_json::from_slice(&store.route(&name).await.unwrap().unwrap().payload.0).unwrap();
+    assert_eq!((route.version, route.upstream), (6, Some(moved)));
+
+    // A pool that the ring does not have is refused before anything is stored.
+    let nowhere = SiteRequest { pools: vec!["nowhere".parse().unwrap()], ..platform.request(&name) };
+    refused(certman.put_site(&name, &nowhere).await, ProblemKind::Malformed, "no active unseal key");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_ring_of_another_signer_or_an_older_one_is_refused() {
     let platform = Platform::start(Authority::Local).await;
     let admin = platform.store_as("admin");

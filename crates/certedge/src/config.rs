@@ -63,6 +63,8 @@ impl Store {
 pub struct Limits {
     /// Connections of visitors at one time, to each of the two ports.
     pub connections: usize,
+    /// Requests to upstreams that are under way at one time, from their header to the end of their response.
+    pub requests: usize,
     /// Connections that were upgraded, to WebSocket, at one time.
     pub upgrades: usize,
     /// From accepting a connection to the end of its TLS handshake.
@@ -84,6 +86,7 @@ impl Default for Limits {
         let server::Limits { connections, handshake, header, idle, drain } = server::Limits::default();
         Self {
             connections,
+            requests: 10_000,
             upgrades: connections,
             handshake: handshake.as_secs(),
             header: header.as_secs(),

@@ -16,6 +16,7 @@ use http::{
 pub(crate) fn for_upstream(headers: &mut HeaderMap, visitor: IpAddr, host: &HeaderValue, is_upgrade: bool) {
     strip_hop_by_hop(headers);
     UNTRUSTED.iter().for_each(|name| drop(headers.remove(name)));
+    strip_underscores(headers);
     // Answered here already, when the body was asked for.
     headers.remove(EXPECT);
     join_cookies(headers);
@@ -54,6 +55,12 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
         }
     }
     HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
+}
+
+/// CGI and WSGI read `X_Forwarded_For` as `X-Forwarded-For`: what has an underscore could pass for what we set.
+fn strip_underscores(headers: &mut HeaderMap) {
+    let doubtful: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
+    doubtful.iter().for_each(|name| drop(headers.remove(name)));
 }
 
 fn upgrade(headers: &mut HeaderMap) {
@@ -107,11 +114,16 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     UPGRADE,
 ];
 
-/// What upstreams believe about earlier hops, and `Proxy`, which CGI turns into a variable that programs obey.
-const UNTRUSTED: [HeaderName; 5] = [
+/// What upstreams believe about earlier hops, and about what those made of the request's target; and `Proxy`, which CGI turns into a variable that programs obey.
+const UNTRUSTED: [HeaderName; 10] = [
     HeaderName::from_static("x-forwarded-port"),
     HeaderName::from_static("x-forwarded-server"),
     HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-client-ip"),
+    HeaderName::from_static("true-client-ip"),
+    HeaderName::from_static("cf-connecting-ip"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
     HeaderName::from_static("x-forwarded"),
     HeaderName::from_static("proxy"),
 ];
@@ -131,6 +143,11 @@ mod tests {
             ("x-forwarded-host", "evil.example"),
             ("x-forwarded-port", "80"),
             ("x-real-ip", "10.0.0.1"),
+            ("x-client-ip", "10.0.0.1"),
+            ("true-client-ip", "10.0.0.1"),
+            ("cf-connecting-ip", "10.0.0.1"),
+            ("x-original-url", "/admin"),
+            ("x-rewrite-url", "/admin"),
             ("forwarded", "for=10.0.0.1"),
             ("proxy", "http://evil.example"),
         ]);
@@ -145,6 +162,13 @@ mod tests {
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
         );
+    }
+
+    #[test]
+    fn names_with_an_underscore_do_not_pass_for_others() {
+        let sent = rewritten(&[("x_forwarded_for", "10.0.0.1"), ("x-real_ip", "10.0.0.1"), ("accept-x", "1")]);
+        assert!(sent.iter().all(|(name, _)| !name.contains('_')), "{sent:?}");
+        assert!(sent.contains(&("accept-x".into(), "1".into())), "{sent:?}");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 mod answer;
 mod challenge;
 mod config;
+mod download;
 mod headers;
 mod host;
 mod metrics;
@@ -19,6 +20,7 @@ mod plain;
 mod proxy;
 mod tls;
 mod upload;
+mod upstreams;
 
 use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -89,6 +91,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let mirror = tokio::task::spawn_blocking(move || Mirror::open(&path, pool, security)).await??;
     let mirror = Arc::new(mirror);
     let resolver = SealedResolver::new(mirror.clone(), keys, config.cache_bytes)?;
+    // After the resolver, which has the mirror refuse what its keys cannot open.
     let follower = Follower::new(mirror.clone(), store.clone());
     let status = follower.status();
     let (metrics, registry) = Metrics::new(mirror.clone(), resolver.clone(), status.clone());

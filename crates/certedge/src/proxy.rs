@@ -17,16 +17,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::{
     answer,
     config::Limits,
+    download::Download,
     headers,
     host::Host,
     metrics::{Listener, Metrics},
     upload::Upload,
+    upstreams,
 };
 
 /// Passes requests on.
 pub(crate) struct Proxy {
     mirror: Arc<Mirror>,
-    upstreams: Client<HttpConnector, Upload>,
+    upstreams: Client<HttpConnector<upstreams::Resolver>, Upload>,
+    requests: Arc<Semaphore>,
     upgrades: Arc<Semaphore>,
     response: Duration,
     metrics: Metrics,
@@ -41,7 +44,7 @@ pub(crate) struct Visitor {
 
 impl Proxy {
     pub(crate) fn new(mirror: Arc<Mirror>, limits: &Limits, metrics: Metrics, shutdown: Shutdown) -> Self {
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(upstreams::Resolver::new());
         tcp.set_connect_timeout(Some(Duration::from_secs(limits.connect)));
         tcp.set_nodelay(true);
         let upstreams = Client::builder(TokioExecutor::new())
@@ -53,6 +56,7 @@ impl Proxy {
         Self {
             mirror,
             upstreams,
+            requests: Arc::new(Semaphore::new(limits.requests)),
             upgrades: Arc::new(Semaphore::new(limits.upgrades)),
             response: Duration::from_secs(limits.response),
             metrics,
@@ -74,6 +78,12 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             return Err(StatusCode::NOT_IMPLEMENTED);
         }
+        if let Some(address) = upstreams::literal(upstream).filter(|address| !upstreams::is_allowed(*address)) {
+            self.metrics.upstream_failed();
+            tracing::info!(site = %route.site, %address, "no upstream may have this address");
+            return Err(StatusCode::BAD_GATEWAY);
+        }
+        let place = self.requests.clone().try_acquire_owned().map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
         let upgrade = match request.version() == Version::HTTP_11 && headers::wants_websocket(request.headers()) {
             true => {
                 let slot = self.upgrades.clone().try_acquire_owned().map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
@@ -103,13 +113,14 @@ impl Proxy {
                 return Err(StatusCode::GATEWAY_TIMEOUT);
             }
         };
-        self.backward(response, upgrade)
+        self.backward(response, upgrade, place)
     }
 
     fn backward(
         &self,
         mut response: Response<Incoming>,
         upgrade: Option<(OnUpgrade, OwnedSemaphorePermit)>,
+        place: OwnedSemaphorePermit,
     ) -> Result<Response<Body>, StatusCode> {
         let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         match (is_upgrade, upgrade) {
@@ -124,7 +135,7 @@ impl Proxy {
         headers::for_visitor(&mut parts.headers, is_upgrade);
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
-        Ok(Response::from_parts(parts, Body::new(body)))
+        Ok(Response::from_parts(parts, Body::new(Download::new(body, place))))
     }
 
     /// Copies octets between two upgraded connections until one ends, nothing moves for long, or the shutdown begins.

@@ -4,24 +4,39 @@
 
 mod world;
 
-use std::{os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
+use std::{
+    io,
+    os::unix::fs::PermissionsExt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::body::Body;
+use certedge::Limits;
 use certseal_seal::{SigningKey, Suite};
 use certseal_service::{Shutdown, config::write_private};
 use certseal_unseal::UnsealKey;
-use certseal_wire::{Challenge, Epoch};
+use certseal_wire::{Challenge, Epoch, Kind};
 use http::{Request, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use world::{Edge, FakeStore, World, eventually, platform::page, upstream};
+use tracing_subscriber::fmt::MakeWriter;
+use world::{
+    Edge, FakeStore, World, eventually,
+    platform::{self, page},
+    upstream,
+};
 
 /// Nothing listens there.
 const NO_STORE: u16 = 1;
 
 /// An edge with the sites `a.example` (and everything under it) and `b.example`, and no certstore.
 async fn edge_from_its_mirror(world: &World) -> Edge {
+    edge_with_limits(world, |_| ()).await
+}
+
+async fn edge_with_limits(world: &World, limit: impl FnOnce(&mut Limits)) -> Edge {
     let (platform, upstream) = (&world.platform, upstream().await);
     let names: &[&str] = &["a.example", "*.a.example"];
     let mirror = platform.mirror(&world.mirror_dir());
@@ -30,10 +45,17 @@ async fn edge_from_its_mirror(world: &World) -> Edge {
         platform.route("a.example", names, 1, Some(&upstream)),
         platform.simple("b.example", 1),
         platform.route("b.example", &["b.example"], 1, Some("http://127.0.0.1:1")),
+        // The upstream once more, by an address and by a name that upstreams must not have.
+        platform.simple("address.example", 1),
+        platform.route("address.example", &["address.example"], 1, Some(&upstream.replace("127.0.0.1", "0.0.0.0"))),
+        platform.simple("name.example", 1),
+        platform.route("name.example", &["name.example"], 1, Some(&upstream.replace("127.0.0.1", "0"))),
     ]);
-    assert_eq!(mirror.apply(&feed).unwrap().accepted, 4);
+    assert_eq!(mirror.apply(&feed).unwrap().accepted, 8);
     drop(mirror);
-    world.edge(NO_STORE).await
+    let mut config = world.config(NO_STORE);
+    limit(&mut config.limits);
+    world.edge_with(config).await
 }
 
 #[tokio::test]
@@ -68,6 +90,8 @@ async fn visitors_are_served_from_the_mirror_while_certstore_is_down() {
         ("a.example", "GET / HTTP/1.1\r\nHost: a.example\r\nHost: a.example", "400"),
         ("a.example", "CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443", "501"),
         ("b.example", "GET / HTTP/1.1\r\nHost: b.example", "502"),
+        ("address.example", "GET / HTTP/1.1\r\nHost: address.example", "502"),
+        ("name.example", "GET / HTTP/1.1\r\nHost: name.example", "502"),
         ("a.example", "GET /silent HTTP/1.1\r\nHost: a.example", "504"),
     ] {
         let answer = edge.https(server_name, head).await;
@@ -79,9 +103,9 @@ async fn visitors_are_served_from_the_mirror_while_certstore_is_down() {
     let metrics = edge.telemetry("/metrics").await;
     for line in [
         "certedge_handshakes_total{outcome=\"Full\"}",
-        "certedge_unsealed_total 2",
+        "certedge_unsealed_total 4",
         "certedge_unknown_names_total 1",
-        "certedge_upstream_errors_total 2",
+        "certedge_upstream_errors_total 4",
         "certedge_requests_total{listener=\"Https\",status=\"2xx\"} 2",
         "certedge_feed_silence_seconds",
         "certedge_checkpoint_age_seconds",
@@ -90,6 +114,30 @@ async fn visitors_are_served_from_the_mirror_while_certstore_is_down() {
         assert!(metrics.contains(line), "no {line:?} in {metrics}");
     }
     assert!(!metrics.contains("example"), "a metric names a domain");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_keeps_its_place_until_its_response_has_ended() {
+    let world = World::new();
+    let edge = edge_with_limits(&world, |limits| limits.requests = 1).await;
+    let ask = async || edge.https("a.example", "GET / HTTP/1.1\r\nHost: a.example").await;
+    let mut endless = edge.connect("a.example", "http/1.1").await.unwrap();
+    endless.write_all(b"GET /endless HTTP/1.1\r\nHost: a.example\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"more") {
+        answer.push(endless.read_u8().await.unwrap());
+    }
+    assert!(ask().await.starts_with("HTTP/1.1 503"), "a place was free before the response had ended");
+    // What needs no upstream needs no place.
+    assert!(edge.https("a.example", "GET / HTTP/1.1\r\nHost: c.example").await.starts_with("HTTP/1.1 404"));
+
+    drop(endless);
+    eventually("a free place", async || ask().await.starts_with("HTTP/1.1 200")).await;
+    for path in ["/", "/silent", "/"] {
+        let answer = edge.https("a.example", &format!("GET {path} HTTP/1.1\r\nHost: a.example")).await;
+        assert!(!answer.starts_with("HTTP/1.1 503"), "{path} found no place: {answer}");
+    }
     edge.stop().await;
 }
 
@@ -208,6 +256,38 @@ async fn an_empty_edge_follows_certstore_and_forgets_nothing_when_the_feed_begin
     edge.stop().await;
 }
 
+/// A store can make an edge refuse very much, and still the edge has to hear what is new.
+#[tokio::test]
+async fn what_was_refused_is_retried_in_small_parts_and_forgiven_where_it_is_gone() {
+    const BAD: usize = 150;
+    let (world, store) = (World::new(), Arc::new(FakeStore::default()));
+    let platform = &world.platform;
+    store.push(platform.ring(1, &[&platform.issuer]));
+    for index in 0..BAD {
+        store.push(platform::event(Kind::Bundle, &format!("s{index}.example"), 1, b"nonsense".to_vec()));
+    }
+    let (port, _running) = world.store(store.clone()).await;
+    let edge = world.edge(port).await;
+    let refused =
+        async |count: usize| edge.telemetry("/metrics").await.contains(&format!("certedge_refused_items {count}\n"));
+    eventually("refusals", async || refused(BAD).await).await;
+
+    // Under another ring all are fetched again.
+    let before = store.fetches.lock().unwrap().total;
+    store.push(platform.ring(2, &[&platform.issuer]));
+    eventually("retries", async || store.fetches.lock().unwrap().total >= before + BAD).await;
+    assert!(refused(BAD).await, "what is still bad was forgiven");
+    let most = store.fetches.lock().unwrap().most;
+    assert!(most < 50, "{most} items were fetched between two questions for the feed");
+
+    store.events.lock().unwrap().iter_mut().filter(|event| event.kind == Kind::Bundle).for_each(|event| {
+        event.name = "gone.example".into();
+    });
+    store.push(platform.ring(3, &[&platform.issuer]));
+    eventually("forgiveness", async || refused(0).await).await;
+    edge.stop().await;
+}
+
 #[tokio::test]
 async fn only_challenges_of_the_platforms_own_accounts_are_answered() {
     let (world, store) = (World::new(), Arc::new(FakeStore::default()));
@@ -240,9 +320,16 @@ async fn only_challenges_of_the_platforms_own_accounts_are_answered() {
         edge.http(&format!("GET /.well-known/acme-challenge/{token} HTTP/1.1\r\nHost: a.example")).await
     };
     eventually("the good answer", async || ask("good").await.ends_with("\r\n\r\ngood.print")).await;
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(log.clone()).finish();
+    // The edge runs on this thread.
+    let _logging = tracing::subscriber::set_default(subscriber);
     for token in ["strange", "forged", "swapped", "other-host", "expired", "missing"] {
         let answer = ask(token).await;
         assert!(answer.starts_with("HTTP/1.1 404"), "{token}: {answer}");
+        let logged = std::mem::take(&mut *log.0.lock().unwrap());
+        let warned = String::from_utf8(logged).unwrap().contains("challenge");
+        assert_eq!(warned, token != "missing", "{token}: who asks for random tokens fills the log");
     }
     edge.stop().await;
 }
@@ -266,4 +353,27 @@ async fn an_exposed_or_foreign_unseal_key_is_refused() {
     assert_eq!(start(world.config(NO_STORE)).await, Ok(()));
     std::fs::set_permissions(world.path("unseal.pem"), std::fs::Permissions::from_mode(0o644)).unwrap();
     assert!(start(world.config(NO_STORE)).await.unwrap_err().contains("chmod 600"));
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
 }

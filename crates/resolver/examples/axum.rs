@@ -24,8 +24,8 @@ async fn main() -> anyhow::Result<()> {
     let unseal_key = UnsealKey::from_pem(&read_to_string(unseal_key)?)?;
     let security = VerifyingKey::from_pem(&read_to_string(security_key)?)?;
     let mirror = Arc::new(Mirror::open(Path::new(directory), unseal_key.pool().clone(), security)?);
-    tokio::spawn(Follower::new(mirror.clone(), store).run());
-    let resolver = SealedResolver::new(mirror, UnsealKeys::from_iter([unseal_key]), 64 << 20)?;
+    let resolver = SealedResolver::new(mirror.clone(), UnsealKeys::from_iter([unseal_key]), 64 << 20)?;
+    tokio::spawn(Follower::new(mirror, store).run());
     let tls = ServerConfig::builder().with_no_client_auth().with_cert_resolver(resolver);
 
     let app = axum::Router::new().route("/", axum::routing::get(|| async { "served with a sealed key\n" }));

@@ -19,11 +19,20 @@ pub struct Follower {
     mirror: Arc<Mirror>,
     store: StoreClient,
     status: watch::Sender<FollowerStatus>,
-    refused_since: Instant,
+    /// When refused items were last retried.
+    retried: Instant,
+    retry: Retry,
     /// When what checkpoints list was last compared with what came.
     compared: Instant,
     /// What was missing then; the first of it.
     withheld: Vec<Change>,
+}
+
+/// How far the retrying of refused items has come.
+enum Retry {
+    Rests,
+    /// The items after this one are next; all of them, without one.
+    After(Option<Refused>),
 }
 
 /// How a follower does.
@@ -54,7 +63,7 @@ impl Follower {
             ..FollowerStatus::default()
         };
         let (status, now) = (watch::Sender::new(status), Instant::now());
-        Self { mirror, store, status, refused_since: now, compared: now, withheld: Vec::new() }
+        Self { mirror, store, status, retried: now, retry: Retry::Rests, compared: now, withheld: Vec::new() }
     }
 
     /// How the follower does, now and from now on.
@@ -84,21 +93,25 @@ impl Follower {
     /// The ring first: without it nothing can be verified. Then what was refused in an earlier run.
     async fn begin(&mut self) -> Result<(), FollowError> {
         if self.mirror.ring().is_none() {
-            let ring = self.body(Kind::Ring, "").await?.ok_or(FollowError::NoRing)?;
+            let Fetched::Record(ring) = fetch(&self.store, Kind::Ring, "").await? else {
+                return Err(FollowError::NoRing);
+            };
             let applied = self.apply_items(vec![item(Kind::Ring, "", Some(ring))]).await?;
             if self.mirror.ring().is_none() {
                 let reason = applied.refused.into_iter().next().map(|refused| refused.reason);
                 return Err(FollowError::BadRing(reason.unwrap_or_default()));
             }
         }
-        self.retry_refused().await
+        self.begin_retry();
+        Ok(())
     }
 
-    /// One page of the feed.
+    /// One page of the feed, and some of the refused items while they are retried.
     async fn step(&mut self) -> Result<(), FollowError> {
         let asked = Instant::now();
         let after = self.mirror.cursor();
-        let wait = if self.status.borrow().caught_up { WAIT.as_secs() } else { 0 };
+        let has_time = self.status.borrow().caught_up && matches!(self.retry, Retry::Rests);
+        let wait = if has_time { WAIT.as_secs() } else { 0 };
         let query = FeedQuery { after, limit: Some(PAGE), wait: Some(wait) };
         let mut page = match self.store.feed(&query).await {
             Err(ClientError::Refused(problem)) if problem.kind == ProblemKind::Gone && after.is_some() => {
@@ -114,10 +127,11 @@ impl Follower {
         let end = page.end;
         self.fetch_bodies(&mut page.events).await?;
         self.finish_page(page).await?;
-        let retries = self.refused_since.elapsed() > RETRY_REFUSED;
+        let retries = self.retried.elapsed() > RETRY_REFUSED;
         if retries {
-            self.retry_refused().await?;
+            self.begin_retry();
         }
+        self.go_on_retrying().await?;
         // A store whose feed never ends is not waited for.
         if end || self.compared.elapsed() > COMPARE {
             self.compare_with_checkpoint(retries).await?;
@@ -137,34 +151,46 @@ impl Follower {
         };
         self.contact(|status| status.caught_up = end);
         if applied.ring_changed {
-            return self.retry_refused().await;
+            self.begin_retry();
         }
         let missing = applied.missing.iter().map(|site| item(Kind::Bundle, site.as_str(), None)).collect();
-        self.fetch_and_apply(missing).await
+        self.fetch_and_apply(missing).await.map(drop)
     }
 
-    /// Fetches by name what was refused, and offers it to the mirror again.
-    async fn retry_refused(&mut self) -> Result<(), FollowError> {
-        self.refused_since = Instant::now();
-        let mut last: Option<Refused> = None;
-        loop {
-            let refused = self.mirror.refused(last.as_ref(), RETRY_BATCH);
-            let Some(end) = refused.last() else { return Ok(()) };
-            let items = refused.iter().map(|refused| item(refused.kind, &refused.name, None)).collect();
-            last = Some(end.clone());
-            self.fetch_and_apply(items).await?;
+    fn begin_retry(&mut self) {
+        self.retried = Instant::now();
+        self.retry = Retry::After(None);
+    }
+
+    /// Fetches by name the next few of the items that were refused, and offers them to the mirror again. What certstore
+    /// does not know and the mirror never had is forgiven.
+    async fn go_on_retrying(&mut self) -> Result<(), FollowError> {
+        let Retry::After(last) = &self.retry else { return Ok(()) };
+        let mut refused = self.mirror.refused(last.as_ref(), RETRIES_PER_STEP);
+        // Before anything can fail: the items after those that cannot be fetched have their turn too.
+        self.retry = match refused.last() {
+            Some(end) => Retry::After(Some(end.clone())),
+            None => Retry::Rests,
+        };
+        let items = refused.iter().map(|refused| item(refused.kind, &refused.name, None)).collect();
+        let unknown = self.fetch_and_apply(items).await?;
+        refused.retain(|refused| unknown.iter().any(|(kind, name)| *kind == refused.kind && *name == refused.name));
+        if !refused.is_empty() {
+            self.blocking(move |mirror| mirror.forgive_unknown(&refused)).await?;
+            self.contact(|_| ());
         }
+        Ok(())
     }
 
     /// What a checkpoint lists and the feed did not bring is fetched by name, again when `retries`. What is not here
     /// then is withheld.
     async fn compare_with_checkpoint(&mut self, retries: bool) -> Result<(), FollowError> {
         self.compared = Instant::now();
-        let awaited = self.mirror.awaited(RETRY_BATCH);
+        let awaited = self.mirror.awaited(AWAITED_BATCH);
         let items = awaited.iter().map(|change| item(change.kind, &change.name, None)).collect();
         let fetched = match awaited == self.withheld && !retries {
             true => Ok(()),
-            false => self.fetch_and_apply(items).await,
+            false => self.fetch_and_apply(items).await.map(drop),
         };
         // Also when certstore failed to answer: that would be a way to withhold without being seen.
         self.note_withheld();
@@ -173,7 +199,7 @@ impl Follower {
 
     /// Logs what is withheld once, and again when it is something else.
     fn note_withheld(&mut self) {
-        let (withheld, count) = (self.mirror.awaited(RETRY_BATCH), self.mirror.awaited_count());
+        let (withheld, count) = (self.mirror.awaited(AWAITED_BATCH), self.mirror.awaited_count());
         if withheld.is_empty() && !self.withheld.is_empty() {
             tracing::info!("nothing of what checkpoints list is missing any more");
         } else if withheld != self.withheld {
@@ -188,23 +214,26 @@ impl Follower {
         self.status.send_modify(|status| status.withheld = count);
     }
 
-    async fn fetch_and_apply(&mut self, mut items: Vec<Event>) -> Result<(), FollowError> {
-        self.fetch_bodies(&mut items).await?;
+    /// Answers what certstore does not know.
+    async fn fetch_and_apply(&mut self, mut items: Vec<Event>) -> Result<Vec<(Kind, String)>, FollowError> {
+        let unknown = self.fetch_bodies(&mut items).await?;
         items.retain(|item| item.body.is_some());
         if !items.is_empty() {
             self.apply_items(items).await?;
         }
-        Ok(())
+        Ok(unknown)
     }
 
-    /// Fills in the bodies that the mirror needs. An item that certstore does not hand out stays without.
-    async fn fetch_bodies(&self, events: &mut [Event]) -> Result<(), FollowError> {
+    /// Fills in the bodies that the mirror needs. An item that certstore does not hand out stays without; answers those
+    /// that it does not know.
+    async fn fetch_bodies(&self, events: &mut [Event]) -> Result<Vec<(Kind, String)>, FollowError> {
+        let mut unknown = Vec::new();
         let mut wanted = events.iter_mut().filter(|event| event.body.is_none() && !self.mirror.holds(event));
         loop {
             let mut fetches = JoinSet::new();
             let batch: Vec<&mut Event> = wanted.by_ref().take(FETCHES).collect();
             if batch.is_empty() {
-                return Ok(());
+                return Ok(unknown);
             }
             for (index, event) in batch.iter().enumerate() {
                 let (store, kind, name) = (self.store.clone(), event.kind, event.name.clone());
@@ -212,14 +241,14 @@ impl Follower {
             }
             let mut batch = batch;
             while let Some(fetched) = fetches.join_next().await {
-                let (index, body) = fetched.map_err(|_| FollowError::Interrupted)?;
-                batch[index].body = body?.map(Base64);
+                let (index, fetched) = fetched.map_err(|_| FollowError::Interrupted)?;
+                match fetched? {
+                    Fetched::Record(body) => batch[index].body = Some(Base64(body)),
+                    Fetched::Unknown => unknown.push((batch[index].kind, batch[index].name.clone())),
+                    Fetched::Refused => {}
+                }
             }
         }
-    }
-
-    async fn body(&self, kind: Kind, name: &str) -> Result<Option<Vec<u8>>, FollowError> {
-        fetch(&self.store, kind, name).await
     }
 
     async fn apply_items(&self, items: Vec<Event>) -> Result<Applied, FollowError> {
@@ -265,9 +294,18 @@ impl Follower {
     }
 }
 
-/// Fetches one record by name; none when certstore has none to give. Only what concerns certstore as a whole is an
+/// What came of asking for one record.
+enum Fetched {
+    Record(Vec<u8>),
+    /// There is none of this name.
+    Unknown,
+    /// Not for us, or not now.
+    Refused,
+}
+
+/// Fetches one record by name. Only what concerns certstore as a whole is an
 /// error: one bad record must not hold up the others.
-async fn fetch(store: &StoreClient, kind: Kind, name: &str) -> Result<Option<Vec<u8>>, FollowError> {
+async fn fetch(store: &StoreClient, kind: Kind, name: &str) -> Result<Fetched, FollowError> {
     let (site, pool) = (|| name.parse::<DnsName>(), || name.parse::<PoolName>());
     let document = |signed: Option<certseal_wire::Signed>| signed.and_then(|signed| serde_json::to_vec(&signed).ok());
     let fetched: Result<_, ClientError> = match kind {
@@ -287,18 +325,19 @@ async fn fetch(store: &StoreClient, kind: Kind, name: &str) -> Result<Option<Vec
         },
     };
     match fetched {
-        Ok(body) => Ok(body),
+        Ok(Some(body)) => Ok(Fetched::Record(body)),
+        Ok(None) => Ok(Fetched::Unknown),
         Err(ClientError::Refused(problem)) if problem.kind != ProblemKind::Unavailable => {
             tracing::warn!(%kind, name, %problem, "certstore does not hand out a record");
-            Ok(None)
+            Ok(Fetched::Refused)
         }
         Err(error) => Err(error.into()),
     }
 }
 
-fn unnamed(kind: Kind, error: &ParseError) -> Option<Vec<u8>> {
-    tracing::warn!(%kind, %error, "an event has no name to fetch by");
-    None
+fn unnamed(kind: Kind, error: &ParseError) -> Fetched {
+    tracing::debug!(%kind, %error, "an event has no name to fetch by");
+    Fetched::Unknown
 }
 
 fn item(kind: Kind, name: &str, body: Option<Vec<u8>>) -> Event {
@@ -343,8 +382,11 @@ const LOGGED: usize = 20;
 /// Events asked for at one time.
 const PAGE: usize = 500;
 
-/// Refused or awaited items fetched and offered again in one transaction.
-const RETRY_BATCH: usize = 100;
+/// Awaited items fetched and offered again in one transaction.
+const AWAITED_BATCH: usize = 100;
+
+/// Refused items fetched again between two pages of the feed, which go on meanwhile.
+const RETRIES_PER_STEP: usize = 2 * FETCHES;
 
 /// Requests by name at one time.
 const FETCHES: usize = 16;

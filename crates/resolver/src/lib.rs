@@ -23,8 +23,8 @@
 //! use certseal_unseal::UnsealKeys;
 //!
 //! let mirror = Arc::new(Mirror::open(Path::new("/var/lib/certedge"), unseal_key.pool().clone(), security)?);
-//! tokio::spawn(Follower::new(mirror.clone(), store).run());
-//! let resolver = SealedResolver::new(mirror, UnsealKeys::from_iter([unseal_key]), 256 << 20)?;
+//! let resolver = SealedResolver::new(mirror.clone(), UnsealKeys::from_iter([unseal_key]), 256 << 20)?;
+//! tokio::spawn(Follower::new(mirror, store).run());
 //! let tls = rustls::ServerConfig::builder().with_no_client_auth().with_cert_resolver(resolver);
 //! # Ok(())
 //! # }

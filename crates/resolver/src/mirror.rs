@@ -9,12 +9,13 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError, RwLock, Weak,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, OnceLock, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use certseal_seal::{Bundle, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers};
+use certseal_unseal::UnsealKeys;
 use certseal_wire::{
     AcmeAccounts, BundleInfo, Change, Cursor, DnsName, Event, FeedPage, KeyRing, Kind, PoolName, Route, Signed,
 };
@@ -22,7 +23,7 @@ use jiff::Timestamp;
 use redb::{Database, backends::FileBackend};
 
 use self::{
-    batch::Batch,
+    batch::{Batch, own_name},
     tables::{Reader, Tables, begin_write},
 };
 use crate::{
@@ -46,7 +47,11 @@ pub struct Mirror {
     security: VerifyingKey,
     routes: Arc<SiteCache<Option<Arc<Route>>>>,
     caches: Mutex<Vec<Weak<dyn Forget>>>,
+    /// What new bundles must open with, once a resolver has said so.
+    unseal_keys: OnceLock<Arc<UnsealKeys>>,
     refused_total: AtomicU64,
+    /// Whether it was said that not all refused items are remembered.
+    refused_overflowed: AtomicBool,
 }
 
 /// What a change did.
@@ -96,19 +101,22 @@ impl Mirror {
             security,
             caches: Mutex::new(vec![Arc::downgrade(&as_cache)]),
             routes,
+            unseal_keys: OnceLock::new(),
             refused_total: AtomicU64::new(0),
+            refused_overflowed: AtomicBool::new(false),
         })
     }
 
     /// Takes a page of the feed, all in one transaction with its cursor. An item that is not good is refused, logged
     /// and remembered, and the others are taken.
     ///
-    /// Events without a body are refused, unless what they announce is here already: fetch it by name before.
+    /// Events without a body are refused, unless what they announce is here already: fetch it by name before. Once there
+    /// is a [`crate::SealedResolver`] over this mirror, bundles that its keys cannot open are refused too.
     ///
     /// # Errors
     /// [`MirrorError::Database`]; nothing was changed then, or everything was.
     pub fn apply(&self, page: &FeedPage) -> Result<Applied, MirrorError> {
-        self.change(&page.events, |_| Some(page.cursor))
+        self.change(|_| Some(page.cursor), |batch| batch.apply(&page.events))
     }
 
     /// Takes items that were fetched by name. The cursor stays.
@@ -116,7 +124,15 @@ impl Mirror {
     /// # Errors
     /// [`MirrorError::Database`]; nothing was changed then, or everything was.
     pub fn apply_items(&self, items: &[Event]) -> Result<Applied, MirrorError> {
-        self.change(items, |cursor| cursor)
+        self.change(|cursor| cursor, |batch| batch.apply(items))
+    }
+
+    /// Forgets refused items that certstore says there are none of, unless something of the name was accepted before.
+    ///
+    /// # Errors
+    /// [`MirrorError::Database`]; nothing was changed then, or everything was.
+    pub fn forgive_unknown(&self, items: &[Refused]) -> Result<(), MirrorError> {
+        self.change(|cursor| cursor, |batch| batch.forgive_unknown(items)).map(drop)
     }
 
     /// Forgets how far the feed was read, and nothing else: it is then read from its start.
@@ -124,7 +140,7 @@ impl Mirror {
     /// # Errors
     /// [`MirrorError::Database`].
     pub fn reset_cursor(&self) -> Result<(), MirrorError> {
-        self.change(&[], |_| None).map(drop)
+        self.change(|_| None, |batch| batch.apply(&[])).map(drop)
     }
 
     /// How far the feed was read.
@@ -164,7 +180,8 @@ impl Mirror {
         self.logged(self.state().reader.bundles.is_empty()).unwrap_or(true)
     }
 
-    /// How many items are refused now: each keeps its name at an older version, or at none.
+    /// How many items are refused now: each keeps its name at an older version, or at none. Of very many, not all are
+    /// remembered.
     pub fn refused_count(&self) -> u64 {
         self.logged(self.state().reader.refused_count()).unwrap_or(0)
     }
@@ -199,10 +216,11 @@ impl Mirror {
 
     /// Whether the event announces what is here already, so that its body need not be fetched.
     pub(crate) fn holds(&self, event: &Event) -> bool {
+        let Ok(name) = own_name(event) else { return false };
         let state = self.state();
-        let mark = self.logged(state.reader.mark(event.kind, &event.name)).flatten();
+        let mark = self.logged(state.reader.mark(event.kind, &name)).flatten();
         mark.is_some_and(|mark| mark.version == event.version && mark.digest == event.digest)
-            && (event.kind != Kind::Bundle || self.logged(state.reader.bundles.holds(&event.name)).unwrap_or(false))
+            && (event.kind != Kind::Bundle || self.logged(state.reader.bundles.holds(&name)).unwrap_or(false))
     }
 
     /// The site whose certificate is for `name`.
@@ -220,6 +238,11 @@ impl Mirror {
             .inspect_err(|error| tracing::error!(site, %error, "a bundle of the mirror does not count"))
             .ok()
             .filter(|(_, info)| info.site.as_str() == site)
+    }
+
+    /// Refuses from now on what `keys` cannot open. The first keys count: one process has those of one edge.
+    pub(crate) fn open_with(&self, keys: Arc<UnsealKeys>) {
+        let _ = self.unseal_keys.set(keys);
     }
 
     /// Has `cache` forget what changes from now on.
@@ -243,8 +266,8 @@ impl Mirror {
 
     fn change(
         &self,
-        items: &[Event],
         cursor: impl FnOnce(Option<Cursor>) -> Option<Cursor>,
+        work: impl FnOnce(Batch<'_>) -> Result<Applied, redb::Error>,
     ) -> Result<Applied, MirrorError> {
         let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.state();
@@ -255,7 +278,7 @@ impl Mirror {
             None => tables.meta.remove(meta::CURSOR).map(drop),
         }
         .map_err(redb::Error::from)?;
-        let applied = Batch::new(tables, &self.pool, &self.security, before.issuers.clone()).apply(items)?;
+        let applied = work(Batch::new(tables, self, before.issuers.clone()))?;
         drop(before);
         let was_behind = std::mem::replace(&mut *behind, true);
         transaction.commit().map_err(redb::Error::from)?;

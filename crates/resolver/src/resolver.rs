@@ -34,6 +34,9 @@ pub struct SealedResolver {
 impl SealedResolver {
     /// A resolver whose cache of chains and unsealed keys holds about `cache_bytes`.
     ///
+    /// From now on the mirror refuses bundles that `keys` cannot open: make the resolver before a [`crate::Follower`]
+    /// runs.
+    ///
     /// # Errors
     /// [`MirrorError::Pool`] when a key is of another pool than the mirror.
     pub fn new(mirror: Arc<Mirror>, keys: UnsealKeys, cache_bytes: u64) -> Result<Arc<Self>, MirrorError> {
@@ -44,10 +47,12 @@ impl SealedResolver {
                 found: stray.pool().to_string(),
             });
         }
+        let keys = Arc::new(keys);
+        mirror.open_with(keys.clone());
         let cache = Arc::new(SiteCache::new(cache_bytes, TYPICAL_BYTES));
         let as_cache: Arc<dyn Forget> = cache.clone();
         mirror.keep_fresh(Arc::downgrade(&as_cache));
-        Ok(Arc::new(Self { mirror, keys: Arc::new(keys), cache, counters: Arc::default() }))
+        Ok(Arc::new(Self { mirror, keys, cache, counters: Arc::default() }))
     }
 
     /// What was done so far.

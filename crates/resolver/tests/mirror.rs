@@ -10,7 +10,7 @@ use certseal_resolver::{Mirror, MirrorError};
 use certseal_seal::{SigningKey, Suite};
 use certseal_unseal::UnsealKey;
 use certseal_wire::{Base64, Epoch, Event, Kind};
-use support::{Draft, Platform, event, name, only_refusal, page, pool};
+use support::{Draft, Platform, event, handshake, name, only_refusal, page, pool, server};
 
 #[test]
 fn an_older_version_is_refused_and_so_is_the_same_version_with_other_bytes() {
@@ -40,20 +40,26 @@ fn a_bad_bundle_harms_only_its_name() {
     let platform = Platform::new();
     let stranger = SigningKey::generate().unwrap();
     let us = UnsealKey::generate(pool("us"), Epoch(1), Suite::P256).unwrap().recipient();
+    let next = UnsealKey::generate(pool("eu"), Epoch(2), Suite::P256).unwrap().recipient();
     let names: &[&str] = &["bad.example"];
     let draft = || platform.draft("bad.example", names, 2);
     let good = platform.bundle(draft());
     let altered = |at: usize| {
         let mut body = good.body.clone().unwrap().0;
-        let at = if at == usize::MAX { body.len() - 1 } else { at };
         body[at] ^= 1;
         event(Kind::Bundle, "bad.example", 2, body)
     };
     let cases: Vec<(&str, Event, &str)> = vec![
         ("statement altered", altered(20), "altered"),
+        ("stanza altered", altered_stanza(&good), "could not be opened"),
         ("not a bundle", event(Kind::Bundle, "bad.example", 2, b"nonsense".to_vec()), "CSBU"),
         ("another issuer's", platform.bundle(Draft { issuer: &stranger, ..draft() }), "none of the trusted ones"),
         ("another pool's", platform.bundle(Draft { pools: &["us"], ..draft() }), "may not serve it"),
+        (
+            "sealed to an epoch that is not loaded",
+            platform.bundle(Draft { sealed_to: next, ..draft() }),
+            "[2] of pool eu",
+        ),
         ("sealed to another pool", platform.bundle(Draft { sealed_to: us, ..draft() }), "not sealed to pool eu"),
         ("another site's", Event { name: "bad.example".into(), ..platform.simple("x.example", 1) }, "x.example"),
         ("without a body", Event { body: None, ..good.clone() }, "did not hand it out"),
@@ -85,13 +91,89 @@ fn a_bad_bundle_harms_only_its_name() {
     }
 }
 
+/// No signature covers the stanzas: a store can alter them in a bundle that is otherwise genuine.
+#[test]
+fn a_bundle_whose_stanza_was_altered_is_withheld_until_the_genuine_one_comes() {
+    let platform = Platform::new();
+    let (old, new) = (platform.simple("a.example", 1), platform.simple("a.example", 2));
+    let feed = || page([old.clone(), platform.checkpoint(1, &[(Kind::Bundle, "a.example", 2)])]);
+    let dir = tempfile::tempdir().unwrap();
+    let mirror = platform.mirror(dir.path());
+    let server = server(platform.resolver(&mirror), &rustls::version::TLS13);
+    mirror.apply(&feed()).unwrap();
+    let serve = || handshake(&server, &platform.client(), "a.example");
+    let served = serve().unwrap();
+
+    let refused = mirror.apply(&page([altered_stanza(&new)])).unwrap();
+    assert!(only_refusal(&refused).contains("could not be opened"));
+    assert_eq!(serve().unwrap(), served, "the older bundle is not served any more");
+    assert_eq!((mirror.awaited_count(), mirror.refused_count()), (1, 1));
+    assert_eq!(
+        mirror.apply_items(std::slice::from_ref(&new)).unwrap().accepted,
+        1,
+        "the genuine one was taken for a rewritten one"
+    );
+    assert_ne!(serve().unwrap(), served);
+    assert_eq!((mirror.awaited_count(), mirror.refused_count()), (0, 0));
+
+    // The control: a mirror without keys takes it for good, and then refuses the genuine one.
+    let dir = tempfile::tempdir().unwrap();
+    let mirror = platform.mirror(dir.path());
+    mirror.apply(&feed()).unwrap();
+    assert_eq!(mirror.apply(&page([altered_stanza(&new)])).unwrap().accepted, 1);
+    assert!(only_refusal(&mirror.apply(&page([new])).unwrap()).contains("not the same"));
+}
+
 #[test]
 fn a_name_that_is_none_is_refused_and_not_remembered() {
     let (platform, dir) = (Platform::new(), tempfile::tempdir().unwrap());
     let mirror = platform.mirror(dir.path());
-    let bad = Event { name: "../etc".into(), ..platform.simple("a.example", 1) };
-    assert_eq!(mirror.apply(&page([bad])).unwrap().refused.len(), 1);
+    let up = Some("http://127.0.0.1:1");
+    for event in [
+        platform.simple("a.example", 1),
+        platform.route("a.example", &["a.example"], 1, up),
+        platform.checkpoint(1, &[]),
+    ] {
+        for body in [event.body.clone(), None] {
+            let bad = Event { name: "../etc".into(), body, ..event.clone() };
+            assert_eq!(mirror.apply(&page([bad.clone()])).unwrap().refused.len(), 1, "{bad:?}");
+            assert_eq!(mirror.refused_count(), 0, "{bad:?}");
+        }
+    }
+    // Of ring and account list there is one, however a store calls them.
+    for name in ["x", "y", ""] {
+        let nothing = |kind| Event { body: None, ..event(kind, name, 9, Vec::new()) };
+        mirror.apply(&page([nothing(Kind::Ring), nothing(Kind::Accounts)])).unwrap();
+        assert_eq!(mirror.refused_count(), 2, "{name}");
+    }
+    let renamed = |event: Event| Event { name: "z".into(), ..event };
+    let good = [renamed(platform.ring(2, &[&platform.issuer])), renamed(platform.accounts(1, &[]))];
+    assert_eq!(mirror.apply(&page(good)).unwrap().accepted, 2);
     assert_eq!(mirror.refused_count(), 0);
+}
+
+#[test]
+fn refused_items_are_remembered_up_to_a_bound_and_all_counted() {
+    let (platform, dir) = (Platform::new(), tempfile::tempdir().unwrap());
+    let mirror = platform.mirror(dir.path());
+    let bad = |index: usize| event(Kind::Bundle, &format!("s{index}.example"), 1, b"nonsense".to_vec());
+    let applied = mirror.apply(&page((0..10_100).map(bad))).unwrap();
+    assert_eq!((applied.refused.len(), mirror.refused_total(), mirror.refused_count()), (10_100, 10_100, 10_000));
+    // What is there already is refused again, and what is good is taken.
+    mirror.apply(&page([bad(0), platform.simple("s1.example", 1)])).unwrap();
+    assert_eq!(mirror.refused_count(), 9_999);
+}
+
+#[test]
+fn what_certstore_does_not_know_is_forgiven_unless_it_was_here() {
+    let (platform, dir) = (Platform::new(), tempfile::tempdir().unwrap());
+    let mirror = platform.mirror(dir.path());
+    mirror.apply(&page([platform.simple("a.example", 1)])).unwrap();
+    let bad = |site: &str| event(Kind::Bundle, site, 2, b"nonsense".to_vec());
+    mirror.apply(&page([bad("a.example"), bad("b.example")])).unwrap();
+    mirror.forgive_unknown(&mirror.refused(None, 10)).unwrap();
+    let left: Vec<String> = mirror.refused(None, 10).into_iter().map(|refused| refused.name).collect();
+    assert_eq!(left, ["a.example"]);
 }
 
 #[test]
@@ -278,4 +360,11 @@ fn an_event_that_announces_what_is_held_needs_no_body() {
     assert!(only_refusal(&mirror.apply(&page([newer])).unwrap()).contains("did not hand it out"));
     let garbage = Event { body: Some(Base64(b"x".to_vec())), digest: certseal_seal::sha256(b"x"), ..bundle };
     assert_eq!(mirror.apply(&page([garbage])).unwrap().refused.len(), 1);
+}
+
+/// The bundle with one bit of its last stanza altered, as the feed announces it: stanzas come last.
+fn altered_stanza(bundle: &Event) -> Event {
+    let mut body = bundle.body.clone().unwrap().0;
+    *body.last_mut().unwrap() ^= 1;
+    event(Kind::Bundle, &bundle.name, bundle.version, body)
 }

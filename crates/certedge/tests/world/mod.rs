@@ -95,8 +95,12 @@ impl World {
     }
 
     pub(crate) async fn edge(&self, store_port: u16) -> Edge {
+        self.edge_with(self.config(store_port)).await
+    }
+
+    pub(crate) async fn edge_with(&self, config: Config) -> Edge {
         let (handle, shutdown) = Shutdown::new();
-        let running = certedge::start(self.config(store_port), shutdown).await.unwrap();
+        let running = certedge::start(config, shutdown).await.unwrap();
         Edge { running, handle, client: self.platform.client() }
     }
 
@@ -179,7 +183,8 @@ async fn read_all(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
     String::from_utf8(octets).unwrap()
 }
 
-/// Answers with the head of each request as it came. `/ws` is upgraded and echoed, `/silent` is never answered.
+/// Answers with the head of each request as it came. `/ws` is upgraded and echoed, `/silent` is never answered, and the
+/// answer to `/endless` does not end.
 pub(crate) async fn upstream() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
@@ -198,6 +203,10 @@ async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     }
     let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
     if head.starts_with("get /silent") {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    if head.starts_with("get /endless") {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nmore").await?;
         tokio::time::sleep(Duration::from_secs(60)).await;
     }
     if head.starts_with("get /ws") && head.contains("upgrade: websocket") {
@@ -220,6 +229,17 @@ pub(crate) struct FakeStore {
     pub(crate) events: Mutex<Vec<Event>>,
     pub(crate) epoch: Mutex<u8>,
     pub(crate) challenges: Mutex<HashMap<(String, String), Signed>>,
+    pub(crate) fetches: Mutex<Fetches>,
+}
+
+/// How often bundles were asked for by name.
+#[derive(Default)]
+pub(crate) struct Fetches {
+    pub(crate) total: usize,
+    /// Since the feed was asked for last.
+    now: usize,
+    /// At most, between two times.
+    pub(crate) most: usize,
 }
 
 impl FakeStore {
@@ -236,6 +256,7 @@ impl FakeStore {
 
 /// Bundles come without their bodies, so that edges have to ask for them.
 async fn feed(State(store): State<Arc<FakeStore>>, Query(query): Query<FeedQuery>) -> Response {
+    store.fetches.lock().unwrap().now = 0;
     let epoch = [*store.epoch.lock().unwrap(); 16];
     if query.after.is_some_and(|after| after.epoch != epoch) {
         let problem = Problem::new(ProblemKind::Gone, "another epoch");
@@ -253,6 +274,12 @@ async fn feed(State(store): State<Arc<FakeStore>>, Query(query): Query<FeedQuery
 }
 
 async fn bundle(State(store): State<Arc<FakeStore>>, Segments(site): Segments<String>) -> Response {
+    {
+        let mut fetches = store.fetches.lock().unwrap();
+        fetches.total += 1;
+        fetches.now += 1;
+        fetches.most = fetches.most.max(fetches.now);
+    }
     store.latest(Kind::Bundle, &site)
 }
 

@@ -1,11 +1,15 @@
 //! The changes of one transaction: every item is verified here before it is kept.
 
-use certseal_seal::{Bundle, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers, sha256};
-use certseal_wire::{AcmeAccounts, Base64, Change, Checkpoint, Digest, DnsName, Event, Kind, PoolName, Route, Signed};
+use std::sync::atomic::Ordering;
+
+use certseal_seal::{Bundle, VerifyingKeys, accept_ring, ring_issuers, sha256};
+use certseal_wire::{
+    AcmeAccounts, Base64, Change, Checkpoint, Digest, DnsName, Event, Kind, ParseError, PoolName, Route, Signed,
+};
 use jiff::Timestamp;
 
 use super::{
-    Applied, Refused, meta,
+    Applied, Mirror, Refused, meta,
     refusal::{Failure, Refusal},
     tables::{Mark, Tables},
 };
@@ -13,66 +17,77 @@ use super::{
 /// Takes items into the tables of one write transaction.
 pub(super) struct Batch<'a> {
     tables: Tables<'a>,
-    pool: &'a PoolName,
-    security: &'a VerifyingKey,
+    mirror: &'a Mirror,
     issuers: VerifyingKeys,
     applied: Applied,
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(
-        tables: Tables<'a>,
-        pool: &'a PoolName,
-        security: &'a VerifyingKey,
-        issuers: VerifyingKeys,
-    ) -> Self {
-        Self { tables, pool, security, issuers, applied: Applied::default() }
+    pub(super) fn new(tables: Tables<'a>, mirror: &'a Mirror, issuers: VerifyingKeys) -> Self {
+        Self { tables, mirror, issuers, applied: Applied::default() }
     }
 
     /// Takes all items: a ring first, since it says whose signatures count.
     pub(super) fn apply(mut self, events: &[Event]) -> Result<Applied, redb::Error> {
         let (rings, others): (Vec<_>, Vec<_>) = events.iter().partition(|event| event.kind == Kind::Ring);
         for event in rings.into_iter().chain(others) {
-            match self.accept(event) {
+            let name = match own_name(event) {
+                Ok(name) => name,
+                Err(error) => {
+                    self.refuse_nameless(event, &error);
+                    continue;
+                }
+            };
+            match self.accept(event, &name) {
                 Ok(true) => {
                     self.applied.accepted += 1;
-                    self.tables.forgive(event.kind, &event.name)?;
+                    self.tables.forgive(event.kind, &name)?;
                 }
                 Ok(false) => {
                     self.applied.unchanged += 1;
-                    self.tables.forgive(event.kind, &event.name)?;
+                    self.tables.forgive(event.kind, &name)?;
                 }
-                Err(Failure::Refused(refusal)) => self.refuse(event, &refusal)?,
+                Err(Failure::Refused(refusal)) => self.refuse(event, name, &refusal)?,
                 Err(Failure::Database(error)) => return Err(error),
             }
         }
         Ok(self.applied)
     }
 
+    /// Forgets refused items, unless something of the name was accepted before.
+    pub(super) fn forgive_unknown(mut self, items: &[Refused]) -> Result<Applied, redb::Error> {
+        for Refused { kind, name, .. } in items {
+            if self.tables.mark(*kind, name)?.is_none() {
+                self.tables.forgive(*kind, name)?;
+            }
+        }
+        Ok(self.applied)
+    }
+
     /// Whether the item changed something.
-    fn accept(&mut self, event: &Event) -> Result<bool, Failure> {
-        if self.is_held(event)? {
+    fn accept(&mut self, event: &Event, name: &str) -> Result<bool, Failure> {
+        if self.is_held(event, name)? {
             return Ok(false);
         }
         let Some(Base64(body)) = &event.body else {
             // certstore announces a bundle that has left our pool, and does not hand it out.
-            let is_expected = event.kind == Kind::Bundle && self.has_left(&event.name)?;
+            let is_expected = event.kind == Kind::Bundle && self.has_left(name)?;
             return if is_expected { Ok(false) } else { Err(Refusal::Missing.into()) };
         };
         match event.kind {
-            Kind::Bundle => self.bundle(event.name.parse()?, body),
-            Kind::Route => self.route(event.name.parse()?, body),
+            Kind::Bundle => self.bundle(name.parse()?, body),
+            Kind::Route => self.route(name.parse()?, body),
             Kind::Ring => self.ring(body),
             Kind::Accounts => self.accounts(body),
-            Kind::Checkpoint => self.checkpoint(event.name.parse()?, body),
+            Kind::Checkpoint => self.checkpoint(name.parse()?, body),
         }
     }
 
     /// Whether the event announces what is held already, so that its body need not be looked at.
-    fn is_held(&self, event: &Event) -> Result<bool, redb::Error> {
-        let Some(mark) = self.tables.mark(event.kind, &event.name)? else { return Ok(false) };
+    fn is_held(&self, event: &Event, name: &str) -> Result<bool, redb::Error> {
+        let Some(mark) = self.tables.mark(event.kind, name)? else { return Ok(false) };
         let same = mark.version == event.version && mark.digest == event.digest;
-        Ok(same && (event.kind != Kind::Bundle || self.tables.bundles.holds(&event.name)?))
+        Ok(same && (event.kind != Kind::Bundle || self.tables.bundles.holds(name)?))
     }
 
     fn bundle(&mut self, site: DnsName, body: &[u8]) -> Result<bool, Failure> {
@@ -81,11 +96,16 @@ impl<'a> Batch<'a> {
         if info.site != site {
             return Err(Refusal::OtherSite(info.site).into());
         }
-        if !info.pools.contains(self.pool) {
-            return Err(Refusal::OtherPool(self.pool.clone()).into());
+        let pool = &self.mirror.pool;
+        if !info.pools.contains(pool) {
+            return Err(Refusal::OtherPool(pool.clone()).into());
         }
-        if !bundle.envelope().stanzas().iter().any(|stanza| stanza.pool == *self.pool) {
-            return Err(Refusal::NotSealedToPool(self.pool.clone()).into());
+        if !bundle.envelope().stanzas().iter().any(|stanza| stanza.pool == *pool) {
+            return Err(Refusal::NotSealedToPool(pool.clone()).into());
+        }
+        // No signature covers the stanzas. Before the mark moves: else the genuine bundle would be a rewritten one.
+        if let Some(keys) = self.mirror.unseal_keys.get() {
+            keys.open(bundle.envelope()).map(drop)?;
         }
         let news = self.mark(Kind::Bundle, site.as_str(), info.version, sha256(body), false)?;
         let has_nothing_to_do = self.has_left(site.as_str())? || (!news && self.tables.bundles.holds(site.as_str())?);
@@ -109,7 +129,7 @@ impl<'a> Batch<'a> {
             return Err(Refusal::OtherSite(route.site).into());
         }
         let record = canonical(&signed);
-        let left = route.upstream.is_none() || !route.pools.contains(self.pool);
+        let left = route.upstream.is_none() || !route.pools.contains(&self.mirror.pool);
         if !self.mark(Kind::Route, site.as_str(), route.version, sha256(&record), left)? {
             return Ok(false);
         }
@@ -131,7 +151,7 @@ impl<'a> Batch<'a> {
         let was_dropped =
             !self.tables.bundles.holds(site.as_str())? && self.tables.mark(Kind::Bundle, site.as_str())?.is_some();
         if was_dropped {
-            self.tables.refuse(Kind::Bundle, site.as_str(), "dropped when the site left, and not fetched again yet")?;
+            self.tables.miss(site.as_str(), "dropped when the site left, and not fetched again yet")?;
             self.applied.missing.push(site.clone());
         }
         Ok(())
@@ -140,7 +160,7 @@ impl<'a> Batch<'a> {
     fn ring(&mut self, body: &[u8]) -> Result<bool, Failure> {
         let signed: Signed = serde_json::from_slice(body)?;
         let seen = self.tables.mark(Kind::Ring, "")?.map_or(0, |mark| mark.version);
-        let ring = accept_ring(&signed, self.security, seen)?;
+        let ring = accept_ring(&signed, &self.mirror.security, seen)?;
         let record = canonical(&signed);
         if !self.mark(Kind::Ring, "", ring.version, sha256(&record), false)? {
             return Ok(false);
@@ -166,7 +186,7 @@ impl<'a> Batch<'a> {
     fn checkpoint(&mut self, pool: PoolName, body: &[u8]) -> Result<bool, Failure> {
         let signed: Signed = serde_json::from_slice(body)?;
         let checkpoint: Checkpoint = self.issuers.verify(&signed)?;
-        if checkpoint.pool != *self.pool || checkpoint.pool != pool {
+        if checkpoint.pool != self.mirror.pool || checkpoint.pool != pool {
             return Err(Refusal::OtherCheckpoint(checkpoint.pool).into());
         }
         let digest = sha256(&canonical(&signed));
@@ -214,23 +234,43 @@ impl<'a> Batch<'a> {
     }
 
     /// Counts, logs and remembers an item that is not taken.
-    fn refuse(&mut self, event: &Event, refusal: &Refusal) -> Result<(), redb::Error> {
+    fn refuse(&mut self, event: &Event, name: String, refusal: &Refusal) -> Result<(), redb::Error> {
         let Event { kind, version, .. } = event;
-        let (name, reason) = (ParsedName(&event.name).to_string(), refusal.to_string());
-        tracing::warn!(%kind, name, version, reason, "refused an item of the feed");
-        // What has no name of its own cannot be asked for again.
-        if !matches!(refusal, Refusal::Name(_)) {
-            self.tables.refuse(*kind, &event.name, &reason)?;
+        let reason = refusal.to_string();
+        if self.tables.refuse(*kind, &name, &reason)? {
+            tracing::warn!(%kind, name, version, reason, "refused an item of the feed");
+        } else if !self.mirror.refused_overflowed.swap(true, Ordering::Relaxed) {
+            tracing::error!(%kind, name, reason, "more items are refused than are remembered; the others are only counted");
         }
         self.applied.refused.push(Refused { kind: *kind, name, reason });
         Ok(())
     }
+
+    /// Counts and logs an item that cannot be asked for again.
+    fn refuse_nameless(&mut self, event: &Event, error: &ParseError) {
+        let Event { kind, version, .. } = event;
+        let (name, reason) = (Shown(&event.name).to_string(), error.to_string());
+        tracing::warn!(%kind, name, version, reason, "refused an item of the feed");
+        self.applied.refused.push(Refused { kind: *kind, name, reason });
+    }
+}
+
+/// The one name of an event's item: a site, a pool, or nothing for what there is one of, whatever came.
+///
+/// # Errors
+/// When the name that came is none.
+pub(super) fn own_name(event: &Event) -> Result<String, ParseError> {
+    Ok(match event.kind {
+        Kind::Bundle | Kind::Route => event.name.parse::<DnsName>()?.as_str().to_owned(),
+        Kind::Checkpoint => event.name.parse::<PoolName>()?.as_str().to_owned(),
+        Kind::Ring | Kind::Accounts => String::new(),
+    })
 }
 
 /// A name as it came, at most as long as a DNS name is.
-struct ParsedName<'a>(&'a str);
+struct Shown<'a>(&'a str);
 
-impl std::fmt::Display for ParsedName<'_> {
+impl std::fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.chars().take(253).try_for_each(|c| write!(f, "{}", c.escape_default()))
     }

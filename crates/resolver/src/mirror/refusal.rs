@@ -1,6 +1,7 @@
 //! Why one item of the feed is refused.
 
 use certseal_seal::{BundleError, RingError, SignatureError};
+use certseal_unseal::OpenError;
 use certseal_wire::{DnsName, ParseError, PoolName};
 
 /// Why one item of the feed is refused. It harms only its name.
@@ -24,6 +25,8 @@ pub(super) enum Refusal {
     OtherPool(PoolName),
     #[error("its key is not sealed to pool {0}")]
     NotSealedToPool(PoolName),
+    #[error(transparent)]
+    Unopened(#[from] OpenError),
     #[error("it is the checkpoint of pool {0}: it was put in the place of another")]
     OtherCheckpoint(PoolName),
     #[error("it is of version {found}, but version {seen} was seen before: the store rolled it back")]

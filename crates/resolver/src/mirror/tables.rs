@@ -45,9 +45,19 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
-    /// Remembers an item that is to be fetched again.
-    pub(super) fn refuse(&mut self, kind: Kind, name: &str, reason: &str) -> Result<(), Error> {
-        self.refused.insert(item(kind, name).as_str(), reason)?;
+    /// Remembers an item that is to be fetched again. False, with nothing remembered, when the table has no room for it.
+    pub(super) fn refuse(&mut self, kind: Kind, name: &str, reason: &str) -> Result<bool, Error> {
+        let item = item(kind, name);
+        let has_room = self.refused.len()? < MAX_REFUSED || self.refused.get(item.as_str())?.is_some();
+        if has_room {
+            self.refused.insert(item.as_str(), reason)?;
+        }
+        Ok(has_room)
+    }
+
+    /// Remembers a site whose bundle was here and is to be fetched again: there are no more of these than marks.
+    pub(super) fn miss(&mut self, site: &str, reason: &str) -> Result<(), Error> {
+        self.refused.insert(item(Kind::Bundle, site).as_str(), reason)?;
         Ok(())
     }
 
@@ -267,6 +277,9 @@ const MARKS: TableDefinition<'_, &str, MarkRow> = TableDefinition::new("marks");
 const REFUSED: TableDefinition<'_, &str, &str> = TableDefinition::new("refused");
 const AWAITED: TableDefinition<'_, &str, u64> = TableDefinition::new("awaited");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// The most refused items that are remembered: names cost a hostile store nothing.
+const MAX_REFUSED: u64 = 10_000;
 
 /// The most changes that are awaited at one time: from there on their number is a lower bound.
 const MAX_AWAITED: u64 = 10_000;
