@@ -251,7 +251,7 @@ fn serve_edge(fleet: &Fleet) {
         unseal_keys: vec![fleet.unseal_key_file()],
         security_key: fleet.pki().join("security.pub"),
         cache_bytes: 256 * 1024 * 1024,
-        store: certedge::Store {
+        store: certseal_service::tls::Peer {
             url: "https://127.0.0.1:9".to_owned(),
             ca: identity.ca,
             certificate: identity.certificate,

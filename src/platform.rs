@@ -13,7 +13,7 @@ use certctl::{
 use certman::AuthorityConfig;
 use certseal_client::{CertmanClient, Connection, StoreClient};
 use certseal_seal::{SigningKey, Suite, VerifyingKey};
-use certseal_service::{Shutdown, config as files};
+use certseal_service::{Shutdown, config as files, tls::Peer};
 use certseal_wire::PoolName;
 
 /// What to start.
@@ -74,7 +74,6 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
     let unseal_key = make_unseal_key(&pki_dir, &pool, &store_url).await.context("cannot make the unseal key")?;
 
     let (authority, local_root) = authority(options, &pki_dir)?;
-    let certman_at_store = pki::tls_files(&pki_dir, "certman");
     let certman = certman::start(
         certman::Config {
             listen: loopback(0),
@@ -84,12 +83,7 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
             security_key: pki_dir.join("security.pub"),
             issuer_key: pki_dir.join("issuer.key"),
             tls: pki::tls_files(&pki_dir, "certman-server"),
-            store: certman::Store {
-                url: store_url.clone(),
-                ca: certman_at_store.ca,
-                certificate: certman_at_store.certificate,
-                key: certman_at_store.key,
-            },
+            store: Peer::new(store_url.clone(), pki::tls_files(&pki_dir, "certman")),
             authority,
             workers: 16,
             retry_seconds: 60,
@@ -148,7 +142,6 @@ fn edge_config(
     store_url: String,
     unseal_key: PathBuf,
 ) -> anyhow::Result<certedge::Config> {
-    let identity = pki::tls_files(pki_dir, &format!("edge-{pool}"));
     // Redirects name the port, so it must be known before the edge listens.
     let https = match options.https_port {
         0 => std::net::TcpListener::bind(loopback(0))?.local_addr()?,
@@ -164,12 +157,7 @@ fn edge_config(
         unseal_keys: vec![unseal_key],
         security_key: pki_dir.join("security.pub"),
         cache_bytes: 256 * 1024 * 1024,
-        store: certedge::Store {
-            url: store_url,
-            ca: identity.ca,
-            certificate: identity.certificate,
-            key: identity.key,
-        },
+        store: Peer::new(store_url, pki::tls_files(pki_dir, &format!("edge-{pool}"))),
         limits: Default::default(),
     })
 }

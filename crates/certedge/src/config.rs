@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use certseal_service::{server, tls::TlsFiles};
+use certseal_service::{server, tls::Peer};
 use certseal_wire::PoolName;
 use serde::Deserialize;
 
@@ -31,30 +31,10 @@ pub struct Config {
     #[serde(default = "default_cache_bytes")]
     pub cache_bytes: u64,
     /// How to reach certstore.
-    pub store: Store,
+    pub store: Peer,
     /// What visitors and upstreams are allowed.
     #[serde(default)]
     pub limits: Limits,
-}
-
-/// How to reach certstore.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Store {
-    /// Its URL.
-    pub url: String,
-    /// The private CA that certstore must be certified by, PEM.
-    pub ca: PathBuf,
-    /// Our certificate chain, PEM.
-    pub certificate: PathBuf,
-    /// Our private key, PEM; readable by its owner only.
-    pub key: PathBuf,
-}
-
-impl Store {
-    pub(crate) fn tls(&self) -> TlsFiles {
-        TlsFiles { ca: self.ca.clone(), certificate: self.certificate.clone(), key: self.key.clone() }
-    }
 }
 
 /// What visitors and upstreams are allowed. Times are in seconds.

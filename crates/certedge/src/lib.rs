@@ -40,7 +40,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-pub use config::{Config, Limits, Store};
+pub use config::{Config, Limits};
 
 use challenge::Challenges;
 use metrics::{Handshake, Metrics};
@@ -83,7 +83,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
         .with_context(|| config.security_key.display().to_string())?;
     let url = config.store.url.parse().with_context(|| format!("store.url {:?}", config.store.url))?;
-    let store = StoreClient::new(Connection::new(url, config.store.tls().client_config()?)?);
+    let store = StoreClient::new(Connection::new(url, config.store.client_config()?)?);
     let listeners = (server::bind(config.https).await?, server::bind(config.http).await?);
     let (https, http) = (listeners.0.local_addr()?, listeners.1.local_addr()?);
 

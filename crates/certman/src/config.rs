@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use certseal_service::tls::TlsFiles;
+use certseal_service::tls::{Peer, TlsFiles};
 use certseal_wire::TrustDomain;
 use serde::Deserialize;
 
@@ -25,7 +25,7 @@ pub struct Config {
     /// Our identity as a server, and the private CA.
     pub tls: TlsFiles,
     /// Where certstore is, and our identity there.
-    pub store: Store,
+    pub store: Peer,
     /// Who signs the certificates.
     pub authority: Authority,
     /// Orders at one time.
@@ -37,20 +37,6 @@ pub struct Config {
     /// Between two checkpoints of a pool, in seconds; 1 to 300.
     #[serde(default = "default_checkpoint")]
     pub checkpoint_seconds: u64,
-}
-
-/// Where certstore is.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Store {
-    /// Such as `https://certstore.internal:7443`.
-    pub url: String,
-    /// The private CA that certstore is certified by, PEM.
-    pub ca: PathBuf,
-    /// Our certificate chain, PEM; role issuer.
-    pub certificate: PathBuf,
-    /// Our private key, PEM; readable by its owner only.
-    pub key: PathBuf,
 }
 
 /// Who signs the certificates.

@@ -31,7 +31,7 @@ use certseal_service::{
     Shutdown, config as files,
     server::{self, Limits},
     telemetry,
-    tls::TlsFiles,
+    tls::Peer,
 };
 use jiff::SignedDuration;
 use tokio::{
@@ -39,7 +39,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use config::{Authority as AuthorityConfig, Config, Store};
+pub use config::{Authority as AuthorityConfig, Config};
 
 use authority::{AcmeAuthority, Authority, LocalAuthority};
 use journal::Journal;
@@ -114,11 +114,9 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     Ok(Running { address, server, worker, checkpoints })
 }
 
-fn store_client(store: &Store) -> anyhow::Result<StoreClient> {
-    let Store { url, ca, certificate, key } = store.clone();
-    let tls = TlsFiles { ca, certificate, key }.client_config()?;
-    let url = url.parse().with_context(|| format!("store.url {url}"))?;
-    Ok(StoreClient::new(Connection::new(url, tls)?))
+fn store_client(store: &Peer) -> anyhow::Result<StoreClient> {
+    let url = store.url.parse().with_context(|| format!("store.url {:?}", store.url))?;
+    Ok(StoreClient::new(Connection::new(url, store.client_config()?)?))
 }
 
 fn authority(config: &AuthorityConfig, data_dir: &Path) -> anyhow::Result<Authority> {

@@ -79,6 +79,37 @@ impl TlsFiles {
     }
 }
 
+/// Where a daemon that we call is, and our identity there.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Such as `https://certstore.internal:7443`.
+    pub url: String,
+    /// The private CA that the daemon must be certified by, PEM.
+    pub ca: PathBuf,
+    /// Our certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Our private key, PEM; readable by its owner only.
+    pub key: PathBuf,
+}
+
+impl Peer {
+    /// The daemon at `url`, with the identity and the CA in `files`.
+    pub fn new(url: String, files: TlsFiles) -> Self {
+        let TlsFiles { ca, certificate, key } = files;
+        Self { url, ca, certificate, key }
+    }
+
+    /// A client that accepts only the CA's servers.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file that is not usable.
+    pub fn client_config(&self) -> Result<ClientConfig, ConfigError> {
+        let Self { ca, certificate, key, .. } = self.clone();
+        TlsFiles { ca, certificate, key }.client_config()
+    }
+}
+
 /// The certificates in a PEM file; at least one.
 ///
 /// # Errors

@@ -20,7 +20,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use certedge::{Config, Limits, Running, Store};
+use certedge::{Config, Limits, Running};
 use certseal_service::{
     Shutdown, ShutdownHandle,
     config::write_private,
@@ -84,7 +84,7 @@ impl World {
             unseal_keys: vec![self.path("unseal.pem")],
             security_key: self.path("security.pem"),
             cache_bytes: 1 << 20,
-            store: Store {
+            store: certseal_service::tls::Peer {
                 url: format!("https://localhost:{store_port}"),
                 ca: self.path("ca.pem"),
                 certificate: self.path("edge.pem"),
