@@ -115,7 +115,7 @@ async fn served_within_two_seconds(
 ) -> Connection {
     let stored = platform.store_as("admin").bundle(name).await.unwrap().unwrap();
     let bundle = certseal_seal::Bundle::parse(&stored).unwrap();
-    assert_eq!(bundle.envelope().header().key_version, version);
+    assert_eq!(bundle.sealed().envelope().unwrap().header().key_version, version);
     let leaf = &bundle.chain()[0];
     let began = Instant::now();
     loop {

@@ -77,8 +77,7 @@ impl Checked {
         let bundle = Bundle::parse(&bytes).map_err(malformed)?;
         let info = bundle.verify(issuers).map_err(unverified)?;
         belongs("site", site, &info.site)?;
-        let holds_stanza = |pool: &PoolName| bundle.envelope().stanzas().iter().any(|stanza| stanza.pool == *pool);
-        if info.pools.is_empty() || !info.pools.iter().all(holds_stanza) {
+        if info.pools.is_empty() || !info.pools.iter().all(|pool| bundle.sealed().is_for(pool)) {
             return Err(unverified("expected a bundle for one pool or more, each of which its envelope is sealed to"));
         }
         Ok(Self { kind: Kind::Bundle, name: site.to_string(), version: info.version, pools: info.pools, bytes })

@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-use certseal_seal::{Bundle, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers};
+use certseal_seal::{Bundle, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers, sha256};
 use certseal_unseal::UnsealKeys;
 use certseal_wire::{
     AcmeAccounts, BundleInfo, Change, Cursor, DnsName, Event, FeedPage, KeyRing, Kind, PoolName, Route, Signed,
@@ -219,8 +219,16 @@ impl Mirror {
         let Ok(name) = own_name(event) else { return false };
         let state = self.state();
         let mark = self.logged(state.reader.mark(event.kind, &name)).flatten();
-        mark.is_some_and(|mark| mark.version == event.version && mark.digest == event.digest)
-            && (event.kind != Kind::Bundle || self.logged(state.reader.bundles.holds(&name)).unwrap_or(false))
+        mark.is_some_and(|mark| {
+            mark.version == event.version
+                && match event.kind {
+                    Kind::Bundle => {
+                        let held = self.logged(state.reader.bundles.record(&name)).flatten();
+                        held.is_some_and(|held| sha256(&held) == event.digest)
+                    }
+                    _ => mark.digest == event.digest,
+                }
+        })
     }
 
     /// The site whose certificate is for `name`.

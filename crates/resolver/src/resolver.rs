@@ -77,7 +77,7 @@ impl SealedResolver {
             return None;
         };
         let kind = leaf.kind();
-        let key = SealedKey::new(site, bundle.envelope().clone(), leaf, self.keys.clone(), self.counters.clone());
+        let key = SealedKey::new(site, bundle.sealed().clone(), leaf, self.keys.clone(), self.counters.clone());
         let chain = bundle.chain().iter().map(|der| CertificateDer::from(der.clone())).collect();
         let certified = Arc::new(CertifiedKey::new(chain, Arc::new(key)));
         Some(Arc::new(Entry { names: info.names, certified, kind }))

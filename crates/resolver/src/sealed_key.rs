@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use certseal_seal::{Envelope, KeyKind};
+use certseal_seal::{Bundle, KeyKind, Sealed};
 use certseal_unseal::UnsealKeys;
 use rustls::{
     Error, SignatureAlgorithm, SignatureScheme,
@@ -10,7 +10,11 @@ use rustls::{
     sign::{Signer, SigningKey},
 };
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
-use x509_parser::{oid_registry, prelude::FromDer, x509::SubjectPublicKeyInfo};
+use x509_parser::{
+    oid_registry,
+    prelude::{FromDer, X509Certificate},
+    x509::SubjectPublicKeyInfo,
+};
 
 use crate::counts::Counters;
 
@@ -22,7 +26,7 @@ pub(crate) struct SealedKey(Arc<Inner>);
 
 struct Inner {
     site: String,
-    envelope: Envelope,
+    sealed: Sealed,
     leaf: LeafKey,
     keys: Arc<UnsealKeys>,
     counters: Arc<Counters>,
@@ -76,12 +80,12 @@ impl LeafKey {
 impl SealedKey {
     pub(crate) fn new(
         site: &str,
-        envelope: Envelope,
+        sealed: Sealed,
         leaf: LeafKey,
         keys: Arc<UnsealKeys>,
         counters: Arc<Counters>,
     ) -> Self {
-        Self(Arc::new(Inner { site: site.to_owned(), envelope, leaf, keys, counters, opened: OnceLock::new() }))
+        Self(Arc::new(Inner { site: site.to_owned(), sealed, leaf, keys, counters, opened: OnceLock::new() }))
     }
 }
 
@@ -140,23 +144,35 @@ impl Inner {
         self.opened.get_or_init(open).as_ref()
     }
 
-    /// Opens the envelope and reads the key with the one parser for its kind. The error names nothing secret.
     fn open(&self) -> Result<Arc<dyn SigningKey>, String> {
-        let private = self.keys.open(&self.envelope).map_err(|error| error.to_string())?;
-        if private.kind() != self.leaf.kind {
-            return Err("the sealed key is of another kind than the certificate's".to_owned());
-        }
-        // Borrowed, so that no copy outlives `private`, which is wiped.
-        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(private.expose_pkcs8()));
-        let parsed = match private.kind() {
-            KeyKind::EcdsaP256 => any_ecdsa_type(&der),
-            // Tries RSA first; what is no RSA key does not pass the check below.
-            KeyKind::Rsa => any_supported_type(&der),
-        };
-        let key = parsed.map_err(|_| "what was sealed is no private key".to_owned())?;
-        let is_the_leafs = key.public_key().is_some_and(|spki| *spki == *self.leaf.spki);
-        is_the_leafs.then_some(key).ok_or_else(|| "the sealed key is not the certificate's".to_owned())
+        open(&self.keys, &self.sealed, &self.leaf)
     }
+}
+
+/// The key of a bundle, if it opens and is the certificate's. The error names nothing secret.
+pub(crate) fn usable_key(keys: &UnsealKeys, bundle: &Bundle) -> Result<Arc<dyn SigningKey>, String> {
+    let leaf = bundle.chain().first().and_then(|leaf| Some(X509Certificate::from_der(leaf).ok()?.1));
+    let leaf = leaf.and_then(|leaf| LeafKey::from_spki(leaf.public_key().raw));
+    let leaf = leaf.ok_or("expected a certificate with an ECDSA P-256 or RSA key, got another")?;
+    open(keys, bundle.sealed(), &leaf)
+}
+
+/// Opens the key and reads it with the one parser for its kind.
+fn open(keys: &UnsealKeys, sealed: &Sealed, leaf: &LeafKey) -> Result<Arc<dyn SigningKey>, String> {
+    let private = keys.open_sealed(sealed).map_err(|error| error.to_string())?;
+    if private.kind() != leaf.kind {
+        return Err("the sealed key is of another kind than the certificate's".to_owned());
+    }
+    // Borrowed, so that no copy outlives `private`, which is wiped.
+    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(private.expose_pkcs8()));
+    let parsed = match private.kind() {
+        KeyKind::EcdsaP256 => any_ecdsa_type(&der),
+        // Tries RSA first; what is no RSA key does not pass the check below.
+        KeyKind::Rsa => any_supported_type(&der),
+    };
+    let key = parsed.map_err(|_| "what was sealed is no private key".to_owned())?;
+    let is_the_leafs = key.public_key().is_some_and(|spki| *spki == *leaf.spki);
+    is_the_leafs.then_some(key).ok_or_else(|| "the sealed key is not the certificate's".to_owned())
 }
 
 impl std::fmt::Debug for Inner {

@@ -6,9 +6,9 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 
-use certseal_resolver::{Mirror, MirrorError};
-use certseal_seal::{SigningKey, Suite};
-use certseal_unseal::UnsealKey;
+use certseal_resolver::{Mirror, MirrorError, SealedResolver};
+use certseal_seal::{Bundle, Envelope, SigningKey, Suite};
+use certseal_unseal::{UnsealKey, UnsealKeys};
 use certseal_wire::{Base64, Epoch, Event, Kind};
 use support::{Draft, Platform, event, handshake, name, only_refusal, page, pool, server};
 
@@ -116,12 +116,53 @@ fn a_bundle_whose_stanza_was_altered_is_withheld_until_the_genuine_one_comes() {
     assert_ne!(serve().unwrap(), served);
     assert_eq!((mirror.awaited_count(), mirror.refused_count()), (0, 0));
 
-    // The control: a mirror without keys takes it for good, and then refuses the genuine one.
+    // The control: a mirror without keys takes it, and the site cannot be served until the genuine one comes.
     let dir = tempfile::tempdir().unwrap();
     let mirror = platform.mirror(dir.path());
     mirror.apply(&feed()).unwrap();
     assert_eq!(mirror.apply(&page([altered_stanza(&new)])).unwrap().accepted, 1);
-    assert!(only_refusal(&mirror.apply(&page([new])).unwrap()).contains("not the same"));
+    let server = server(platform.resolver(&mirror), &rustls::version::TLS13);
+    let serve = || handshake(&server, &platform.client(), "a.example");
+    assert!(serve().is_err());
+    assert_eq!(mirror.apply(&page([new])).unwrap().accepted, 1);
+    assert!(serve().is_ok());
+}
+
+#[test]
+fn a_bundle_that_was_rewrapped_is_taken_and_what_was_rolled_back_or_forged_is_not() {
+    let (platform, dir) = (Platform::new(), tempfile::tempdir().unwrap());
+    let next = UnsealKey::generate(pool("eu"), Epoch(2), Suite::P256).unwrap();
+    let next_again = UnsealKey::from_pem(&next.expose_pem()).unwrap();
+    let stranger = UnsealKey::generate(pool("eu"), Epoch(3), Suite::P256).unwrap();
+    let rewrapped = |event: &Event, to: &UnsealKey| {
+        rewrap(event, |envelope| {
+            let stanza = platform.unseal_keys().rewrap(&envelope, &to.recipient()).unwrap();
+            envelope.with_stanza(stanza).unwrap()
+        })
+    };
+    let stripped = |event: &Event, epoch: u32| {
+        rewrap(event, |envelope| envelope.without_stanzas(&pool("eu"), |found| found == Epoch(epoch)).unwrap())
+    };
+    let old = platform.simple("a.example", 1);
+    let both = rewrapped(&old, &next);
+    let new = stripped(&both, 1);
+
+    let mirror = platform.mirror(dir.path());
+    let keys = UnsealKeys::from_iter([UnsealKey::from_pem(&platform.unseal_pem).unwrap(), next]);
+    let server = server(SealedResolver::new(mirror.clone(), keys, 1 << 20).unwrap(), &rustls::version::TLS13);
+    for (step, event) in [&old, &both, &new].into_iter().enumerate() {
+        assert_eq!(mirror.apply(&page([event.clone()])).unwrap().accepted, 1, "step {step}");
+        assert_eq!(mirror.apply(&page([event.clone()])).unwrap().unchanged, 1, "step {step}, again");
+        handshake(&server, &platform.client(), "a.example").unwrap();
+    }
+    assert!(only_refusal(&mirror.apply(&page([old.clone()])).unwrap()).contains("sealed to epoch 1"));
+    let elsewhere = stripped(&rewrapped(&old, &stranger), 1);
+    assert!(only_refusal(&mirror.apply(&page([elsewhere])).unwrap()).contains("none of those unseal keys is loaded"));
+    // The stanza of another bundle in the place of ours: of the right pool, epoch and key, and yet not for this one.
+    let foreign = stripped(&rewrapped(&platform.simple("b.example", 1), &next_again), 1);
+    let swapped = rewrap(&new, |envelope| envelope.with_stanza(envelope_of(&foreign).stanzas()[0].clone()).unwrap());
+    assert!(only_refusal(&mirror.apply(&page([swapped])).unwrap()).contains("could not be opened"));
+    handshake(&server, &platform.client(), "a.example").unwrap();
 }
 
 #[test]
@@ -363,6 +404,17 @@ fn an_event_that_announces_what_is_held_needs_no_body() {
 }
 
 /// The bundle with one bit of its last stanza altered, as the feed announces it: stanzas come last.
+/// The same bundle with other stanzas.
+fn rewrap(event: &Event, change: impl Fn(Envelope) -> Envelope) -> Event {
+    let bundle = Bundle::parse(&event.body.as_ref().unwrap().0).unwrap();
+    let bytes = bundle.with_sealed(change(envelope_of(event))).to_bytes().unwrap();
+    support::event(Kind::Bundle, &event.name, event.version, bytes)
+}
+
+fn envelope_of(event: &Event) -> Envelope {
+    Bundle::parse(&event.body.as_ref().unwrap().0).unwrap().sealed().envelope().unwrap().clone()
+}
+
 fn altered_stanza(bundle: &Event) -> Event {
     let mut body = bundle.body.clone().unwrap().0;
     *body.last_mut().unwrap() ^= 1;

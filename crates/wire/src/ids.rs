@@ -60,6 +60,14 @@ hex_id!(
     EnvelopeId, 16, "32 lower-case hex digits"
 );
 hex_id!(
+    /// The random id of a group of envelopes with one content key.
+    GroupId, 16, "32 lower-case hex digits"
+);
+hex_id!(
+    /// The random id of one rotation of a pool's unseal key.
+    RotationId, 16, "32 lower-case hex digits"
+);
+hex_id!(
     /// The id of an unseal key: the first 16 octets of a SHA-256 over its suite and public half.
     KeyId, 16, "32 lower-case hex digits"
 );

@@ -16,9 +16,11 @@ mod api;
 mod bytes;
 mod caller;
 mod documents;
+mod fleet;
 mod ids;
 mod names;
 mod problem;
+mod rotation;
 
 pub use api::{
     Cursor, Event, FeedPage, FeedQuery, Kind, OrderSummary, PutOutcome, SiteList, SiteRequest, SiteState, SiteStatus,
@@ -29,6 +31,12 @@ pub use documents::{
     AcmeAccounts, BundleInfo, Challenge, Change, Checkpoint, Document, IssuerEntry, KeyRing, KeyState, Route, Signed,
     UnsealEntry, Upstream,
 };
-pub use ids::{Digest, EnvelopeId, Epoch, KeyId, SignerId};
+pub use fleet::{DrillClass, DrillFailure, DrillOrder, DrillReport, EdgeList, EdgeOrders, EdgeReport, EdgeStatus};
+pub use ids::{Digest, EnvelopeId, Epoch, GroupId, KeyId, RotationId, SignerId};
 pub use names::{DnsName, NameSet, ParseError, PoolName};
 pub use problem::{Problem, ProblemKind};
+pub use rotation::{
+    Approval, EpochCount, Inventory, Retirement, Rewrap, RewrapOutcome, RewrapRequest, RewrapTarget, Rotation,
+    RotationList, RotationPlan, RotationReason, RotationState, RotationStep, SealedEntry, SealedPage, SealedQuery,
+    Verification,
+};

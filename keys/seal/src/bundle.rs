@@ -4,22 +4,20 @@
 //! magic "CSBU", format 1
 //! u16 length, signed BundleInfo (JSON); signer id 16; signature 64
 //! u24 length, chain: each certificate as u24 length and DER, the leaf first
-//! u16 length, envelope
+//! u16 length, envelope or legacy key
 //! ```
 
 use certseal_wire::{Base64, BundleInfo, Signed, SignerId};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::{
-    Envelope, EnvelopeError, SignatureError, VerifyingKeys, names_digest, reader::Reader, sha256, spki_digest,
-};
+use crate::{EnvelopeError, Sealed, SignatureError, VerifyingKeys, names_digest, reader::Reader, sha256, spki_digest};
 
-/// Certificate chain, envelope, and what certman states about them.
+/// Certificate chain, sealed key, and what certman states about them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
     statement: Signed,
     chain: Vec<Vec<u8>>,
-    envelope: Envelope,
+    sealed: Sealed,
 }
 
 /// Why bytes are not a bundle, or not a genuine one.
@@ -48,8 +46,8 @@ impl Bundle {
     pub const MAX: usize = 128 * 1024;
 
     /// Joins the parts of a bundle. The leaf certificate comes first in `chain`.
-    pub fn new(statement: Signed, chain: Vec<Vec<u8>>, envelope: Envelope) -> Self {
-        Self { statement, chain, envelope }
+    pub fn new(statement: Signed, chain: Vec<Vec<u8>>, sealed: impl Into<Sealed>) -> Self {
+        Self { statement, chain, sealed: sealed.into() }
     }
 
     /// Reads a bundle. Whether it is genuine, [`Bundle::verify`] tells.
@@ -70,13 +68,13 @@ impl Bundle {
         let signature = reader.take(64).ok_or(CUT_SHORT)?.to_vec();
         let chain_len = reader.u24().ok_or(CUT_SHORT)?;
         let chain = read_chain(reader.take(chain_len).ok_or(CUT_SHORT)?)?;
-        let envelope_len = usize::from(reader.u16().ok_or(CUT_SHORT)?);
-        let envelope = Envelope::parse(reader.take(envelope_len).ok_or(CUT_SHORT)?)?;
+        let sealed_len = usize::from(reader.u16().ok_or(CUT_SHORT)?);
+        let sealed = Sealed::parse(reader.take(sealed_len).ok_or(CUT_SHORT)?)?;
         if !reader.is_empty() {
-            return Err(malformed("nothing after the envelope"));
+            return Err(malformed("nothing after the sealed key"));
         }
         let statement = Signed { payload: Base64(payload), signer, signature: Base64(signature) };
-        Ok(Self { statement, chain, envelope })
+        Ok(Self { statement, chain, sealed })
     }
 
     /// The bundle's one encoding.
@@ -86,8 +84,8 @@ impl Bundle {
     pub fn to_bytes(&self) -> Result<Vec<u8>, BundleError> {
         let statement = &self.statement;
         let chain = encode_chain(&self.chain);
-        let envelope = self.envelope.to_bytes();
-        let mut bytes = Vec::with_capacity(256 + statement.payload.0.len() + chain.len() + envelope.len());
+        let sealed = self.sealed.to_bytes();
+        let mut bytes = Vec::with_capacity(256 + statement.payload.0.len() + chain.len() + sealed.len());
         bytes.extend_from_slice(MAGIC);
         let payload_len =
             u16::try_from(statement.payload.0.len()).map_err(|_| malformed("a statement of under 64 KiB"))?;
@@ -97,8 +95,8 @@ impl Bundle {
         bytes.extend_from_slice(&statement.signature.0);
         push_u24(&mut bytes, chain.len());
         bytes.extend_from_slice(&chain);
-        bytes.extend_from_slice(&(envelope.len() as u16).to_be_bytes()); // at most MAX_ENVELOPE
-        bytes.extend_from_slice(&envelope);
+        bytes.extend_from_slice(&(sealed.len() as u16).to_be_bytes()); // at most MAX_ENVELOPE
+        bytes.extend_from_slice(&sealed);
         // Refuses what could not be read back: a signature of another length, say.
         Self::parse(&bytes)?;
         Ok(bytes)
@@ -110,16 +108,19 @@ impl Bundle {
     /// [`BundleError`] says what is not.
     pub fn verify(&self, issuers: &VerifyingKeys) -> Result<BundleInfo, BundleError> {
         let info: BundleInfo = issuers.verify(&self.statement)?;
-        self.envelope.verify(issuers)?;
-        let header = self.envelope.header();
         let expect = |holds: bool, part| if holds { Ok(()) } else { Err(BundleError::Mismatch(part)) };
         expect(info.chain == sha256(&encode_chain(&self.chain)), "chain")?;
-        expect(info.envelope == header.hash(), "envelope")?;
-        expect(names_digest(&info.names) == header.names, "name set")?;
-        expect(info.version == header.key_version, "key version")?;
+        expect(info.envelope == self.sealed.digest(), "sealed key")?;
         let leaf = self.chain.first().ok_or(malformed("a leaf certificate"))?;
         let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| malformed("a leaf certificate in DER"))?;
-        expect(spki_digest(leaf.public_key().raw) == header.spki, "public key")?;
+        // A legacy key is bound by the statement alone.
+        if let Sealed::Envelope(envelope) = &self.sealed {
+            envelope.verify(issuers)?;
+            let header = envelope.header();
+            expect(names_digest(&info.names) == header.names, "name set")?;
+            expect(info.version == header.key_version, "key version")?;
+            expect(spki_digest(leaf.public_key().raw) == header.spki, "public key")?;
+        }
         Ok(info)
     }
 
@@ -129,8 +130,27 @@ impl Bundle {
     }
 
     /// The sealed key.
-    pub fn envelope(&self) -> &Envelope {
-        &self.envelope
+    pub fn sealed(&self) -> &Sealed {
+        &self.sealed
+    }
+
+    /// The bundle with its key sealed otherwise: other stanzas of the same envelope.
+    pub fn with_sealed(self, sealed: impl Into<Sealed>) -> Self {
+        Self { sealed: sealed.into(), ..self }
+    }
+
+    /// certman's statement, unchecked: its payload is to be trusted only after [`Bundle::verify`].
+    pub fn statement(&self) -> &Signed {
+        &self.statement
+    }
+
+    /// Whether `other` is the same but for its stanzas, which no signature covers.
+    pub fn is_rewrap_of(&self, other: &Self) -> bool {
+        let same_key = match (&self.sealed, &other.sealed) {
+            (Sealed::Envelope(ours), Sealed::Envelope(theirs)) => ours.is_rewrap_of(theirs),
+            (ours, theirs) => ours == theirs,
+        };
+        same_key && self.statement == other.statement && self.chain == other.chain
     }
 }
 

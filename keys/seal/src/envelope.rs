@@ -1,9 +1,11 @@
 //! The envelope's bytes. `docs/envelope.md` is the same as a page, with a worked example.
 //!
+//! Format 1 is an envelope with a content key of its own, format 2 one of a group that shares a content key.
+//!
 //! All integers are big-endian. There is exactly one encoding of an envelope: what [`Envelope::parse`] accepts,
 //! [`Envelope::to_bytes`] gives back octet for octet.
 
-use certseal_wire::{Digest, EnvelopeId, Epoch, KeyId, PoolName, SignerId};
+use certseal_wire::{Digest, EnvelopeId, Epoch, GroupId, KeyId, PoolName, SignerId};
 
 use crate::{SignatureError, SigningKey, Suite, SuiteError, VerifyingKeys, hpke::TAG, reader::Reader, sha256};
 
@@ -38,6 +40,8 @@ pub struct Header {
     pub key_version: u64,
     /// Which issuer key signed the envelope.
     pub issuer: SignerId,
+    /// The group whose content key it shares; none when it has one of its own.
+    pub group: Option<GroupId>,
 }
 
 /// The content key, sealed to one unseal key.
@@ -69,7 +73,7 @@ pub enum EnvelopeError {
         expected: &'static str,
     },
     /// Written by another version of the format.
-    #[error("expected envelope format 1, got {0}: a newer certseal wrote it")]
+    #[error("expected envelope format 1 or 2, got {0}: a newer certseal wrote it")]
     UnknownFormat(u8),
     /// An unknown suite.
     #[error(transparent)]
@@ -80,36 +84,48 @@ pub enum EnvelopeError {
 }
 
 impl Header {
-    /// Octets of an encoded header.
-    pub const LEN: usize = 4 + 1 + 2 + 16 + 32 + 32 + 8 + 16;
+    /// Octets of an encoded header of an envelope in a group; without a group, 16 less.
+    pub const MAX_LEN: usize = 4 + 1 + 2 + 16 + 32 + 32 + 8 + 16 + 16;
 
     /// The header's bytes.
-    pub fn to_bytes(&self) -> [u8; Self::LEN] {
-        let mut bytes = Vec::with_capacity(Self::LEN);
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(Self::MAX_LEN);
         bytes.extend_from_slice(MAGIC);
-        bytes.push(FORMAT);
+        bytes.push(if self.group.is_some() { GROUPED } else { SINGLE });
         bytes.extend_from_slice(&(self.suite as u16).to_be_bytes());
         bytes.extend_from_slice(&self.id.0);
         bytes.extend_from_slice(&self.names.0);
         bytes.extend_from_slice(&self.spki.0);
         bytes.extend_from_slice(&self.key_version.to_be_bytes());
         bytes.extend_from_slice(&self.issuer.0);
-        bytes.try_into().expect("the fields above add up to LEN")
+        if let Some(group) = self.group {
+            bytes.extend_from_slice(&group.0);
+        }
+        bytes
     }
 
-    /// SHA-256 of the header's bytes: what keys and stanzas are bound to.
+    /// SHA-256 of the header's bytes: what the payload's keys are bound to.
     pub fn hash(&self) -> Digest {
         sha256(&self.to_bytes())
+    }
+
+    /// What the stanzas are bound to: the header, or the group, whose envelopes have the same stanzas.
+    pub fn scope(&self) -> Digest {
+        match self.group {
+            None => self.hash(),
+            Some(group) => group_scope(self.suite, group),
+        }
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, EnvelopeError> {
         if reader.take(MAGIC.len()) != Some(MAGIC.as_slice()) {
             return Err(malformed("the magic octets CSEV"));
         }
-        match reader.u8().ok_or(CUT_SHORT)? {
-            FORMAT => {}
+        let is_grouped = match reader.u8().ok_or(CUT_SHORT)? {
+            SINGLE => false,
+            GROUPED => true,
             other => return Err(EnvelopeError::UnknownFormat(other)),
-        }
+        };
         Ok(Self {
             suite: Suite::try_from(reader.u16().ok_or(CUT_SHORT)?)?,
             id: EnvelopeId(reader.array().ok_or(CUT_SHORT)?),
@@ -117,8 +133,14 @@ impl Header {
             spki: Digest(reader.array().ok_or(CUT_SHORT)?),
             key_version: reader.u64().ok_or(CUT_SHORT)?,
             issuer: SignerId(reader.array().ok_or(CUT_SHORT)?),
+            group: if is_grouped { Some(GroupId(reader.array().ok_or(CUT_SHORT)?)) } else { None },
         })
     }
+}
+
+/// What the stanzas of a group's envelopes are bound to: SHA-256 over a label, the suite and the group's id.
+pub(crate) fn group_scope(suite: Suite, group: GroupId) -> Digest {
+    sha256(&[b"certseal group v1\0".as_slice(), &(suite as u16).to_be_bytes(), &group.0].concat())
 }
 
 impl Envelope {
@@ -201,6 +223,50 @@ impl Envelope {
     pub fn stanzas(&self) -> &[Stanza] {
         &self.stanzas
     }
+
+    /// The stanza for an unseal key.
+    pub fn stanza(&self, pool: &PoolName, epoch: Epoch) -> Option<&Stanza> {
+        self.stanzas.iter().find(|stanza| stanza.pool == *pool && stanza.epoch == epoch)
+    }
+
+    /// Whether `other` is the same but for its stanzas.
+    pub fn is_rewrap_of(&self, other: &Self) -> bool {
+        self.header == other.header
+            && self.commitment == other.commitment
+            && self.payload == other.payload
+            && self.signature == other.signature
+    }
+
+    /// The envelope with `stanza` in addition, or in place of the one for the same pool and epoch. Whether it opens is
+    /// not known here.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::Malformed`] when there are 16 already, or the stanza is not of the envelope's suite.
+    pub fn with_stanza(mut self, stanza: Stanza) -> Result<Self, EnvelopeError> {
+        if stanza.enc.len() != self.header.suite.kem().public_key_len() {
+            return Err(malformed("a stanza of the envelope's suite"));
+        }
+        self.stanzas.retain(|other| other.pool != stanza.pool || other.epoch != stanza.epoch);
+        self.stanzas.push(stanza);
+        self.stanzas.sort_by(|a, b| a.place().cmp(&b.place()));
+        if self.stanzas.len() > MAX_STANZAS {
+            return Err(malformed("1 to 16 stanzas"));
+        }
+        Ok(self)
+    }
+
+    /// The envelope without the stanzas of `pool` that `leaves` names.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::Malformed`] when none for that pool would be left: its edges could not open it any more.
+    pub fn without_stanzas(mut self, pool: &PoolName, leaves: impl Fn(Epoch) -> bool) -> Result<Self, EnvelopeError> {
+        let was_for_pool = self.stanzas.iter().any(|stanza| stanza.pool == *pool);
+        self.stanzas.retain(|stanza| stanza.pool != *pool || !leaves(stanza.epoch));
+        if was_for_pool && self.stanzas.iter().all(|stanza| stanza.pool != *pool) {
+            return Err(malformed("a stanza of another epoch of the pool"));
+        }
+        Ok(self)
+    }
 }
 
 pub(crate) fn sign(header: &Header, commitment: &[u8; 32], payload: &[u8], issuer: &SigningKey) -> [u8; 64] {
@@ -240,7 +306,8 @@ impl Stanza {
 }
 
 const MAGIC: &[u8; 4] = b"CSEV";
-const FORMAT: u8 = 1;
+const SINGLE: u8 = 1;
+const GROUPED: u8 = 2;
 const LABEL: &str = "certseal envelope v1";
 const CUT_SHORT: EnvelopeError = malformed("more octets");
 

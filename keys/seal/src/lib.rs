@@ -6,7 +6,7 @@
 //!                        +---- HKDF(content key, header) +
 //!
 //!   envelope = header, commitment, payload, issuer signature, stanzas
-//!   bundle   = signed BundleInfo, certificate chain, envelope
+//!   bundle   = signed BundleInfo, certificate chain, envelope (or a key as a platform sealed it before)
 //! ```
 //!
 //! What is sealed here is opened by `certseal-unseal`, and by nothing in this crate. No I/O, no clock, no async.
@@ -39,8 +39,10 @@ mod digest;
 mod envelope;
 pub mod hpke;
 mod keyring;
+mod legacy;
 mod payload;
 mod reader;
+mod sealed;
 mod sealing;
 mod secret;
 mod signature;
@@ -49,9 +51,11 @@ mod suite;
 pub use bundle::{Bundle, BundleError};
 pub use digest::{names_digest, sha256, spki_digest};
 pub use envelope::{Envelope, EnvelopeError, Header, MAX_ENVELOPE, MAX_STANZAS, Stanza};
-pub use keyring::{RingError, accept_ring, ring_issuers, ring_recipient};
+pub use keyring::{RingChange, RingError, accept_ring, entry_recipient, ring_changes, ring_issuers, ring_recipient};
+pub use legacy::{LegacyKey, LegacySuite};
 pub use payload::PayloadKeys;
-pub use sealing::{Recipient, SealError, SealRequest, seal};
+pub use sealed::Sealed;
+pub use sealing::{Draft, Group, Recipient, SealError, SealRequest, draft, seal, seal_stanza};
 pub use secret::{KeyKind, Secret, TlsPrivateKey};
 pub use signature::{SignatureError, SigningKey, VerifyingKey, VerifyingKeys};
 pub use suite::{Suite, SuiteError, stanza_info};

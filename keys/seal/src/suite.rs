@@ -21,6 +21,14 @@ pub enum Suite {
 pub struct SuiteError(pub u16);
 
 impl Suite {
+    /// The suite's name on command lines and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::P256 => "p256",
+            Self::X25519 => "x25519",
+        }
+    }
+
     /// The suite's key encapsulation.
     pub fn kem(self) -> Kem {
         match self {
@@ -57,11 +65,12 @@ impl TryFrom<u16> for Suite {
 
 /// HPKE's `info` for one stanza: a label and a SHA-256 over all that the stanza is bound to.
 ///
-/// `"certseal stanza v1" || SHA-256(header hash || len(pool) || pool || epoch || key id)`; 50 octets.
-pub fn stanza_info(header: &Digest, pool: &PoolName, epoch: Epoch, key_id: &KeyId) -> [u8; 50] {
+/// `"certseal stanza v1" || SHA-256(scope || len(pool) || pool || epoch || key id)`; 50 octets. The scope is that of
+/// [`crate::Header::scope`].
+pub fn stanza_info(scope: &Digest, pool: &PoolName, epoch: Epoch, key_id: &KeyId) -> [u8; 50] {
     const LABEL: &[u8; 18] = b"certseal stanza v1";
     let hash = Sha256::new()
-        .chain_update(header.0)
+        .chain_update(scope.0)
         .chain_update([pool.as_str().len() as u8]) // at most 32
         .chain_update(pool.as_str())
         .chain_update(epoch.0.to_be_bytes())

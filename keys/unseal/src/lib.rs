@@ -27,6 +27,7 @@
 
 mod agreement;
 mod hpke;
+mod legacy;
 mod open;
 mod unseal_key;
 
@@ -34,5 +35,6 @@ mod unseal_key;
 pub use agreement::PureP256;
 pub use agreement::{Agreement, AgreementFailed, AwsLc};
 pub use hpke::{decap, open_message};
+pub use legacy::{LegacyKeyError, LegacyUnsealKey};
 pub use open::{OpenError, UnsealKeys};
 pub use unseal_key::{KeyFileError, UnsealKey};

@@ -1,14 +1,19 @@
 //! Opening an envelope.
 
-use certseal_seal::{
-    Envelope, PayloadKeys, Secret, Stanza, TlsPrivateKey,
-    hpke::{Aead, KeySchedule},
-    stanza_info,
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
 };
-use certseal_wire::PoolName;
+
+use certseal_seal::{
+    Envelope, Header, PayloadKeys, Recipient, SealError, Sealed, Secret, Stanza, TlsPrivateKey,
+    hpke::{Aead, KeySchedule},
+    seal_stanza, stanza_info,
+};
+use certseal_wire::{GroupId, KeyId, PoolName};
 
 use crate::{
-    UnsealKey,
+    LegacyUnsealKey, UnsealKey,
     hpke::{aead_open, decap, open_message},
 };
 
@@ -35,16 +40,52 @@ pub enum OpenError {
         /// The epochs in the envelope.
         sealed_to: Vec<u32>,
     },
+    /// The key is sealed as a platform did before, to a key pair that is not loaded.
+    #[error("the key is sealed by {suite} to the key pair {key_id}, which is not loaded")]
+    UnknownLegacyKey {
+        /// The suite's name.
+        suite: &'static str,
+        /// The key pair's id.
+        key_id: KeyId,
+    },
+    /// The content key cannot be sealed to the new recipient.
+    #[error(transparent)]
+    Recipient(SealError),
     /// Anything else.
     #[error("the envelope could not be opened")]
     Failed,
 }
 
-/// The unseal keys of one pool that are loaded, newest epoch first.
+/// The unseal keys of one pool that are loaded, newest epoch first, and the key pairs of formats from before certseal.
 #[derive(Default)]
-pub struct UnsealKeys(Vec<UnsealKey>);
+pub struct UnsealKeys {
+    keys: Vec<UnsealKey>,
+    legacy: Vec<LegacyUnsealKey>,
+    groups: GroupKeys,
+}
 
 impl UnsealKeys {
+    /// The same with key pairs that open legacy keys.
+    pub fn with_legacy(mut self, keys: impl IntoIterator<Item = LegacyUnsealKey>) -> Self {
+        self.legacy.extend(keys);
+        self
+    }
+
+    /// Opens a sealed key of either kind.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_sealed(&self, sealed: &Sealed) -> Result<TlsPrivateKey, OpenError> {
+        match sealed {
+            Sealed::Envelope(envelope) => self.open(envelope),
+            Sealed::Legacy(legacy) => {
+                let key = self.legacy.iter().find(|key| key.suite() == legacy.suite() && key.id() == legacy.key_id());
+                let missing = || OpenError::UnknownLegacyKey { suite: legacy.suite().name(), key_id: legacy.key_id() };
+                key.ok_or_else(missing)?.open(legacy.blob()).ok_or(OpenError::Failed)
+            }
+        }
+    }
+
     /// Opens an envelope with the stanza of the newest epoch that is loaded. The stanza is found by pool, epoch and key
     /// id: nothing is tried.
     ///
@@ -52,22 +93,60 @@ impl UnsealKeys {
     /// [`OpenError`].
     pub fn open(&self, envelope: &Envelope) -> Result<TlsPrivateKey, OpenError> {
         let (key, stanza) = self.stanza_for(envelope)?;
-        let content_key = open_stanza(key, envelope, stanza).ok_or(OpenError::Failed)?;
-        let keys = PayloadKeys::derive(&content_key, &envelope.header().hash());
-        if !keys.is_committed_by(envelope.commitment()) {
-            return Err(OpenError::Failed);
-        }
+        let (_, keys) = self.payload_keys(key, stanza, envelope)?;
         let plain = aead_open(Aead::Aes256Gcm, keys.expose_key(), keys.nonce(), b"", envelope.payload());
         plain.and_then(|plain| TlsPrivateKey::from_encoding(&plain)).ok_or(OpenError::Failed)
     }
 
+    /// Seals the content key of an envelope to one more unseal key. The payload is not opened; that the content key is
+    /// the payload's is checked by its commitment.
+    ///
+    /// # Errors
+    /// [`OpenError`], also when `recipient` is not of the envelope's suite.
+    pub fn rewrap(&self, envelope: &Envelope, recipient: &Recipient) -> Result<Stanza, OpenError> {
+        let (key, stanza) = self.stanza_for(envelope)?;
+        let (content_key, _) = self.payload_keys(key, stanza, envelope)?;
+        let header = envelope.header();
+        seal_stanza(header.suite, recipient, &header.scope(), &content_key).map_err(OpenError::Recipient)
+    }
+
     /// The loaded keys, newest epoch first.
     pub fn iter(&self) -> std::slice::Iter<'_, UnsealKey> {
-        self.0.iter()
+        self.keys.iter()
+    }
+
+    /// The loaded key pairs of legacy formats.
+    pub fn legacy(&self) -> &[LegacyUnsealKey] {
+        &self.legacy
+    }
+
+    /// The content key, and the payload's keys that it gives, if the envelope commits to them.
+    fn payload_keys(
+        &self,
+        key: &UnsealKey,
+        stanza: &Stanza,
+        envelope: &Envelope,
+    ) -> Result<(Arc<Secret<32>>, PayloadKeys), OpenError> {
+        let header = envelope.header();
+        let known = header.group.and_then(|group| self.groups.find(group, stanza));
+        let is_new = known.is_none();
+        let content_key = match known {
+            Some(content_key) => content_key,
+            None => Arc::new(open_stanza(key, header, stanza).ok_or(OpenError::Failed)?),
+        };
+        let keys = PayloadKeys::derive(&content_key, &header.hash());
+        if !keys.is_committed_by(envelope.commitment()) {
+            return Err(OpenError::Failed);
+        }
+        // Only what a commitment has confirmed is remembered.
+        if let Some(group) = header.group.filter(|_| is_new) {
+            self.groups.remember(group, stanza, content_key.clone());
+        }
+        Ok((content_key, keys))
     }
 
     fn stanza_for<'a>(&'a self, envelope: &'a Envelope) -> Result<(&'a UnsealKey, &'a Stanza), OpenError> {
-        let pool = self.0.first().ok_or(OpenError::NoKey)?.pool();
+        let pool = self.keys.first().ok_or(OpenError::NoKey)?.pool();
         let suite = envelope.header().suite;
         let ours = |key: &UnsealKey, stanza: &Stanza| {
             stanza.pool == *key.pool()
@@ -75,7 +154,7 @@ impl UnsealKeys {
                 && stanza.key_id == key.key_id()
                 && suite == key.suite()
         };
-        let found = self.0.iter().find_map(|key| Some(key).zip(envelope.stanzas().iter().find(|s| ours(key, s))));
+        let found = self.keys.iter().find_map(|key| Some(key).zip(envelope.stanzas().iter().find(|s| ours(key, s))));
         found.ok_or_else(|| {
             let epochs: Vec<u32> = envelope.stanzas().iter().filter(|s| s.pool == *pool).map(|s| s.epoch.0).collect();
             if epochs.is_empty() {
@@ -92,14 +171,48 @@ impl FromIterator<UnsealKey> for UnsealKeys {
     fn from_iter<I: IntoIterator<Item = UnsealKey>>(keys: I) -> Self {
         let mut keys: Vec<_> = keys.into_iter().collect();
         keys.sort_by_key(|key| std::cmp::Reverse(key.epoch()));
-        Self(keys)
+        Self { keys, ..Self::default() }
     }
 }
 
-fn open_stanza(key: &UnsealKey, envelope: &Envelope, stanza: &Stanza) -> Option<Secret<32>> {
+/// Content keys of groups that were opened, so that a group costs one key agreement. Bounded; the oldest half goes.
+#[derive(Default)]
+struct GroupKeys(RwLock<HashMap<(GroupId, KeyId), GroupKey>>);
+
+/// A content key, and the stanza that it came from: another stanza may hold another one.
+struct GroupKey {
+    stanza: Stanza,
+    content_key: Arc<Secret<32>>,
+}
+
+impl GroupKeys {
+    fn find(&self, group: GroupId, stanza: &Stanza) -> Option<Arc<Secret<32>>> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let key = known.get(&(group, stanza.key_id)).filter(|key| key.stanza == *stanza)?;
+        Some(key.content_key.clone())
+    }
+
+    fn remember(&self, group: GroupId, stanza: &Stanza, content_key: Arc<Secret<32>>) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_GROUP_KEYS {
+            // Whichever: what is asked for again costs one more key agreement.
+            let mut keep = false;
+            known.retain(|_, _| {
+                keep = !keep;
+                keep
+            });
+        }
+        known.insert((group, stanza.key_id), GroupKey { stanza: stanza.clone(), content_key });
+    }
+}
+
+/// Content keys of groups that are kept at one time: a million envelopes in groups of 256.
+const MAX_GROUP_KEYS: usize = 4096;
+
+fn open_stanza(key: &UnsealKey, header: &Header, stanza: &Stanza) -> Option<Secret<32>> {
     let Stanza { pool, epoch, key_id, .. } = stanza;
-    let info = stanza_info(&envelope.header().hash(), pool, *epoch, key_id);
-    let suite = envelope.header().suite;
+    let info = stanza_info(&header.scope(), pool, *epoch, key_id);
+    let suite = header.suite;
     let shared = decap(key.agreement(), &stanza.enc).ok()?;
     let schedule = KeySchedule::base(suite.kem(), suite.aead(), &shared, &info);
     let plain = open_message(&schedule, 0, b"", &stanza.sealed_key)?;

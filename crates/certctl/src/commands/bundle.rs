@@ -2,8 +2,8 @@
 
 use anyhow::{Context, bail};
 use certseal_client::StoreClient;
-use certseal_seal::{Bundle, VerifyingKey, accept_ring, ring_issuers, sha256};
-use certseal_wire::{BundleInfo, Digest, DnsName, EnvelopeId, Epoch, KeyId, PoolName, SignerId};
+use certseal_seal::{Bundle, Sealed, VerifyingKey, accept_ring, ring_issuers, sha256};
+use certseal_wire::{BundleInfo, Digest, DnsName, EnvelopeId, Epoch, GroupId, KeyId, PoolName, SignerId};
 use jiff::Timestamp;
 use serde::Serialize;
 use x509_parser::{
@@ -12,7 +12,6 @@ use x509_parser::{
     time::ASN1Time,
 };
 
-use super::keys::suite_name;
 use crate::{
     cli::BundleCommand,
     failure::Failure,
@@ -74,6 +73,7 @@ struct View {
     verified: Option<bool>,
     verdict: String,
     pools: Option<Vec<PoolName>>,
+    version: Option<u64>,
     certificate: CertificateView,
     envelope: EnvelopeView,
     octets: usize,
@@ -92,12 +92,14 @@ struct CertificateView {
 
 #[derive(Serialize)]
 struct EnvelopeView {
-    id: EnvelopeId,
-    suite: String,
-    key_version: u64,
+    /// Null for a key as a platform sealed it before.
+    id: Option<EnvelopeId>,
+    suite: &'static str,
+    group: Option<GroupId>,
     issuer: SignerId,
     octets: usize,
-    payload_octets: usize,
+    /// The key pair of a legacy key.
+    legacy_key_id: Option<KeyId>,
     stanzas: Vec<StanzaView>,
 }
 
@@ -115,11 +117,17 @@ impl View {
             Verdict::Refuted(reason) => (Some(false), format!("NOT GENUINE: {reason}"), None),
             Verdict::Unchecked => (None, "not checked: give --security-public".to_owned(), None),
         };
+        let version = match (verdict, bundle.sealed()) {
+            (_, Sealed::Envelope(envelope)) => Some(envelope.header().key_version),
+            (Verdict::Genuine(info), _) => Some(info.version),
+            _ => None,
+        };
         Ok(Self {
             site: site.clone(),
             verified,
             verdict: said,
             pools,
+            version,
             certificate: CertificateView::new(bundle.chain())?,
             envelope: EnvelopeView::new(bundle),
             octets: bytes.len(),
@@ -150,16 +158,20 @@ impl CertificateView {
 
 impl EnvelopeView {
     fn new(bundle: &Bundle) -> Self {
-        let envelope = bundle.envelope();
-        let header = envelope.header();
-        let stanzas = envelope.stanzas().iter();
+        let sealed = bundle.sealed();
+        let header = sealed.envelope().map(|envelope| envelope.header());
+        let stanzas = sealed.envelope().map(|envelope| envelope.stanzas()).unwrap_or_default().iter();
+        let legacy_key_id = match sealed {
+            Sealed::Legacy(legacy) => Some(legacy.key_id()),
+            Sealed::Envelope(_) => None,
+        };
         Self {
-            id: header.id,
-            suite: suite_name(header.suite as u16),
-            key_version: header.key_version,
-            issuer: header.issuer,
-            octets: envelope.to_bytes().len(),
-            payload_octets: envelope.payload().len(),
+            id: header.map(|header| header.id),
+            suite: sealed.suite_name(),
+            group: header.and_then(|header| header.group),
+            issuer: bundle.statement().signer,
+            octets: sealed.to_bytes().len(),
+            legacy_key_id,
             stanzas: stanzas
                 .map(|stanza| StanzaView { pool: stanza.pool.clone(), epoch: stanza.epoch, key_id: stanza.key_id })
                 .collect(),
@@ -179,17 +191,19 @@ fn description(view: &View) -> String {
     let head = details([
         ("site", view.site.to_string()),
         ("signatures", view.verdict.clone()),
-        ("version", envelope.key_version.to_string()),
+        ("version", or_dash(view.version)),
         ("pools", or_dash(view.pools.as_ref().map(joined))),
         ("names", joined(&certificate.names)),
         ("issuer", certificate.authority.clone()),
         ("valid from", or_dash(certificate.not_before)),
         ("expires", expires),
         ("chain", format!("{} certificates, {} octets", certificate.chain, certificate.octets)),
-        ("envelope", envelope.id.to_string()),
-        ("suite", envelope.suite.clone()),
+        ("envelope", or_dash(envelope.id)),
+        ("suite", envelope.suite.to_owned()),
+        ("group", or_dash(envelope.group)),
+        ("legacy key", or_dash(envelope.legacy_key_id)),
         ("signed by", envelope.issuer.to_string()),
-        ("sealed key", format!("{} octets in an envelope of {}", envelope.payload_octets, envelope.octets)),
+        ("sealed key", format!("{} octets", envelope.octets)),
         ("bundle", format!("{} octets, SHA-256 {}", view.octets, view.sha256)),
     ]);
     let stanzas = envelope.stanzas.iter();

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use certseal_seal::{Bundle, VerifyingKeys, accept_ring, ring_issuers, sha256};
+use certseal_seal::{Bundle, Sealed, VerifyingKeys, accept_ring, ring_issuers, sha256};
 use certseal_wire::{
     AcmeAccounts, Base64, Change, Checkpoint, Digest, DnsName, Event, Kind, ParseError, PoolName, Route, Signed,
 };
@@ -13,6 +13,7 @@ use super::{
     refusal::{Failure, Refusal},
     tables::{Mark, Tables},
 };
+use crate::sealed_key::usable_key;
 
 /// Takes items into the tables of one write transaction.
 pub(super) struct Batch<'a> {
@@ -86,12 +87,19 @@ impl<'a> Batch<'a> {
     /// Whether the event announces what is held already, so that its body need not be looked at.
     fn is_held(&self, event: &Event, name: &str) -> Result<bool, redb::Error> {
         let Some(mark) = self.tables.mark(event.kind, name)? else { return Ok(false) };
-        let same = mark.version == event.version && mark.digest == event.digest;
-        Ok(same && (event.kind != Kind::Bundle || self.tables.bundles.holds(name)?))
+        Ok(mark.version == event.version
+            && match event.kind {
+                Kind::Bundle => self.tables.bundles.record(name)?.is_some_and(|held| sha256(&held) == event.digest),
+                _ => mark.digest == event.digest,
+            })
     }
 
     fn bundle(&mut self, site: DnsName, body: &[u8]) -> Result<bool, Failure> {
         let bundle = Bundle::parse(body)?;
+        let held = self.tables.bundles.record(site.as_str())?.and_then(|held| Bundle::parse(&held).ok());
+        if let Some(held) = held.as_ref().filter(|held| bundle.is_rewrap_of(held)) {
+            return self.rewrapped(site, body, &bundle, held);
+        }
         let info = bundle.verify(&self.issuers)?;
         if info.site != site {
             return Err(Refusal::OtherSite(info.site).into());
@@ -100,14 +108,17 @@ impl<'a> Batch<'a> {
         if !info.pools.contains(pool) {
             return Err(Refusal::OtherPool(pool.clone()).into());
         }
-        if !bundle.envelope().stanzas().iter().any(|stanza| stanza.pool == *pool) {
+        if !bundle.sealed().is_for(pool) {
             return Err(Refusal::NotSealedToPool(pool.clone()).into());
         }
-        // No signature covers the stanzas. Before the mark moves: else the genuine bundle would be a rewritten one.
-        if let Some(keys) = self.mirror.unseal_keys.get() {
-            keys.open(bundle.envelope()).map(drop)?;
+        let is_legacy = bundle.sealed().envelope().is_none();
+        if is_legacy && held.is_some_and(|held| held.sealed().envelope().is_some()) {
+            return Err(Refusal::BackToLegacy.into());
         }
-        let news = self.mark(Kind::Bundle, site.as_str(), info.version, sha256(body), false)?;
+        self.opens(&bundle)?;
+        // Of what the issuer signed: stanzas may change within a version.
+        let digest = sha256(&bundle.statement().payload.0);
+        let news = self.mark(Kind::Bundle, site.as_str(), info.version, digest, false)?;
         let has_nothing_to_do = self.has_left(site.as_str())? || (!news && self.tables.bundles.holds(site.as_str())?);
         if has_nothing_to_do {
             return Ok(news);
@@ -115,6 +126,40 @@ impl<'a> Batch<'a> {
         self.tables.bundles.put(&site, &info.names, body)?;
         self.applied.changed.push(site);
         Ok(true)
+    }
+
+    /// The bundle that is held, sealed to other unseal keys. All that is signed is the same, and was verified before.
+    fn rewrapped(&mut self, site: DnsName, body: &[u8], bundle: &Bundle, held: &Bundle) -> Result<bool, Failure> {
+        let pool = &self.mirror.pool;
+        let newest = |bundle: &Bundle| {
+            let stanzas = bundle.sealed().envelope().map(|envelope| envelope.stanzas()).unwrap_or_default();
+            stanzas.iter().filter(|stanza| stanza.pool == *pool).map(|stanza| stanza.epoch).max()
+        };
+        match (newest(bundle), newest(held)) {
+            (None, _) if bundle.sealed().envelope().is_some() => {
+                return Err(Refusal::NotSealedToPool(pool.clone()).into());
+            }
+            (Some(found), Some(seen)) if found < seen => {
+                return Err(Refusal::StanzaRolledBack { found, seen }.into());
+            }
+            _ if bundle == held => return Ok(false),
+            _ => {}
+        }
+        self.opens(bundle)?;
+        self.tables.bundles.replace(&site, body)?;
+        self.applied.changed.push(site);
+        Ok(true)
+    }
+
+    /// No signature covers the stanzas, so a bundle that does not open is refused before anything of it is kept.
+    fn opens(&self, bundle: &Bundle) -> Result<(), Failure> {
+        let Some(keys) = self.mirror.unseal_keys.get() else { return Ok(()) };
+        match bundle.sealed() {
+            Sealed::Envelope(envelope) => keys.open(envelope).map(drop)?,
+            // Nothing commits a legacy key to its certificate.
+            Sealed::Legacy(_) => usable_key(keys, bundle).map(drop).map_err(Refusal::Unusable)?,
+        }
+        Ok(())
     }
 
     /// Whether a signed route said that the site is not served here any more.

@@ -2,7 +2,7 @@
 
 use certseal_seal::{BundleError, RingError, SignatureError};
 use certseal_unseal::OpenError;
-use certseal_wire::{DnsName, ParseError, PoolName};
+use certseal_wire::{DnsName, Epoch, ParseError, PoolName};
 
 /// Why one item of the feed is refused. It harms only its name.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,16 @@ pub(super) enum Refusal {
     NotSealedToPool(PoolName),
     #[error(transparent)]
     Unopened(#[from] OpenError),
+    #[error("its key cannot be used: {0}")]
+    Unusable(String),
+    #[error(
+        "its key is sealed as before certseal, but the one that is here is not: nothing goes back to legacy formats"
+    )]
+    BackToLegacy,
+    #[error(
+        "it is sealed to epoch {found}, but the same bundle sealed to epoch {seen} was seen before: the store rolled it back"
+    )]
+    StanzaRolledBack { found: Epoch, seen: Epoch },
     #[error("it is the checkpoint of pool {0}: it was put in the place of another")]
     OtherCheckpoint(PoolName),
     #[error("it is of version {found}, but version {seen} was seen before: the store rolled it back")]

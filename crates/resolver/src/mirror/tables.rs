@@ -108,6 +108,17 @@ impl<'txn> Sites<'txn> {
         Ok(self.records.get(site)?.is_some())
     }
 
+    pub(super) fn record(&self, site: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.records.get(site)?.map(|row| row.value().1.to_vec()))
+    }
+
+    /// Replaces a site's record; the names that lead to it stay.
+    pub(super) fn replace(&mut self, site: &DnsName, record: &[u8]) -> Result<(), Error> {
+        let names = self.records.get(site.as_str())?.map(|row| row.value().0.to_owned()).unwrap_or_default();
+        self.records.insert(site.as_str(), (names.as_str(), record))?;
+        Ok(())
+    }
+
     pub(super) fn put(&mut self, site: &DnsName, names: &NameSet, record: &[u8]) -> Result<(), Error> {
         self.remove(site)?;
         for name in names.iter() {
@@ -229,10 +240,6 @@ pub(super) struct SiteReader {
 impl SiteReader {
     pub(super) fn is_empty(&self) -> Result<bool, Error> {
         Ok(self.records.is_empty()?)
-    }
-
-    pub(super) fn holds(&self, site: &str) -> Result<bool, Error> {
-        Ok(self.records.get(site)?.is_some())
     }
 
     pub(super) fn record(&self, site: &str) -> Result<Option<Vec<u8>>, Error> {

@@ -1,0 +1,110 @@
+//! What edges say of themselves, and what they are asked for.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{DnsName, EnvelopeId, Epoch, KeyId, PoolName};
+
+/// What an edge says of itself: the body of `PUT /v1/edges/POOL/NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EdgeReport {
+    /// The edge's pool.
+    pub pool: PoolName,
+    /// The edge's name, as in its certificate.
+    pub name: String,
+    /// When, by its clock.
+    pub at: Timestamp,
+    /// The version of its program.
+    pub program: String,
+    /// The version of the key ring that it goes by; 0 before the first.
+    pub ring: u64,
+    /// The unseal keys that it has loaded.
+    pub keys: Vec<KeyId>,
+    /// Whether it has read the feed to its end.
+    pub caught_up: bool,
+    /// Bundles in its mirror.
+    pub bundles: u64,
+    /// Items of the feed that it refuses.
+    pub refused: u64,
+    /// What went wrong in its last drill, and what did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillReport>,
+}
+
+/// The answer to an edge's report.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeOrders {
+    /// A drill that somebody asks for. The edge bounds its size and how often it follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillOrder>,
+}
+
+/// An edge's last report, as certstore has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeStatus {
+    /// What it said.
+    #[serde(flatten)]
+    pub report: EdgeReport,
+    /// When that came, by certstore's clock.
+    pub received_at: Timestamp,
+}
+
+/// The answer of `GET /v1/edges`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EdgeList {
+    /// The edges that have reported lately, by pool and name.
+    pub edges: Vec<EdgeStatus>,
+}
+
+/// Asks the edges of a pool to open sealed keys at random: the body of `PUT /v1/drills/POOL`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillOrder {
+    /// Random; the report repeats it.
+    pub id: EnvelopeId,
+    /// How many keys to open of each epoch and suite.
+    pub sample: u32,
+}
+
+/// What came of opening sealed keys at random.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillReport {
+    /// The order that it follows; none when it was on schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<EnvelopeId>,
+    /// When it ended, by the edge's clock.
+    pub at: Timestamp,
+    /// How it went for each epoch and suite that the mirror holds.
+    pub classes: Vec<DrillClass>,
+    /// The first few sites whose key could not be used, with the reason.
+    pub failed: Vec<DrillFailure>,
+}
+
+/// Sealed keys of one suite that the same unseal key opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillClass {
+    /// The suite's name.
+    pub suite: String,
+    /// The newest epoch that they are sealed to; none for legacy keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+    /// How many there are.
+    pub held: u64,
+    /// How many were opened and are their certificate's.
+    pub opened: u64,
+    /// How many could not be used.
+    pub failed: u64,
+}
+
+/// A site whose key could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrillFailure {
+    /// The site.
+    pub site: DnsName,
+    /// Why.
+    pub reason: String,
+}
