@@ -121,7 +121,7 @@ fn a_bundle_whose_stanza_was_altered_is_withheld_until_the_genuine_one_comes() {
     let mirror = platform.mirror(dir.path());
     mirror.apply(&feed()).unwrap();
     assert_eq!(mirror.apply(&page([altered_stanza(&new)])).unwrap().accepted, 1);
-    let server = server(platform.resolver(&mirror), &rustls::version::TLS13);
+    let server = support::server(platform.resolver(&mirror), &rustls::version::TLS13);
     let serve = || handshake(&server, &platform.client(), "a.example");
     assert!(serve().is_err());
     assert_eq!(mirror.apply(&page([new])).unwrap().accepted, 1);
