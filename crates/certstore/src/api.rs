@@ -38,6 +38,7 @@ pub(crate) fn router(vault: Arc<Vault>, shutdown: Shutdown) -> Router {
         .route("/v1/accounts", put(put_accounts).get(accounts))
         .route("/v1/checkpoints/{pool}", put(put_checkpoint).get(checkpoint))
         .route("/v1/feed", get(feed))
+        .merge(crate::rotation_api::router())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(Bundle::MAX))
@@ -52,7 +53,7 @@ async fn put_bundle(
     Named(site): Named<DnsName>,
     Body(body): Body,
 ) -> Result<Json<PutOutcome>, Refusal> {
-    blocking(move || vault.put(Checked::bundle(&site, body, &vault.issuers())?)).await.map(Json)
+    blocking(move || vault.put(Checked::bundle(&site, body, &vault.issuers(), &vault.ring())?)).await.map(Json)
 }
 
 async fn put_route(
@@ -89,7 +90,7 @@ async fn put_ring(
     if caller.role != Role::Admin {
         return Err(forbidden(&caller, "admin"));
     }
-    blocking(move || vault.put_ring(body)).await.map(Json)
+    blocking(move || vault.put_ring(&caller, body)).await.map(Json)
 }
 
 async fn put_challenge(
@@ -188,7 +189,9 @@ fn body(kind: Kind, bytes: Vec<u8>) -> Response {
 }
 
 /// Runs what touches the disk off the reactor.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(Refusal::internal)?
 }
 
@@ -196,11 +199,11 @@ fn challenge_key(host: &DnsName, token: &str) -> Vec<u8> {
     format!("{host}/{token}").into_bytes()
 }
 
-fn forbidden(caller: &Caller, needed: &str) -> Refusal {
+pub(crate) fn forbidden(caller: &Caller, needed: &str) -> Refusal {
     Refusal::new(ProblemKind::Forbidden, format!("this needs role {needed}, the caller is {caller}"))
 }
 
-fn readers_only(caller: &Caller) -> Result<(), Refusal> {
+pub(crate) fn readers_only(caller: &Caller) -> Result<(), Refusal> {
     match caller.role {
         Role::Edge(_) | Role::Issuer | Role::Admin => Ok(()),
         Role::Platform | Role::Service => Err(forbidden(caller, "edge, issuer or admin")),
@@ -242,7 +245,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IssuerOnly {
 }
 
 /// The site or pool in the path.
-struct Named<T>(T);
+pub(crate) struct Named<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: FromStr<Err = ParseError>> FromRequestParts<S> for Named<T> {
     type Rejection = Refusal;
@@ -274,7 +277,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Token {
 }
 
 /// The request's body, within the limit.
-struct Body(Vec<u8>);
+pub(crate) struct Body(pub(crate) Vec<u8>);
 
 impl<S: Send + Sync> axum::extract::FromRequest<S> for Body {
     type Rejection = Refusal;

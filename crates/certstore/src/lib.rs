@@ -8,17 +8,29 @@
 //! PUT    /v1/accounts                issuer      GET  edge, issuer, admin
 //! PUT    /v1/checkpoints/POOL        issuer      GET  edge (own pool), issuer, admin
 //! GET    /v1/feed?after=&limit=&wait=            edge (own pool), issuer, admin
+//!
+//! PUT    /v1/rotations/ID            admin       GET  edge, issuer, admin       also GET /v1/rotations
+//! POST   /v1/rotations/ID/approval   admin, another one than who proposed it
+//! POST   /v1/rotations/ID/abort      admin
+//! POST   /v1/rotations/ID/rewraps, .../verification, .../retirements            admin, edge (own pool)
+//! GET    /v1/sealed?after=&pool=&lacking=&legacy=                               admin, edge (own pool)
+//! GET    /v1/inventory               admin
+//! PUT    /v1/edges/POOL/NAME         that edge   DELETE  admin                  GET /v1/edges  admin
+//! PUT    /v1/drills/POOL             admin
 //! ```
 //!
 //! Every write carries a signature that is checked before it is stored: bundles, routes, challenges, account lists and
-//! checkpoints by an issuer of the key ring, the key ring by the security team. Edges check again: certstore is not
-//! trusted.
+//! checkpoints by an issuer of the key ring, the key ring and rotation plans by the security team. Edges check again:
+//! certstore is not trusted. Stanzas are not signed: whoever holds the unseal key tells good from bad.
 
 mod api;
 mod config;
 mod feed;
+mod fleet;
 mod metrics;
 mod records;
+mod rotation;
+mod rotation_api;
 mod sweep;
 mod vault;
 

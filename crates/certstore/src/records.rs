@@ -6,7 +6,8 @@ use certseal_seal::{Bundle, MAX_STANZAS, VerifyingKeys, accept_ring, sha256};
 use certseal_service::problem::Refusal;
 use certseal_store::{Record, Table};
 use certseal_wire::{
-    AcmeAccounts, Challenge, Checkpoint, DnsName, Event, KeyRing, Kind, PoolName, ProblemKind, Route, Signed,
+    AcmeAccounts, Challenge, Checkpoint, DnsName, Event, KeyRing, KeyState, Kind, PoolName, ProblemKind, Route, Signed,
+    UnsealEntry,
 };
 
 pub(crate) const BUNDLES: Table = Table::new("bundles");
@@ -15,6 +16,9 @@ pub(crate) const CHALLENGES: Table = Table::new("challenges");
 pub(crate) const RING: Table = Table::new("ring");
 pub(crate) const ACCOUNTS: Table = Table::new("accounts");
 pub(crate) const CHECKPOINTS: Table = Table::new("checkpoints");
+pub(crate) const ROTATIONS: Table = Table::new("rotations");
+pub(crate) const EDGES: Table = Table::new("edges");
+pub(crate) const DRILLS: Table = Table::new("drills");
 
 /// The key of tables that hold one record.
 pub(crate) const ONLY: &[u8] = b"only";
@@ -40,26 +44,33 @@ pub(crate) fn key(kind: Kind, name: &str) -> &[u8] {
 
 /// A record as it stands in the database: who may see it, and the bytes as they came.
 pub(crate) struct Stored {
+    /// The document's own version.
     pub(crate) version: u64,
+    /// Counts every write of the record: a rewrapped bundle keeps its version.
+    pub(crate) revision: u64,
     pub(crate) pools: Vec<PoolName>,
     pub(crate) bytes: Vec<u8>,
 }
 
 impl Stored {
-    /// The value in the database: the pools as a comma-separated list after its length in two octets, then the bytes.
-    pub(crate) fn encode(pools: &[PoolName], bytes: &[u8]) -> Vec<u8> {
+    /// The value in the database: the version in eight octets, the pools as a comma-separated list after its length in
+    /// two octets, then the bytes. The database's own version is the revision.
+    pub(crate) fn encode(version: u64, pools: &[PoolName], bytes: &[u8]) -> Vec<u8> {
         let list = pools.iter().map(PoolName::as_str).collect::<Vec<_>>().join(",");
         // A list that two octets cannot count comes with an event that the storage refuses for its size.
-        [(list.len() as u16).to_be_bytes().as_slice(), list.as_bytes(), bytes].concat()
+        let len = (list.len() as u16).to_be_bytes();
+        [version.to_be_bytes().as_slice(), &len, list.as_bytes(), bytes].concat()
     }
 
     /// Reads a record back. None when it is not one of ours.
     pub(crate) fn decode(record: &Record) -> Option<Self> {
-        let (len, rest) = record.value.split_first_chunk::<2>()?;
+        let (version, rest) = record.value.split_first_chunk::<8>()?;
+        let (len, rest) = rest.split_first_chunk::<2>()?;
         let (list, bytes) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
         let list = std::str::from_utf8(list).ok()?;
         let pools = list.split(',').filter(|name| !name.is_empty()).map(str::parse).collect::<Result<_, _>>().ok()?;
-        Some(Self { version: record.version, pools, bytes: bytes.to_vec() })
+        let version = u64::from_be_bytes(*version);
+        Some(Self { version, revision: record.version, pools, bytes: bytes.to_vec() })
     }
 }
 
@@ -73,12 +84,30 @@ pub(crate) struct Checked {
 }
 
 impl Checked {
-    pub(crate) fn bundle(site: &DnsName, bytes: Vec<u8>, issuers: &VerifyingKeys) -> Result<Self, Refusal> {
+    /// `ring` says which unseal keys a bundle may be sealed to.
+    pub(crate) fn bundle(
+        site: &DnsName,
+        bytes: Vec<u8>,
+        issuers: &VerifyingKeys,
+        ring: &KeyRing,
+    ) -> Result<Self, Refusal> {
         let bundle = Bundle::parse(&bytes).map_err(malformed)?;
         let info = bundle.verify(issuers).map_err(unverified)?;
         belongs("site", site, &info.site)?;
         if info.pools.is_empty() || !info.pools.iter().all(|pool| bundle.sealed().is_for(pool)) {
             return Err(unverified("expected a bundle for one pool or more, each of which its envelope is sealed to"));
+        }
+        for stanza in bundle.sealed().envelope().map(|envelope| envelope.stanzas()).unwrap_or_default() {
+            let is_it = |entry: &&UnsealEntry| entry.pool == stanza.pool && entry.key_id == stanza.key_id;
+            match ring.keys.iter().find(is_it) {
+                Some(entry) if entry.epoch == stanza.epoch && entry.state != KeyState::Retired => {}
+                _ => {
+                    return Err(unverified(format!(
+                        "epoch {} of pool {} is not, or not any more, a key to seal to: seal to the key ring's active one",
+                        stanza.epoch, stanza.pool
+                    )));
+                }
+            }
         }
         Ok(Self { kind: Kind::Bundle, name: site.to_string(), version: info.version, pools: info.pools, bytes })
     }
@@ -145,7 +174,7 @@ pub(crate) fn challenge_expiry(
     Ok(challenge.expires_at.as_second().unsigned_abs())
 }
 
-fn signed(bytes: &[u8]) -> Result<Signed, Refusal> {
+pub(crate) fn signed(bytes: &[u8]) -> Result<Signed, Refusal> {
     serde_json::from_slice(bytes).map_err(|e| malformed(format!("expected a signed document: {e}")))
 }
 
@@ -160,7 +189,7 @@ pub(crate) fn malformed(detail: impl ToString) -> Refusal {
     Refusal::new(ProblemKind::Malformed, detail.to_string())
 }
 
-fn unverified(detail: impl ToString) -> Refusal {
+pub(crate) fn unverified(detail: impl ToString) -> Refusal {
     Refusal::new(ProblemKind::Unverified, detail.to_string())
 }
 

@@ -1,12 +1,18 @@
-//! Expired challenges disappear by themselves.
+//! Expired challenges, and edges that report no more, disappear by themselves.
 
 use std::{sync::Arc, time::Duration};
 
 use certseal_service::Shutdown;
 
-use crate::{records::CHALLENGES, vault::Vault};
+use certseal_service::problem::Refusal;
+use certseal_store::Table;
 
-/// Deletes expired challenges until the shutdown begins.
+use crate::{
+    records::{CHALLENGES, EDGES},
+    vault::Vault,
+};
+
+/// Deletes what has expired until the shutdown begins.
 pub(crate) async fn run(vault: Arc<Vault>, shutdown: Shutdown) {
     let mut ticks = tokio::time::interval(Duration::from_secs(60));
     loop {
@@ -21,17 +27,22 @@ pub(crate) async fn run(vault: Arc<Vault>, shutdown: Shutdown) {
 }
 
 fn sweep(vault: &Vault) {
+    sweep_table(vault, CHALLENGES, |keys| vault.delete_challenges(keys));
+    sweep_table(vault, EDGES, |keys| vault.forget_edges(keys));
+}
+
+fn sweep_table(vault: &Vault, table: Table, delete: impl Fn(Vec<Vec<u8>>) -> Result<(), Refusal>) {
     loop {
-        let expired = match vault.storage().expired(CHALLENGES, now(), BATCH) {
+        let expired = match vault.storage().expired(table, now(), BATCH) {
             Ok(expired) if expired.is_empty() => return,
             Ok(expired) => expired,
-            Err(error) => return tracing::error!(%error, "cannot list expired challenges"),
+            Err(error) => return tracing::error!(%table, %error, "cannot list what has expired"),
         };
         let count = expired.len();
-        if let Err(refusal) = vault.delete_challenges(expired.into_iter().map(|(key, _)| key)) {
-            return tracing::error!(problem = %refusal.0, "cannot delete expired challenges");
+        if let Err(refusal) = delete(expired.into_iter().map(|(key, _)| key).collect()) {
+            return tracing::error!(%table, problem = %refusal.0, "cannot delete what has expired");
         }
-        tracing::debug!(count, "expired challenges deleted");
+        tracing::debug!(%table, count, "expired records deleted");
     }
 }
 

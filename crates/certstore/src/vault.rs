@@ -1,11 +1,11 @@
 //! The state of certstore: durable records, the issuers that count now, and the wake-up of waiting readers.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use certseal_seal::{VerifyingKey, VerifyingKeys, ring_issuers};
 use certseal_service::problem::Refusal;
 use certseal_store::{Expect, Position, Record, Storage, StoreError, Transaction, Write};
-use certseal_wire::{Event, Kind, ProblemKind, PutOutcome};
+use certseal_wire::{Caller, Event, KeyRing, Kind, ProblemKind, PutOutcome};
 use tokio::sync::watch;
 
 use crate::{
@@ -13,10 +13,25 @@ use crate::{
     records::{self, CHALLENGES, Checked, ONLY, RING, Stored},
 };
 
+/// The key ring, and the issuers that count under it.
+#[derive(Default)]
+struct Trusted {
+    ring: Arc<KeyRing>,
+    issuers: VerifyingKeys,
+}
+
+impl From<KeyRing> for Trusted {
+    fn from(ring: KeyRing) -> Self {
+        Self { issuers: ring_issuers(&ring), ring: Arc::new(ring) }
+    }
+}
+
 pub(crate) struct Vault {
     storage: Arc<dyn Storage>,
     security: VerifyingKey,
-    issuers: RwLock<VerifyingKeys>,
+    trusted: RwLock<Trusted>,
+    /// Held while a ring is checked and stored, so that rings take effect in the order in which they are stored.
+    ring_writes: Mutex<()>,
     news: watch::Sender<u64>,
     pub(crate) metrics: Metrics,
 }
@@ -24,14 +39,21 @@ pub(crate) struct Vault {
 impl Vault {
     pub(crate) fn new(storage: Arc<dyn Storage>, security: VerifyingKey, metrics: Metrics) -> anyhow::Result<Self> {
         let ring = storage.get(RING, ONLY)?;
-        let issuers = match ring.as_ref().and_then(Stored::decode) {
-            Some(stored) => Checked::ring(stored.bytes, &security).map(|(_, ring)| ring_issuers(&ring)),
-            None => Ok(VerifyingKeys::default()),
+        let trusted = match ring.as_ref().and_then(Stored::decode) {
+            Some(stored) => Checked::ring(stored.bytes, &security).map(|(_, ring)| Trusted::from(ring)),
+            None => Ok(Trusted::default()),
         };
-        let issuers =
-            issuers.map_err(|refusal| anyhow::anyhow!("the stored key ring does not count: {}", refusal.0))?;
+        let trusted =
+            trusted.map_err(|refusal| anyhow::anyhow!("the stored key ring does not count: {}", refusal.0))?;
         let head = storage.head()?.seq;
-        Ok(Self { storage, security, issuers: RwLock::new(issuers), news: watch::Sender::new(head), metrics })
+        Ok(Self {
+            storage,
+            security,
+            trusted: RwLock::new(trusted),
+            ring_writes: Mutex::new(()),
+            news: watch::Sender::new(head),
+            metrics,
+        })
     }
 
     pub(crate) fn healthy(&self) -> Result<(), StoreError> {
@@ -50,7 +72,12 @@ impl Vault {
     /// The issuers whose signatures count now.
     pub(crate) fn issuers(&self) -> VerifyingKeys {
         // The lock is held for assignments only, which leave no half-made state behind.
-        self.issuers.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trusted.read().unwrap_or_else(PoisonError::into_inner).issuers.clone()
+    }
+
+    /// The key ring; an empty one of version 0 before the first.
+    pub(crate) fn ring(&self) -> Arc<KeyRing> {
+        self.trusted.read().unwrap_or_else(PoisonError::into_inner).ring.clone()
     }
 
     /// Stores a bundle, route, account list or checkpoint.
@@ -60,30 +87,48 @@ impl Vault {
         Ok(outcome)
     }
 
-    /// Stores the ring; from then on its issuers count.
-    pub(crate) fn put_ring(&self, bytes: Vec<u8>) -> Result<PutOutcome, Refusal> {
+    /// Stores the ring; from then on its issuers count. What it changes about unseal keys needs a rotation that two
+    /// people agreed on, which moves on in the same transaction.
+    pub(crate) fn put_ring(&self, caller: &Caller, bytes: Vec<u8>) -> Result<PutOutcome, Refusal> {
         let (checked, ring) = Checked::ring(bytes, &self.security)?;
-        // Held over the write, so that rings take effect in the order in which they are stored.
-        let mut issuers = self.issuers.write().unwrap_or_else(PoisonError::into_inner);
-        let outcome = self.replace(&checked)?;
-        *issuers = ring_issuers(&ring);
+        let _alone = self.ring_writes.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = match self.prepare(&checked)? {
+            None => PutOutcome { version: checked.version, changed: false },
+            Some(write) => {
+                let moved = self.rotation_moved_by(caller, &self.ring(), &ring)?;
+                self.commit_and_announce(Transaction { writes: moved.into_iter().chain([write]).collect() })?;
+                PutOutcome { version: checked.version, changed: true }
+            }
+        };
+        *self.trusted.write().unwrap_or_else(PoisonError::into_inner) = ring.into();
         self.metrics.written(Kind::Ring, outcome.changed);
         Ok(outcome)
+    }
+
+    /// The security team's key.
+    pub(crate) fn security(&self) -> &VerifyingKey {
+        &self.security
     }
 
     /// Compare-and-swap: the version must be above the stored one. The same bytes again are no change.
     ///
     /// It need not be the very next: a writer that goes on after this store came back from a backup is ahead of it.
     fn replace(&self, checked: &Checked) -> Result<PutOutcome, Refusal> {
+        let version = checked.version;
+        let Some(write) = self.prepare(checked)? else { return Ok(PutOutcome { version, changed: false }) };
+        self.commit_and_announce(write.into())?;
+        Ok(PutOutcome { version, changed: true })
+    }
+
+    /// The write that replaces a record; none when it is there already.
+    fn prepare(&self, checked: &Checked) -> Result<Option<Write>, Refusal> {
         let (table, key) = (records::table(checked.kind), records::key(checked.kind, &checked.name));
         let current = self.get(checked.kind, &checked.name)?;
         let version = checked.version;
-        let (expect, before) = match &current {
-            Some(stored) if stored.version == version && stored.bytes == checked.bytes => {
-                return Ok(PutOutcome { version, changed: false });
-            }
-            Some(stored) => (Expect::Version(stored.version), stored.version),
-            None => (Expect::Absent, 0),
+        let (expect, before, revision) = match &current {
+            Some(stored) if stored.version == version && stored.bytes == checked.bytes => return Ok(None),
+            Some(stored) => (Expect::Version(stored.revision), stored.version, stored.revision),
+            None => (Expect::Absent, 0, 0),
         };
         if version <= before {
             return Err(conflict(before, version));
@@ -96,12 +141,9 @@ impl Vault {
         // They learn it from the route, and the feed keeps the newest event only: a pool that missed the one that said
         // so has to see those that follow.
         let pools = if checked.kind == Kind::Route { &event.pools } else { &checked.pools };
-        let value = Stored::encode(pools, &checked.bytes);
+        let value = Stored::encode(version, pools, &checked.bytes);
         let event = serde_json::to_vec(&event).map_err(Refusal::internal)?;
-        let write = Write::put(table, key, version, value).expect(expect).event(event);
-        let position = self.commit(write.into())?;
-        self.announce(position);
-        Ok(PutOutcome { version, changed: true })
+        Ok(Some(Write::put(table, key, revision + 1, value).expect(expect).event(event)))
     }
 
     /// Keeps a challenge until `expires_at`, in seconds since 1970.
@@ -124,7 +166,14 @@ impl Vault {
         record.map(|record| Stored::decode(&record).ok_or_else(unreadable)).transpose()
     }
 
-    fn commit(&self, transaction: Transaction) -> Result<Position, Refusal> {
+    /// Commits, and wakes who waits for news.
+    pub(crate) fn commit_and_announce(&self, transaction: Transaction) -> Result<(), Refusal> {
+        let position = self.commit(transaction)?;
+        self.announce(position);
+        Ok(())
+    }
+
+    pub(crate) fn commit(&self, transaction: Transaction) -> Result<Position, Refusal> {
         self.storage.commit(transaction).map_err(|error| {
             self.metrics.commit_failed();
             refusal(error)
@@ -145,7 +194,7 @@ pub(crate) fn parse_event(bytes: &[u8]) -> Result<Event, Refusal> {
     serde_json::from_slice(bytes).map_err(Refusal::internal)
 }
 
-fn refusal(error: StoreError) -> Refusal {
+pub(crate) fn refusal(error: StoreError) -> Refusal {
     match &error {
         StoreError::Conflict { found, .. } => Refusal::new(
             ProblemKind::Conflict,

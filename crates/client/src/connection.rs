@@ -180,6 +180,15 @@ impl<'a> Call<'a> {
         Self::new(Method::PUT, path, serde_json::to_vec(body).expect("a request serializes").into())
     }
 
+    pub(crate) fn post_json(path: &'a str, body: &impl Serialize) -> Self {
+        Self { method: Method::POST, ..Self::put_json(path, body) }
+    }
+
+    /// Waits `extra` longer for the answer.
+    pub(crate) fn patient(self, extra: Duration) -> Self {
+        Self { patience: self.patience + extra, ..self }
+    }
+
     /// Waits `extra` longer for the answer, of up to `limit` octets.
     pub(crate) fn long_poll(self, extra: Duration, limit: usize) -> Self {
         Self { patience: self.patience + extra, limit, ..self }

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use certseal_wire::{DnsName, FeedPage, FeedQuery, PoolName, PutOutcome, Signed};
+use certseal_wire::{
+    Approval, DnsName, DrillOrder, EdgeList, EdgeOrders, EdgeReport, FeedPage, FeedQuery, Inventory, PoolName,
+    PutOutcome, Retirement, RewrapOutcome, RewrapRequest, Rotation, RotationId, RotationList, SealedPage, SealedQuery,
+    Signed, Verification,
+};
 
 use crate::{ClientError, Connection, connection::Call};
 
@@ -87,6 +91,84 @@ impl StoreClient {
         self.0.found_json(Call::get(&format!("/v1/checkpoints/{pool}"))).await
     }
 
+    /// Proposes a rotation by its signed [`certseal_wire::RotationPlan`].
+    pub async fn propose_rotation(&self, id: RotationId, plan: &Signed) -> Result<Rotation, ClientError> {
+        self.0.json(Call::put_json(&format!("/v1/rotations/{id}"), plan)).await
+    }
+
+    /// One rotation.
+    pub async fn rotation(&self, id: RotationId) -> Result<Option<Rotation>, ClientError> {
+        self.0.found_json(Call::get(&format!("/v1/rotations/{id}"))).await
+    }
+
+    /// All rotations, the newest first.
+    pub async fn rotations(&self) -> Result<RotationList, ClientError> {
+        self.0.json(Call::get("/v1/rotations").long_poll(Duration::ZERO, 64 * 1024 * 1024)).await
+    }
+
+    /// Approves a rotation that another admin proposed.
+    pub async fn approve_rotation(&self, id: RotationId, approval: &Approval) -> Result<Rotation, ClientError> {
+        self.0.json(Call::post_json(&format!("/v1/rotations/{id}/approval"), approval)).await
+    }
+
+    /// Gives up a rotation whose key is not in the ring yet.
+    pub async fn abort_rotation(&self, id: RotationId) -> Result<Rotation, ClientError> {
+        self.0.json(Call::post(&format!("/v1/rotations/{id}/abort"))).await
+    }
+
+    /// Adds stanzas for a rotation's new key.
+    pub async fn rewrap(&self, id: RotationId, request: &RewrapRequest) -> Result<RewrapOutcome, ClientError> {
+        self.0.json(Call::post_json(&format!("/v1/rotations/{id}/rewraps"), request).patient(LONG)).await
+    }
+
+    /// Says that bundles were opened with a rotation's new key.
+    pub async fn verify_rotation(&self, id: RotationId, opened: &Verification) -> Result<Rotation, ClientError> {
+        self.0.json(Call::post_json(&format!("/v1/rotations/{id}/verification"), opened).patient(LONG)).await
+    }
+
+    /// Removes stanzas for a rotation's old keys from the next bundles.
+    pub async fn retire_stanzas(&self, id: RotationId, from: &Retirement) -> Result<RewrapOutcome, ClientError> {
+        self.0.json(Call::post_json(&format!("/v1/rotations/{id}/retirements"), from).patient(LONG)).await
+    }
+
+    /// A page of sealed keys.
+    pub async fn sealed(&self, query: &SealedQuery) -> Result<SealedPage, ClientError> {
+        let mut path = format!("/v1/sealed?legacy={}", query.legacy);
+        let mut add = |name: &str, value: Option<String>| {
+            path += &value.map(|value| format!("&{name}={value}")).unwrap_or_default();
+        };
+        add("after", query.after.as_ref().map(|site| site.to_string()));
+        add("limit", query.limit.map(|limit| limit.to_string()));
+        add("pool", query.pool.as_ref().map(|pool| pool.to_string()));
+        add("lacking", query.lacking.map(|epoch| epoch.to_string()));
+        self.0.json(Call::get(&path).long_poll(LONG, 64 * 1024 * 1024)).await
+    }
+
+    /// What the store holds, in numbers.
+    pub async fn inventory(&self) -> Result<Inventory, ClientError> {
+        self.0.json(Call::get("/v1/inventory").patient(LONG)).await
+    }
+
+    /// Says how an edge is. Answers what it is asked for.
+    pub async fn report(&self, report: &EdgeReport) -> Result<EdgeOrders, ClientError> {
+        self.0.json(Call::put_json(&format!("/v1/edges/{}/{}", report.pool, report.name), report)).await
+    }
+
+    /// The edges that have reported lately.
+    pub async fn edges(&self) -> Result<EdgeList, ClientError> {
+        self.0.json(Call::get("/v1/edges").long_poll(Duration::ZERO, 64 * 1024 * 1024)).await
+    }
+
+    /// Forgets an edge that is gone.
+    pub async fn forget_edge(&self, pool: &PoolName, name: &str) -> Result<(), ClientError> {
+        self.0.json(Call::delete(&format!("/v1/edges/{pool}/{name}"))).await
+    }
+
+    /// Asks the edges of a pool to open sealed keys at random.
+    pub async fn order_drill(&self, pool: &PoolName, order: &DrillOrder) -> Result<(), ClientError> {
+        self.0.json(Call::put_json(&format!("/v1/drills/{pool}"), order)).await
+    }
+
     /// A page of the feed; waits for news when there are none and the query says so.
     pub async fn feed(&self, query: &FeedQuery) -> Result<FeedPage, ClientError> {
         let wait = query.wait.unwrap_or(0);
@@ -100,3 +182,6 @@ impl StoreClient {
         self.0.json(Call::get(&path).long_poll(Duration::from_secs(wait), 64 * 1024 * 1024)).await
     }
 }
+
+/// In addition to the usual time, for what looks at every bundle.
+const LONG: Duration = Duration::from_secs(120);

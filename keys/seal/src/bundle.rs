@@ -129,6 +129,12 @@ impl Bundle {
         &self.chain
     }
 
+    /// The SubjectPublicKeyInfo of the leaf certificate, DER; none when the leaf is not a certificate.
+    pub fn leaf_spki(&self) -> Option<&[u8]> {
+        let (_, leaf) = X509Certificate::from_der(self.chain.first()?).ok()?;
+        Some(leaf.tbs_certificate.subject_pki.raw)
+    }
+
     /// The sealed key.
     pub fn sealed(&self) -> &Sealed {
         &self.sealed

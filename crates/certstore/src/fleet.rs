@@ -1,0 +1,156 @@
+//! What edges report, the drills they are asked for, and what certstore holds in numbers.
+
+use std::collections::BTreeMap;
+
+use certseal_seal::{Bundle, Sealed};
+use certseal_service::problem::Refusal;
+use certseal_store::{Transaction, Write};
+use certseal_wire::{
+    Base64, Caller, DnsName, DrillOrder, EdgeList, EdgeOrders, EdgeReport, EdgeStatus, EpochCount, Inventory, PoolName,
+    ProblemKind, Role, RotationPlan, SealedEntry, SealedPage, SealedQuery,
+};
+use jiff::Timestamp;
+
+use crate::{
+    records::{DRILLS, EDGES, malformed},
+    sweep::now,
+    vault::{Vault, refusal},
+};
+
+impl Vault {
+    /// Keeps what an edge says of itself, and tells it what it is asked for.
+    pub(crate) fn edge_reported(
+        &self,
+        caller: &Caller,
+        pool: &PoolName,
+        name: &str,
+        report: EdgeReport,
+    ) -> Result<EdgeOrders, Refusal> {
+        let is_itself = caller.role == Role::Edge(pool.clone()) && caller.name == name;
+        if !is_itself || report.pool != *pool || report.name != name {
+            let detail =
+                format!("an edge reports of itself only: the caller is {caller}, the report of edge/{pool}/{name}");
+            return Err(Refusal::new(ProblemKind::Forbidden, detail));
+        }
+        let status = EdgeStatus { report, received_at: Timestamp::now() };
+        let value = serde_json::to_vec(&status).map_err(Refusal::internal)?;
+        self.commit(Write::put(EDGES, edge_key(pool, name), 1, value).expires_at(now() + EDGE_REMEMBERED).into())?;
+        let order = self.storage().get(DRILLS, pool.as_str().as_bytes()).map_err(refusal)?;
+        let drill = order.map(|record| serde_json::from_slice(&record.value)).transpose().map_err(Refusal::internal)?;
+        Ok(EdgeOrders { drill })
+    }
+
+    /// The edges that have reported within the time that they are remembered.
+    pub(crate) fn edges(&self) -> Result<EdgeList, Refusal> {
+        let records = self.storage().scan(EDGES, None, MAX_EDGES).map_err(refusal)?;
+        let alive = records.into_iter().filter(|(_, record)| record.expires_at.is_none_or(|end| end > now()));
+        let edges = alive.map(|(_, record)| serde_json::from_slice(&record.value)).collect::<Result<_, _>>();
+        Ok(EdgeList { edges: edges.map_err(Refusal::internal)? })
+    }
+
+    /// Forgets an edge that is gone.
+    pub(crate) fn forget_edge(&self, pool: &PoolName, name: &str) -> Result<(), Refusal> {
+        self.commit(Write::delete(EDGES, edge_key(pool, name)).into()).map(drop)
+    }
+
+    pub(crate) fn forget_edges(&self, keys: impl IntoIterator<Item = Vec<u8>>) -> Result<(), Refusal> {
+        self.commit(keys.into_iter().map(|key| Write::delete(EDGES, key)).collect::<Transaction>()).map(drop)
+    }
+
+    /// Asks the edges of a pool for a drill.
+    pub(crate) fn order_drill(&self, pool: &PoolName, order: &DrillOrder) -> Result<(), Refusal> {
+        if !(1..=MAX_SAMPLE).contains(&order.sample) {
+            return Err(malformed(format!("expected a sample of 1 to {MAX_SAMPLE}, got {}", order.sample)));
+        }
+        let value = serde_json::to_vec(order).map_err(Refusal::internal)?;
+        self.commit(Write::put(DRILLS, pool.as_str(), 1, value).into()).map(drop)
+    }
+
+    /// The edges of a rotation's pool that have not said that they have its new key under key ring `ring`.
+    pub(crate) fn edges_without(&self, plan: &RotationPlan, ring: u64) -> Result<Vec<String>, Refusal> {
+        let edges = self.edges()?.edges.into_iter().map(|status| status.report);
+        let without = edges.filter(|edge| edge.pool == plan.pool);
+        let without = without.filter(|edge| edge.ring < ring || !edge.keys.contains(&plan.to.key_id));
+        Ok(without.map(|edge| format!("{}/{}", edge.pool, edge.name)).collect())
+    }
+
+    /// A page of sealed keys, without the certificates around them.
+    pub(crate) fn sealed(&self, query: &SealedQuery) -> Result<SealedPage, Refusal> {
+        let limit = query.limit.unwrap_or(MAX_SEALED).clamp(1, MAX_SEALED);
+        let mut page = SealedPage { keys: Vec::new(), next: None };
+        let mut looked_at = 0;
+        self.each_bundle(query.after.as_ref(), |site, version, bundle| {
+            looked_at += 1;
+            if is_asked_for(bundle.sealed(), query) {
+                page.keys.push(entry(site, version, bundle));
+            }
+            let goes_on = page.keys.len() < limit && looked_at < MAX_LOOKED_AT;
+            page.next = (!goes_on).then(|| site.clone());
+            Ok(goes_on)
+        })?;
+        Ok(page)
+    }
+
+    /// Counts all bundles.
+    pub(crate) fn inventory(&self) -> Result<Inventory, Refusal> {
+        let mut inventory = Inventory::default();
+        let mut epochs: BTreeMap<_, (u64, u64)> = BTreeMap::new();
+        self.each_bundle(None, |_, _, bundle| {
+            inventory.bundles += 1;
+            *inventory.suites.entry(bundle.sealed().suite_name().to_owned()).or_default() += 1;
+            if let Sealed::Envelope(envelope) = bundle.sealed() {
+                inventory.grouped += u64::from(envelope.header().group.is_some());
+                for stanza in envelope.stanzas() {
+                    let of_pool = envelope.stanzas().iter().filter(|other| other.pool == stanza.pool).count();
+                    let (sealed, only) = epochs.entry((stanza.pool.clone(), stanza.epoch)).or_default();
+                    *sealed += 1;
+                    *only += u64::from(of_pool == 1);
+                }
+            }
+            Ok(true)
+        })?;
+        let counts = epochs.into_iter();
+        inventory.epochs =
+            counts.map(|((pool, epoch), (sealed, only))| EpochCount { pool, epoch, sealed, only }).collect();
+        Ok(inventory)
+    }
+}
+
+fn is_asked_for(sealed: &Sealed, query: &SealedQuery) -> bool {
+    let Sealed::Envelope(envelope) = sealed else {
+        return query.legacy || (query.pool.is_none() && query.lacking.is_none());
+    };
+    if query.legacy {
+        return false;
+    }
+    let Some(pool) = &query.pool else { return true };
+    let is_for_pool = envelope.stanzas().iter().any(|stanza| stanza.pool == *pool);
+    is_for_pool && query.lacking.is_none_or(|epoch| envelope.stanza(pool, epoch).is_none())
+}
+
+fn entry(site: &DnsName, version: u64, bundle: &Bundle) -> SealedEntry {
+    let spki = match bundle.sealed() {
+        Sealed::Envelope(_) => None,
+        Sealed::Legacy(_) => bundle.leaf_spki().map(|spki| Base64(spki.to_vec())),
+    };
+    SealedEntry { site: site.clone(), version, sealed: Base64(bundle.sealed().to_bytes()), spki }
+}
+
+fn edge_key(pool: &PoolName, name: &str) -> Vec<u8> {
+    format!("{pool}/{name}").into_bytes()
+}
+
+/// How long an edge that does not report any more is waited for, in seconds.
+const EDGE_REMEMBERED: u64 = 24 * 60 * 60;
+
+/// Edges that are listed.
+const MAX_EDGES: usize = 10_000;
+
+/// Keys in one answer: with 16 stanzas each they have some 3 MB.
+const MAX_SEALED: usize = 1000;
+
+/// Bundles that one answer passes over.
+const MAX_LOOKED_AT: usize = 20_000;
+
+/// Keys that a drill opens of each epoch and suite.
+pub(crate) const MAX_SAMPLE: u32 = 10_000;

@@ -1,0 +1,558 @@
+//! Rotations of unseal keys: what certstore demands before a key ring may change, and the stanzas that go with it.
+//!
+//! certstore cannot open anything, so it cannot tell whether a stanza is good: edges can, and whoever verifies a
+//! rotation does. What it enforces is the order of things: a plan of one admin is approved by another one, every edge has
+//! the new key before anything is sealed to it, and no old stanza goes before every bundle has a new one.
+
+use certseal_seal::{Bundle, RingChange, Stanza, VerifyingKeys, ring_changes, sha256};
+use certseal_service::problem::Refusal;
+use certseal_store::{Expect, Transaction, Write};
+use certseal_wire::{
+    Approval, Caller, DnsName, Epoch, Event, KeyRing, KeyState, Kind, PoolName, ProblemKind, Rewrap, RewrapOutcome,
+    RewrapRequest, Role, Rotation, RotationId, RotationList, RotationPlan, RotationReason, RotationState, RotationStep,
+    Signed, Verification,
+};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    records::{BUNDLES, ROTATIONS, Stored, malformed, unverified},
+    vault::{Vault, refusal},
+};
+
+/// A rotation with what its plan says, and the revision of its record.
+pub(crate) struct Known {
+    pub(crate) plan: RotationPlan,
+    pub(crate) rotation: Rotation,
+    revision: u64,
+}
+
+impl Vault {
+    /// Takes a plan that the security team signed.
+    pub(crate) fn propose(&self, caller: &Caller, id: RotationId, signed: Signed) -> Result<Rotation, Refusal> {
+        let security = VerifyingKeys::from_iter([self.security().clone()]);
+        let plan: RotationPlan = security.verify(&signed).map_err(unverified)?;
+        if plan.id != id {
+            return Err(unverified(format!("the plan is of rotation {}, the path of {id}", plan.id)));
+        }
+        if let Some(known) = self.known(id)? {
+            return match known.rotation.plan == signed {
+                true => Ok(known.rotation),
+                false => Err(conflict(format!("rotation {id} is there with another plan: a plan never changes"))),
+            };
+        }
+        let ring = self.ring();
+        check_plan(&plan, &ring, Timestamp::now())?;
+        if let Some(open) = self.rotations()?.into_iter().find(|known| known.is_open_in(&plan.pool)) {
+            return Err(conflict(format!(
+                "rotation {} of pool {} is {}: finish it or abort it first",
+                open.plan.id, plan.pool, open.rotation.state
+            )));
+        }
+        let mut rotation = Rotation {
+            digest: sha256(&signed.payload.0),
+            plan: signed,
+            state: RotationState::Proposed,
+            proposed_by: caller.to_string(),
+            approved_by: None,
+            steps: Vec::new(),
+        };
+        note(&mut rotation, caller, format!("proposed: {} rotation of pool {}", plan.reason, plan.pool));
+        self.commit(write(id, 0, &rotation)?.into())?;
+        Ok(rotation)
+    }
+
+    /// The second person's word, for exactly this plan.
+    pub(crate) fn approve(&self, caller: &Caller, id: RotationId, approval: &Approval) -> Result<Rotation, Refusal> {
+        let known = self.present(id)?;
+        let mut rotation = known.rotation;
+        if rotation.digest != approval.plan {
+            return Err(conflict(format!(
+                "the approval is for plan {}, rotation {id} has plan {}: look at it again",
+                approval.plan, rotation.digest
+            )));
+        }
+        if rotation.state != RotationState::Proposed {
+            return Err(conflict(format!("rotation {id} is {}: an approval counts once", rotation.state)));
+        }
+        if rotation.proposed_by == caller.to_string() {
+            let detail = format!("{caller} proposed the plan: another admin has to approve it");
+            return Err(Refusal::new(ProblemKind::Forbidden, detail));
+        }
+        check_plan(&known.plan, &self.ring(), Timestamp::now())?;
+        rotation.state = RotationState::Approved;
+        rotation.approved_by = Some(caller.to_string());
+        note(&mut rotation, caller, format!("approved plan {}", approval.plan));
+        self.commit(write(id, known.revision, &rotation)?.into())?;
+        Ok(rotation)
+    }
+
+    /// Gives a rotation up. One whose key is in the ring is given up by a ring that retires the key.
+    pub(crate) fn abort(&self, caller: &Caller, id: RotationId) -> Result<Rotation, Refusal> {
+        let known = self.present(id)?;
+        let mut rotation = known.rotation;
+        match rotation.state {
+            RotationState::Aborted => return Ok(rotation),
+            RotationState::Proposed | RotationState::Approved => {}
+            state => {
+                return Err(conflict(format!(
+                    "rotation {id} is {state}: while it is announced, a key ring that retires the new key gives it up; \
+                     later it can only be finished"
+                )));
+            }
+        }
+        rotation.state = RotationState::Aborted;
+        note(&mut rotation, caller, "aborted");
+        self.commit(write(id, known.revision, &rotation)?.into())?;
+        Ok(rotation)
+    }
+
+    /// All rotations, the newest first.
+    pub(crate) fn rotation_list(&self) -> Result<RotationList, Refusal> {
+        let mut known = self.rotations()?;
+        known.sort_by_key(|known| std::cmp::Reverse(known.plan.created_at));
+        Ok(RotationList { rotations: known.into_iter().map(|known| known.rotation).collect() })
+    }
+
+    /// The rotation, if there is one.
+    pub(crate) fn known(&self, id: RotationId) -> Result<Option<Known>, Refusal> {
+        let record = self.storage().get(ROTATIONS, id.to_string().as_bytes()).map_err(refusal)?;
+        record.map(|record| Known::read(&record.value, record.version)).transpose()
+    }
+
+    /// What a new ring does to a rotation: the write that goes with it. Refuses what no rotation provides for.
+    pub(crate) fn rotation_moved_by(
+        &self,
+        caller: &Caller,
+        old: &KeyRing,
+        new: &KeyRing,
+    ) -> Result<Option<Write>, Refusal> {
+        let changes = ring_changes(old, new).map_err(|error| conflict(error.to_string()))?;
+        let mut moved: Option<Known> = None;
+        for change in changes {
+            let pool = match &change {
+                RingChange::FirstKey(_) | RingChange::Forgotten { .. } => continue,
+                RingChange::Announced(entry) => &entry.pool,
+                RingChange::Moved { pool, .. } => pool,
+            };
+            if moved.is_none() {
+                let open = self.rotations()?.into_iter().find(|known| known.is_open_in(pool));
+                moved = Some(open.ok_or_else(|| {
+                    let detail = format!("the key ring changes pool {pool}, which no approved rotation provides for");
+                    Refusal::new(ProblemKind::Forbidden, detail)
+                })?);
+            }
+            if let Some(known) = &mut moved {
+                self.step(known, caller, &change, old, new)?;
+            }
+        }
+        moved.map(|known| write(known.plan.id, known.revision, &known.rotation)).transpose()
+    }
+
+    /// Moves a rotation on by one change of the ring.
+    fn step(
+        &self,
+        known: &mut Known,
+        caller: &Caller,
+        change: &RingChange,
+        old: &KeyRing,
+        new: &KeyRing,
+    ) -> Result<(), Refusal> {
+        let Known { plan, rotation, .. } = known;
+        let state = rotation.state;
+        let to = plan.to.epoch;
+        match change {
+            RingChange::Announced(entry) if *entry == plan.to && state == RotationState::Approved => {
+                check_plan(plan, old, Timestamp::now())?;
+                rotation.state = RotationState::Announced;
+                note(rotation, caller, format!("epoch {to} announced by key ring {}", new.version));
+            }
+            RingChange::Moved { pool, epoch, from: KeyState::Pending, to: KeyState::Active }
+                if *pool == plan.pool && *epoch == to && state == RotationState::Announced =>
+            {
+                let missing = self.edges_without(plan, old.version)?;
+                if !missing.is_empty() {
+                    return Err(conflict(format!(
+                        "edges {} have not acknowledged epoch {to}: give them its unseal key, or, if they are gone, \
+                         remove them with `certctl edges forget`",
+                        missing.join(", ")
+                    )));
+                }
+                rotation.state = RotationState::Active;
+                note(rotation, caller, format!("epoch {to} made active by key ring {}", new.version));
+            }
+            // Goes with the one above: a ring has one active key for each pool.
+            RingChange::Moved { pool, epoch, from: KeyState::Active, to: KeyState::Retiring }
+                if *pool == plan.pool && plan.from.contains(epoch) =>
+            {
+                let has_successor = new
+                    .keys
+                    .iter()
+                    .any(|entry| entry.pool == *pool && entry.epoch == to && entry.state == KeyState::Active);
+                if !has_successor {
+                    return Err(conflict(format!("pool {pool} would be without an active key")));
+                }
+            }
+            RingChange::Moved { pool, epoch, from: KeyState::Retiring, to: KeyState::Retired }
+                if *pool == plan.pool && plan.from.contains(epoch) && state == RotationState::Verified =>
+            {
+                if let Some(site) = self.first_sealed_to(pool, *epoch)? {
+                    return Err(conflict(format!(
+                        "the bundle of {site} is sealed to epoch {epoch} of pool {pool}: run `certctl keys rotate \
+                         retire` to the end first"
+                    )));
+                }
+                note(rotation, caller, format!("epoch {epoch} retired by key ring {}", new.version));
+                let is_retired = |epoch: &Epoch| {
+                    let entry = new.keys.iter().find(|entry| entry.pool == *pool && entry.epoch == *epoch);
+                    entry.is_none_or(|entry| entry.state == KeyState::Retired)
+                };
+                if plan.from.iter().all(is_retired) {
+                    rotation.state = RotationState::Retired;
+                }
+            }
+            RingChange::Moved { pool, epoch, from: KeyState::Pending, to: KeyState::Retired }
+                if *pool == plan.pool && *epoch == to && state == RotationState::Announced =>
+            {
+                rotation.state = RotationState::Aborted;
+                note(rotation, caller, format!("aborted: epoch {to} retired by key ring {}", new.version));
+            }
+            _ => {
+                let detail = format!(
+                    "the key ring changes pool {} in a way that rotation {}, which is {state}, does not provide for",
+                    plan.pool, plan.id
+                );
+                return Err(Refusal::new(ProblemKind::Forbidden, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds stanzas for a rotation's new key.
+    pub(crate) fn rewrap(
+        &self,
+        caller: &Caller,
+        id: RotationId,
+        request: &RewrapRequest,
+    ) -> Result<RewrapOutcome, Refusal> {
+        let known = self.under_way(caller, id)?;
+        let sites: usize = request.rewraps.iter().map(|rewrap| rewrap.sites.len()).sum();
+        if sites > RewrapRequest::MAX_SITES {
+            return Err(malformed(format!("expected at most {} sites, got {sites}", RewrapRequest::MAX_SITES)));
+        }
+        let mut changes = Changes::default();
+        for rewrap in &request.rewraps {
+            let stanza = stanza(&known.plan, rewrap)?;
+            for target in &rewrap.sites {
+                self.change_bundle(&mut changes, &target.site, |bundle| {
+                    let envelope = bundle.sealed().envelope()?;
+                    let header = envelope.header();
+                    let is_meant = header.hash() == target.envelope && header.suite as u16 == known.plan.to.suite;
+                    let is_for_pool = envelope.stanzas().iter().any(|stanza| stanza.pool == known.plan.pool);
+                    if !is_meant || !is_for_pool || envelope.stanza(&stanza.pool, stanza.epoch) == Some(&stanza) {
+                        return None;
+                    }
+                    envelope.clone().with_stanza(stanza.clone()).ok()
+                })?;
+            }
+        }
+        let changed = self.finish_changes(changes)?;
+        Ok(RewrapOutcome { changed, unchanged: sites as u64 - changed, next: None })
+    }
+
+    /// Notes that every bundle was opened with the new key, if every bundle has a stanza for it.
+    pub(crate) fn verified(
+        &self,
+        caller: &Caller,
+        id: RotationId,
+        verification: &Verification,
+    ) -> Result<Rotation, Refusal> {
+        let known = self.under_way(caller, id)?;
+        let Known { plan, mut rotation, revision } = known;
+        let least = verification.bundles.div_ceil(u64::from(plan.verify_one_in.max(1)));
+        if verification.opened < least {
+            return Err(conflict(format!(
+                "the plan asks for one of {} bundles to be opened, at least {least} of {}; {} were",
+                plan.verify_one_in, verification.bundles, verification.opened
+            )));
+        }
+        if let Some(site) = self.first_lacking(&plan)? {
+            return Err(conflict(format!(
+                "the bundle of {site} is not sealed to epoch {} of pool {}: run the rotation to its end first",
+                plan.to.epoch, plan.pool
+            )));
+        }
+        if rotation.state == RotationState::Active {
+            rotation.state = RotationState::Verified;
+        }
+        let Verification { opened, bundles } = verification;
+        note(
+            &mut rotation,
+            caller,
+            format!("verified: {opened} of {bundles} bundles opened with epoch {}", plan.to.epoch),
+        );
+        self.commit(write(id, revision, &rotation)?.into())?;
+        Ok(rotation)
+    }
+
+    /// Removes stanzas for a rotation's old keys from the next bundles after `after`.
+    pub(crate) fn retire_stanzas(
+        &self,
+        caller: &Caller,
+        id: RotationId,
+        after: Option<&DnsName>,
+    ) -> Result<RewrapOutcome, Refusal> {
+        let Known { plan, rotation, .. } = self.under_way(caller, id)?;
+        if rotation.state != RotationState::Verified {
+            return Err(conflict(format!("rotation {id} is {}: verify it first", rotation.state)));
+        }
+        let after = after.map(|site| site.as_str().as_bytes());
+        let page = self.storage().scan(BUNDLES, after, RewrapRequest::MAX_SITES).map_err(refusal)?;
+        let mut changes = Changes::default();
+        let count = page.len();
+        let mut next = None;
+        for (key, _) in page {
+            let site: DnsName = site_of(&key)?;
+            self.change_bundle(&mut changes, &site, |bundle| {
+                let envelope = bundle.sealed().envelope()?;
+                let is_old = |epoch: Epoch| plan.from.contains(&epoch);
+                let has_old = envelope.stanzas().iter().any(|s| s.pool == plan.pool && is_old(s.epoch));
+                // Without the new one the old ones stay: it came after the verification.
+                let has_new = envelope.stanza(&plan.pool, plan.to.epoch).is_some();
+                (has_old && has_new).then(|| envelope.clone().without_stanzas(&plan.pool, is_old).ok()).flatten()
+            })?;
+            next = Some(site);
+        }
+        let changed = self.finish_changes(changes)?;
+        let next = next.filter(|_| count == RewrapRequest::MAX_SITES);
+        Ok(RewrapOutcome { changed, unchanged: count as u64 - changed, next })
+    }
+
+    /// Plans the change of one bundle, and commits what was planned when that is much.
+    fn change_bundle(
+        &self,
+        changes: &mut Changes,
+        site: &DnsName,
+        change: impl Fn(&Bundle) -> Option<certseal_seal::Envelope>,
+    ) -> Result<(), Refusal> {
+        let Some(stored) = self.get(Kind::Bundle, site.as_str())? else { return Ok(()) };
+        let bundle = Bundle::parse(&stored.bytes).map_err(Refusal::internal)?;
+        let Some(envelope) = change(&bundle) else { return Ok(()) };
+        let bytes = bundle.with_sealed(envelope).to_bytes().map_err(Refusal::internal)?;
+        let (name, version, pools) = (site.to_string(), stored.version, stored.pools);
+        let event = Event { kind: Kind::Bundle, name, version, digest: sha256(&bytes), pools, body: None };
+        let value = Stored::encode(version, &event.pools, &bytes);
+        let event = serde_json::to_vec(&event).map_err(Refusal::internal)?;
+        changes.octets += value.len() + event.len() + site.as_str().len();
+        let write = Write::put(BUNDLES, site.as_str(), stored.revision + 1, value);
+        changes.writes.push(write.expect(Expect::Version(stored.revision)).event(event));
+        if changes.octets > MAX_CHANGES {
+            self.commit_changes(changes)?;
+        }
+        Ok(())
+    }
+
+    fn commit_changes(&self, changes: &mut Changes) -> Result<(), Refusal> {
+        changes.octets = 0;
+        let writes = std::mem::take(&mut changes.writes);
+        let count = writes.len() as u64;
+        match self.commit_and_announce(Transaction { writes }) {
+            Ok(()) => changes.committed += count,
+            // Somebody else changed one of them: whoever asked looks again, and nothing is lost.
+            Err(refusal) if refusal.0.kind == ProblemKind::Conflict => {}
+            Err(refusal) => return Err(refusal),
+        }
+        Ok(())
+    }
+
+    fn finish_changes(&self, mut changes: Changes) -> Result<u64, Refusal> {
+        if !changes.writes.is_empty() {
+            self.commit_changes(&mut changes)?;
+        }
+        Ok(changes.committed)
+    }
+
+    /// The rotation, while stanzas may change for it by this caller.
+    fn under_way(&self, caller: &Caller, id: RotationId) -> Result<Known, Refusal> {
+        let known = self.present(id)?;
+        let may = match &caller.role {
+            Role::Admin => true,
+            Role::Edge(pool) => *pool == known.plan.pool,
+            _ => false,
+        };
+        if !may {
+            let needed = format!("this needs role admin or edge/{}, the caller is {caller}", known.plan.pool);
+            return Err(Refusal::new(ProblemKind::Forbidden, needed));
+        }
+        if !matches!(known.rotation.state, RotationState::Active | RotationState::Verified) {
+            return Err(conflict(format!(
+                "rotation {id} is {}: stanzas change while it is active or verified",
+                known.rotation.state
+            )));
+        }
+        Ok(known)
+    }
+
+    /// The first bundle of the pool without a stanza for the rotation's new key.
+    fn first_lacking(&self, plan: &RotationPlan) -> Result<Option<DnsName>, Refusal> {
+        self.first(|envelope| {
+            envelope.stanzas().iter().any(|stanza| stanza.pool == plan.pool)
+                && envelope.stanza(&plan.pool, plan.to.epoch).is_none()
+        })
+    }
+
+    fn first_sealed_to(&self, pool: &PoolName, epoch: Epoch) -> Result<Option<DnsName>, Refusal> {
+        self.first(|envelope| envelope.stanza(pool, epoch).is_some())
+    }
+
+    fn first(&self, is_it: impl Fn(&certseal_seal::Envelope) -> bool) -> Result<Option<DnsName>, Refusal> {
+        let mut found = None;
+        self.each_bundle(None, |site, _, bundle| {
+            let is_found = bundle.sealed().envelope().is_some_and(&is_it);
+            if is_found {
+                found = Some(site.clone());
+            }
+            Ok(!is_found)
+        })?;
+        Ok(found)
+    }
+
+    /// Shows every bundle after `after` to `look`, in the order of sites, until it answers false.
+    pub(crate) fn each_bundle(
+        &self,
+        after: Option<&DnsName>,
+        mut look: impl FnMut(&DnsName, u64, &Bundle) -> Result<bool, Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut after = after.map(|site| site.as_str().as_bytes().to_vec());
+        loop {
+            let page = self.storage().scan(BUNDLES, after.as_deref(), SCANNED).map_err(refusal)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            for (key, record) in &page {
+                let stored =
+                    Stored::decode(record).ok_or_else(|| Refusal::internal("a stored bundle is not one of ours"))?;
+                let bundle = Bundle::parse(&stored.bytes).map_err(Refusal::internal)?;
+                if !look(&site_of(key)?, stored.version, &bundle)? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn present(&self, id: RotationId) -> Result<Known, Refusal> {
+        let missing = || Refusal::new(ProblemKind::NotFound, format!("there is no rotation {id}"));
+        self.known(id)?.ok_or_else(missing)
+    }
+
+    fn rotations(&self) -> Result<Vec<Known>, Refusal> {
+        let records = self.storage().scan(ROTATIONS, None, MAX_ROTATIONS).map_err(refusal)?;
+        records.into_iter().map(|(_, record)| Known::read(&record.value, record.version)).collect()
+    }
+}
+
+impl Known {
+    fn read(bytes: &[u8], revision: u64) -> Result<Self, Refusal> {
+        let rotation: Rotation = serde_json::from_slice(bytes).map_err(Refusal::internal)?;
+        // Verified before it was stored.
+        let plan = serde_json::from_slice(&rotation.plan.payload.0).map_err(Refusal::internal)?;
+        Ok(Self { plan, rotation, revision })
+    }
+
+    fn is_open_in(&self, pool: &PoolName) -> bool {
+        self.plan.pool == *pool && self.rotation.state.is_open()
+    }
+}
+
+/// Bundles that are about to be written.
+#[derive(Default)]
+struct Changes {
+    writes: Vec<Write>,
+    octets: usize,
+    committed: u64,
+}
+
+/// Whether a plan fits the ring it starts from, and is not over.
+fn check_plan(plan: &RotationPlan, ring: &KeyRing, now: Timestamp) -> Result<(), Refusal> {
+    let RotationPlan { pool, to, .. } = plan;
+    if plan.ring_version != ring.version {
+        return Err(conflict(format!(
+            "the plan starts from key ring {}, the stored one is {}: it is an old plan; make a new one",
+            plan.ring_version, ring.version
+        )));
+    }
+    if plan.expires_at <= now {
+        return Err(conflict(format!("the plan expired at {}: make a new one", plan.expires_at)));
+    }
+    if plan.expires_at.duration_since(plan.created_at) > MAX_VALIDITY || plan.created_at > now + CLOCK_SKEW {
+        return Err(unverified("expected a plan that was made in the past and is valid for at most 30 days"));
+    }
+    let current: Vec<_> = ring.keys.iter().filter(|entry| entry.pool == *pool).collect();
+    let live = current.iter().filter(|entry| !matches!(entry.state, KeyState::Pending | KeyState::Retired));
+    if plan.from.is_empty() || !live.map(|entry| entry.epoch).eq(plan.from.iter().copied()) {
+        return Err(unverified(format!("the plan leaves epochs {:?}, which are not those of pool {pool}", plan.from)));
+    }
+    let follows = current.iter().all(|entry| entry.epoch < to.epoch);
+    if to.pool != *pool || to.state != KeyState::Pending || !follows {
+        return Err(unverified("expected a new key of the plan's pool, pending, and of the next epoch"));
+    }
+    let suite = current.iter().find(|entry| entry.state == KeyState::Active).map(|entry| entry.suite);
+    if plan.reason == RotationReason::Routine && suite != Some(to.suite) {
+        return Err(unverified("an envelope has one suite: the new key has to be of the suite of the active one"));
+    }
+    certseal_seal::entry_recipient(to).map_err(unverified)?;
+    Ok(())
+}
+
+/// The stanza that a request describes.
+fn stanza(plan: &RotationPlan, rewrap: &Rewrap) -> Result<Stanza, Refusal> {
+    let sealed_key = rewrap.sealed_key.0.as_slice().try_into();
+    Ok(Stanza {
+        pool: plan.pool.clone(),
+        epoch: plan.to.epoch,
+        key_id: plan.to.key_id,
+        enc: rewrap.enc.0.clone(),
+        sealed_key: sealed_key.map_err(|_| malformed("expected a sealed content key of 48 octets"))?,
+    })
+}
+
+fn note(rotation: &mut Rotation, caller: &Caller, what: impl Into<String>) {
+    rotation.steps.push(RotationStep { at: Timestamp::now(), by: caller.to_string(), what: what.into() });
+}
+
+fn write(id: RotationId, revision: u64, rotation: &Rotation) -> Result<Write, Refusal> {
+    if rotation.steps.len() > MAX_STEPS {
+        return Err(conflict(format!("expected at most {MAX_STEPS} steps of a rotation: begin another one")));
+    }
+    let value = serde_json::to_vec(rotation).map_err(Refusal::internal)?;
+    let expect = if revision == 0 { Expect::Absent } else { Expect::Version(revision) };
+    Ok(Write::put(ROTATIONS, id.to_string(), revision + 1, value).expect(expect))
+}
+
+pub(crate) fn site_of(key: &[u8]) -> Result<DnsName, Refusal> {
+    let text = std::str::from_utf8(key).map_err(Refusal::internal)?;
+    text.parse().map_err(Refusal::internal)
+}
+
+fn conflict(detail: impl Into<String>) -> Refusal {
+    Refusal::new(ProblemKind::Conflict, detail)
+}
+
+/// Bundles read from the database at one time.
+const SCANNED: usize = 500;
+
+/// Rotations that are kept: one a week for all pools of ten, for two years.
+const MAX_ROTATIONS: usize = 1000;
+
+/// Steps of one rotation.
+const MAX_STEPS: usize = 1000;
+
+/// Octets of bundles in one transaction, below what the storage allows.
+const MAX_CHANGES: usize = 3 * 1024 * 1024;
+
+/// The longest that a plan is valid.
+const MAX_VALIDITY: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// How far the clock of whoever makes a plan may be ahead.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
+
+#[cfg(test)]
+mod tests;
