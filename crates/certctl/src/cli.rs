@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use certseal_seal::Suite;
-use certseal_wire::{DnsName, PoolName, Role, TrustDomain, Upstream};
+use certseal_wire::{Digest, DnsName, PoolName, Role, RotationId, TrustDomain, Upstream};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustls_pki_types::ServerName;
 
@@ -33,6 +33,9 @@ pub(crate) enum Command {
     /// The unseal keys of pools
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Edges and what they say of themselves
+    #[command(subcommand)]
+    Edges(EdgesCommand),
     /// Sites and their certificates
     #[command(subcommand)]
     Site(SiteCommand),
@@ -90,6 +93,119 @@ pub(crate) enum KeysCommand {
     Generate(GenerateArgs),
     /// Show the key ring
     List,
+    /// Replace a pool's unseal key, by a plan that two people agree on
+    #[command(subcommand)]
+    Rotate(RotateCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RotateCommand {
+    /// Generate the next key of a pool, and propose the plan that replaces the old one
+    Plan(PlanArgs),
+    /// Show a rotation with its plan, or all rotations
+    Show {
+        /// The rotation; all of them without it
+        id: Option<RotationId>,
+    },
+    /// Approve the plan that another admin proposed
+    Approve {
+        /// The rotation
+        id: RotationId,
+        /// Digest of the plan that you have looked at
+        #[arg(long)]
+        digest: Digest,
+    },
+    /// Announce the new key, wait for the edges, make it active, and seal every content key to it
+    Run(RunArgs),
+    /// Seal what is left to the new key, and nothing else: for the host that has the old key, with an edge's identity
+    Rewrap {
+        /// The rotation
+        id: RotationId,
+        /// File of an old key; repeatable
+        #[arg(long = "unseal-key", value_name = "FILE", required = true)]
+        unseal_keys: Vec<String>,
+    },
+    /// Open bundles with the new key, and compare each TLS key with its certificate
+    Verify {
+        /// The rotation
+        id: RotationId,
+        /// File of the new key
+        #[arg(long = "unseal-key", value_name = "FILE")]
+        unseal_key: String,
+    },
+    /// Remove the stanzas of the old keys, and retire these in the key ring
+    Retire {
+        /// The rotation
+        id: RotationId,
+        /// Signing key of the security team
+        #[arg(long, value_name = "FILE", default_value = "security.key")]
+        security_key: PathBuf,
+    },
+    /// Give a rotation up, as long as its key is not active
+    Abort {
+        /// The rotation
+        id: RotationId,
+        /// Signing key of the security team
+        #[arg(long, value_name = "FILE", default_value = "security.key")]
+        security_key: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The pool
+    #[arg(long)]
+    pub(crate) pool: PoolName,
+    /// File for the private half of the new key, which goes to the pool's edges
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// Signing key of the security team
+    #[arg(long, value_name = "FILE", default_value = "security.key")]
+    pub(crate) security_key: PathBuf,
+    /// Somebody else may have the old key: have every certificate issued again with a new key and the old ones revoked,
+    /// since sealing the same keys anew does not help then
+    #[arg(long)]
+    pub(crate) compromised: bool,
+    /// Open one of so many bundles before old stanzas are removed
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) verify_one_in: u32,
+    /// How long the plan can be approved and begun
+    #[arg(long, value_name = "HOURS", default_value_t = 72, value_parser = clap::value_parser!(u16).range(1..=720))]
+    pub(crate) valid_hours: u16,
+    /// What to remember about it
+    #[arg(long, default_value = "")]
+    pub(crate) note: String,
+    /// Newest version of the key ring that you know of: an older one in the store is refused
+    #[arg(long, value_name = "VERSION", default_value_t = 0)]
+    pub(crate) seen: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The rotation
+    pub(crate) id: RotationId,
+    /// Signing key of the security team
+    #[arg(long, value_name = "FILE", default_value = "security.key")]
+    pub(crate) security_key: PathBuf,
+    /// File of an old key, to open content keys with; repeatable. Not needed for a compromised key
+    #[arg(long = "unseal-key", value_name = "FILE")]
+    pub(crate) unseal_keys: Vec<String>,
+    /// How long to wait for edges, and for certificates that are issued again
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EdgesCommand {
+    /// Show the edges that have reported within the last day
+    List,
+    /// Forget an edge that is gone for good, so that no rotation waits for it
+    Forget {
+        /// Its pool
+        pool: PoolName,
+        /// Its name
+        name: String,
+    },
 }
 
 #[derive(Debug, Args)]

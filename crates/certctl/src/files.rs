@@ -80,6 +80,12 @@ impl NewFiles {
     }
 }
 
+/// Writes a new file that only its owner can read, and makes it survive a power cut.
+pub(crate) fn write_durably(path: &Path, text: &str) -> anyhow::Result<()> {
+    write_private(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    sync_dir(parent(path))
+}
+
 /// Makes a new name in `dir` survive a power cut.
 pub(crate) fn sync_dir(dir: &Path) -> anyhow::Result<()> {
     let synced = File::open(dir).and_then(|dir| dir.sync_all());

@@ -5,11 +5,10 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use certseal_client::{ClientError, StoreClient};
 use certseal_seal::{SigningKey, Suite, VerifyingKey, accept_ring};
-use certseal_service::config::write_private;
 use certseal_unseal::UnsealKey;
 use certseal_wire::{Base64, Epoch, IssuerEntry, KeyRing, KeyState, PoolName, ProblemKind, UnsealEntry};
 
-use crate::files::{parent, sync_dir};
+use crate::files::write_durably;
 
 /// A pool that is to get its first unseal key.
 #[derive(Debug, Clone)]
@@ -43,9 +42,7 @@ pub async fn generate(store: &StoreClient, security: &SigningKey, new: &NewPool<
     let ring = current_ring(store, &security.verifying_key(), new.seen).await?;
     let key = UnsealKey::generate(new.pool.clone(), FIRST, new.suite)?;
     let ring = add_pool(ring, &key, new.issuers)?;
-    let written = write_private(new.out, &key.expose_pem());
-    written.with_context(|| format!("cannot write {}; the key ring was not changed", new.out.display()))?;
-    sync_dir(parent(new.out))?;
+    write_durably(new.out, &key.expose_pem()).context("the key ring was not changed")?;
     match store.put_ring(&security.sign(&ring)).await {
         Ok(_) => Ok(ring),
         Err(error) => {
@@ -91,7 +88,10 @@ pub fn add_pool(mut ring: KeyRing, key: &UnsealKey, issuers: &[VerifyingKey]) ->
 }
 
 /// The ring in the store; an empty one of version 0 when there is none.
-async fn current_ring(store: &StoreClient, security: &VerifyingKey, seen: u64) -> anyhow::Result<KeyRing> {
+///
+/// # Errors
+/// When it does not count, or is older than version `seen`.
+pub async fn current_ring(store: &StoreClient, security: &VerifyingKey, seen: u64) -> anyhow::Result<KeyRing> {
     match store.ring().await.context("cannot read the key ring")? {
         Some(signed) => Ok(accept_ring(&signed, security, seen)?),
         None if seen == 0 => Ok(KeyRing::default()),

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! certctl pki init | issue | local-ca       the private PKI and the signing keys; files only, no network
-//! certctl keys generate | list              the unseal keys of pools, in the signed key ring
+//! certctl keys generate | list | rotate ..   the unseal keys of pools, in the signed key ring
+//! certctl edges list | forget               what edges say of themselves
 //! certctl site add | list | status | ...    sites at certman
 //! certctl bundle show                       what certstore keeps for one site; never a secret
 //! ```
 //!
-//! What the commands of [`pki`] and [`keys`] do can be called directly, by the all-in-one program and by tests:
+//! What the commands of [`pki`], [`keys`] and [`rotation`] do can be called directly, by the all-in-one program and by tests:
 //!
 //! ```
 //! use certctl::pki::{self, PkiOptions};
@@ -28,6 +29,7 @@ mod files;
 pub mod keys;
 mod output;
 pub mod pki;
+pub mod rotation;
 mod settings;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -54,7 +56,7 @@ pub fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let outcome = certseal_service::keep_memory_private()
-        .and_then(|()| tokio::runtime::Builder::new_current_thread().enable_all().build())
+        .and_then(|()| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build())
         .map_err(Into::into)
         .and_then(|runtime| runtime.block_on(commands::run(cli, output)));
     match outcome {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json, Router,
+    body::Bytes,
     extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::JsonRejection},
     http::{StatusCode, request::Parts},
     routing::{get, post},
 };
 use certseal_service::problem::{Refusal, method_not_allowed, not_found};
-use certseal_wire::{Caller, DnsName, ProblemKind, Role, SiteList, SiteRequest, SiteStatus};
+use certseal_wire::{Caller, DnsName, ProblemKind, Renewal, Role, SiteList, SiteRequest, SiteStatus};
 use serde::Deserialize;
 
 use crate::{
@@ -95,10 +96,20 @@ async fn remove_site(
     Ok(Json(site.status()))
 }
 
-async fn renew(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<SiteStatus>, Refusal> {
+/// A request without a body asks for a renewal now.
+async fn renew(
+    State(worker): State<Arc<Worker>>,
+    _: Allowed,
+    Name(name): Name,
+    body: Bytes,
+) -> Result<Json<SiteStatus>, Refusal> {
+    let Renewal { at } = match body.is_empty() {
+        true => Renewal::default(),
+        false => serde_json::from_slice(&body).map_err(|e| malformed(format!("expected a renewal: {e}")))?,
+    };
     let missing = no_such_site(&name);
     let (site, _) = change(&worker, &name, move |before| match before {
-        Some(site) if !site.departed => Ok(site.clone().renewed()),
+        Some(site) if !site.departed => Ok(site.clone().renewed(at)),
         _ => Err(Refusal::new(ProblemKind::NotFound, missing.clone())),
     })
     .await?;

@@ -260,8 +260,13 @@ impl Site {
         }
     }
 
-    /// The site with a renewal begun, unless an order is under way already.
-    pub fn renewed(mut self) -> Self {
+    /// The site with a renewal begun, unless an order is under way already; or planned for `at`, if that is earlier than
+    /// planned before.
+    pub fn renewed(mut self, at: Option<Timestamp>) -> Self {
+        if let (Some(at), None, Some(certificate)) = (at, &self.order, &mut self.certificate) {
+            certificate.renew_at = certificate.renew_at.min(at);
+            return self;
+        }
         self.order = self.order.or(Some(Step::Requested));
         Self { attempt: Attempt::default(), ..self }
     }

@@ -1,6 +1,6 @@
 //! The client of certman.
 
-use certseal_wire::{DnsName, SiteList, SiteRequest, SiteStatus};
+use certseal_wire::{DnsName, Import, Renewal, Replacement, Reseal, SiteList, SiteRequest, SiteStatus};
 
 use crate::{ClientError, Connection, connection::Call};
 
@@ -33,9 +33,24 @@ impl CertmanClient {
         self.0.json(Call::get(&path)).await
     }
 
-    /// Begins a site's renewal now.
-    pub async fn renew(&self, site: &DnsName) -> Result<SiteStatus, ClientError> {
-        self.0.json(Call::post(&format!("/v1/sites/{site}/renew"))).await
+    /// Begins a site's renewal now, or at an earlier time than planned.
+    pub async fn renew(&self, site: &DnsName, renewal: &Renewal) -> Result<SiteStatus, ClientError> {
+        self.0.json(Call::post_json(&format!("/v1/sites/{site}/renew"), renewal)).await
+    }
+
+    /// Has the certificate with a compromised key issued again, with another key, and the old one revoked.
+    pub async fn replace(&self, site: &DnsName, version: u64) -> Result<SiteStatus, ClientError> {
+        self.0.json(Call::post_json(&format!("/v1/sites/{site}/replacement"), &Replacement { version })).await
+    }
+
+    /// Adds a site with a certificate and a key as a platform has them.
+    pub async fn import(&self, site: &DnsName, import: &Import) -> Result<SiteStatus, ClientError> {
+        self.0.json(Call::post_json(&format!("/v1/sites/{site}/import"), import)).await
+    }
+
+    /// Has the key of the stored certificate, sealed anew, put into its next bundle.
+    pub async fn reseal(&self, site: &DnsName, reseal: &Reseal) -> Result<SiteStatus, ClientError> {
+        self.0.json(Call::post_json(&format!("/v1/sites/{site}/envelope"), reseal)).await
     }
 
     /// Removes a site: its route, its bundle, its orders.

@@ -146,6 +146,44 @@ pub struct SiteRequest {
     pub pools: Vec<PoolName>,
 }
 
+/// The body of `POST /v1/sites/NAME/renew` at certman.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renewal {
+    /// When to renew, if that is earlier than planned; now when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+}
+
+/// The body of `POST /v1/sites/NAME/replacement` at certman: others may have the key of a stored certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replacement {
+    /// The version of the bundle with that key. Once a later one is stored, its certificate is revoked.
+    pub version: u64,
+}
+
+/// The body of `POST /v1/sites/NAME/import` at certman: a site with a certificate that a platform has already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Import {
+    /// The site.
+    pub site: SiteRequest,
+    /// The certificates, leaf first, as DER.
+    pub chain: Vec<Base64>,
+    /// The key as the platform sealed it: the bytes of a legacy key.
+    pub sealed: Base64,
+}
+
+/// The body of `POST /v1/sites/NAME/envelope` at certman: the key of the stored certificate, sealed anew by whoever can
+/// open it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reseal {
+    /// An envelope that certman has not signed yet, for the version after the stored one.
+    pub draft: Base64,
+}
+
 /// Where a site is on its way to HTTPS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

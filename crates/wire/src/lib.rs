@@ -23,7 +23,8 @@ mod problem;
 mod rotation;
 
 pub use api::{
-    Cursor, Event, FeedPage, FeedQuery, Kind, OrderSummary, PutOutcome, SiteList, SiteRequest, SiteState, SiteStatus,
+    Cursor, Event, FeedPage, FeedQuery, Import, Kind, OrderSummary, PutOutcome, Renewal, Replacement, Reseal, SiteList,
+    SiteRequest, SiteState, SiteStatus,
 };
 pub use bytes::Base64;
 pub use caller::{Caller, Role, TrustDomain};

@@ -1,5 +1,7 @@
 //! `certctl keys`.
 
+use std::path::Path;
+
 use anyhow::Context;
 use certseal_seal::{SigningKey, Suite, VerifyingKey, accept_ring};
 use certseal_service::config::{ConfigError, read_private};
@@ -18,12 +20,12 @@ pub(super) async fn run(command: KeysCommand, settings: &Settings, output: Outpu
     match command {
         KeysCommand::Generate(args) => generate(args, settings, output).await,
         KeysCommand::List => list(settings, output).await,
+        KeysCommand::Rotate(command) => super::rotate::run(command, settings, output).await,
     }
 }
 
 async fn generate(args: GenerateArgs, settings: &Settings, output: Output) -> anyhow::Result<()> {
-    let security = SigningKey::from_pem(&read_private(&args.security_key)?)
-        .map_err(|e| ConfigError::invalid(&args.security_key, e))?;
+    let security = signing_key(&args.security_key)?;
     let issuers = args.issuers_public.iter().map(|path| verifying_key(path)).collect::<Result<Vec<_>, _>>()?;
     let new = NewPool {
         pool: args.pool.clone(),
@@ -71,11 +73,12 @@ struct Listed<'a> {
 
 /// A suite's name on the command line.
 pub(super) fn suite_name(id: u16) -> String {
-    match Suite::try_from(id) {
-        Ok(Suite::P256) => "p256".to_owned(),
-        Ok(Suite::X25519) => "x25519".to_owned(),
-        Err(_) => format!("unknown ({id})"),
-    }
+    Suite::try_from(id).map_or_else(|_| format!("unknown ({id})"), |suite| suite.name().to_owned())
+}
+
+/// The security team's signing key in a file.
+pub(super) fn signing_key(path: &Path) -> anyhow::Result<SigningKey> {
+    Ok(SigningKey::from_pem(&read_private(path)?).map_err(|e| ConfigError::invalid(path, e))?)
 }
 
 /// What is allowed, but rarely meant.
@@ -99,7 +102,7 @@ fn rings(ring: &KeyRing, verdict: &str) -> String {
     let head = details([("version", ring.version.to_string()), ("signature", verdict.to_owned())]);
     let keys = ring.keys.iter().map(|entry| {
         let (epoch, suite) = (entry.epoch.to_string(), suite_name(entry.suite));
-        [entry.pool.to_string(), epoch, state(entry.state).to_owned(), suite, entry.key_id.to_string()]
+        [entry.pool.to_string(), epoch, entry.state.to_string(), suite, entry.key_id.to_string()]
     });
     let keys = table(["POOL", "EPOCH", "STATE", "SUITE", "KEY ID"], keys);
     let issuers = table(["ISSUER"], ring.issuers.iter().map(|entry| [entry.id.to_string()]));
@@ -110,14 +113,5 @@ fn verdict(security: Option<&VerifyingKey>) -> &'static str {
     match security {
         Some(_) => "verified",
         None => "not checked: give --security-public",
-    }
-}
-
-fn state(state: KeyState) -> &'static str {
-    match state {
-        KeyState::Pending => "pending",
-        KeyState::Active => "active",
-        KeyState::Retiring => "retiring",
-        KeyState::Retired => "retired",
     }
 }

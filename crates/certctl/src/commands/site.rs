@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use certseal_client::CertmanClient;
-use certseal_wire::{DnsName, NameSet, SiteRequest, SiteState, SiteStatus};
+use certseal_wire::{DnsName, NameSet, Renewal, SiteRequest, SiteState, SiteStatus};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
@@ -26,7 +26,7 @@ pub(super) async fn run(command: SiteCommand, settings: &Settings, output: Outpu
             output.show(&status, || description(&status))
         }
         SiteCommand::Renew { name } => {
-            let status = certman.renew(&name).await?;
+            let status = certman.renew(&name, &Renewal::default()).await?;
             output.show(&status, || description(&status))
         }
         SiteCommand::Remove { name } => {

@@ -1,0 +1,355 @@
+//! Rotations of a pool's unseal key, as the security team runs them.
+//!
+//! ```text
+//! plan     a new key; what is to be done, signed                      proposed
+//! approve  another admin, for the digest that was looked at           approved
+//! run      ring: new key pending; every edge loads it                 announced
+//!          ring: new key active, old key retiring                     active
+//!          every content key sealed to the new key as well
+//! verify   bundles opened with the new key, TLS keys compared         verified
+//! retire   old stanzas removed; ring: old key retired                 retired
+//! ```
+//!
+//! Every step asks certstore where the rotation is, so that it can be run again after whatever stopped it.
+
+mod plan;
+mod rewrap;
+mod verify;
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use certseal_client::{CertmanClient, ClientError, StoreClient};
+use certseal_seal::{SigningKey, VerifyingKey, VerifyingKeys, accept_ring, sha256};
+use certseal_unseal::UnsealKeys;
+use certseal_wire::{
+    Approval, Digest, KeyRing, KeyState, ProblemKind, Retirement, Rotation, RotationId, RotationPlan, RotationReason,
+    RotationState, SealedQuery,
+};
+use tokio::time::{Instant, sleep};
+
+pub use plan::{NewRotation, plan, propose};
+pub use rewrap::{Rewrapped, rewrap};
+pub use verify::{Verified, verify};
+
+/// Who wants to know how far a long step has come.
+pub trait Progress: Send + Sync {
+    /// A step of `total` items begins; 0 when their number is not known.
+    fn begin(&self, what: &str, total: u64);
+    /// So many items more are done.
+    fn advance(&self, items: u64);
+    /// What is waited for.
+    fn waiting(&self, what: &str);
+}
+
+/// For those who do not want to know.
+impl Progress for () {
+    fn begin(&self, _: &str, _: u64) {}
+    fn advance(&self, _: u64) {}
+    fn waiting(&self, _: &str) {}
+}
+
+/// A rotation and its plan, which the security team signed.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// What is to be done.
+    pub plan: RotationPlan,
+    /// How far it has come.
+    pub rotation: Rotation,
+}
+
+impl Known {
+    /// The rotation, if its plan is genuine.
+    ///
+    /// # Errors
+    /// When the security team did not sign the plan, or its digest is another one than certstore says.
+    pub fn genuine(rotation: Rotation, security: &VerifyingKey) -> anyhow::Result<Self> {
+        let plan: RotationPlan =
+            VerifyingKeys::from_iter([security.clone()]).verify(&rotation.plan).context("the plan does not count")?;
+        let digest = sha256(&rotation.plan.payload.0);
+        ensure!(
+            digest == rotation.digest,
+            "certstore says that the plan's digest is {}, but it is {digest}",
+            rotation.digest
+        );
+        Ok(Self { plan, rotation })
+    }
+}
+
+/// The rotation `id`, if its plan is genuine.
+///
+/// # Errors
+/// When there is none, or its plan does not count.
+pub async fn known(store: &StoreClient, security: &VerifyingKey, id: RotationId) -> anyhow::Result<Known> {
+    let rotation = store.rotation(id).await?.with_context(|| format!("certstore knows no rotation {id}"))?;
+    let known = Known::genuine(rotation, security)?;
+    ensure!(known.plan.id == id, "certstore answers with rotation {}: it swapped them", known.plan.id);
+    Ok(known)
+}
+
+/// Approves a rotation as the caller of `store`, if its plan has the digest that the caller looked at.
+///
+/// # Errors
+/// When it has another one, or certstore refuses.
+pub async fn approve(
+    store: &StoreClient,
+    security: &VerifyingKey,
+    id: RotationId,
+    digest: Digest,
+) -> anyhow::Result<Known> {
+    let found = known(store, security, id).await?;
+    ensure!(
+        found.rotation.digest == digest,
+        "expected the plan with digest {digest}, but rotation {id} has {}: look at it with `certctl keys rotate show`",
+        found.rotation.digest
+    );
+    Known::genuine(store.approve_rotation(id, &Approval { plan: digest }).await?, security)
+}
+
+/// What running a rotation needs.
+pub struct Run<'a> {
+    /// Signs the key rings.
+    pub security: &'a SigningKey,
+    /// The private halves of the keys that are left. Not needed when they are compromised.
+    pub keys: &'a UnsealKeys,
+    /// Has certificates issued again when the key is compromised.
+    pub certman: Option<&'a CertmanClient>,
+    /// How long to wait for edges, and for certificates that are issued again.
+    pub patience: Duration,
+}
+
+/// Takes an approved rotation to the point where every bundle is sealed to the new key.
+///
+/// # Errors
+/// When it is not approved, edges lack the new key for longer than there is patience, or bundles cannot be sealed to the
+/// new key. It can be run again.
+pub async fn run(store: &StoreClient, id: RotationId, run: &Run<'_>, progress: &dyn Progress) -> anyhow::Result<Known> {
+    let public = run.security.verifying_key();
+    let deadline = Instant::now() + run.patience;
+    loop {
+        let found = known(store, &public, id).await?;
+        let Known { plan, rotation } = &found;
+        match rotation.state {
+            RotationState::Proposed => bail!(
+                "rotation {id} waits for the approval of another admin: certctl keys rotate approve {id} --digest {}",
+                rotation.digest
+            ),
+            RotationState::Approved => put_ring(store, run.security, |ring| ring.keys.push(plan.to.clone())).await?,
+            RotationState::Announced => {
+                await_edges(store, plan, deadline, progress).await?;
+                put_ring(store, run.security, |ring| activate(ring, plan)).await?;
+            }
+            RotationState::Active | RotationState::Verified => {
+                match plan.reason {
+                    RotationReason::Routine => seal_all(store, plan, run.keys, progress).await?,
+                    RotationReason::Compromised => replace_all(store, plan, run, deadline, progress).await?,
+                }
+                return known(store, &public, id).await;
+            }
+            RotationState::Retired => return Ok(found),
+            RotationState::Aborted => bail!("rotation {id} was aborted: make a new plan"),
+        }
+    }
+}
+
+/// Removes the stanzas of the old keys from every bundle, and retires the keys in the ring.
+///
+/// # Errors
+/// When the rotation is not verified, or a bundle came meanwhile that only the old keys open. It can be run again.
+pub async fn retire(
+    store: &StoreClient,
+    id: RotationId,
+    security: &SigningKey,
+    progress: &dyn Progress,
+) -> anyhow::Result<Known> {
+    let public = security.verifying_key();
+    let Known { plan, rotation } = known(store, &public, id).await?;
+    match rotation.state {
+        RotationState::Verified => {}
+        RotationState::Retired => return known(store, &public, id).await,
+        state => bail!("rotation {id} is {state}: run and verify it first"),
+    }
+    progress.begin("removing old stanzas", store.inventory().await?.bundles);
+    let mut after = None;
+    loop {
+        let outcome = store.retire_stanzas(id, &Retirement { after }).await?;
+        progress.advance(outcome.changed + outcome.unchanged);
+        match outcome.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    put_ring(store, security, |ring| {
+        for entry in ring.keys.iter_mut().filter(|entry| entry.pool == plan.pool) {
+            if plan.from.contains(&entry.epoch) {
+                entry.state = KeyState::Retired;
+            }
+        }
+    })
+    .await?;
+    known(store, &public, id).await
+}
+
+/// Gives a rotation up before its key is active.
+///
+/// # Errors
+/// When the key is active already: then it can only be finished.
+pub async fn abort(store: &StoreClient, id: RotationId, security: &SigningKey) -> anyhow::Result<Known> {
+    let public = security.verifying_key();
+    let Known { plan, rotation } = known(store, &public, id).await?;
+    match rotation.state {
+        RotationState::Announced => {
+            put_ring(store, security, |ring| set_state(ring, &plan, plan.to.epoch, KeyState::Retired)).await?;
+        }
+        _ => drop(store.abort_rotation(id).await?),
+    }
+    known(store, &public, id).await
+}
+
+/// Changes the ring in the store, against whoever else does at the same time.
+async fn put_ring(store: &StoreClient, security: &SigningKey, change: impl FnOnce(&mut KeyRing)) -> anyhow::Result<()> {
+    let signed = store.ring().await?.context("certstore has no key ring")?;
+    let mut ring = accept_ring(&signed, &security.verifying_key(), 0)?;
+    change(&mut ring);
+    ring.version = ring.version.checked_add(1).context("the key ring's version cannot count further")?;
+    store.put_ring(&security.sign(&ring)).await.context("certstore does not take the key ring")?;
+    Ok(())
+}
+
+fn activate(ring: &mut KeyRing, plan: &RotationPlan) {
+    for entry in ring.keys.iter_mut().filter(|entry| entry.pool == plan.pool && entry.state == KeyState::Active) {
+        entry.state = KeyState::Retiring;
+    }
+    set_state(ring, plan, plan.to.epoch, KeyState::Active);
+}
+
+fn set_state(ring: &mut KeyRing, plan: &RotationPlan, epoch: certseal_wire::Epoch, state: KeyState) {
+    for entry in ring.keys.iter_mut().filter(|entry| entry.pool == plan.pool && entry.epoch == epoch) {
+        entry.state = state;
+    }
+}
+
+/// Waits until every edge of the pool has said that it has the new key.
+async fn await_edges(
+    store: &StoreClient,
+    plan: &RotationPlan,
+    deadline: Instant,
+    progress: &dyn Progress,
+) -> anyhow::Result<()> {
+    let ring = store.ring().await?.context("certstore has no key ring")?;
+    let ring: KeyRing = serde_json::from_slice(&ring.payload.0).context("the key ring does not parse")?;
+    loop {
+        let edges = store.edges().await?.edges;
+        let edges = edges.iter().map(|edge| &edge.report).filter(|edge| edge.pool == plan.pool);
+        let lacks =
+            |edge: &&certseal_wire::EdgeReport| edge.ring < ring.version || !edge.keys.contains(&plan.to.key_id);
+        let missing: Vec<&str> = edges.filter(lacks).map(|edge| edge.name.as_str()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let what = format!("edges {} to load epoch {} of pool {}", missing.join(", "), plan.to.epoch, plan.pool);
+        if Instant::now() >= deadline {
+            bail!(crate::failure::Failure::TimedOut(format!(
+                "waited in vain for {what}: add the file of the new key to their `unseal_keys`; what is gone for good, \
+                 `certctl edges forget` removes. Then run this again"
+            )));
+        }
+        progress.waiting(&what);
+        sleep(POLL).await;
+    }
+}
+
+/// Seals until nothing lacks the new key: certificates that were ordered before may still come sealed to the old one.
+async fn seal_all(
+    store: &StoreClient,
+    plan: &RotationPlan,
+    keys: &UnsealKeys,
+    progress: &dyn Progress,
+) -> anyhow::Result<()> {
+    for _ in 0..MAX_ROUNDS {
+        let Rewrapped { looked_at, changed, failed } = rewrap(store, plan, keys, progress).await?;
+        if let Some((site, reason)) = failed.first() {
+            bail!(
+                "{} of {looked_at} bundles could not be sealed to epoch {}, among them {site}: {reason}. Have them \
+                 issued again with `certctl site renew`, and run this again",
+                failed.len(),
+                plan.to.epoch
+            );
+        }
+        if looked_at == 0 {
+            return Ok(());
+        }
+        if changed == 0 {
+            sleep(POLL).await;
+        }
+    }
+    bail!("bundles keep coming that are not sealed to epoch {}: run this again later", plan.to.epoch)
+}
+
+/// Has every certificate issued again whose key the old unseal keys open. certman revokes the old ones.
+async fn replace_all(
+    store: &StoreClient,
+    plan: &RotationPlan,
+    run: &Run<'_>,
+    deadline: Instant,
+    progress: &dyn Progress,
+) -> anyhow::Result<()> {
+    let certman = run.certman.context("certman has to issue the certificates again: give --certman")?;
+    let total = store.inventory().await?.bundles;
+    progress.begin("having certificates issued again", total);
+    loop {
+        let (mut left, mut after) = (0, None);
+        loop {
+            let query = SealedQuery {
+                after,
+                pool: Some(plan.pool.clone()),
+                lacking: Some(plan.to.epoch),
+                ..SealedQuery::default()
+            };
+            let page = store.sealed(&query).await?;
+            for entry in page.keys {
+                left += 1;
+                match certman.replace(&entry.site, entry.version).await {
+                    Ok(_) => {}
+                    // Departed: certman has no use for it any more, and its bundle goes with it.
+                    Err(ClientError::Refused(problem)) if problem.kind == ProblemKind::NotFound => left -= 1,
+                    Err(error) => {
+                        return Err(error).with_context(|| format!("certman does not replace {}", entry.site));
+                    }
+                }
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => break,
+            }
+        }
+        if left == 0 {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            bail!(crate::failure::Failure::TimedOut(format!(
+                "{left} certificates are still to be issued again; certman goes on with them. Run this again later"
+            )));
+        }
+        progress.waiting(&format!("certman to issue {left} certificates again"));
+        sleep(POLL).await;
+    }
+}
+
+/// Shares `items` out among all cores. The answers come in their order.
+fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = items.len().div_ceil(cores).max(1);
+    std::thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = items.chunks(share).map(|part| scope.spawn(move || work(part))).collect();
+        // A panic there is one here.
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p))).collect()
+    })
+}
+
+/// From one question to the next while waiting.
+const POLL: Duration = Duration::from_secs(1);
+
+/// How often what came meanwhile is looked for.
+const MAX_ROUNDS: usize = 100;
