@@ -43,7 +43,8 @@ pub async fn generate(store: &StoreClient, security: &SigningKey, new: &NewPool<
     let ring = current_ring(store, &security.verifying_key(), new.seen).await?;
     let key = UnsealKey::generate(new.pool.clone(), FIRST, new.suite)?;
     let ring = add_pool(ring, &key, new.issuers)?;
-    let written = write_private(new.out, &key.expose_pem());
+    let text = key.expose_pem().context("a key that was generated here has no private half")?;
+    let written = write_private(new.out, &text);
     written.with_context(|| format!("cannot write {}; the key ring was not changed", new.out.display()))?;
     sync_dir(parent(new.out))?;
     match store.put_ring(&security.sign(&ring)).await {

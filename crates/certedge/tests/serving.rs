@@ -342,7 +342,7 @@ async fn an_exposed_or_foreign_unseal_key_is_refused() {
         certedge::start(config, shutdown).await.map(drop).map_err(|error| format!("{error:#}"))
     };
     let foreign = UnsealKey::generate("us".parse().unwrap(), Epoch(1), Suite::P256).unwrap();
-    write_private(&world.path("us.pem"), &foreign.expose_pem()).unwrap();
+    write_private(&world.path("us.pem"), &foreign.expose_pem().unwrap()).unwrap();
     let mut config = world.config(NO_STORE);
     config.unseal_keys = vec![world.path("us.pem")];
     assert!(start(config.clone()).await.unwrap_err().contains("expected an unseal key of pool eu"));

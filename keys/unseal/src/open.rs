@@ -8,7 +8,7 @@ use certseal_seal::{
 use certseal_wire::PoolName;
 
 use crate::{
-    UnsealKey,
+    AgreementFailed, UnsealKey,
     hpke::{aead_open, decap, open_message},
 };
 
@@ -35,6 +35,13 @@ pub enum OpenError {
         /// The epochs in the envelope.
         sealed_to: Vec<u32>,
     },
+    /// The token that holds the unseal key does not answer. It says nothing about the envelope, which may open later:
+    /// do not remember it as the outcome.
+    #[error("the token that holds the unseal key cannot be reached: {reason}")]
+    Unavailable {
+        /// What was tried last, and what the token said.
+        reason: String,
+    },
     /// Anything else.
     #[error("the envelope could not be opened")]
     Failed,
@@ -52,7 +59,7 @@ impl UnsealKeys {
     /// [`OpenError`].
     pub fn open(&self, envelope: &Envelope) -> Result<TlsPrivateKey, OpenError> {
         let (key, stanza) = self.stanza_for(envelope)?;
-        let content_key = open_stanza(key, envelope, stanza).ok_or(OpenError::Failed)?;
+        let content_key = open_stanza(key, envelope, stanza)?;
         let keys = PayloadKeys::derive(&content_key, &envelope.header().hash());
         if !keys.is_committed_by(envelope.commitment()) {
             return Err(OpenError::Failed);
@@ -96,12 +103,15 @@ impl FromIterator<UnsealKey> for UnsealKeys {
     }
 }
 
-fn open_stanza(key: &UnsealKey, envelope: &Envelope, stanza: &Stanza) -> Option<Secret<32>> {
+fn open_stanza(key: &UnsealKey, envelope: &Envelope, stanza: &Stanza) -> Result<Secret<32>, OpenError> {
     let Stanza { pool, epoch, key_id, .. } = stanza;
     let info = stanza_info(&envelope.header().hash(), pool, *epoch, key_id);
     let suite = envelope.header().suite;
-    let shared = decap(key.agreement(), &stanza.enc).ok()?;
+    let shared = decap(key.agreement(), &stanza.enc).map_err(|failed| match failed {
+        AgreementFailed::Unavailable(reason) => OpenError::Unavailable { reason },
+        AgreementFailed::Invalid => OpenError::Failed,
+    })?;
     let schedule = KeySchedule::base(suite.kem(), suite.aead(), &shared, &info);
-    let plain = open_message(&schedule, 0, b"", &stanza.sealed_key)?;
-    plain.as_slice().try_into().map(Secret::copy_of).ok()
+    let plain = open_message(&schedule, 0, b"", &stanza.sealed_key).ok_or(OpenError::Failed)?;
+    plain.as_slice().try_into().map(Secret::copy_of).map_err(|_| OpenError::Failed)
 }

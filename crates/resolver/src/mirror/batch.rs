@@ -9,7 +9,7 @@ use certseal_wire::{
 use jiff::Timestamp;
 
 use super::{
-    Applied, Mirror, Refused, meta,
+    Applied, Mirror, MirrorError, Refused, meta,
     refusal::{Failure, Refusal},
     tables::{Mark, Tables},
 };
@@ -28,7 +28,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Takes all items: a ring first, since it says whose signatures count.
-    pub(super) fn apply(mut self, events: &[Event]) -> Result<Applied, redb::Error> {
+    pub(super) fn apply(mut self, events: &[Event]) -> Result<Applied, MirrorError> {
         let (rings, others): (Vec<_>, Vec<_>) = events.iter().partition(|event| event.kind == Kind::Ring);
         for event in rings.into_iter().chain(others) {
             let name = match own_name(event) {
@@ -48,14 +48,15 @@ impl<'a> Batch<'a> {
                     self.tables.forgive(event.kind, &name)?;
                 }
                 Err(Failure::Refused(refusal)) => self.refuse(event, name, &refusal)?,
-                Err(Failure::Database(error)) => return Err(error),
+                Err(Failure::Database(error)) => return Err(error.into()),
+                Err(Failure::Unavailable(error)) => return Err(MirrorError::Unavailable(error)),
             }
         }
         Ok(self.applied)
     }
 
     /// Forgets refused items, unless something of the name was accepted before.
-    pub(super) fn forgive_unknown(mut self, items: &[Refused]) -> Result<Applied, redb::Error> {
+    pub(super) fn forgive_unknown(mut self, items: &[Refused]) -> Result<Applied, MirrorError> {
         for Refused { kind, name, .. } in items {
             if self.tables.mark(*kind, name)?.is_none() {
                 self.tables.forgive(*kind, name)?;
@@ -105,7 +106,7 @@ impl<'a> Batch<'a> {
         }
         // No signature covers the stanzas. Before the mark moves: else the genuine bundle would be a rewritten one.
         if let Some(keys) = self.mirror.unseal_keys.get() {
-            keys.open(bundle.envelope()).map(drop)?;
+            keys.open(bundle.envelope()).map(drop).map_err(Failure::unopened)?;
         }
         let news = self.mark(Kind::Bundle, site.as_str(), info.version, sha256(body), false)?;
         let has_nothing_to_do = self.has_left(site.as_str())? || (!news && self.tables.bundles.holds(site.as_str())?);

@@ -35,10 +35,22 @@ pub(super) enum Refusal {
     Rewritten(u64),
 }
 
-/// What ends the handling of one item: its refusal, or of the whole page: the database.
+/// What ends the handling of one item: its refusal, or of the whole page: the database, and an unseal key that cannot be
+/// reached, since no item is to blame then.
 pub(super) enum Failure {
     Refused(Refusal),
     Database(redb::Error),
+    Unavailable(OpenError),
+}
+
+impl Failure {
+    /// What it means that a bundle was not opened.
+    pub(super) fn unopened(error: OpenError) -> Self {
+        match error {
+            OpenError::Unavailable { .. } => Self::Unavailable(error),
+            error => Self::Refused(error.into()),
+        }
+    }
 }
 
 impl From<redb::Error> for Failure {
