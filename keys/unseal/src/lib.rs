@@ -28,6 +28,8 @@
 mod agreement;
 mod hpke;
 mod open;
+#[cfg(feature = "pkcs11")]
+pub mod token;
 mod unseal_key;
 
 #[cfg(feature = "p256")]
