@@ -1,12 +1,15 @@
 //! The unseal keys of pools, in the key ring that the security team signs.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
 use anyhow::{Context, bail, ensure};
 use certseal_client::{ClientError, StoreClient};
 use certseal_seal::{SigningKey, Suite, VerifyingKey, accept_ring};
 use certseal_service::config::write_private;
-use certseal_unseal::UnsealKey;
+use certseal_unseal::{
+    UnsealKey,
+    token::{self, KeyLabel, TokenUri},
+};
 use certseal_wire::{Base64, Epoch, IssuerEntry, KeyRing, KeyState, PoolName, ProblemKind, UnsealEntry};
 
 use crate::files::{parent, sync_dir};
@@ -19,34 +22,58 @@ pub struct NewPool<'a> {
     /// The key's suite.
     pub suite: Suite,
     /// Where the private half goes; nothing may be there yet.
-    pub out: &'a Path,
+    pub out: KeyPlace<'a>,
     /// Issuers that the ring must list from now on, besides those that it lists already.
     pub issuers: &'a [VerifyingKey],
     /// The newest ring version known: an older ring in the store is refused.
     pub seen: u64,
 }
 
-/// Generates the first unseal key of a pool, writes its private half to a file, and adds its public half to the key ring
-/// in certstore. Returns the new ring.
+/// Where the private half of a new key goes.
+#[derive(Debug, Clone, Copy)]
+pub enum KeyPlace<'a> {
+    /// A file.
+    File(&'a Path),
+    /// A token, which makes the key itself. The label is made of pool and epoch.
+    Token(&'a TokenUri),
+}
+
+impl KeyPlace<'_> {
+    /// The PKCS#11 URI of a pool's first key in this place; none in a file.
+    pub fn key_uri(&self, pool: &PoolName) -> Option<TokenUri> {
+        match self {
+            Self::File(_) => None,
+            Self::Token(uri) => Some((*uri).clone().with_key(KeyLabel { pool: pool.clone(), epoch: FIRST })),
+        }
+    }
+}
+
+impl fmt::Display for KeyPlace<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Token(uri) => write!(f, "the new key pair in token {:?}", uri.token()),
+        }
+    }
+}
+
+/// Generates the first unseal key of a pool, writes its private half to a file or has a token make it, and adds its public
+/// half to the key ring in certstore. Returns the new ring.
 ///
-/// The file is durable before the ring is uploaded, so no ring ever names a key that nobody has.
+/// The key is durable before the ring is uploaded, so no ring ever names a key that nobody has.
 ///
 /// # Errors
-/// When the stored ring does not count, the pool has a key already, the file cannot be written, or certstore does not
-/// take the ring. The last kind says whether the file can be deleted.
+/// When the stored ring does not count, the pool has a key already, the key cannot be written or made, or certstore does
+/// not take the ring. The last kind says whether the key can be deleted.
 pub async fn generate(store: &StoreClient, security: &SigningKey, new: &NewPool<'_>) -> anyhow::Result<KeyRing> {
-    ensure!(
-        new.out.symlink_metadata().is_err(),
-        "{} is there already: choose another file for the new key",
-        new.out.display()
-    );
+    if let KeyPlace::File(path) = new.out {
+        let is_free = path.symlink_metadata().is_err();
+        ensure!(is_free, "{} is there already: choose another file for the new key", path.display());
+    }
     let ring = current_ring(store, &security.verifying_key(), new.seen).await?;
-    let key = UnsealKey::generate(new.pool.clone(), FIRST, new.suite)?;
+    refuse_second_key(&ring, &new.pool)?;
+    let key = make_key(new).context("the key ring was not changed")?;
     let ring = add_pool(ring, &key, new.issuers)?;
-    let text = key.expose_pem().context("a key that was generated here has no private half")?;
-    let written = write_private(new.out, &text);
-    written.with_context(|| format!("cannot write {}; the key ring was not changed", new.out.display()))?;
-    sync_dir(parent(new.out))?;
     match store.put_ring(&security.sign(&ring)).await {
         Ok(_) => Ok(ring),
         Err(error) => {
@@ -63,13 +90,7 @@ pub async fn generate(store: &StoreClient, security: &SigningKey, new: &NewPool<
 pub fn add_pool(mut ring: KeyRing, key: &UnsealKey, issuers: &[VerifyingKey]) -> anyhow::Result<KeyRing> {
     let pool = key.pool();
     ensure!(key.epoch() == FIRST, "expected a pool's first key, of epoch {FIRST}, got epoch {}", key.epoch());
-    if let Some(entry) = ring.keys.iter().find(|entry| entry.pool == *pool) {
-        bail!(
-            "pool {pool} has an unseal key already, {} of epoch {}: only the first one can be added so far",
-            entry.key_id,
-            entry.epoch
-        );
-    }
+    refuse_second_key(&ring, pool)?;
     if let Some(entry) = ring.keys.iter().find(|entry| entry.key_id == key.key_id()) {
         bail!("key {} is pool {}'s already: each pool needs a key of its own", entry.key_id, entry.pool);
     }
@@ -91,6 +112,37 @@ pub fn add_pool(mut ring: KeyRing, key: &UnsealKey, issuers: &[VerifyingKey]) ->
     Ok(ring)
 }
 
+fn refuse_second_key(ring: &KeyRing, pool: &PoolName) -> anyhow::Result<()> {
+    match ring.keys.iter().find(|entry| entry.pool == *pool) {
+        None => Ok(()),
+        Some(entry) => bail!(
+            "pool {pool} has an unseal key already, {} of epoch {}: only the first one can be added so far",
+            entry.key_id,
+            entry.epoch
+        ),
+    }
+}
+
+/// Makes the key and keeps it in its place, durably.
+fn make_key(new: &NewPool<'_>) -> anyhow::Result<UnsealKey> {
+    match new.out {
+        KeyPlace::File(path) => {
+            let key = UnsealKey::generate(new.pool.clone(), FIRST, new.suite)?;
+            let text = key.expose_pem().context("a key that was generated here has no private half")?;
+            write_private(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+            sync_dir(parent(path))?;
+            Ok(key)
+        }
+        KeyPlace::Token(uri) => {
+            ensure!(
+                new.suite == Suite::P256,
+                "expected suite p256 for a key in a token, got x25519: give --suite p256"
+            );
+            Ok(token::generate(uri, new.pool.clone(), FIRST)?.0)
+        }
+    }
+}
+
 /// The ring in the store; an empty one of version 0 when there is none.
 async fn current_ring(store: &StoreClient, security: &VerifyingKey, seen: u64) -> anyhow::Result<KeyRing> {
     match store.ring().await.context("cannot read the key ring")? {
@@ -101,8 +153,7 @@ async fn current_ring(store: &StoreClient, security: &VerifyingKey, seen: u64) -
 }
 
 /// What became of the ring, and what to do with the key file. Only a clear refusal shows that nothing was stored.
-fn after_failed_upload(error: &ClientError, key: &UnsealKey, out: &Path) -> String {
-    let out = out.display();
+fn after_failed_upload(error: &ClientError, key: &UnsealKey, out: KeyPlace<'_>) -> String {
     match error {
         ClientError::Refused(problem) if problem.kind == ProblemKind::Conflict => {
             format!("someone else changed the key ring first: delete {out}, which no ring names, and run this again")

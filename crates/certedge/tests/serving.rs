@@ -348,6 +348,10 @@ async fn an_exposed_or_foreign_unseal_key_is_refused() {
     assert!(start(config.clone()).await.unwrap_err().contains("expected an unseal key of pool eu"));
     config.unseal_keys = vec![];
     assert!(start(config).await.unwrap_err().contains("at least one file"));
+    let mut config = world.config(NO_STORE);
+    config.unseal_keys = vec!["pkcs11:token=certseal?pin-value=271828".into()];
+    let error = start(config).await.unwrap_err();
+    assert!(error.contains("pin-source=file:") && !error.contains("271828"), "{error}");
 
     // The control: the edge's own key is taken as it is, and not when others can read it.
     assert_eq!(start(world.config(NO_STORE)).await, Ok(()));

@@ -3,13 +3,14 @@
 use anyhow::Context;
 use certseal_seal::{SigningKey, Suite, VerifyingKey, accept_ring};
 use certseal_service::config::{ConfigError, read_private};
+use certseal_unseal::token::TokenUri;
 use certseal_wire::{KeyRing, KeyState, PoolName};
 use serde::Serialize;
 
 use crate::{
     cli::{GenerateArgs, KeysCommand},
     failure::Failure,
-    keys::{self, NewPool},
+    keys::{self, KeyPlace, NewPool},
     output::{Output, details, table},
     settings::{Settings, verifying_key},
 };
@@ -25,17 +26,33 @@ async fn generate(args: GenerateArgs, settings: &Settings, output: Output) -> an
     let security = SigningKey::from_pem(&read_private(&args.security_key)?)
         .map_err(|e| ConfigError::invalid(&args.security_key, e))?;
     let issuers = args.issuers_public.iter().map(|path| verifying_key(path)).collect::<Result<Vec<_>, _>>()?;
-    let new = NewPool {
-        pool: args.pool.clone(),
-        suite: args.suite.into(),
-        out: &args.out,
-        issuers: &issuers,
-        seen: args.seen,
+    let uri = match &args.place.token {
+        None => None,
+        Some(text) => Some(text.parse::<TokenUri>().map_err(|error| Failure::Usage(format!("--token: {error}")))?),
     };
+    let out = match (&args.place.out, &uri) {
+        (Some(path), _) => KeyPlace::File(path),
+        (None, Some(uri)) => KeyPlace::Token(uri),
+        (None, None) => return Err(Failure::Usage("expected --out or --token".to_owned()).into()),
+    };
+    let new = NewPool { pool: args.pool.clone(), suite: args.suite.into(), out, issuers: &issuers, seen: args.seen };
     let ring = keys::generate(&settings.store()?, &security, &new).await?;
-    let added = Added { file: args.out.display().to_string(), notes: notes(&ring, &args.pool), ring: &ring };
+    let added = Added {
+        file: args.place.out.as_ref().map(|path| path.display().to_string()),
+        token: out.key_uri(&args.pool).map(|uri| uri.to_string()),
+        notes: notes(&ring, &args.pool),
+        ring: &ring,
+    };
     output.show(&added, || {
-        let head = format!("wrote {}: it goes to the edges of pool {}, and to nobody else\n\n", added.file, args.pool);
+        let pool = &args.pool;
+        let head = match (&added.file, &added.token) {
+            (Some(file), _) => format!("wrote {file}: it goes to the edges of pool {pool}, and to nobody else\n\n"),
+            (None, uri) => format!(
+                "the token made the key, and does not give it out; unseal_keys of the edges of pool {pool}:\n\n\
+                 [\"{}\"]\n\n",
+                uri.as_deref().unwrap_or_default()
+            ),
+        };
         let notes = added.notes.iter().map(|note| format!("\nnote: {note}\n"));
         head + &rings(&ring, "signed and stored") + &notes.collect::<String>()
     })
@@ -57,7 +74,10 @@ async fn list(settings: &Settings, output: Output) -> anyhow::Result<()> {
 
 #[derive(Serialize)]
 struct Added<'a> {
-    file: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
     ring: &'a KeyRing,
     notes: Vec<String>,
 }
