@@ -210,7 +210,7 @@ fn sealed(
 
 /// The last 32 octets of the key's file.
 fn unseal_key_scalar(key: &UnsealKey) -> [u8; 32] {
-    let block = pem::parse(key.expose_pem().as_str()).unwrap();
+    let block = pem::parse(key.expose_pem().unwrap().as_str()).unwrap();
     *block.contents().last_chunk().unwrap()
 }
 

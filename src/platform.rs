@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 use certctl::{
-    keys::{self, NewPool},
+    keys::{self, KeyPlace, NewPool},
     pki::{self, PkiOptions},
 };
 use certman::AuthorityConfig;
@@ -120,7 +120,8 @@ async fn make_unseal_key(pki_dir: &Path, pool: &PoolName, store_url: &str) -> an
     let security = SigningKey::from_pem(&files::read_private(&pki_dir.join("security.key"))?)?;
     let issuer = VerifyingKey::from_pem(&files::read(&pki_dir.join("issuer.pub"))?)?;
     let out = pki_dir.join(format!("{pool}-1.unseal.pem"));
-    let new = NewPool { pool: pool.clone(), suite: Suite::P256, out: &out, issuers: &[issuer], seen: 0 };
+    let new =
+        NewPool { pool: pool.clone(), suite: Suite::P256, out: KeyPlace::File(&out), issuers: &[issuer], seen: 0 };
     keys::generate(&store, &security, &new).await?;
     Ok(out)
 }

@@ -4,6 +4,8 @@
 #
 #   target/tools/bin/pebble               the ACME test CA
 #   target/tools/bin/pebble-challtestsrv  its DNS server with answers on demand
+#   target/tools/bin/softhsm2-util        SoftHSM2, a PKCS#11 token in software; its module is
+#                                         target/tools/softhsm/usr/lib/softhsm/libsofthsm2.so
 #   target/tools/bin/cargo-deny           licences, banned crates, sources
 #   target/tools/python                   a Python with HPKE that is not ours
 #
@@ -21,6 +23,8 @@ pebble_minimum=2.10
 # Suites that may carry it, the calmest that has been seen to do so first. A suite that is too old costs one download
 # of its index.
 pebble_suites=(forky testing sid trixie stable)
+# The SoftHSM that the tests are written for.
+softhsm_minimum=2.6
 cargo_deny_version=0.20.2
 python_packages=(pyhpke==0.6.5 cryptography==50.0.2)
 
@@ -31,6 +35,7 @@ main() {
     mkdir -p "$tools/bin"
     system_commands
     pebble
+    softhsm
     cargo_deny
     python
 }
@@ -71,7 +76,7 @@ system_commands() {
 # The binary calls itself "dev" in Debian's build, so the package's version is written down next to it.
 pebble() {
     local directory=$tools/pebble
-    if [[ -s $directory/version ]] && new_enough "$(<"$directory/version")" && pebble_runs; then
+    if [[ -s $directory/version ]] && new_enough "$(<"$directory/version")" "$pebble_minimum" && pebble_runs; then
         printf 'pebble %s\n' "$(<"$directory/version")"
         return
     fi
@@ -83,10 +88,7 @@ pebble() {
         have "$command" || fail "cannot fetch Pebble without $command: $by_hand"
     done
 
-    # Outside target/, because apt's unprivileged download user must be able to enter it.
-    scratch=$(mktemp -d "${TMPDIR:-/tmp}/certseal-apt.XXXXXXXX")
-    trap 'rm -rf -- "$scratch"' EXIT
-    private_apt "$scratch"
+    prepare_scratch
 
     local mirror suite version tried=()
     while read -r mirror; do
@@ -99,7 +101,7 @@ pebble() {
                 sed -n 's/^Version: //p')
             if [[ -z $version ]]; then
                 tried+=("$mirror $suite: no package pebble")
-            elif ! new_enough "$version"; then
+            elif ! new_enough "$version" "$pebble_minimum"; then
                 tried+=("$mirror $suite: only $version")
             else
                 unpack_pebble "$version" "$directory"
@@ -112,11 +114,12 @@ pebble() {
     fail "no archive among the apt sources of this system offers pebble >= $pebble_minimum: $by_hand"
 }
 
+# Whether version $1 is at least $2.
 new_enough() {
     if have dpkg; then
-        dpkg --compare-versions "$1" ge "$pebble_minimum"
+        dpkg --compare-versions "$1" ge "$2"
     else
-        [[ $(printf '%s\n' "$pebble_minimum" "$1" | sort -V | head -n 1) == "$pebble_minimum" ]]
+        [[ $(printf '%s\n' "$2" "$1" | sort -V | head -n 1) == "$2" ]]
     fi
 }
 
@@ -155,6 +158,15 @@ archives() {
         $2 !~ /[-\/]/ {
             for (i = 3; i <= NF; i++) if ($i == "main") { sub(/\/$/, "", $1); if (!seen[$1]++) print $1 }
         }'
+}
+
+# Makes the directory for downloads and for the private apt, once in a run.
+prepare_scratch() {
+    [[ -n ${scratch:-} ]] && return
+    # Outside target/, because apt's unprivileged download user must be able to enter it.
+    scratch=$(mktemp -d "${TMPDIR:-/tmp}/certseal-apt.XXXXXXXX")
+    trap 'rm -rf -- "$scratch"' EXIT
+    private_apt "$scratch"
 }
 
 # Writes an apt configuration that keeps its state, its cache and its sources under $1. It is read after the system's
@@ -213,6 +225,77 @@ unpack_pebble() {
     pebble_runs || fail "pebble $version was unpacked into $directory but does not run here:" \
         "$("$tools/bin/pebble" -h 2>&1 | head -n 1)"
     printf '%s\n' "$version" >"$directory/version"
+}
+
+# --- SoftHSM2 ---------------------------------------------------------------------------------------------------
+
+# The module is linked to the system's libcrypto and libstdc++, so the system's own suite is asked first.
+softhsm() {
+    local directory=$tools/softhsm
+    if [[ -s $directory/version ]] && new_enough "$(<"$directory/version")" "$softhsm_minimum" && softhsm_runs; then
+        printf 'softhsm %s\n' "$(<"$directory/version")"
+        return
+    fi
+
+    local command by_hand
+    by_hand="put softhsm2-util >= $softhsm_minimum in $tools/bin,"
+    by_hand+=" its module in $directory/usr/lib/softhsm/libsofthsm2.so and its version in $directory/version"
+    for command in apt-config apt-get apt-cache dpkg dpkg-deb ldd; do
+        have "$command" || fail "cannot fetch SoftHSM2 without $command: $by_hand"
+    done
+    prepare_scratch
+
+    local mirror suite version own='' tried=()
+    [[ -r /etc/os-release ]] && own=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
+    while read -r mirror; do
+        for suite in $own stable; do
+            if ! select_suite "$mirror" "$suite"; then
+                tried+=("$mirror $suite: $(grep -m 1 '^E:' "$scratch/update.log" || echo 'no usable index')")
+                continue
+            fi
+            version=$(apt-cache -c "$scratch/apt.conf" show --no-all-versions libsofthsm2 2>/dev/null |
+                sed -n 's/^Version: //p')
+            if [[ -z $version ]]; then
+                tried+=("$mirror $suite: no package libsofthsm2")
+            elif ! new_enough "$version" "$softhsm_minimum"; then
+                tried+=("$mirror $suite: only $version")
+            elif ! unpack_softhsm "$version" "$directory"; then
+                tried+=("$mirror $suite: $version does not run here: $(softhsm_lacks)")
+            else
+                printf 'softhsm %s, from %s of %s\n' "$version" "$suite" "$mirror"
+                return
+            fi
+        done
+    done < <(archives)
+    ((${#tried[@]} == 0)) || printf 'tests/tools.sh: %s\n' "${tried[@]}" >&2
+    fail "no archive among the apt sources of this system offers a softhsm2 >= $softhsm_minimum that runs: $by_hand"
+}
+
+# Shared libraries that the program or the module needs and the system does not have.
+softhsm_lacks() {
+    ldd "$tools/bin/softhsm2-util" "$tools/softhsm/usr/lib/softhsm/libsofthsm2.so" 2>&1 |
+        sed -n '/not found/s/^[ \t]*//p' | sort -u | tr '\n' ' '
+}
+
+softhsm_runs() {
+    [[ -s $tools/softhsm/usr/lib/softhsm/libsofthsm2.so && -z $(softhsm_lacks) ]] &&
+        "$tools/bin/softhsm2-util" --version >/dev/null 2>&1
+}
+
+# Like unpack_pebble. The package softhsm2-common only makes directories for tokens of the whole system.
+unpack_softhsm() {
+    local version=$1 directory=$2 package
+    rm -f -- "$scratch"/download/*softhsm2_*.deb
+    (cd "$scratch/download" &&
+        apt-get -c "$scratch/apt.conf" -qq download "softhsm2=$version" "libsofthsm2=$version") >&2 ||
+        fail "could not download softhsm2 $version"
+    rm -rf -- "$directory"
+    mkdir -p "$directory"
+    for package in "$scratch"/download/*softhsm2_*.deb; do
+        dpkg-deb -x "$package" "$directory"
+    done
+    ln -sfn ../softhsm/usr/bin/softhsm2-util "$tools/bin/softhsm2-util"
+    softhsm_runs && printf '%s\n' "$version" >"$directory/version"
 }
 
 # --- cargo-deny -------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ impl Fleet {
         pki::init(&self.pki(), &pki_options).unwrap();
         make_authorities(dir);
         let unseal_key = UnsealKey::generate(pool(), Epoch(1), Suite::P256).unwrap();
-        config::write_private(&self.unseal_key_file(), &unseal_key.expose_pem()).unwrap();
+        config::write_private(&self.unseal_key_file(), &unseal_key.expose_pem().unwrap()).unwrap();
 
         let mirror = self.open(&self.mirror());
         apply(&mirror, &feed_page(vec![ring(dir, &unseal_key)]), 1);

@@ -18,4 +18,5 @@ mod platform;
 mod process;
 mod readme;
 mod tls_client;
+mod token;
 mod withholding;

@@ -117,7 +117,11 @@ impl Platform {
     }
 
     pub fn certctl(&self, args: &[&str]) -> Output {
-        certctl_command(self.dir.path(), &self.addresses, "admin", args).output().unwrap()
+        self.certctl_command(args).output().unwrap()
+    }
+
+    pub fn certctl_command(&self, args: &[&str]) -> Command {
+        certctl_command(self.dir.path(), &self.addresses, "admin", args)
     }
 
     /// certstore, as one of the identities in the PKI.

@@ -121,16 +121,16 @@ pub(crate) enum RotateCommand {
     Rewrap {
         /// The rotation
         id: RotationId,
-        /// File of an old key; repeatable
-        #[arg(long = "unseal-key", value_name = "FILE", required = true)]
+        /// File of an old key, or its PKCS#11 URI; repeatable
+        #[arg(long = "unseal-key", value_name = "KEY", required = true)]
         unseal_keys: Vec<String>,
     },
     /// Open bundles with the new key, and compare each TLS key with its certificate
     Verify {
         /// The rotation
         id: RotationId,
-        /// File of the new key
-        #[arg(long = "unseal-key", value_name = "FILE")]
+        /// File of the new key, or its PKCS#11 URI
+        #[arg(long = "unseal-key", value_name = "KEY")]
         unseal_key: String,
     },
     /// Remove the stanzas of the old keys, and retire these in the key ring
@@ -156,9 +156,8 @@ pub(crate) struct PlanArgs {
     /// The pool
     #[arg(long)]
     pub(crate) pool: PoolName,
-    /// File for the private half of the new key, which goes to the pool's edges
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
     /// Signing key of the security team
     #[arg(long, value_name = "FILE", default_value = "security.key")]
     pub(crate) security_key: PathBuf,
@@ -187,8 +186,8 @@ pub(crate) struct RunArgs {
     /// Signing key of the security team
     #[arg(long, value_name = "FILE", default_value = "security.key")]
     pub(crate) security_key: PathBuf,
-    /// File of an old key, to open content keys with; repeatable. Not needed for a compromised key
-    #[arg(long = "unseal-key", value_name = "FILE")]
+    /// File of an old key, or its PKCS#11 URI, to open content keys with; repeatable. Not needed for a compromised key
+    #[arg(long = "unseal-key", value_name = "KEY")]
     pub(crate) unseal_keys: Vec<String>,
     /// How long to wait for edges, and for certificates that are issued again
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
@@ -216,9 +215,8 @@ pub(crate) struct GenerateArgs {
     /// Algorithms of the key; a site's pools must all have the same
     #[arg(long, value_enum, default_value_t = SuiteName::P256)]
     pub(crate) suite: SuiteName,
-    /// File for the private half, which goes to the pool's edges
-    #[arg(long, value_name = "FILE")]
-    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
     /// Signing key of the security team
     #[arg(long, value_name = "FILE", default_value = "security.key")]
     pub(crate) security_key: PathBuf,
@@ -228,6 +226,19 @@ pub(crate) struct GenerateArgs {
     /// Newest version of the key ring that you know of: an older one in the store is refused
     #[arg(long, value_name = "VERSION", default_value_t = 0)]
     pub(crate) seen: u64,
+}
+
+/// Where the private half of a new key goes.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct PlaceArgs {
+    /// File for the private half, which goes to the pool's edges
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// PKCS#11 URI of a token that makes the key and keeps it: pkcs11:token=LABEL?module-path=FILE&pin-source=file:FILE
+    // Not parsed here: clap would show the whole text, which may hold a PIN.
+    #[arg(long, value_name = "URI")]
+    pub(crate) token: Option<String>,
 }
 
 /// The suites by name.
@@ -343,6 +354,8 @@ mod tests {
             &["site", "add", "a.example", "--upstream", "http://h:1", "--pool", "eu", "--timeout", "5"],
             &["pki", "init", "--dir", "d", "--pool", "EU"],
             &["pki", "issue", "--dir", "d", "--role", "root", "--name", "x"],
+            &["keys", "generate", "--pool", "eu"],
+            &["keys", "generate", "--pool", "eu", "--out", "f", "--token", "pkcs11:token=t"],
             &["pki", "init", "--dir", "d", "--server-name", "a b"],
         ] {
             let all = ["certctl"].iter().chain(args);

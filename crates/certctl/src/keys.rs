@@ -1,11 +1,15 @@
 //! The unseal keys of pools, in the key ring that the security team signs.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
 use anyhow::{Context, bail, ensure};
 use certseal_client::{ClientError, StoreClient};
 use certseal_seal::{SigningKey, Suite, VerifyingKey, accept_ring};
-use certseal_unseal::UnsealKey;
+use certseal_service::config::read_private;
+use certseal_unseal::{
+    UnsealKey,
+    token::{self, KeyLabel, TokenUri},
+};
 use certseal_wire::{Base64, Epoch, IssuerEntry, KeyRing, KeyState, PoolName, ProblemKind, UnsealEntry};
 
 use crate::files::write_durably;
@@ -18,31 +22,101 @@ pub struct NewPool<'a> {
     /// The key's suite.
     pub suite: Suite,
     /// Where the private half goes; nothing may be there yet.
-    pub out: &'a Path,
+    pub out: KeyPlace<'a>,
     /// Issuers that the ring must list from now on, besides those that it lists already.
     pub issuers: &'a [VerifyingKey],
     /// The newest ring version known: an older ring in the store is refused.
     pub seen: u64,
 }
 
-/// Generates the first unseal key of a pool, writes its private half to a file, and adds its public half to the key ring
-/// in certstore. Returns the new ring.
-///
-/// The file is durable before the ring is uploaded, so no ring ever names a key that nobody has.
+/// Where the private half of a new key goes.
+#[derive(Debug, Clone, Copy)]
+pub enum KeyPlace<'a> {
+    /// A file.
+    File(&'a Path),
+    /// A token, which makes the key itself. The label is made of pool and epoch.
+    Token(&'a TokenUri),
+}
+
+impl KeyPlace<'_> {
+    /// Makes a key and keeps it in this place, durably.
+    ///
+    /// # Errors
+    /// When a file is there already or cannot be written, or the token does not make the key.
+    pub fn make_key(&self, pool: &PoolName, epoch: Epoch, suite: Suite) -> anyhow::Result<UnsealKey> {
+        match self {
+            Self::File(path) => {
+                let key = UnsealKey::generate(pool.clone(), epoch, suite)?;
+                let text = key.expose_pem().context("a key that was generated here has no private half")?;
+                write_durably(path, &text)?;
+                Ok(key)
+            }
+            Self::Token(uri) => {
+                ensure!(
+                    suite == Suite::P256,
+                    "expected suite p256 for a key in a token, got x25519: give --suite p256"
+                );
+                Ok(token::generate(uri, pool.clone(), epoch)?.0)
+            }
+        }
+    }
+
+    /// Refuses a file that is there already.
+    ///
+    /// # Errors
+    /// When it is.
+    pub fn check_free(&self) -> anyhow::Result<()> {
+        if let Self::File(path) = self {
+            let is_free = path.symlink_metadata().is_err();
+            ensure!(is_free, "{} is there already: choose another file for the new key", path.display());
+        }
+        Ok(())
+    }
+
+    /// The PKCS#11 URI of a pool's key in this place; none in a file.
+    pub fn key_uri(&self, pool: &PoolName, epoch: Epoch) -> Option<TokenUri> {
+        match self {
+            Self::File(_) => None,
+            Self::Token(uri) => Some((*uri).clone().with_key(KeyLabel { pool: pool.clone(), epoch })),
+        }
+    }
+}
+
+/// The unseal key that an entry of `unseal_keys` names: a file, or a PKCS#11 URI.
 ///
 /// # Errors
-/// When the stored ring does not count, the pool has a key already, the file cannot be written, or certstore does not
-/// take the ring. The last kind says whether the file can be deleted.
+/// When the file is not one, others can read it, or the token does not have the key.
+pub fn load(place: &str) -> anyhow::Result<UnsealKey> {
+    if TokenUri::is_meant_by(place) {
+        return Ok(UnsealKey::in_token(&place.parse()?)?);
+    }
+    let text = read_private(Path::new(place))?;
+    UnsealKey::from_pem(&text).with_context(|| place.to_owned())
+}
+
+impl fmt::Display for KeyPlace<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Token(uri) => write!(f, "the new key pair in token {:?}", uri.token()),
+        }
+    }
+}
+
+/// Generates the first unseal key of a pool, writes its private half to a file or has a token make it, and adds its public
+/// half to the key ring in certstore. Returns the new ring.
+///
+/// The key is durable before the ring is uploaded, so no ring ever names a key that nobody has.
+///
+/// # Errors
+/// When the stored ring does not count, the pool has a key already, the key cannot be written or made, or certstore does
+/// not take the ring. The last kind says whether the key can be deleted.
 pub async fn generate(store: &StoreClient, security: &SigningKey, new: &NewPool<'_>) -> anyhow::Result<KeyRing> {
-    ensure!(
-        new.out.symlink_metadata().is_err(),
-        "{} is there already: choose another file for the new key",
-        new.out.display()
-    );
+    new.out.check_free()?;
     let ring = current_ring(store, &security.verifying_key(), new.seen).await?;
-    let key = UnsealKey::generate(new.pool.clone(), FIRST, new.suite)?;
+    refuse_second_key(&ring, &new.pool)?;
+    let key = new.out.make_key(&new.pool, FIRST, new.suite).context("the key ring was not changed")?;
     let ring = add_pool(ring, &key, new.issuers)?;
-    write_durably(new.out, &key.expose_pem()).context("the key ring was not changed")?;
     match store.put_ring(&security.sign(&ring)).await {
         Ok(_) => Ok(ring),
         Err(error) => {
@@ -59,13 +133,7 @@ pub async fn generate(store: &StoreClient, security: &SigningKey, new: &NewPool<
 pub fn add_pool(mut ring: KeyRing, key: &UnsealKey, issuers: &[VerifyingKey]) -> anyhow::Result<KeyRing> {
     let pool = key.pool();
     ensure!(key.epoch() == FIRST, "expected a pool's first key, of epoch {FIRST}, got epoch {}", key.epoch());
-    if let Some(entry) = ring.keys.iter().find(|entry| entry.pool == *pool) {
-        bail!(
-            "pool {pool} has an unseal key already, {} of epoch {}: only the first one can be added so far",
-            entry.key_id,
-            entry.epoch
-        );
-    }
+    refuse_second_key(&ring, pool)?;
     if let Some(entry) = ring.keys.iter().find(|entry| entry.key_id == key.key_id()) {
         bail!("key {} is pool {}'s already: each pool needs a key of its own", entry.key_id, entry.pool);
     }
@@ -87,6 +155,17 @@ pub fn add_pool(mut ring: KeyRing, key: &UnsealKey, issuers: &[VerifyingKey]) ->
     Ok(ring)
 }
 
+fn refuse_second_key(ring: &KeyRing, pool: &PoolName) -> anyhow::Result<()> {
+    match ring.keys.iter().find(|entry| entry.pool == *pool) {
+        None => Ok(()),
+        Some(entry) => bail!(
+            "pool {pool} has an unseal key already, {} of epoch {}: `certctl keys rotate plan` replaces it",
+            entry.key_id,
+            entry.epoch
+        ),
+    }
+}
+
 /// The ring in the store; an empty one of version 0 when there is none.
 ///
 /// # Errors
@@ -100,8 +179,7 @@ pub async fn current_ring(store: &StoreClient, security: &VerifyingKey, seen: u6
 }
 
 /// What became of the ring, and what to do with the key file. Only a clear refusal shows that nothing was stored.
-fn after_failed_upload(error: &ClientError, key: &UnsealKey, out: &Path) -> String {
-    let out = out.display();
+fn after_failed_upload(error: &ClientError, key: &UnsealKey, out: KeyPlace<'_>) -> String {
     match error {
         ClientError::Refused(problem) if problem.kind == ProblemKind::Conflict => {
             format!("someone else changed the key ring first: delete {out}, which no ring names, and run this again")
@@ -118,7 +196,7 @@ fn after_failed_upload(error: &ClientError, key: &UnsealKey, out: &Path) -> Stri
 }
 
 /// The epoch of a pool's first key.
-const FIRST: Epoch = Epoch(1);
+pub const FIRST: Epoch = Epoch(1);
 
 #[cfg(test)]
 mod tests {

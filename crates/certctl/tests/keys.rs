@@ -11,7 +11,7 @@ use std::{
 
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use certctl::{
-    keys::{self, NewPool},
+    keys::{self, KeyPlace, NewPool},
     pki::{self, PkiOptions},
 };
 use certseal_client::{Connection, StoreClient};
@@ -127,7 +127,7 @@ impl World {
         let new = NewPool {
             pool: pool.parse()?,
             suite: Suite::P256,
-            out: &self.path(out),
+            out: KeyPlace::File(&self.path(out)),
             issuers: std::slice::from_ref(&self.issuer),
             seen,
         };

@@ -23,7 +23,8 @@ pub struct Config {
     pub public_https_port: u16,
     /// The directory of the mirror; made when it is missing.
     pub mirror: PathBuf,
-    /// The pool's unseal keys, one a file; each readable by its owner only.
+    /// The pool's unseal keys: files, each readable by its owner only, and PKCS#11 URIs of keys in tokens. A URI is taken
+    /// apart only when the key is opened: an error of the file's parser would show what it must not hold, a PIN.
     pub unseal_keys: Vec<PathBuf>,
     /// The security team's public key, PEM: who signs the key ring.
     pub security_key: PathBuf,

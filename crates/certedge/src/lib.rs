@@ -29,7 +29,7 @@ use certseal_client::{Connection, StoreClient};
 use certseal_resolver::{Follower, Mirror, SealedResolver};
 use certseal_seal::VerifyingKey;
 use certseal_service::{Shutdown, config as files, server, telemetry};
-use certseal_unseal::{UnsealKey, UnsealKeys};
+use certseal_unseal::{UnsealKey, UnsealKeys, token::TokenUri};
 use certseal_wire::PoolName;
 use http::Request;
 use hyper::body::Incoming;
@@ -76,10 +76,11 @@ impl Running {
 /// Opens the mirror and starts to serve from it; the feed is followed in the background.
 ///
 /// # Errors
-/// When a file of the configuration is not usable, a key is of another pool, the mirror does not open, or an address is
-/// taken. It is no error when certstore cannot be reached.
+/// When a file of the configuration is not usable, a token does not have its key, a key is of another pool, the mirror does
+/// not open, or an address is taken. It is no error when certstore cannot be reached.
 pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running> {
-    let keys = unseal_keys(&config.unseal_keys, &config.pool)?;
+    let (sources, pool) = (config.unseal_keys.clone(), config.pool.clone());
+    let keys = tokio::task::spawn_blocking(move || unseal_keys(&sources, &pool)).await??;
     let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
         .with_context(|| config.security_key.display().to_string())?;
     let url = config.store.url.parse().with_context(|| format!("store.url {:?}", config.store.url))?;
@@ -122,11 +123,19 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     Ok(Running { https, http, telemetry, servers, follower })
 }
 
-fn unseal_keys(paths: &[PathBuf], pool: &PoolName) -> anyhow::Result<UnsealKeys> {
-    ensure!(!paths.is_empty(), "expected at least one file in unseal_keys: without a key no handshake can be signed");
+fn unseal_keys(sources: &[PathBuf], pool: &PoolName) -> anyhow::Result<UnsealKeys> {
+    ensure!(
+        !sources.is_empty(),
+        "expected at least one file or PKCS#11 URI in unseal_keys: without a key no handshake can be signed"
+    );
     let read = |path: &PathBuf| {
-        let text = files::read_private(path)?;
-        let key = UnsealKey::from_pem(&text).with_context(|| path.display().to_string())?;
+        let key = match path.to_str().filter(|text| TokenUri::is_meant_by(text)) {
+            Some(uri) => UnsealKey::in_token(&uri.parse().context("unseal_keys")?)?,
+            None => {
+                let text = files::read_private(path)?;
+                UnsealKey::from_pem(&text).with_context(|| path.display().to_string())?
+            }
+        };
         ensure!(
             key.pool() == pool,
             "{}: expected an unseal key of pool {pool}, got one of pool {}",
@@ -135,7 +144,7 @@ fn unseal_keys(paths: &[PathBuf], pool: &PoolName) -> anyhow::Result<UnsealKeys>
         );
         Ok(key)
     };
-    paths.iter().map(read).collect()
+    sources.iter().map(read).collect()
 }
 
 async fn serve_https(

@@ -342,12 +342,16 @@ async fn an_exposed_or_foreign_unseal_key_is_refused() {
         certedge::start(config, shutdown).await.map(drop).map_err(|error| format!("{error:#}"))
     };
     let foreign = UnsealKey::generate("us".parse().unwrap(), Epoch(1), Suite::P256).unwrap();
-    write_private(&world.path("us.pem"), &foreign.expose_pem()).unwrap();
+    write_private(&world.path("us.pem"), &foreign.expose_pem().unwrap()).unwrap();
     let mut config = world.config(NO_STORE);
     config.unseal_keys = vec![world.path("us.pem")];
     assert!(start(config.clone()).await.unwrap_err().contains("expected an unseal key of pool eu"));
     config.unseal_keys = vec![];
     assert!(start(config).await.unwrap_err().contains("at least one file"));
+    let mut config = world.config(NO_STORE);
+    config.unseal_keys = vec!["pkcs11:token=certseal?pin-value=271828".into()];
+    let error = start(config).await.unwrap_err();
+    assert!(error.contains("pin-source=file:") && !error.contains("271828"), "{error}");
 
     // The control: the edge's own key is taken as it is, and not when others can read it.
     assert_eq!(start(world.config(NO_STORE)).await, Ok(()));

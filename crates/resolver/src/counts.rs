@@ -11,7 +11,7 @@ pub struct Counts {
     pub misses: u64,
     /// Keys that were unsealed.
     pub unsealed: u64,
-    /// Keys that could not be unsealed, or were not what the certificate needs.
+    /// Attempts that unsealed no key, or one that is not what the certificate needs.
     pub unseal_failures: u64,
     /// Handshakes without a name, or with one that no certificate is for.
     pub unknown_names: u64,

@@ -114,7 +114,7 @@ impl Mirror {
     /// is a [`crate::SealedResolver`] over this mirror, bundles that its keys cannot open are refused too.
     ///
     /// # Errors
-    /// [`MirrorError::Database`]; nothing was changed then, or everything was.
+    /// [`MirrorError::Database`]; nothing was changed then, or everything was. [`MirrorError::Unavailable`]; nothing was.
     pub fn apply(&self, page: &FeedPage) -> Result<Applied, MirrorError> {
         self.change(|_| Some(page.cursor), |batch| batch.apply(&page.events))
     }
@@ -122,7 +122,7 @@ impl Mirror {
     /// Takes items that were fetched by name. The cursor stays.
     ///
     /// # Errors
-    /// [`MirrorError::Database`]; nothing was changed then, or everything was.
+    /// As of [`Mirror::apply`].
     pub fn apply_items(&self, items: &[Event]) -> Result<Applied, MirrorError> {
         self.change(|cursor| cursor, |batch| batch.apply(items))
     }
@@ -275,7 +275,7 @@ impl Mirror {
     fn change(
         &self,
         cursor: impl FnOnce(Option<Cursor>) -> Option<Cursor>,
-        work: impl FnOnce(Batch<'_>) -> Result<Applied, redb::Error>,
+        work: impl FnOnce(Batch<'_>) -> Result<Applied, MirrorError>,
     ) -> Result<Applied, MirrorError> {
         let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.state();

@@ -1,27 +1,23 @@
 //! A TLS signing key that stays sealed until something has to be signed.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use certseal_seal::{Bundle, KeyKind, Sealed};
-use certseal_unseal::UnsealKeys;
+use certseal_unseal::{OpenError, UnsealKeys};
 use rustls::{
     Error, SignatureAlgorithm, SignatureScheme,
     crypto::aws_lc_rs::sign::{any_ecdsa_type, any_supported_type},
     sign::{Signer, SigningKey},
 };
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
-use x509_parser::{
-    oid_registry,
-    prelude::{FromDer, X509Certificate},
-    x509::SubjectPublicKeyInfo,
-};
+use x509_parser::{oid_registry, prelude::FromDer, x509::SubjectPublicKeyInfo};
 
 use crate::counts::Counters;
 
 /// The signing key of one site's certificate.
 ///
 /// What a handshake has to know before it signs comes from the certificate. The envelope is opened by the first
-/// signature, at most once, whether that succeeds or not.
+/// signature, at most once, whether that succeeds or not. While the unseal key cannot be reached, each signature tries.
 pub(crate) struct SealedKey(Arc<Inner>);
 
 struct Inner {
@@ -32,6 +28,16 @@ struct Inner {
     counters: Arc<Counters>,
     /// The opened key; none when it could not be opened, which the log says once.
     opened: OnceLock<Option<Arc<dyn SigningKey>>>,
+    /// Held while the envelope is opened; true once the log says that the unseal key cannot be reached.
+    opening: Mutex<bool>,
+}
+
+/// Why there is no key.
+pub(crate) enum Unopened {
+    /// It will not open later either. The text names nothing secret.
+    Unusable(String),
+    /// The unseal key cannot be reached now.
+    Unavailable(OpenError),
 }
 
 /// The public key of a leaf certificate.
@@ -85,7 +91,8 @@ impl SealedKey {
         keys: Arc<UnsealKeys>,
         counters: Arc<Counters>,
     ) -> Self {
-        Self(Arc::new(Inner { site: site.to_owned(), sealed, leaf, keys, counters, opened: OnceLock::new() }))
+        let (site, opened, opening) = (site.to_owned(), OnceLock::new(), Mutex::new(false));
+        Self(Arc::new(Inner { site, sealed, leaf, keys, counters, opened, opening }))
     }
 }
 
@@ -130,38 +137,56 @@ impl Signer for SealedSigner {
 
 impl Inner {
     fn opened(&self) -> Option<&Arc<dyn SigningKey>> {
-        let open = || match self.open() {
-            Ok(key) => {
-                Counters::add(&self.counters.unsealed);
-                Some(key)
-            }
-            Err(reason) => {
-                Counters::add(&self.counters.unseal_failures);
-                tracing::error!(site = self.site, reason, "cannot use a sealed key");
-                None
-            }
-        };
-        self.opened.get_or_init(open).as_ref()
+        if let Some(outcome) = self.opened.get() {
+            return outcome.as_ref();
+        }
+        let mut said = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.opened.get().is_none() {
+            let outcome = match self.open() {
+                Ok(key) => {
+                    Counters::add(&self.counters.unsealed);
+                    Some(key)
+                }
+                Err(Unopened::Unusable(reason)) => {
+                    Counters::add(&self.counters.unseal_failures);
+                    tracing::error!(site = self.site, reason, "cannot use a sealed key");
+                    None
+                }
+                Err(Unopened::Unavailable(error)) => {
+                    Counters::add(&self.counters.unseal_failures);
+                    if !std::mem::replace(&mut *said, true) {
+                        tracing::error!(site = self.site, %error, "cannot use a sealed key for now");
+                    }
+                    return None;
+                }
+            };
+            let _ = self.opened.set(outcome);
+        }
+        self.opened.get()?.as_ref()
     }
 
-    fn open(&self) -> Result<Arc<dyn SigningKey>, String> {
+    fn open(&self) -> Result<Arc<dyn SigningKey>, Unopened> {
         open(&self.keys, &self.sealed, &self.leaf)
     }
 }
 
-/// The key of a bundle, if it opens and is the certificate's. The error names nothing secret.
-pub(crate) fn usable_key(keys: &UnsealKeys, bundle: &Bundle) -> Result<Arc<dyn SigningKey>, String> {
-    let leaf = bundle.chain().first().and_then(|leaf| Some(X509Certificate::from_der(leaf).ok()?.1));
-    let leaf = leaf.and_then(|leaf| LeafKey::from_spki(leaf.public_key().raw));
-    let leaf = leaf.ok_or("expected a certificate with an ECDSA P-256 or RSA key, got another")?;
-    open(keys, bundle.sealed(), &leaf)
+/// The key of a bundle, if it opens and is the certificate's.
+pub(crate) fn usable_key(keys: &UnsealKeys, bundle: &Bundle) -> Result<Arc<dyn SigningKey>, Unopened> {
+    let leaf = bundle.leaf_spki().and_then(LeafKey::from_spki);
+    let no_leaf =
+        || Unopened::Unusable("expected a certificate with an ECDSA P-256 or RSA key, got another".to_owned());
+    open(keys, bundle.sealed(), &leaf.ok_or_else(no_leaf)?)
 }
 
-/// Opens the key and reads it with the one parser for its kind.
-fn open(keys: &UnsealKeys, sealed: &Sealed, leaf: &LeafKey) -> Result<Arc<dyn SigningKey>, String> {
-    let private = keys.open_sealed(sealed).map_err(|error| error.to_string())?;
+/// Opens the key and reads it with the one parser for its kind. The error names nothing secret.
+fn open(keys: &UnsealKeys, sealed: &Sealed, leaf: &LeafKey) -> Result<Arc<dyn SigningKey>, Unopened> {
+    let private = keys.open_sealed(sealed).map_err(|error| match error {
+        OpenError::Unavailable { .. } => Unopened::Unavailable(error),
+        error => Unopened::Unusable(error.to_string()),
+    })?;
+    let unusable = |reason: &str| Unopened::Unusable(reason.to_owned());
     if private.kind() != leaf.kind {
-        return Err("the sealed key is of another kind than the certificate's".to_owned());
+        return Err(unusable("the sealed key is of another kind than the certificate's"));
     }
     // Borrowed, so that no copy outlives `private`, which is wiped.
     let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(private.expose_pkcs8()));
@@ -170,9 +195,9 @@ fn open(keys: &UnsealKeys, sealed: &Sealed, leaf: &LeafKey) -> Result<Arc<dyn Si
         // Tries RSA first; what is no RSA key does not pass the check below.
         KeyKind::Rsa => any_supported_type(&der),
     };
-    let key = parsed.map_err(|_| "what was sealed is no private key".to_owned())?;
+    let key = parsed.map_err(|_| unusable("what was sealed is no private key"))?;
     let is_the_leafs = key.public_key().is_some_and(|spki| *spki == *leaf.spki);
-    is_the_leafs.then_some(key).ok_or_else(|| "the sealed key is not the certificate's".to_owned())
+    is_the_leafs.then_some(key).ok_or_else(|| unusable("the sealed key is not the certificate's"))
 }
 
 impl std::fmt::Debug for Inner {

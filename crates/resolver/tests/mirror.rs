@@ -132,7 +132,7 @@ fn a_bundle_whose_stanza_was_altered_is_withheld_until_the_genuine_one_comes() {
 fn a_bundle_that_was_rewrapped_is_taken_and_what_was_rolled_back_or_forged_is_not() {
     let (platform, dir) = (Platform::new(), tempfile::tempdir().unwrap());
     let next = UnsealKey::generate(pool("eu"), Epoch(2), Suite::P256).unwrap();
-    let next_again = UnsealKey::from_pem(&next.expose_pem()).unwrap();
+    let next_again = UnsealKey::from_pem(&next.expose_pem().unwrap()).unwrap();
     let stranger = UnsealKey::generate(pool("eu"), Epoch(3), Suite::P256).unwrap();
     let rewrapped = |event: &Event, to: &UnsealKey| {
         rewrap(event, |envelope| {

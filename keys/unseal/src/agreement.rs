@@ -14,14 +14,22 @@ pub trait Agreement: Send + Sync {
     /// The raw ECDH output with `peer`: for P-256 the x-coordinate (RFC 9180, 4.1).
     ///
     /// # Errors
-    /// When `peer` is not a valid public key, or the output would be all zeros (RFC 7748, 6.1).
+    /// [`AgreementFailed::Invalid`] when `peer` is not a valid public key, or the output would be all zeros (RFC 7748,
+    /// 6.1); [`AgreementFailed::Unavailable`] when the key cannot be reached, whatever `peer` is.
     fn agree(&self, peer: &[u8]) -> Result<Secret<32>, AgreementFailed>;
 }
 
-/// A key agreement that gave nothing. It says no more, so that it tells an attacker nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the key agreement failed")]
-pub struct AgreementFailed;
+/// A key agreement that gave nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgreementFailed {
+    /// The peer's key or our own is none. It says no more, so that it tells an attacker nothing.
+    #[error("the key agreement failed")]
+    Invalid,
+    /// The token that holds the key does not answer. The same call may succeed later.
+    #[error("the token that holds the unseal key cannot be reached: {0}")]
+    Unavailable(String),
+}
 
 /// Agreement by aws-lc, on either curve.
 pub struct AwsLc {
@@ -36,8 +44,9 @@ impl AwsLc {
     /// # Errors
     /// When the scalar is zero or not below the group's order.
     pub fn new(kem: Kem, scalar: &Secret<32>) -> Result<Self, AgreementFailed> {
-        let key = PrivateKey::from_private_key(algorithm(kem), scalar.expose()).map_err(|_| AgreementFailed)?;
-        let public_key = key.compute_public_key().map_err(|_| AgreementFailed)?.as_ref().to_vec();
+        let key =
+            PrivateKey::from_private_key(algorithm(kem), scalar.expose()).map_err(|_| AgreementFailed::Invalid)?;
+        let public_key = key.compute_public_key().map_err(|_| AgreementFailed::Invalid)?.as_ref().to_vec();
         Ok(Self { kem, key, public_key })
     }
 }
@@ -53,16 +62,16 @@ impl Agreement for AwsLc {
 
     fn agree(&self, peer: &[u8]) -> Result<Secret<32>, AgreementFailed> {
         if peer.len() != self.kem.public_key_len() {
-            return Err(AgreementFailed);
+            return Err(AgreementFailed::Invalid);
         }
         let peer = UnparsedPublicKey::new(algorithm(self.kem), peer);
-        agreement::agree(&self.key, peer, AgreementFailed, |dh| {
-            dh.try_into().map(Secret::copy_of).map_err(|_| AgreementFailed)
+        agreement::agree(&self.key, peer, AgreementFailed::Invalid, |dh| {
+            dh.try_into().map(Secret::copy_of).map_err(|_| AgreementFailed::Invalid)
         })
     }
 }
 
-fn algorithm(kem: Kem) -> &'static agreement::Algorithm {
+pub(crate) fn algorithm(kem: Kem) -> &'static agreement::Algorithm {
     match kem {
         Kem::P256 => &agreement::ECDH_P256,
         Kem::X25519 => &agreement::X25519,
@@ -84,7 +93,7 @@ impl PureP256 {
     /// When the scalar is zero or not below the group's order.
     pub fn new(scalar: &Secret<32>) -> Result<Self, AgreementFailed> {
         use p256::elliptic_curve::sec1::ToSec1Point;
-        let key = p256::SecretKey::from_slice(scalar.expose()).map_err(|_| AgreementFailed)?;
+        let key = p256::SecretKey::from_slice(scalar.expose()).map_err(|_| AgreementFailed::Invalid)?;
         let public_key = key.public_key().to_sec1_point(false).as_bytes().to_vec();
         Ok(Self { key, public_key })
     }
@@ -102,9 +111,9 @@ impl Agreement for PureP256 {
 
     fn agree(&self, peer: &[u8]) -> Result<Secret<32>, AgreementFailed> {
         if peer.len() != Kem::P256.public_key_len() {
-            return Err(AgreementFailed);
+            return Err(AgreementFailed::Invalid);
         }
-        let peer = p256::PublicKey::from_sec1_bytes(peer).map_err(|_| AgreementFailed)?;
+        let peer = p256::PublicKey::from_sec1_bytes(peer).map_err(|_| AgreementFailed::Invalid)?;
         let dh = p256::ecdh::diffie_hellman(self.key.to_nonzero_scalar(), peer.as_affine());
         Ok(Secret::copy_of(dh.raw_secret_bytes().as_ref()))
     }

@@ -12,7 +12,7 @@ use crate::{Agreement, AgreementFailed};
 /// Decap (RFC 9180, 4.1): the shared secret that `enc` encapsulates.
 ///
 /// # Errors
-/// When `enc` is not a valid public key of the KEM.
+/// When `enc` is not a valid public key of the KEM, or the key cannot be reached.
 pub fn decap(key: &dyn Agreement, enc: &[u8]) -> Result<Secret<32>, AgreementFailed> {
     let dh = key.agree(enc)?;
     Ok(key.kem().shared_secret(&dh, enc, key.public_key()))

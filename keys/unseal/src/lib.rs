@@ -29,6 +29,8 @@ mod agreement;
 mod hpke;
 mod legacy;
 mod open;
+#[cfg(feature = "pkcs11")]
+pub mod token;
 mod unseal_key;
 
 #[cfg(feature = "p256")]

@@ -13,7 +13,7 @@ use certseal_seal::{
 use certseal_wire::{GroupId, KeyId, PoolName};
 
 use crate::{
-    LegacyUnsealKey, UnsealKey,
+    AgreementFailed, LegacyUnsealKey, UnsealKey,
     hpke::{aead_open, decap, open_message},
 };
 
@@ -51,6 +51,13 @@ pub enum OpenError {
     /// The content key cannot be sealed to the new recipient.
     #[error(transparent)]
     Recipient(SealError),
+    /// The token that holds the unseal key does not answer. It says nothing about the envelope, which may open later:
+    /// do not remember it as the outcome.
+    #[error("the token that holds the unseal key cannot be reached: {reason}")]
+    Unavailable {
+        /// What was tried last, and what the token said.
+        reason: String,
+    },
     /// Anything else.
     #[error("the envelope could not be opened")]
     Failed,
@@ -132,7 +139,7 @@ impl UnsealKeys {
         let is_new = known.is_none();
         let content_key = match known {
             Some(content_key) => content_key,
-            None => Arc::new(open_stanza(key, header, stanza).ok_or(OpenError::Failed)?),
+            None => Arc::new(open_stanza(key, header, stanza)?),
         };
         let keys = PayloadKeys::derive(&content_key, &header.hash());
         if !keys.is_committed_by(envelope.commitment()) {
@@ -209,12 +216,15 @@ impl GroupKeys {
 /// Content keys of groups that are kept at one time: a million envelopes in groups of 256.
 const MAX_GROUP_KEYS: usize = 4096;
 
-fn open_stanza(key: &UnsealKey, header: &Header, stanza: &Stanza) -> Option<Secret<32>> {
+fn open_stanza(key: &UnsealKey, header: &Header, stanza: &Stanza) -> Result<Secret<32>, OpenError> {
     let Stanza { pool, epoch, key_id, .. } = stanza;
     let info = stanza_info(&header.scope(), pool, *epoch, key_id);
     let suite = header.suite;
-    let shared = decap(key.agreement(), &stanza.enc).ok()?;
+    let shared = decap(key.agreement(), &stanza.enc).map_err(|failed| match failed {
+        AgreementFailed::Unavailable(reason) => OpenError::Unavailable { reason },
+        AgreementFailed::Invalid => OpenError::Failed,
+    })?;
     let schedule = KeySchedule::base(suite.kem(), suite.aead(), &shared, &info);
-    let plain = open_message(&schedule, 0, b"", &stanza.sealed_key)?;
-    plain.as_slice().try_into().map(Secret::copy_of).ok()
+    let plain = open_message(&schedule, 0, b"", &stanza.sealed_key).ok_or(OpenError::Failed)?;
+    plain.as_slice().try_into().map(Secret::copy_of).map_err(|_| OpenError::Failed)
 }

@@ -1,6 +1,6 @@
-//! The unseal key in software, and its file.
+//! The unseal key, and the file of one in software.
 
-use certseal_seal::{Recipient, Secret, Suite};
+use certseal_seal::{Recipient, SealError, Secret, Suite, hpke::Kem};
 use certseal_wire::{Epoch, KeyId, ParseError, PoolName};
 use zeroize::Zeroizing;
 
@@ -8,12 +8,11 @@ use crate::{Agreement, AwsLc};
 
 /// The private half of one pool's and epoch's unseal key.
 pub struct UnsealKey {
-    pool: PoolName,
     epoch: Epoch,
-    suite: Suite,
-    key_id: KeyId,
+    recipient: Recipient,
     agreement: Box<dyn Agreement>,
-    scalar: Secret<32>,
+    /// None for a key that this process cannot read.
+    scalar: Option<Secret<32>>,
 }
 
 /// Why a file is not an unseal key.
@@ -52,8 +51,21 @@ impl UnsealKey {
 
     fn new(pool: PoolName, epoch: Epoch, suite: Suite, scalar: Secret<32>) -> Result<Self, KeyFileError> {
         let agreement = AwsLc::new(suite.kem(), &scalar).map_err(|_| KeyFileError::BadScalar)?;
-        let key_id = suite.key_id(agreement.public_key());
-        Ok(Self { pool, epoch, suite, key_id, agreement: Box::new(agreement), scalar })
+        let key = Self::with_agreement(pool, epoch, Box::new(agreement)).map_err(|_| KeyFileError::BadScalar)?;
+        Ok(Self { scalar: Some(scalar), ..key })
+    }
+
+    /// The key of `pool` and `epoch` whose private half is behind `agreement`, and cannot be read.
+    ///
+    /// # Errors
+    /// [`SealError::BadPublicKey`] when its public half does not have the form of one.
+    pub fn with_agreement(pool: PoolName, epoch: Epoch, agreement: Box<dyn Agreement>) -> Result<Self, SealError> {
+        let suite = match agreement.kem() {
+            Kem::P256 => Suite::P256,
+            Kem::X25519 => Suite::X25519,
+        };
+        let recipient = Recipient::new(pool, epoch, suite, agreement.public_key().to_vec())?;
+        Ok(Self { epoch, recipient, agreement, scalar: None })
     }
 
     /// Reads a key file.
@@ -83,30 +95,30 @@ impl UnsealKey {
         Self::new(pool.parse()?, epoch, suite, Secret::copy_of(scalar))
     }
 
-    /// The key as the text of its file.
-    pub fn expose_pem(&self) -> Zeroizing<String> {
-        let pool = self.pool.as_str().as_bytes();
+    /// The key as the text of its file. None for a key whose private half is not in this process.
+    pub fn expose_pem(&self) -> Option<Zeroizing<String>> {
+        let scalar = self.scalar.as_ref()?;
+        let pool = self.pool().as_str().as_bytes();
         let mut body = Zeroizing::new(Vec::with_capacity(2 + 4 + 1 + pool.len() + 32));
-        body.extend_from_slice(&(self.suite as u16).to_be_bytes());
+        body.extend_from_slice(&(self.suite() as u16).to_be_bytes());
         body.extend_from_slice(&self.epoch.0.to_be_bytes());
         body.push(pool.len() as u8); // at most 32
         body.extend_from_slice(pool);
-        body.extend_from_slice(self.scalar.expose());
+        body.extend_from_slice(scalar.expose());
         let block = pem::Pem::new(TAG, std::mem::take(&mut *body));
         let text = Zeroizing::new(pem::encode(&block));
         drop(Zeroizing::new(block.into_contents()));
-        text
+        Some(text)
     }
 
     /// What to seal to for this key.
     pub fn recipient(&self) -> Recipient {
-        Recipient::new(self.pool.clone(), self.epoch, self.suite, self.agreement.public_key().to_vec())
-            .expect("the public half was computed from a valid private half")
+        self.recipient.clone()
     }
 
     /// The pool whose edges hold the key.
     pub fn pool(&self) -> &PoolName {
-        &self.pool
+        self.recipient.pool()
     }
 
     /// The key's generation.
@@ -116,12 +128,12 @@ impl UnsealKey {
 
     /// The key's suite.
     pub fn suite(&self) -> Suite {
-        self.suite
+        self.recipient.suite()
     }
 
     /// The key's id.
     pub fn key_id(&self) -> KeyId {
-        self.key_id
+        self.recipient.key_id()
     }
 
     /// The public half as HPKE serializes it.
@@ -144,7 +156,7 @@ mod tests {
     fn a_key_file_reads_back() {
         for suite in [Suite::P256, Suite::X25519] {
             let key = UnsealKey::generate("eu".parse().unwrap(), Epoch(7), suite).unwrap();
-            let again = UnsealKey::from_pem(&key.expose_pem()).unwrap();
+            let again = UnsealKey::from_pem(&key.expose_pem().unwrap()).unwrap();
             assert_eq!(key.recipient(), again.recipient());
         }
     }
@@ -152,7 +164,7 @@ mod tests {
     #[test]
     fn other_files_are_refused() {
         let key = UnsealKey::generate("eu".parse().unwrap(), Epoch(1), Suite::P256).unwrap();
-        let text = key.expose_pem();
+        let text = key.expose_pem().unwrap();
         let renamed = text.replace("UNSEAL KEY", "PRIVATE KEY");
         for bad in ["", "text", &renamed] {
             assert!(UnsealKey::from_pem(bad).is_err());

@@ -58,7 +58,7 @@ impl Golden {
         assert_eq!(header.key_version, self.key_version);
 
         let unseal_key = UnsealKey::from_pem(&self.unseal_key).unwrap();
-        assert_eq!(*unseal_key.expose_pem(), self.unseal_key, "the key file's encoding has changed");
+        assert_eq!(*unseal_key.expose_pem().unwrap(), self.unseal_key, "the key file's encoding has changed");
         let key = UnsealKeys::from_iter([unseal_key]).open(&envelope).unwrap();
         assert_eq!(key.kind() as u8, self.tls_key_kind);
         assert_eq!(key.expose_pkcs8(), hex(&self.tls_key));

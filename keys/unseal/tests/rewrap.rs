@@ -172,5 +172,5 @@ fn key(pool: &str, epoch: u32, suite: Suite) -> UnsealKey {
 }
 
 fn key_again(key: &UnsealKey) -> UnsealKey {
-    UnsealKey::from_pem(&key.expose_pem()).unwrap()
+    UnsealKey::from_pem(&key.expose_pem().unwrap()).unwrap()
 }

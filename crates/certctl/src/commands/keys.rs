@@ -5,13 +5,14 @@ use std::path::Path;
 use anyhow::Context;
 use certseal_seal::{SigningKey, Suite, VerifyingKey, accept_ring};
 use certseal_service::config::{ConfigError, read_private};
+use certseal_unseal::token::TokenUri;
 use certseal_wire::{KeyRing, KeyState, PoolName};
 use serde::Serialize;
 
 use crate::{
-    cli::{GenerateArgs, KeysCommand},
+    cli::{GenerateArgs, KeysCommand, PlaceArgs},
     failure::Failure,
-    keys::{self, NewPool},
+    keys::{self, KeyPlace, NewPool},
     output::{Output, details, table},
     settings::{Settings, verifying_key},
 };
@@ -27,20 +28,44 @@ pub(super) async fn run(command: KeysCommand, settings: &Settings, output: Outpu
 async fn generate(args: GenerateArgs, settings: &Settings, output: Output) -> anyhow::Result<()> {
     let security = signing_key(&args.security_key)?;
     let issuers = args.issuers_public.iter().map(|path| verifying_key(path)).collect::<Result<Vec<_>, _>>()?;
-    let new = NewPool {
-        pool: args.pool.clone(),
-        suite: args.suite.into(),
-        out: &args.out,
-        issuers: &issuers,
-        seen: args.seen,
-    };
+    let uri = token_uri(&args.place)?;
+    let out = place(&args.place, uri.as_ref())?;
+    let new = NewPool { pool: args.pool.clone(), suite: args.suite.into(), out, issuers: &issuers, seen: args.seen };
     let ring = keys::generate(&settings.store()?, &security, &new).await?;
-    let added = Added { file: args.out.display().to_string(), notes: notes(&ring, &args.pool), ring: &ring };
+    let added = Added {
+        file: args.place.out.as_ref().map(|path| path.display().to_string()),
+        token: out.key_uri(&args.pool, keys::FIRST).map(|uri| uri.to_string()),
+        notes: notes(&ring, &args.pool),
+        ring: &ring,
+    };
     output.show(&added, || {
-        let head = format!("wrote {}: it goes to the edges of pool {}, and to nobody else\n\n", added.file, args.pool);
+        let pool = &args.pool;
+        let head = match (&added.file, &added.token) {
+            (Some(file), _) => format!("wrote {file}: it goes to the edges of pool {pool}, and to nobody else\n\n"),
+            (None, uri) => format!(
+                "the token made the key, and does not give it out; unseal_keys of the edges of pool {pool}:\n\n\
+                 [\"{}\"]\n\n",
+                uri.as_deref().unwrap_or_default()
+            ),
+        };
         let notes = added.notes.iter().map(|note| format!("\nnote: {note}\n"));
         head + &rings(&ring, "signed and stored") + &notes.collect::<String>()
     })
+}
+
+/// The token that is to make a key, if it is to be one.
+pub(super) fn token_uri(place: &PlaceArgs) -> Result<Option<TokenUri>, Failure> {
+    let parse = |text: &String| text.parse().map_err(|error| Failure::Usage(format!("--token: {error}")));
+    place.token.as_ref().map(parse).transpose()
+}
+
+/// Where a new key goes. `uri` is that of [`token_uri`].
+pub(super) fn place<'a>(place: &'a PlaceArgs, uri: Option<&'a TokenUri>) -> Result<KeyPlace<'a>, Failure> {
+    match (&place.out, uri) {
+        (Some(path), _) => Ok(KeyPlace::File(path)),
+        (None, Some(uri)) => Ok(KeyPlace::Token(uri)),
+        (None, None) => Err(Failure::Usage("expected --out or --token".to_owned())),
+    }
 }
 
 async fn list(settings: &Settings, output: Output) -> anyhow::Result<()> {
@@ -59,7 +84,10 @@ async fn list(settings: &Settings, output: Output) -> anyhow::Result<()> {
 
 #[derive(Serialize)]
 struct Added<'a> {
-    file: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
     ring: &'a KeyRing,
     notes: Vec<String>,
 }

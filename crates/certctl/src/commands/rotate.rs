@@ -1,25 +1,22 @@
 //! `certctl keys rotate`.
 
 use std::{
-    path::PathBuf,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use certseal_seal::VerifyingKey;
-use certseal_service::config;
 use certseal_unseal::{UnsealKey, UnsealKeys};
 use certseal_wire::{PoolName, RotationPlan, RotationReason, RotationState, RotationStep};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::SignedDuration;
 use serde::Serialize;
 
-use super::keys::{signing_key, suite_name};
+use super::keys::{signing_key, suite_name, token_uri};
 use crate::{
     cli::{PlanArgs, RotateCommand, RunArgs},
-    files::write_durably,
-    keys::current_ring,
+    keys::{self, current_ring},
     output::{Output, details, joined, or_dash, table},
     rotation::{self, Known, NewRotation, Progress, Run},
     settings::Settings,
@@ -64,19 +61,19 @@ pub(super) async fn run(command: RotateCommand, settings: &Settings, output: Out
 }
 
 async fn plan(args: PlanArgs, settings: &Settings, output: Output) -> anyhow::Result<()> {
-    let PlanArgs { pool, out, security_key, compromised, verify_one_in, valid_hours, note, seen } = args;
-    ensure!(out.symlink_metadata().is_err(), "{} is there already: choose another file for the new key", out.display());
+    let PlanArgs { pool, place, security_key, compromised, verify_one_in, valid_hours, note, seen } = args;
+    let uri = token_uri(&place)?;
+    let out = super::keys::place(&place, uri.as_ref())?;
+    out.check_free()?;
     let (store, security) = (settings.store()?, signing_key(&security_key)?);
     let ring = current_ring(&store, &security.verifying_key(), seen).await?;
     let (epoch, suite) = rotation::plan(&ring, &pool)?;
-    let key = UnsealKey::generate(pool.clone(), epoch, suite)?;
-    write_durably(&out, &key.expose_pem()).context("nothing was proposed")?;
+    let key = out.make_key(&pool, epoch, suite).context("nothing was proposed")?;
     let reason = if compromised { RotationReason::Compromised } else { RotationReason::Routine };
     let validity = SignedDuration::from_hours(valid_hours.into());
     let new = NewRotation { pool, reason, verify_one_in, validity, note };
     let proposed = rotation::propose(&store, &security, &ring, new, (&key.recipient(), key.public_key())).await;
-    let known =
-        proposed.with_context(|| format!("no plan names the key in {}, which can be deleted", out.display()))?;
+    let known = proposed.with_context(|| format!("no plan names {out}, which can be deleted"))?;
     show(&known, output)
 }
 
@@ -206,14 +203,9 @@ fn trusted(settings: &Settings) -> anyhow::Result<VerifyingKey> {
     })
 }
 
-/// The unseal keys in these files, all of one pool.
+/// The unseal keys in these files and tokens, all of one pool.
 pub(super) fn unseal_keys_of(files: &[String]) -> anyhow::Result<UnsealKeys> {
-    let read = |file: &String| {
-        let path = PathBuf::from(file);
-        let text = config::read_private(&path)?;
-        UnsealKey::from_pem(&text).with_context(|| path.display().to_string())
-    };
-    let keys: Vec<UnsealKey> = files.iter().map(read).collect::<anyhow::Result<_>>()?;
+    let keys: Vec<UnsealKey> = files.iter().map(|file| keys::load(file)).collect::<anyhow::Result<_>>()?;
     let first: Option<PoolName> = keys.first().map(|key| key.pool().clone());
     if let Some(other) = keys.iter().find(|key| Some(key.pool()) != first.as_ref()) {
         bail!("expected keys of one pool, got one of pool {} too", other.pool());

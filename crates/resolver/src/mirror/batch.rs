@@ -9,7 +9,7 @@ use certseal_wire::{
 use jiff::Timestamp;
 
 use super::{
-    Applied, Mirror, Refused, meta,
+    Applied, Mirror, MirrorError, Refused, meta,
     refusal::{Failure, Refusal},
     tables::{Mark, Tables},
 };
@@ -29,7 +29,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Takes all items: a ring first, since it says whose signatures count.
-    pub(super) fn apply(mut self, events: &[Event]) -> Result<Applied, redb::Error> {
+    pub(super) fn apply(mut self, events: &[Event]) -> Result<Applied, MirrorError> {
         let (rings, others): (Vec<_>, Vec<_>) = events.iter().partition(|event| event.kind == Kind::Ring);
         for event in rings.into_iter().chain(others) {
             let name = match own_name(event) {
@@ -49,14 +49,15 @@ impl<'a> Batch<'a> {
                     self.tables.forgive(event.kind, &name)?;
                 }
                 Err(Failure::Refused(refusal)) => self.refuse(event, name, &refusal)?,
-                Err(Failure::Database(error)) => return Err(error),
+                Err(Failure::Database(error)) => return Err(error.into()),
+                Err(Failure::Unavailable(error)) => return Err(MirrorError::Unavailable(error)),
             }
         }
         Ok(self.applied)
     }
 
     /// Forgets refused items, unless something of the name was accepted before.
-    pub(super) fn forgive_unknown(mut self, items: &[Refused]) -> Result<Applied, redb::Error> {
+    pub(super) fn forgive_unknown(mut self, items: &[Refused]) -> Result<Applied, MirrorError> {
         for Refused { kind, name, .. } in items {
             if self.tables.mark(*kind, name)?.is_none() {
                 self.tables.forgive(*kind, name)?;
@@ -155,11 +156,10 @@ impl<'a> Batch<'a> {
     fn opens(&self, bundle: &Bundle) -> Result<(), Failure> {
         let Some(keys) = self.mirror.unseal_keys.get() else { return Ok(()) };
         match bundle.sealed() {
-            Sealed::Envelope(envelope) => keys.open(envelope).map(drop)?,
+            Sealed::Envelope(envelope) => keys.open(envelope).map(drop).map_err(Failure::unopened),
             // Nothing commits a legacy key to its certificate.
-            Sealed::Legacy(_) => usable_key(keys, bundle).map(drop).map_err(Refusal::Unusable)?,
+            Sealed::Legacy(_) => usable_key(keys, bundle).map(drop).map_err(Failure::unusable),
         }
-        Ok(())
     }
 
     /// Whether a signed route said that the site is not served here any more.

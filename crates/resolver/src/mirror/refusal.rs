@@ -4,6 +4,8 @@ use certseal_seal::{BundleError, RingError, SignatureError};
 use certseal_unseal::OpenError;
 use certseal_wire::{DnsName, Epoch, ParseError, PoolName};
 
+use crate::sealed_key::Unopened;
+
 /// Why one item of the feed is refused. It harms only its name.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
@@ -45,10 +47,30 @@ pub(super) enum Refusal {
     Rewritten(u64),
 }
 
-/// What ends the handling of one item: its refusal, or of the whole page: the database.
+/// What ends the handling of one item: its refusal, or of the whole page: the database, and an unseal key that cannot be
+/// reached, since no item is to blame then.
 pub(super) enum Failure {
     Refused(Refusal),
     Database(redb::Error),
+    Unavailable(OpenError),
+}
+
+impl Failure {
+    /// What it means that a bundle was not opened.
+    pub(super) fn unopened(error: OpenError) -> Self {
+        match error {
+            OpenError::Unavailable { .. } => Self::Unavailable(error),
+            error => Self::Refused(error.into()),
+        }
+    }
+
+    /// The same for a key that was opened and looked at.
+    pub(super) fn unusable(unopened: Unopened) -> Self {
+        match unopened {
+            Unopened::Unavailable(error) => Self::Unavailable(error),
+            Unopened::Unusable(reason) => Self::Refused(Refusal::Unusable(reason)),
+        }
+    }
 }
 
 impl From<redb::Error> for Failure {

@@ -48,7 +48,7 @@ impl Platform {
         Self {
             security: SigningKey::generate().unwrap(),
             issuer: SigningKey::generate().unwrap(),
-            unseal_pem: unseal_key.expose_pem().to_string(),
+            unseal_pem: unseal_key.expose_pem().unwrap().to_string(),
             recipient: unseal_key.recipient(),
             ca: CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap(),
         }
