@@ -257,6 +257,8 @@ fn serve_edge(fleet: &Fleet) {
             certificate: identity.certificate,
             key: identity.key,
         },
+        reports: certedge::Reports::default(),
+        legacy_keys: Vec::new(),
         limits: certedge::Limits::default(),
     };
     let runtime = runtime::Builder::new_multi_thread().enable_all().build().unwrap();

@@ -159,6 +159,8 @@ fn edge_config(
         security_key: pki_dir.join("security.pub"),
         cache_bytes: 256 * 1024 * 1024,
         store: Peer::new(store_url, pki::tls_files(pki_dir, &format!("edge-{pool}"))),
+        reports: certedge::Reports::default(),
+        legacy_keys: Vec::new(),
         limits: Default::default(),
     })
 }

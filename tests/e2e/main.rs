@@ -17,6 +17,7 @@ mod pebble;
 mod platform;
 mod process;
 mod readme;
+mod rotation;
 mod tls_client;
 mod token;
 mod withholding;

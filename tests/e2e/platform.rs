@@ -80,6 +80,9 @@ impl Platform {
         }
         let mut certman = daemon(dir.path(), "certman");
         certman.wait_for(addresses["man"]);
+        let unseal_keys = dir.path().join("unseal-keys");
+        fs::create_dir(&unseal_keys).unwrap();
+        fs::copy(pki_dir.join(format!("{POOL}-1.unseal.pem")), unseal_keys.join("1.key")).unwrap();
         let mut edge = daemon(dir.path(), "certedge");
         edge.wait_for(addresses["https"]);
         let (handle, shutdown) = Shutdown::new();
@@ -121,7 +124,11 @@ impl Platform {
     }
 
     pub fn certctl_command(&self, args: &[&str]) -> Command {
-        certctl_command(self.dir.path(), &self.addresses, "admin", args)
+        self.certctl_as("admin", args)
+    }
+
+    pub fn certctl_as(&self, identity: &str, args: &[&str]) -> Command {
+        certctl_command(self.dir.path(), &self.addresses, identity, args)
     }
 
     /// certstore, as one of the identities in the PKI.
@@ -256,12 +263,14 @@ fn write_configs(dir: &Path, addresses: &BTreeMap<&str, SocketAddr>, authority: 
     );
     let certedge = format!(
         "pool = \"{POOL}\"\nhttps = \"{}\"\nhttp = \"{}\"\ntelemetry = \"{}\"\nmirror = \"{}\"\n\
-         unseal_keys = [\"{pki}/{POOL}-1.unseal.pem\"]\nsecurity_key = \"{pki}/security.pub\"\n\
-         [store]\nurl = \"https://{}\"\nca = \"{pki}/ca.pem\"\ncertificate = \"{pki}/edge-{POOL}.pem\"\nkey = \"{pki}/edge-{POOL}.key\"\n",
+         unseal_keys = [\"{}\"]\nsecurity_key = \"{pki}/security.pub\"\n\
+         [store]\nurl = \"https://{}\"\nca = \"{pki}/ca.pem\"\ncertificate = \"{pki}/edge-{POOL}.pem\"\nkey = \"{pki}/edge-{POOL}.key\"\n\
+         [reports]\nevery = 1\n",
         at("https"),
         at("http"),
         at("edge-telemetry"),
         data("mirror"),
+        data("unseal-keys"),
         at("store"),
     );
     for (name, text) in [("certstore", certstore), ("certman", certman), ("certedge", certedge)] {

@@ -36,6 +36,9 @@ pub(crate) enum Command {
     /// Edges and what they say of themselves
     #[command(subcommand)]
     Edges(EdgesCommand),
+    /// Tests of what must work when it is needed
+    #[command(subcommand)]
+    Drill(DrillCommand),
     /// Sites and their certificates
     #[command(subcommand)]
     Site(SiteCommand),
@@ -191,6 +194,26 @@ pub(crate) struct RunArgs {
     pub(crate) unseal_keys: Vec<String>,
     /// How long to wait for edges, and for certificates that are issued again
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DrillCommand {
+    /// Have every edge of a pool open sealed keys at random, of each epoch and suite, and compare them with their
+    /// certificates
+    Unseal(DrillArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrillArgs {
+    /// The pool
+    #[arg(long)]
+    pub(crate) pool: PoolName,
+    /// How many keys to open of each epoch and suite
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) sample: u32,
+    /// How long to wait for the edges
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     pub(crate) timeout: u64,
 }
 

@@ -1,6 +1,7 @@
 //! The commands: each reads its arguments, calls what it needs, and shows the outcome.
 
 mod bundle;
+mod drill;
 mod edges;
 mod keys;
 mod pki;
@@ -22,6 +23,7 @@ pub(crate) async fn run(cli: Cli, output: Output) -> anyhow::Result<()> {
     match command {
         Command::Pki(command) => pki::run(command, output),
         Command::Keys(command) => keys::run(command, &settings()?, output).await,
+        Command::Drill(command) => drill::run(command, &settings()?, output).await,
         Command::Edges(command) => edges::run(command, &settings()?, output).await,
         Command::Site(command) => site::run(command, &settings()?, output).await,
         Command::Bundle(command) => bundle::run(command, &settings()?, output).await,

@@ -4,6 +4,7 @@
 //! certctl pki init | issue | local-ca       the private PKI and the signing keys; files only, no network
 //! certctl keys generate | list | rotate ..   the unseal keys of pools, in the signed key ring
 //! certctl edges list | forget               what edges say of themselves
+//! certctl drill unseal                      sealed keys opened at random, on every edge
 //! certctl site add | list | status | ...    sites at certman
 //! certctl bundle show                       what certstore keeps for one site; never a secret
 //! ```

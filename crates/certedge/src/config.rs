@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use certseal_seal::LegacySuite;
 use certseal_service::{server, tls::Peer};
 use certseal_wire::PoolName;
 use serde::Deserialize;
@@ -23,9 +24,13 @@ pub struct Config {
     pub public_https_port: u16,
     /// The directory of the mirror; made when it is missing.
     pub mirror: PathBuf,
-    /// The pool's unseal keys: files, each readable by its owner only, and PKCS#11 URIs of keys in tokens. A URI is taken
-    /// apart only when the key is opened: an error of the file's parser would show what it must not hold, a PIN.
+    /// The pool's unseal keys: files, each readable by its owner only, PKCS#11 URIs, and directories. Of a directory,
+    /// every file `*.key` is a key and every file `*.uri` holds a PKCS#11 URI. Looked at again every few seconds: what
+    /// comes is loaded, what goes is forgotten.
     pub unseal_keys: Vec<PathBuf>,
+    /// Key pairs of formats from before certseal.
+    #[serde(default)]
+    pub legacy_keys: Vec<LegacyKeyFile>,
     /// The security team's public key, PEM: who signs the key ring.
     pub security_key: PathBuf,
     /// Memory for certificate chains and unsealed keys, in octets.
@@ -33,9 +38,48 @@ pub struct Config {
     pub cache_bytes: u64,
     /// How to reach certstore.
     pub store: Peer,
+    /// What the edge says of itself, and its drills.
+    #[serde(default)]
+    pub reports: Reports,
     /// What visitors and upstreams are allowed.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// What the edge says of itself, and its drills, which open sealed keys at random. Times are in seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reports {
+    /// Between two reports to certstore.
+    pub every: u64,
+    /// Between two drills; 0 for none but those that are asked for.
+    pub drill_every: u64,
+    /// How many keys of each epoch and suite a drill opens.
+    pub drill_sample: u32,
+}
+
+impl Default for Reports {
+    fn default() -> Self {
+        Self { every: 15, drill_every: 60 * 60, drill_sample: 50 }
+    }
+}
+
+/// A key pair that a platform sealed its keys to before.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LegacyKeyFile {
+    /// How keys are sealed to it: rsa-oaep-sha256, rsa-oaep-sha1 or ecies-secp256k1.
+    #[serde(deserialize_with = "legacy_suite")]
+    pub suite: LegacySuite,
+    /// The private half, readable by its owner only: PEM of an RSA key, or a secp256k1 scalar in hexadecimal digits.
+    pub file: PathBuf,
+}
+
+fn legacy_suite<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<LegacySuite, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let known = LegacySuite::ALL.map(LegacySuite::name).join(", ");
+    let unknown = || serde::de::Error::custom(format!("expected one of {known}, got {name:?}"));
+    LegacySuite::ALL.into_iter().find(|suite| suite.name() == name).ok_or_else(unknown)
 }
 
 /// What visitors and upstreams are allowed. Times are in seconds.
@@ -108,5 +152,6 @@ mod tests {
         let config: Config = toml::from_str(include_str!("../../../deploy/certedge.toml")).unwrap();
         assert_eq!(config.limits, Limits::default());
         assert_eq!((config.public_https_port, config.cache_bytes), (default_https_port(), default_cache_bytes()));
+        assert_eq!((config.reports, config.legacy_keys), (Reports::default(), Vec::new()));
     }
 }

@@ -15,37 +15,40 @@ mod config;
 mod download;
 mod headers;
 mod host;
+mod key_files;
 mod metrics;
 mod plain;
 mod proxy;
+mod report;
 mod tls;
 mod upload;
 mod upstreams;
 
-use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use certseal_client::{Connection, StoreClient};
-use certseal_resolver::{Follower, Mirror, SealedResolver};
+use certseal_resolver::{Follower, LocalKeys, Mirror, SealedResolver};
 use certseal_seal::VerifyingKey;
-use certseal_service::{Shutdown, config as files, server, telemetry};
-use certseal_unseal::{UnsealKey, UnsealKeys, token::TokenUri};
-use certseal_wire::PoolName;
+use certseal_service::{Shutdown, config as files, server, telemetry, tls::own_name};
 use http::Request;
 use hyper::body::Incoming;
 use rustls::HandshakeKind;
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task::JoinHandle,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-pub use config::{Config, Limits};
+pub use config::{Config, LegacyKeyFile, Limits, Reports};
 
 use challenge::Challenges;
+use key_files::KeyFiles;
 use metrics::{Handshake, Metrics};
 use plain::Plain;
 use proxy::{Proxy, Visitor};
+use report::Reporter;
 
 /// A started certedge.
 #[derive(Debug)]
@@ -79,8 +82,15 @@ impl Running {
 /// When a file of the configuration is not usable, a token does not have its key, a key is of another pool, the mirror does
 /// not open, or an address is taken. It is no error when certstore cannot be reached.
 pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running> {
-    let (sources, pool) = (config.unseal_keys.clone(), config.pool.clone());
-    let keys = tokio::task::spawn_blocking(move || unseal_keys(&sources, &pool)).await??;
+    let mut key_files = KeyFiles::new(&config);
+    // A token may take its time.
+    let (key_files, keys) = tokio::task::spawn_blocking(move || {
+        let keys = key_files.load()?;
+        anyhow::Ok((key_files, keys))
+    })
+    .await??;
+    let keys = LocalKeys::new(&config.pool, keys)?;
+    let name = own_name(&config.store.certificate)?;
     let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
         .with_context(|| config.security_key.display().to_string())?;
     let url = config.store.url.parse().with_context(|| format!("store.url {:?}", config.store.url))?;
@@ -91,10 +101,11 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let (path, pool) = (config.mirror.clone(), config.pool.clone());
     let mirror = tokio::task::spawn_blocking(move || Mirror::open(&path, pool, security)).await??;
     let mirror = Arc::new(mirror);
-    let resolver = SealedResolver::new(mirror.clone(), keys, config.cache_bytes)?;
+    let resolver = SealedResolver::with_holder(mirror.clone(), keys.clone(), config.cache_bytes);
     // After the resolver, which has the mirror refuse what its keys cannot open.
     let follower = Follower::new(mirror.clone(), store.clone());
     let status = follower.status();
+    let reported = status.clone();
     let (metrics, registry) = Metrics::new(mirror.clone(), resolver.clone(), status.clone());
 
     let telemetry = match config.telemetry {
@@ -105,7 +116,20 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         }
         None => None,
     };
-    let tls = TlsAcceptor::from(Arc::new(tls::server_config(resolver)?));
+    let tls = TlsAcceptor::from(Arc::new(tls::server_config(resolver.clone())?));
+    let keys_changed = Arc::new(Notify::new());
+    let reporter = Reporter {
+        name,
+        mirror: mirror.clone(),
+        holder: keys.clone(),
+        store: store.clone(),
+        follower: reported,
+        metrics: metrics.clone(),
+        every: Duration::from_secs(config.reports.every.max(1)),
+        drills: (config.reports.drill_every > 0).then(|| Duration::from_secs(config.reports.drill_every)),
+        sample: config.reports.drill_sample,
+        keys_changed: keys_changed.clone(),
+    };
     let proxy = Proxy::new(mirror.clone(), &config.limits, metrics.clone(), shutdown.clone());
     let challenges = Challenges::new(mirror.clone(), store);
     let plain = Plain::new(mirror, challenges, config.public_https_port, metrics.clone());
@@ -113,38 +137,18 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         tokio::spawn(serve_https(listeners.0, tls, Arc::new(proxy), metrics, config.limits.clone(), shutdown.clone())),
         tokio::spawn(serve_http(listeners.1, Arc::new(plain), config.limits, shutdown.clone())),
     ];
+    let watch = key_files::watch(key_files, keys, resolver, keys_changed);
     let follower = tokio::spawn(async move {
         tokio::select! {
             () = follower.run() => {}
+            () = reporter.run() => {}
+            // Without a watch the keys stay as they are, and the others go on.
+            () = async { watch.await; std::future::pending().await } => {}
             () = shutdown.begun() => {}
         }
     });
     tracing::info!(%https, %http, pool = %config.pool, "certedge is listening");
     Ok(Running { https, http, telemetry, servers, follower })
-}
-
-fn unseal_keys(sources: &[PathBuf], pool: &PoolName) -> anyhow::Result<UnsealKeys> {
-    ensure!(
-        !sources.is_empty(),
-        "expected at least one file or PKCS#11 URI in unseal_keys: without a key no handshake can be signed"
-    );
-    let read = |path: &PathBuf| {
-        let key = match path.to_str().filter(|text| TokenUri::is_meant_by(text)) {
-            Some(uri) => UnsealKey::in_token(&uri.parse().context("unseal_keys")?)?,
-            None => {
-                let text = files::read_private(path)?;
-                UnsealKey::from_pem(&text).with_context(|| path.display().to_string())?
-            }
-        };
-        ensure!(
-            key.pool() == pool,
-            "{}: expected an unseal key of pool {pool}, got one of pool {}",
-            path.display(),
-            key.pool()
-        );
-        Ok(key)
-    };
-    sources.iter().map(read).collect()
 }
 
 async fn serve_https(

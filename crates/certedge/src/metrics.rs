@@ -11,7 +11,7 @@ use prometheus_client::{
     metrics::{
         counter::{ConstCounter, Counter},
         family::Family,
-        gauge::ConstGauge,
+        gauge::{ConstGauge, Gauge},
     },
     registry::{Registry, Unit},
 };
@@ -23,6 +23,15 @@ pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     upstream_errors: Counter,
     challenges: Counter,
+    drill: Arc<Drill>,
+}
+
+/// What the last drill found.
+#[derive(Default)]
+struct Drill {
+    at: Gauge,
+    opened: Gauge,
+    failed: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,6 +77,10 @@ impl Metrics {
         registry.register("requests", "Answered requests by listener and class of status", metrics.requests.clone());
         registry.register("upstream_errors", "Requests without an upstream's answer", metrics.upstream_errors.clone());
         registry.register("challenges", "Answered ACME challenges", metrics.challenges.clone());
+        let Drill { at, opened, failed } = &*metrics.drill;
+        registry.register("drill_timestamp_seconds", "When the last drill ended, Unix time; 0 before", at.clone());
+        registry.register("drill_opened", "Keys that the last drill opened", opened.clone());
+        registry.register("drill_failed", "Keys that the last drill could not use: alert above 0", failed.clone());
         registry.register_collector(Box::new(Observed { mirror, resolver, follower, started: Instant::now() }));
         (metrics, registry)
     }
@@ -79,6 +92,13 @@ impl Metrics {
     pub(crate) fn answered(&self, listener: Listener, status: StatusCode) {
         let status = format!("{}xx", status.as_u16() / 100);
         self.requests.get_or_create(&RequestLabels { listener, status }).inc();
+    }
+
+    pub(crate) fn drilled(&self, at: Timestamp, opened: u64, failed: u64) {
+        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.drill.at.set(at.as_second());
+        self.drill.opened.set(gauge(opened));
+        self.drill.failed.set(gauge(failed));
     }
 
     pub(crate) fn upstream_failed(&self) {

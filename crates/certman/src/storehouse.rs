@@ -275,4 +275,4 @@ fn rejected(detail: impl ToString) -> Failure {
 }
 
 /// How long a key ring is used before it is read again.
-const RING_FRESH: Duration = Duration::from_secs(30);
+const RING_FRESH: Duration = Duration::from_secs(5);

@@ -2,7 +2,6 @@
 
 use std::{io, path::PathBuf};
 
-use certseal_unseal::OpenError;
 use certseal_wire::PoolName;
 
 /// Why a mirror cannot be used. What an item of the feed lacks is no such error: it is refused, and the others go on.
@@ -45,8 +44,8 @@ pub enum MirrorError {
         found: String,
     },
     /// Bundles came that cannot be tried, since their unseal key cannot be reached now. None of them is refused for that.
-    #[error(transparent)]
-    Unavailable(OpenError),
+    #[error("{0}")]
+    Unavailable(String),
     /// Reading or writing failed.
     #[error("the mirror's database failed: {0}")]
     Database(Box<redb::Error>),

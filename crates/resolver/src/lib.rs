@@ -33,8 +33,10 @@
 mod backoff;
 mod cache;
 mod counts;
+mod drill;
 mod error;
 mod follower;
+mod key_holder;
 mod mirror;
 mod resolver;
 mod sealed_key;
@@ -42,5 +44,7 @@ mod sealed_key;
 pub use counts::Counts;
 pub use error::MirrorError;
 pub use follower::{Follower, FollowerStatus};
+pub use key_holder::{KeyHolder, LocalKeys, Unopened};
 pub use mirror::{Applied, Mirror, Refused};
 pub use resolver::SealedResolver;
+pub use sealed_key::LeafKey;

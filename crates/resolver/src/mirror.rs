@@ -15,7 +15,6 @@ use std::{
 };
 
 use certseal_seal::{Bundle, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers, sha256};
-use certseal_unseal::UnsealKeys;
 use certseal_wire::{
     AcmeAccounts, BundleInfo, Change, Cursor, DnsName, Event, FeedPage, KeyRing, Kind, PoolName, Route, Signed,
 };
@@ -27,7 +26,7 @@ use self::{
     tables::{Reader, Tables, begin_write},
 };
 use crate::{
-    MirrorError,
+    KeyHolder, MirrorError,
     cache::{Forget, SiteCache, Weigh},
 };
 
@@ -48,7 +47,7 @@ pub struct Mirror {
     routes: Arc<SiteCache<Option<Arc<Route>>>>,
     caches: Mutex<Vec<Weak<dyn Forget>>>,
     /// What new bundles must open with, once a resolver has said so.
-    unseal_keys: OnceLock<Arc<UnsealKeys>>,
+    key_holder: OnceLock<Arc<dyn KeyHolder>>,
     refused_total: AtomicU64,
     /// Whether it was said that not all refused items are remembered.
     refused_overflowed: AtomicBool,
@@ -101,7 +100,7 @@ impl Mirror {
             security,
             caches: Mutex::new(vec![Arc::downgrade(&as_cache)]),
             routes,
-            unseal_keys: OnceLock::new(),
+            key_holder: OnceLock::new(),
             refused_total: AtomicU64::new(0),
             refused_overflowed: AtomicBool::new(false),
         })
@@ -248,9 +247,30 @@ impl Mirror {
             .filter(|(_, info)| info.site.as_str() == site)
     }
 
-    /// Refuses from now on what `keys` cannot open. The first keys count: one process has those of one edge.
-    pub(crate) fn open_with(&self, keys: Arc<UnsealKeys>) {
-        let _ = self.unseal_keys.set(keys);
+    /// Shows every bundle to `look`, in the order of sites. What is damaged is left out.
+    pub(crate) fn each_bundle(&self, mut look: impl FnMut(&str, Bundle)) {
+        let state = self.state();
+        let read = state.reader.bundles.each(|site, record| {
+            if let Ok(bundle) = Bundle::parse(record) {
+                look(site, bundle);
+            }
+        });
+        self.logged(read);
+    }
+
+    /// How many bundles there are.
+    pub fn bundle_count(&self) -> u64 {
+        self.logged(self.state().reader.bundles.count()).unwrap_or(0)
+    }
+
+    /// Refuses from now on what `holder` cannot open. The first one counts: one process serves one edge.
+    pub(crate) fn open_with(&self, holder: Arc<dyn KeyHolder>) {
+        let _ = self.key_holder.set(holder);
+    }
+
+    /// Has the caches forget everything.
+    pub(crate) fn forget_everything(&self) {
+        self.forget(&Applied::default(), true);
     }
 
     /// Has `cache` forget what changes from now on.

@@ -13,7 +13,7 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
-    Counts, Mirror, MirrorError,
+    Counts, KeyHolder, LocalKeys, Mirror, MirrorError,
     cache::{Forget, SiteCache, Weigh},
     counts::Counters,
     sealed_key::{LeafKey, SealedKey},
@@ -26,7 +26,7 @@ use crate::{
 /// resumptions, unknown names and handshakes that break off earlier open nothing.
 pub struct SealedResolver {
     mirror: Arc<Mirror>,
-    keys: Arc<UnsealKeys>,
+    holder: Arc<dyn KeyHolder>,
     cache: Arc<SiteCache<Option<Arc<Entry>>>>,
     counters: Arc<Counters>,
 }
@@ -40,19 +40,22 @@ impl SealedResolver {
     /// # Errors
     /// [`MirrorError::Pool`] when a key is of another pool than the mirror.
     pub fn new(mirror: Arc<Mirror>, keys: UnsealKeys, cache_bytes: u64) -> Result<Arc<Self>, MirrorError> {
-        if let Some(stray) = keys.iter().find(|key| key.pool() != mirror.pool()) {
-            return Err(MirrorError::Pool {
-                what: "an unseal key",
-                expected: mirror.pool().clone(),
-                found: stray.pool().to_string(),
-            });
-        }
-        let keys = Arc::new(keys);
-        mirror.open_with(keys.clone());
+        let holder = LocalKeys::new(mirror.pool(), keys)?;
+        Ok(Self::with_holder(mirror, holder, cache_bytes))
+    }
+
+    /// The same over keys that `holder` opens.
+    pub fn with_holder(mirror: Arc<Mirror>, holder: Arc<dyn KeyHolder>, cache_bytes: u64) -> Arc<Self> {
+        mirror.open_with(holder.clone());
         let cache = Arc::new(SiteCache::new(cache_bytes, TYPICAL_BYTES));
         let as_cache: Arc<dyn Forget> = cache.clone();
         mirror.keep_fresh(Arc::downgrade(&as_cache));
-        Ok(Arc::new(Self { mirror, keys, cache, counters: Arc::default() }))
+        Arc::new(Self { mirror, holder, cache, counters: Arc::default() })
+    }
+
+    /// Forgets what was opened, and what could not be opened, since other unseal keys are loaded now.
+    pub fn keys_changed(&self) {
+        self.mirror.forget_everything();
     }
 
     /// What was done so far.
@@ -77,7 +80,7 @@ impl SealedResolver {
             return None;
         };
         let kind = leaf.kind();
-        let key = SealedKey::new(site, bundle.sealed().clone(), leaf, self.keys.clone(), self.counters.clone());
+        let key = SealedKey::new(site, bundle.sealed().clone(), leaf, self.holder.clone(), self.counters.clone());
         let chain = bundle.chain().iter().map(|der| CertificateDer::from(der.clone())).collect();
         let certified = Arc::new(CertifiedKey::new(chain, Arc::new(key)));
         Some(Arc::new(Entry { names: info.names, certified, kind }))

@@ -2,17 +2,18 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use certseal_seal::{Bundle, KeyKind, Sealed};
-use certseal_unseal::{OpenError, UnsealKeys};
+use certseal_seal::{KeyKind, Sealed};
 use rustls::{
     Error, SignatureAlgorithm, SignatureScheme,
-    crypto::aws_lc_rs::sign::{any_ecdsa_type, any_supported_type},
     sign::{Signer, SigningKey},
 };
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
+use rustls_pki_types::SubjectPublicKeyInfoDer;
 use x509_parser::{oid_registry, prelude::FromDer, x509::SubjectPublicKeyInfo};
 
-use crate::counts::Counters;
+use crate::{
+    counts::Counters,
+    key_holder::{KeyHolder, Unopened},
+};
 
 /// The signing key of one site's certificate.
 ///
@@ -24,7 +25,7 @@ struct Inner {
     site: String,
     sealed: Sealed,
     leaf: LeafKey,
-    keys: Arc<UnsealKeys>,
+    holder: Arc<dyn KeyHolder>,
     counters: Arc<Counters>,
     /// The opened key; none when it could not be opened, which the log says once.
     opened: OnceLock<Option<Arc<dyn SigningKey>>>,
@@ -32,23 +33,16 @@ struct Inner {
     opening: Mutex<bool>,
 }
 
-/// Why there is no key.
-pub(crate) enum Unopened {
-    /// It will not open later either. The text names nothing secret.
-    Unusable(String),
-    /// The unseal key cannot be reached now.
-    Unavailable(OpenError),
-}
-
 /// The public key of a leaf certificate.
-pub(crate) struct LeafKey {
+#[derive(Debug, Clone)]
+pub struct LeafKey {
     kind: KeyKind,
     spki: Vec<u8>,
 }
 
 impl LeafKey {
     /// Reads a SubjectPublicKeyInfo (RFC 5280, 4.1); none unless it is of a kind that certseal seals.
-    pub(crate) fn from_spki(spki: &[u8]) -> Option<Self> {
+    pub fn from_spki(spki: &[u8]) -> Option<Self> {
         let (_, parsed) = SubjectPublicKeyInfo::from_der(spki).ok()?;
         let algorithm = &parsed.algorithm;
         let kind = if algorithm.algorithm == oid_registry::OID_PKCS1_RSAENCRYPTION {
@@ -63,11 +57,17 @@ impl LeafKey {
         Some(Self { kind, spki: spki.to_vec() })
     }
 
-    pub(crate) fn kind(&self) -> KeyKind {
+    /// What kind of key it is.
+    pub fn kind(&self) -> KeyKind {
         self.kind
     }
 
-    fn algorithm(&self) -> SignatureAlgorithm {
+    /// The SubjectPublicKeyInfo, DER.
+    pub fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+
+    pub(crate) fn algorithm(&self) -> SignatureAlgorithm {
         match self.kind {
             KeyKind::EcdsaP256 => SignatureAlgorithm::ECDSA,
             KeyKind::Rsa => SignatureAlgorithm::RSA,
@@ -75,7 +75,7 @@ impl LeafKey {
     }
 
     /// What the key can sign, the preferred first.
-    fn schemes(&self) -> &'static [SignatureScheme] {
+    pub(crate) fn schemes(&self) -> &'static [SignatureScheme] {
         match self.kind {
             KeyKind::EcdsaP256 => &[SignatureScheme::ECDSA_NISTP256_SHA256],
             KeyKind::Rsa => &RSA_SCHEMES,
@@ -88,11 +88,11 @@ impl SealedKey {
         site: &str,
         sealed: Sealed,
         leaf: LeafKey,
-        keys: Arc<UnsealKeys>,
+        holder: Arc<dyn KeyHolder>,
         counters: Arc<Counters>,
     ) -> Self {
         let (site, opened, opening) = (site.to_owned(), OnceLock::new(), Mutex::new(false));
-        Self(Arc::new(Inner { site, sealed, leaf, keys, counters, opened, opening }))
+        Self(Arc::new(Inner { site, sealed, leaf, holder, counters, opened, opening }))
     }
 }
 
@@ -166,38 +166,8 @@ impl Inner {
     }
 
     fn open(&self) -> Result<Arc<dyn SigningKey>, Unopened> {
-        open(&self.keys, &self.sealed, &self.leaf)
+        self.holder.signing_key(&self.sealed, &self.leaf)
     }
-}
-
-/// The key of a bundle, if it opens and is the certificate's.
-pub(crate) fn usable_key(keys: &UnsealKeys, bundle: &Bundle) -> Result<Arc<dyn SigningKey>, Unopened> {
-    let leaf = bundle.leaf_spki().and_then(LeafKey::from_spki);
-    let no_leaf =
-        || Unopened::Unusable("expected a certificate with an ECDSA P-256 or RSA key, got another".to_owned());
-    open(keys, bundle.sealed(), &leaf.ok_or_else(no_leaf)?)
-}
-
-/// Opens the key and reads it with the one parser for its kind. The error names nothing secret.
-fn open(keys: &UnsealKeys, sealed: &Sealed, leaf: &LeafKey) -> Result<Arc<dyn SigningKey>, Unopened> {
-    let private = keys.open_sealed(sealed).map_err(|error| match error {
-        OpenError::Unavailable { .. } => Unopened::Unavailable(error),
-        error => Unopened::Unusable(error.to_string()),
-    })?;
-    let unusable = |reason: &str| Unopened::Unusable(reason.to_owned());
-    if private.kind() != leaf.kind {
-        return Err(unusable("the sealed key is of another kind than the certificate's"));
-    }
-    // Borrowed, so that no copy outlives `private`, which is wiped.
-    let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(private.expose_pkcs8()));
-    let parsed = match private.kind() {
-        KeyKind::EcdsaP256 => any_ecdsa_type(&der),
-        // Tries RSA first; what is no RSA key does not pass the check below.
-        KeyKind::Rsa => any_supported_type(&der),
-    };
-    let key = parsed.map_err(|_| unusable("what was sealed is no private key"))?;
-    let is_the_leafs = key.public_key().is_some_and(|spki| *spki == *leaf.spki);
-    is_the_leafs.then_some(key).ok_or_else(|| unusable("the sealed key is not the certificate's"))
 }
 
 impl std::fmt::Debug for Inner {

@@ -134,6 +134,20 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// Says what the certificate lacks.
 pub fn caller(certificate: &CertificateDer<'_>, domain: &TrustDomain) -> Result<Caller, String> {
+    spiffe_id(certificate, |uri| Caller::from_spiffe_id(uri, domain).map_err(|e| e.to_string()))
+}
+
+/// The last part of the SPIFFE ID in our own certificate: what our peers call us.
+///
+/// # Errors
+/// [`ConfigError`] when the file holds no certificate with a SPIFFE ID.
+pub fn own_name(path: &Path) -> Result<String, ConfigError> {
+    let chain = certificates(path)?;
+    let name = |uri: &str| Ok(uri.rsplit('/').next().unwrap_or_default().to_owned());
+    spiffe_id(&chain[0], name).map_err(|e| ConfigError::invalid(path, e))
+}
+
+fn spiffe_id<T>(certificate: &CertificateDer<'_>, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, String> {
     let (_, certificate) =
         x509_parser::certificate::X509Certificate::from_der(certificate).map_err(|e| e.to_string())?;
     let names = certificate.subject_alternative_name().map_err(|e| e.to_string())?;
@@ -142,7 +156,7 @@ pub fn caller(certificate: &CertificateDer<'_>, domain: &TrustDomain) -> Result<
         _ => None,
     });
     match (uris.next(), uris.next()) {
-        (Some(uri), None) => Caller::from_spiffe_id(uri, domain).map_err(|e| e.to_string()),
+        (Some(uri), None) => read(uri),
         _ => Err("expected a client certificate with exactly one URI name, its SPIFFE ID".to_owned()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use certseal_seal::{Bundle, Sealed, VerifyingKeys, accept_ring, ring_issuers, sha256};
+use certseal_seal::{Bundle, VerifyingKeys, accept_ring, ring_issuers, sha256};
 use certseal_wire::{
     AcmeAccounts, Base64, Change, Checkpoint, Digest, DnsName, Event, Kind, ParseError, PoolName, Route, Signed,
 };
@@ -13,7 +13,7 @@ use super::{
     refusal::{Failure, Refusal},
     tables::{Mark, Tables},
 };
-use crate::sealed_key::usable_key;
+use crate::key_holder::check_bundle;
 
 /// Takes items into the tables of one write transaction.
 pub(super) struct Batch<'a> {
@@ -154,11 +154,9 @@ impl<'a> Batch<'a> {
 
     /// No signature covers the stanzas, so a bundle that does not open is refused before anything of it is kept.
     fn opens(&self, bundle: &Bundle) -> Result<(), Failure> {
-        let Some(keys) = self.mirror.unseal_keys.get() else { return Ok(()) };
-        match bundle.sealed() {
-            Sealed::Envelope(envelope) => keys.open(envelope).map(drop).map_err(Failure::unopened),
-            // Nothing commits a legacy key to its certificate.
-            Sealed::Legacy(_) => usable_key(keys, bundle).map(drop).map_err(Failure::unusable),
+        match self.mirror.key_holder.get() {
+            Some(holder) => check_bundle(&**holder, bundle).map_err(Failure::unopened),
+            None => Ok(()),
         }
     }
 

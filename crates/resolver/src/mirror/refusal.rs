@@ -1,10 +1,9 @@
 //! Why one item of the feed is refused.
 
 use certseal_seal::{BundleError, RingError, SignatureError};
-use certseal_unseal::OpenError;
 use certseal_wire::{DnsName, Epoch, ParseError, PoolName};
 
-use crate::sealed_key::Unopened;
+use crate::key_holder::Unopened;
 
 /// Why one item of the feed is refused. It harms only its name.
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +26,6 @@ pub(super) enum Refusal {
     OtherPool(PoolName),
     #[error("its key is not sealed to pool {0}")]
     NotSealedToPool(PoolName),
-    #[error(transparent)]
-    Unopened(#[from] OpenError),
     #[error("its key cannot be used: {0}")]
     Unusable(String),
     #[error(
@@ -52,22 +49,14 @@ pub(super) enum Refusal {
 pub(super) enum Failure {
     Refused(Refusal),
     Database(redb::Error),
-    Unavailable(OpenError),
+    Unavailable(String),
 }
 
 impl Failure {
-    /// What it means that a bundle was not opened.
-    pub(super) fn unopened(error: OpenError) -> Self {
-        match error {
-            OpenError::Unavailable { .. } => Self::Unavailable(error),
-            error => Self::Refused(error.into()),
-        }
-    }
-
-    /// The same for a key that was opened and looked at.
-    pub(super) fn unusable(unopened: Unopened) -> Self {
+    /// What it means that a bundle's key cannot be used.
+    pub(super) fn unopened(unopened: Unopened) -> Self {
         match unopened {
-            Unopened::Unavailable(error) => Self::Unavailable(error),
+            Unopened::Unavailable(reason) => Self::Unavailable(reason),
             Unopened::Unusable(reason) => Self::Refused(Refusal::Unusable(reason)),
         }
     }

@@ -238,6 +238,18 @@ pub(super) struct SiteReader {
 }
 
 impl SiteReader {
+    pub(super) fn count(&self) -> Result<u64, Error> {
+        Ok(self.records.len()?)
+    }
+
+    pub(super) fn each(&self, mut look: impl FnMut(&str, &[u8])) -> Result<(), Error> {
+        for row in self.records.iter()? {
+            let (site, row) = row?;
+            look(site.value(), row.value().1);
+        }
+        Ok(())
+    }
+
     pub(super) fn is_empty(&self) -> Result<bool, Error> {
         Ok(self.records.is_empty()?)
     }
