@@ -80,7 +80,7 @@ async fn an_unseal_key_is_replaced_by_two_people_while_no_handshake_fails() {
     );
     let steps = retired["steps"].as_array().unwrap();
     let by = |n: usize| steps[n]["by"].as_str().unwrap();
-    assert_eq!((steps.len(), by(0), by(1)), (6, "admin/admin", "admin/bob"), "{steps:?}");
+    assert_eq!((steps.len(), by(0), by(1)), (6, "admin/admin-1", "admin/bob"), "{steps:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

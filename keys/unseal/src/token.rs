@@ -94,7 +94,7 @@ pub fn generate(uri: &TokenUri, pool: PoolName, epoch: Epoch) -> Result<(UnsealK
     let slot = slot_of(calls.context, module.path(), uri.token())?;
     let opened = calls.context.open_rw_session(slot);
     let session = opened.map_err(|error| TokenError::failed(uri.token(), &error))?;
-    log_in(&session, &uri, None).0?;
+    log_in(&session, &uri, &mut None)?;
     Key::generate(&session, &uri)?;
     drop((session, calls));
     Ok((UnsealKey::in_token(&uri)?, uri))

@@ -99,8 +99,8 @@ pub enum TokenError {
         /// The call, and what the token said.
         reason: String,
     },
-    /// It failed a moment ago, and is left alone for a while.
-    #[error("{0} (tried a moment ago)")]
+    /// It failed a moment ago with this text, and is left alone for a while.
+    #[error("{0}")]
     Away(String),
     /// All sessions are in use, or somebody is still trying to reach the token.
     #[error("token {token:?} is busy: no session came free within {seconds} s")]

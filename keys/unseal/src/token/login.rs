@@ -35,25 +35,25 @@ pub(super) fn slot_of(context: &Pkcs11, module: &Path, token: &str) -> Result<Sl
     }
 }
 
-/// Logs in as the token's user with the PIN in the file that `uri` names. A PIN that was refused is not offered again: the
-/// token might lock itself. Answers the refused PIN too.
+/// Logs in as the token's user with the PIN in the file that `uri` names. A PIN that was refused is kept in `refused`, and
+/// is not offered again: the token might lock itself.
 pub(super) fn log_in(
     session: &Session,
     uri: &TokenUri,
-    refused: Option<Zeroizing<String>>,
-) -> (Result<(), TokenError>, Option<Zeroizing<String>>) {
-    let pin = match read_pin(uri.pin()) {
-        Ok(pin) => pin,
-        Err(error) => return (Err(error), refused),
-    };
+    refused: &mut Option<Zeroizing<String>>,
+) -> Result<(), TokenError> {
+    let pin = read_pin(uri.pin())?;
     let refusal =
         |reason: String| TokenError::PinRefused { token: uri.token().to_owned(), path: uri.pin().to_owned(), reason };
     if refused.as_ref().is_some_and(|refused| **refused == *pin) {
-        return (Err(refusal("as before".to_owned())), refused);
+        return Err(refusal("as before".to_owned()));
     }
     match session.login(UserType::User, Some(&pin.as_str().into())) {
         // One login counts for all sessions of a process with a token.
-        Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => (Ok(()), None),
+        Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
+            *refused = None;
+            Ok(())
+        }
         Err(Error::Pkcs11(
             code @ (RvError::PinIncorrect
             | RvError::PinInvalid
@@ -62,8 +62,11 @@ pub(super) fn log_in(
             | RvError::PinLocked
             | RvError::UserPinNotInitialized),
             function,
-        )) => (Err(refusal(said(&Error::Pkcs11(code, function)))), Some(pin)),
-        Err(error) => (Err(TokenError::failed(uri.token(), &error)), refused),
+        )) => {
+            *refused = Some(pin);
+            Err(refusal(said(&Error::Pkcs11(code, function))))
+        }
+        Err(error) => Err(TokenError::failed(uri.token(), &error)),
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 use cryptoki::{
     error::{Error, RvError},
     session::Session,
+    slot::Slot,
 };
 use zeroize::Zeroizing;
 
@@ -51,7 +52,7 @@ struct State {
 struct Link {
     number: u64,
     life: Life,
-    slot: cryptoki::slot::Slot,
+    slot: Slot,
     key: Key,
 }
 
@@ -178,9 +179,9 @@ impl Sessions {
                 return Err(TokenError::Away(error.to_string()));
             } else if !state.connecting {
                 state.connecting = true;
-                let refused = state.refused.take();
+                let mut refused = state.refused.take();
                 drop(state);
-                let (connected, refused) = self.connect(calls, expected, refused);
+                let connected = self.connect(calls, expected, &mut refused);
                 state = self.state();
                 state.connecting = false;
                 state.refused = refused;
@@ -206,36 +207,28 @@ impl Sessions {
         }
     }
 
-    /// Finds the token, logs in, and finds the key. Answers the refused PIN too, if the token refuses one.
-    #[expect(clippy::type_complexity, reason = "two answers of one call, taken apart at once")]
+    /// Finds the token, logs in, and finds the key. `refused` is the PIN that the token refused, before and after.
     fn connect(
         &self,
         calls: &Calls<'_>,
         expected: Option<&[u8]>,
-        refused: Option<Zeroizing<String>>,
-    ) -> (Result<(cryptoki::slot::Slot, Key, Session), TokenError>, Option<Zeroizing<String>>) {
-        let failed = |error: &Error| TokenError::failed(self.uri.token(), error);
-        let slot = match slot_of(calls.context, self.module.path(), self.uri.token()) {
-            Ok(slot) => slot,
-            Err(error) => return (Err(error), refused),
-        };
-        let session = match calls.context.open_ro_session_no_drop(slot) {
-            Ok(session) => session,
-            Err(error) => return (Err(failed(&error)), refused),
-        };
-        let (logged_in, refused) = log_in(&session, &self.uri, refused);
-        let found = logged_in.and_then(|()| Key::find(&session, &self.uri)).and_then(|key| match expected {
+        refused: &mut Option<Zeroizing<String>>,
+    ) -> Result<(Slot, Key, Session), TokenError> {
+        let slot = slot_of(calls.context, self.module.path(), self.uri.token())?;
+        let opened = calls.context.open_ro_session_no_drop(slot);
+        let session = opened.map_err(|error| TokenError::failed(self.uri.token(), &error))?;
+        let found = log_in(&session, &self.uri, refused).and_then(|()| Key::find(&session, &self.uri));
+        let found = found.and_then(|key| match expected {
             Some(expected) if expected != key.public() => Err(key.is_another(&self.uri)),
             _ => Ok(key),
         });
-        let connected = match found {
+        match found {
             Ok(key) => Ok((slot, key, session)),
             Err(error) => {
                 let _ = session.close();
                 Err(error)
             }
-        };
-        (connected, refused)
+        }
     }
 
     fn give_back(&self, lease: Lease) {
