@@ -3,10 +3,6 @@
 use std::{
     fs,
     process::{Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
     time::Duration,
 };
 
@@ -16,15 +12,15 @@ use serde_json::Value;
 
 use crate::{
     edge::eventually,
+    load::Load,
     platform::{Authority, POOL, Platform},
     process::{program, run},
-    tls_client::Connection,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unseal_key_is_replaced_by_two_people_while_no_handshake_fails() {
     let team = Team::new(20).await;
-    let load = Load::start(&team);
+    let load = Load::start(team.platform.addresses["https"], team.platform.pki("local-ca.pem"), team.sites.clone());
     let (id, digest) = team.plan(&[]);
     let (id, digest) = (id.as_str(), digest.as_str());
 
@@ -181,40 +177,5 @@ impl Team {
         let bytes = self.platform.store_as("admin").bundle(site).await.unwrap().unwrap();
         let bundle = Bundle::parse(&bytes).unwrap();
         bundle.sealed().envelope().unwrap().stanzas().iter().map(|stanza| stanza.epoch).collect()
-    }
-}
-
-/// Visitors that connect to every site in turn, each with a full handshake, until they are stopped.
-struct Load {
-    stop: Arc<AtomicBool>,
-    done: Arc<[AtomicU64; 2]>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Load {
-    fn start(team: &Team) -> Self {
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new([AtomicU64::new(0), AtomicU64::new(0)]));
-        let (address, root) = (team.platform.addresses["https"], team.platform.pki("local-ca.pem"));
-        let (sites, ended, counts) = (team.sites.clone(), stop.clone(), done.clone());
-        let task = tokio::spawn(async move {
-            for site in sites.iter().cycle() {
-                if ended.load(Ordering::Relaxed) {
-                    return;
-                }
-                let failed = Connection::open(address, site, &root).await.is_err();
-                counts[usize::from(failed)].fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        });
-        Self { stop, done, task }
-    }
-
-    /// How many handshakes there were, and how many of them failed.
-    fn stop(self) -> (u64, u64) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.abort();
-        let [good, bad] = &*self.done;
-        let (good, bad) = (good.load(Ordering::Relaxed), bad.load(Ordering::Relaxed));
-        (good + bad, bad)
     }
 }
