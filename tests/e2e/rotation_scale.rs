@@ -23,7 +23,7 @@ use certseal_seal::{
     Bundle, Group, KeyKind, Recipient, SealRequest, SigningKey, Suite, TlsPrivateKey, accept_ring, ring_recipient,
     seal, spki_digest,
 };
-use certseal_wire::{BundleInfo, DnsName, NameSet, SealedQuery};
+use certseal_wire::{BundleInfo, DnsName, FeedQuery, Kind, NameSet};
 use jiff::Timestamp;
 use rcgen::{CertificateParams, DnType, Issuer, KeyPair, PublicKeyData};
 use serde_json::Value;
@@ -82,7 +82,7 @@ async fn rotate(group: u32) {
     assert_eq!(verified["state"], "verified");
     let elapsed = began.elapsed();
 
-    fleet.until_edge_has(count, 2).await;
+    fleet.until_edge_has(count).await;
     let caught_up = began.elapsed();
     let retiring = Instant::now();
     let retired = fleet.json("admin", &["keys", "rotate", "retire", id, "--security-key", &security]);
@@ -121,7 +121,7 @@ impl Fleet {
         let began = Instant::now();
         fleet.fill(count, group).await;
         println!("{count} bundles stored in {:.1} s", began.elapsed().as_secs_f64());
-        fleet.until_edge_has(count, 1).await;
+        fleet.until_edge_has(count).await;
         println!("and mirrored by the edge after {:.1} s", began.elapsed().as_secs_f64());
         fleet
     }
@@ -183,23 +183,20 @@ impl Fleet {
         }
     }
 
-    /// Waits until the edge has read the feed to the end of what certstore holds.
-    async fn until_edge_has(&self, count: usize, epoch: u32) {
+    /// Waits until the edge has every bundle, and has read the feed to its end.
+    async fn until_edge_has(&self, count: usize) {
         let store = self.platform.store_as("admin");
         let deadline = Instant::now() + Duration::from_secs(60 + count as u64 / 500);
-        // Whatever the edge holds, it reports how much, and whether it has seen the feed's end since.
         loop {
-            let lacking = SealedQuery {
-                pool: Some(POOL.parse().unwrap()),
-                lacking: Some(certseal_wire::Epoch(epoch)),
-                limit: Some(1),
-                ..SealedQuery::default()
-            };
-            let is_stored = epoch == 1 || store.sealed(&lacking).await.unwrap().keys.is_empty();
             let edges = store.edges().await.unwrap().edges;
-            let has_all = edges.iter().any(|edge| edge.report.bundles == count as u64 && edge.report.caught_up);
-            if is_stored && has_all {
-                return;
+            let report = edges.first().map(|edge| &edge.report).filter(|report| report.bundles == count as u64);
+            if let Some(cursor) = report.and_then(|report| report.cursor) {
+                let query = FeedQuery { after: Some(cursor), limit: Some(1), wait: None };
+                let news = store.feed(&query).await.unwrap().events;
+                // What certman writes all the time is not waited for.
+                if news.iter().all(|event| event.kind == Kind::Checkpoint) {
+                    return;
+                }
             }
             assert!(Instant::now() < deadline, "{edges:?}\n{}", self.platform.edge.log());
             tokio::time::sleep(Duration::from_millis(500)).await;

@@ -140,6 +140,9 @@ pub(crate) enum RotateCommand {
     Retire {
         /// The rotation
         id: RotationId,
+        /// How long to wait for edges that have not read the new stanzas yet
+        #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+        timeout: u64,
         /// Signing key of the security team
         #[arg(long, value_name = "FILE", default_value = "security.key")]
         security_key: PathBuf,

@@ -20,13 +20,15 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use certseal_client::{CertmanClient, ClientError, StoreClient};
-use certseal_seal::{SigningKey, VerifyingKey, VerifyingKeys, accept_ring, sha256};
+use certseal_seal::{SigningKey, VerifyingKey, VerifyingKeys, sha256};
 use certseal_unseal::UnsealKeys;
 use certseal_wire::{
-    Approval, Digest, KeyRing, KeyState, ProblemKind, Retirement, Rotation, RotationId, RotationPlan, RotationReason,
-    RotationState, SealedQuery,
+    Approval, Digest, EdgeReport, KeyRing, KeyState, PoolName, ProblemKind, Retirement, Rotation, RotationId,
+    RotationPlan, RotationReason, RotationState, SealedQuery,
 };
 use tokio::time::{Instant, sleep};
+
+use crate::{failure::Failure, keys::current_ring};
 
 pub use plan::{NewRotation, plan, propose};
 pub use rewrap::{Rewrapped, rewrap};
@@ -136,7 +138,10 @@ pub async fn run(store: &StoreClient, id: RotationId, run: &Run<'_>, progress: &
             ),
             RotationState::Approved => put_ring(store, run.security, |ring| ring.keys.push(plan.to.clone())).await?,
             RotationState::Announced => {
-                await_edges(store, plan, deadline, progress).await?;
+                let ring = current_ring(store, &public, 0).await?.version;
+                let what = format!("to load epoch {} (add its file to their `unseal_keys`)", plan.to.epoch);
+                let has_key = |edge: &EdgeReport| edge.ring >= ring && edge.keys.contains(&plan.to.key_id);
+                await_edges(store, &plan.pool, &what, deadline, progress, has_key).await?;
                 put_ring(store, run.security, |ring| activate(ring, plan)).await?;
             }
             RotationState::Active | RotationState::Verified => {
@@ -160,6 +165,7 @@ pub async fn retire(
     store: &StoreClient,
     id: RotationId,
     security: &SigningKey,
+    patience: Duration,
     progress: &dyn Progress,
 ) -> anyhow::Result<Known> {
     let public = security.verifying_key();
@@ -169,6 +175,9 @@ pub async fn retire(
         RotationState::Retired => return known(store, &public, id).await,
         state => bail!("rotation {id} is {state}: run and verify it first"),
     }
+    let what = format!("to read what was sealed to epoch {}", plan.to.epoch);
+    let deadline = Instant::now() + patience;
+    await_edges(store, &plan.pool, &what, deadline, progress, |edge| edge.has_read(rotation.verified_at)).await?;
     progress.begin("removing old stanzas", store.inventory().await?.bundles);
     let mut after = None;
     loop {
@@ -208,8 +217,7 @@ pub async fn abort(store: &StoreClient, id: RotationId, security: &SigningKey) -
 
 /// Changes the ring in the store, against whoever else does at the same time.
 async fn put_ring(store: &StoreClient, security: &SigningKey, change: impl FnOnce(&mut KeyRing)) -> anyhow::Result<()> {
-    let signed = store.ring().await?.context("certstore has no key ring")?;
-    let mut ring = accept_ring(&signed, &security.verifying_key(), 0)?;
+    let mut ring = current_ring(store, &security.verifying_key(), 0).await?;
     change(&mut ring);
     ring.version = ring.version.checked_add(1).context("the key ring's version cannot count further")?;
     store.put_ring(&security.sign(&ring)).await.context("certstore does not take the key ring")?;
@@ -229,29 +237,26 @@ fn set_state(ring: &mut KeyRing, plan: &RotationPlan, epoch: certseal_wire::Epoc
     }
 }
 
-/// Waits until every edge of the pool has said that it has the new key.
+/// Waits until every edge of the pool has said that it has what is needed.
 async fn await_edges(
     store: &StoreClient,
-    plan: &RotationPlan,
+    pool: &PoolName,
+    what: &str,
     deadline: Instant,
     progress: &dyn Progress,
+    has_it: impl Fn(&EdgeReport) -> bool,
 ) -> anyhow::Result<()> {
-    let ring = store.ring().await?.context("certstore has no key ring")?;
-    let ring: KeyRing = serde_json::from_slice(&ring.payload.0).context("the key ring does not parse")?;
     loop {
-        let edges = store.edges().await?.edges;
-        let edges = edges.iter().map(|edge| &edge.report).filter(|edge| edge.pool == plan.pool);
-        let lacks =
-            |edge: &&certseal_wire::EdgeReport| edge.ring < ring.version || !edge.keys.contains(&plan.to.key_id);
-        let missing: Vec<&str> = edges.filter(lacks).map(|edge| edge.name.as_str()).collect();
+        let edges = store.edges().await?.edges.into_iter().map(|edge| edge.report);
+        let missing: Vec<String> =
+            edges.filter(|edge| edge.pool == *pool && !has_it(edge)).map(|edge| edge.name).collect();
         if missing.is_empty() {
             return Ok(());
         }
-        let what = format!("edges {} to load epoch {} of pool {}", missing.join(", "), plan.to.epoch, plan.pool);
+        let what = format!("edges {} {what}", missing.join(", "));
         if Instant::now() >= deadline {
-            bail!(crate::failure::Failure::TimedOut(format!(
-                "waited in vain for {what}: add the file of the new key to their `unseal_keys`; what is gone for good, \
-                 `certctl edges forget` removes. Then run this again"
+            bail!(Failure::TimedOut(format!(
+                "waited in vain for {what}; what is gone for good, `certctl edges forget` removes. Then run this again"
             )));
         }
         progress.waiting(&what);
@@ -327,7 +332,7 @@ async fn replace_all(
             return Ok(());
         }
         if Instant::now() >= deadline {
-            bail!(crate::failure::Failure::TimedOut(format!(
+            bail!(Failure::TimedOut(format!(
                 "{left} certificates are still to be issued again; certman goes on with them. Run this again later"
             )));
         }

@@ -89,6 +89,7 @@ impl Reporter {
             ring: self.mirror.ring().map_or(0, |ring| ring.version),
             keys: self.holder.loaded(),
             caught_up: status.caught_up,
+            cursor: self.mirror.cursor(),
             bundles: self.mirror.bundle_count(),
             refused: self.mirror.refused_count(),
             drill,

@@ -6,8 +6,8 @@ use certseal_seal::{Bundle, Sealed};
 use certseal_service::problem::Refusal;
 use certseal_store::{Transaction, Write};
 use certseal_wire::{
-    Base64, Caller, DnsName, DrillOrder, EdgeList, EdgeOrders, EdgeReport, EdgeStatus, EpochCount, Inventory, PoolName,
-    ProblemKind, Role, RotationPlan, SealedEntry, SealedPage, SealedQuery,
+    Base64, Caller, Cursor, DnsName, DrillOrder, EdgeList, EdgeOrders, EdgeReport, EdgeStatus, EpochCount, Inventory,
+    PoolName, ProblemKind, Role, RotationPlan, SealedEntry, SealedPage, SealedQuery,
 };
 use jiff::Timestamp;
 
@@ -72,6 +72,13 @@ impl Vault {
         let without = edges.filter(|edge| edge.pool == plan.pool);
         let without = without.filter(|edge| edge.ring < ring || !edge.keys.contains(&plan.to.key_id));
         Ok(without.map(|edge| format!("{}/{}", edge.pool, edge.name)).collect())
+    }
+
+    /// The edges of a pool that have not read the feed up to `cursor`.
+    pub(crate) fn edges_behind(&self, pool: &PoolName, cursor: Option<Cursor>) -> Result<Vec<String>, Refusal> {
+        let edges = self.edges()?.edges.into_iter().map(|status| status.report);
+        let behind = edges.filter(|edge| edge.pool == *pool && !edge.has_read(cursor));
+        Ok(behind.map(|edge| format!("{}/{}", edge.pool, edge.name)).collect())
     }
 
     /// A page of sealed keys, without the certificates around them.

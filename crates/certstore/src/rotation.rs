@@ -6,11 +6,11 @@
 
 use certseal_seal::{Bundle, RingChange, Stanza, VerifyingKeys, ring_changes, sha256};
 use certseal_service::problem::Refusal;
-use certseal_store::{Expect, Transaction, Write};
+use certseal_store::{Expect, Position, Transaction, Write};
 use certseal_wire::{
-    Approval, Caller, DnsName, Epoch, Event, KeyRing, KeyState, Kind, PoolName, ProblemKind, Rewrap, RewrapOutcome,
-    RewrapRequest, Role, Rotation, RotationId, RotationList, RotationPlan, RotationReason, RotationState, RotationStep,
-    Signed, Verification,
+    Approval, Caller, Cursor, DnsName, Epoch, Event, KeyRing, KeyState, Kind, PoolName, ProblemKind, Rewrap,
+    RewrapOutcome, RewrapRequest, Role, Rotation, RotationId, RotationList, RotationPlan, RotationReason,
+    RotationState, RotationStep, Signed, Verification,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -54,6 +54,7 @@ impl Vault {
             state: RotationState::Proposed,
             proposed_by: caller.to_string(),
             approved_by: None,
+            verified_at: None,
             steps: Vec::new(),
         };
         note(&mut rotation, caller, format!("proposed: {} rotation of pool {}", plan.reason, plan.pool));
@@ -284,6 +285,8 @@ impl Vault {
         if rotation.state == RotationState::Active {
             rotation.state = RotationState::Verified;
         }
+        let Position { epoch, seq } = self.storage().head().map_err(refusal)?;
+        rotation.verified_at = Some(Cursor { epoch, seq });
         let Verification { opened, bundles } = verification;
         note(
             &mut rotation,
@@ -304,6 +307,15 @@ impl Vault {
         let Known { plan, rotation, .. } = self.under_way(caller, id)?;
         if rotation.state != RotationState::Verified {
             return Err(conflict(format!("rotation {id} is {}: verify it first", rotation.state)));
+        }
+        let behind = self.edges_behind(&plan.pool, rotation.verified_at)?;
+        if !behind.is_empty() {
+            return Err(conflict(format!(
+                "edges {} have not read yet what was sealed to epoch {}, and need the old keys: wait for them, or, if they \
+                 are gone, remove them with `certctl edges forget`",
+                behind.join(", "),
+                plan.to.epoch
+            )));
         }
         let after = after.map(|site| site.as_str().as_bytes());
         let page = self.storage().scan(BUNDLES, after, RewrapRequest::MAX_SITES).map_err(refusal)?;

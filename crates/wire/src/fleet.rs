@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{DnsName, EnvelopeId, Epoch, KeyId, PoolName};
+use crate::{Cursor, DnsName, EnvelopeId, Epoch, KeyId, PoolName};
 
 /// What an edge says of itself: the body of `PUT /v1/edges/POOL/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub struct EdgeReport {
     pub keys: Vec<KeyId>,
     /// Whether it has read the feed to its end.
     pub caught_up: bool,
+    /// How far it has read the feed.
+    pub cursor: Option<Cursor>,
     /// Bundles in its mirror.
     pub bundles: u64,
     /// Items of the feed that it refuses.
@@ -30,6 +32,14 @@ pub struct EdgeReport {
     /// What went wrong in its last drill, and what did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drill: Option<DrillReport>,
+}
+
+impl EdgeReport {
+    /// Whether it has read the feed up to `cursor`.
+    pub fn has_read(&self, cursor: Option<Cursor>) -> bool {
+        let Some(wanted) = cursor else { return true };
+        self.cursor.is_some_and(|read| read.epoch == wanted.epoch && read.seq >= wanted.seq)
+    }
 }
 
 /// The answer to an edge's report.

@@ -11,7 +11,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Base64, Digest, DnsName, Document, Epoch, PoolName, RotationId, Signed, UnsealEntry};
+use crate::{Base64, Cursor, Digest, DnsName, Document, Epoch, PoolName, RotationId, Signed, UnsealEntry};
 
 /// What is to be done, in every detail that matters. It never changes: its digest is what the second person approves.
 ///
@@ -120,6 +120,8 @@ pub struct Rotation {
     pub proposed_by: String,
     /// Who approved it.
     pub approved_by: Option<String>,
+    /// Where the feed was when it was verified: an edge that has read this far needs the old keys no more.
+    pub verified_at: Option<Cursor>,
     /// Everything that was done, oldest first.
     pub steps: Vec<RotationStep>,
 }

@@ -51,8 +51,9 @@ pub(super) async fn run(command: RotateCommand, settings: &Settings, output: Out
             refuse_failed("could not be opened with the new key", &outcome.failed)?;
             rotation::known(&store, &security, id).await?
         }
-        RotateCommand::Retire { id, security_key } => {
-            rotation::retire(&store, id, &signing_key(&security_key)?, &bar).await?
+        RotateCommand::Retire { id, security_key, timeout } => {
+            let patience = Duration::from_secs(timeout);
+            rotation::retire(&store, id, &signing_key(&security_key)?, patience, &bar).await?
         }
         RotateCommand::Abort { id, security_key } => rotation::abort(&store, id, &signing_key(&security_key)?).await?,
     };

@@ -36,6 +36,9 @@ fn a_rotation_goes_from_its_plan_to_the_retired_key_and_every_step_is_noted() {
 
     let early = world.put_ring(|ring| move_to(ring, &[(1, KeyState::Retired)])).unwrap_err();
     assert!(early.0.detail.contains("is sealed to epoch 1"), "{}", early.0.detail);
+    let behind = world.vault.retire_stanzas(&admin(ALICE), id, None).unwrap_err();
+    assert!(behind.0.detail.contains("eu/edge-1 have not read yet"), "{}", behind.0.detail);
+    world.report_of("edge-1", |report| report.cursor = world.rotation(id).verified_at);
     assert_eq!(world.vault.retire_stanzas(&admin(ALICE), id, None).unwrap().changed, 2);
     world.put_ring(|ring| move_to(ring, &[(1, KeyState::Retired)])).unwrap();
     let rotation = world.rotation(id);
@@ -304,19 +307,25 @@ impl World {
     }
 
     fn report(&self, name: &str, ring: u64, keys: Vec<certseal_wire::KeyId>) {
+        self.report_of(name, |report| (report.ring, report.keys) = (ring, keys));
+    }
+
+    fn report_of(&self, name: &str, change: impl FnOnce(&mut EdgeReport)) {
         let pool: PoolName = "eu".parse().unwrap();
-        let report = EdgeReport {
+        let mut report = EdgeReport {
             pool: pool.clone(),
             name: name.into(),
             at: Timestamp::now(),
             program: "0".into(),
-            ring,
-            keys,
+            ring: 0,
+            keys: Vec::new(),
             caught_up: true,
+            cursor: None,
             bundles: 0,
             refused: 0,
             drill: None,
         };
+        change(&mut report);
         let caller = Caller { role: Role::Edge(pool.clone()), name: name.into() };
         self.vault.edge_reported(&caller, &pool, name, report).unwrap();
     }
