@@ -79,6 +79,7 @@ impl Running {
 /// When a file of the configuration is not usable, a key is of another pool, the mirror does not open, or an address is
 /// taken. It is no error when certstore cannot be reached.
 pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running> {
+    certseal_service::lock_memory_of_secrets();
     let keys = unseal_keys(&config.unseal_keys, &config.pool)?;
     let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
         .with_context(|| config.security_key.display().to_string())?;
