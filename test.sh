@@ -22,6 +22,10 @@ main() {
     stage 'test' cargo test --workspace --locked
     # Each bench once, with small numbers, so that none rots.
     stage 'benches' cargo test --package certseal --benches --locked
+    # Instruction counts against the baseline, and that the gate notices a slowdown. Ratios need a quiet machine: they are
+    # left to `cargo gate` before a release.
+    stage 'gate' cargo gate --quick
+    stage 'gate is one' cargo test --package certseal-gate --locked --test gate -- --ignored
     stage 'doc' env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
     printf '\nall stages passed in %d s\n' "$SECONDS"
 }

@@ -18,7 +18,7 @@ use support::{
     fleet::{Fleet, site},
     is_measuring,
     machine::{Role, evict, role},
-    rounds::median,
+    rounds::{Medians, median},
     tls::{handshake, server_config, verifying_client},
 };
 
@@ -53,6 +53,7 @@ fn main() {
     group.finish();
     criterion.final_summary();
     after_kills(&mut starts);
+    print_ratio(&mut starts);
 }
 
 /// Starts of an edge, each with a handshake for another site.
@@ -82,6 +83,23 @@ impl Starts<'_> {
         assert_eq!(process.line(), "right");
         begun.elapsed()
     }
+}
+
+/// How much longer the start takes than over a mirror of 3,000 sites. What closing a mirror takes is left out.
+fn print_ratio(starts: &mut Starts<'_>) {
+    let small = Fleet::prepared(if is_measuring() { 3000 } else { 10 });
+    let client = verifying_client(small.root());
+    let mut small_starts = Starts { fleet: &small, client: &client, number: 0 };
+    let mut times = [(LARGE, Vec::new()), (SMALL, Vec::new())];
+    for _ in 0..if is_measuring() { 100 } else { 1 } {
+        times[0].1.push(starts.here(&starts.fleet.mirror()));
+        times[1].1.push(small_starts.here(&small.mirror()));
+    }
+    let medians = Medians::of(times);
+    println!("\nmedians of alternating rounds");
+    medians.print();
+    println!("\nratios");
+    medians.print_ratio(LARGE, SMALL);
 }
 
 fn start(fleet: &Fleet, mirror: &Path) -> Arc<SealedResolver> {
@@ -127,5 +145,7 @@ fn write_for_ever(fleet: &Fleet) -> ! {
     }
 }
 
+const LARGE: &str = "edge start";
+const SMALL: &str = "edge start with 3,000 sites";
 const SITE: &str = "CERTSEAL_BENCH_SITE";
 const MIRROR: &str = "CERTSEAL_BENCH_MIRROR";

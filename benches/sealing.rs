@@ -82,6 +82,7 @@ impl Bench {
             ("envelope P-256, parsed and verified", Box::new(|| self.p256.parse_verify_open())),
             ("envelope X25519", Box::new(|| self.x25519.open())),
             ("RSA-2048 wrapping", Box::new(|| self.rsa.open(&self.wrapped).len())),
+            ("RSA-2048 wrapping, rsa crate", Box::new(|| self.rsa.open_by_rsa_crate(&self.wrapped).len())),
             ("ecies crate", Box::new(|| ecies::decrypt(&self.ecies_secret, &self.ecies_sealed).unwrap().len())),
         ]
     }
@@ -104,6 +105,7 @@ impl Bench {
             Case::new("envelope open P-256", || self.p256.open()),
             Case::new("envelope open X25519", || self.x25519.open()),
             Case::new("RSA-2048 open", || self.rsa.open(&self.wrapped).len()),
+            Case::new("rsa crate RSA-2048 open", || self.rsa.open_by_rsa_crate(&self.wrapped).len()),
             Case::new("ecies crate open", || ecies::decrypt(&self.ecies_secret, &self.ecies_sealed).unwrap().len()),
             Case::new("envelope seal P-256", || self.p256.seal(&self.tls_key)),
             Case::new("envelope seal X25519", || self.x25519.seal(&self.tls_key)),
@@ -117,6 +119,7 @@ impl Bench {
         medians.print_ratio("HPKE open P-256", "raw ECDH P-256");
         medians.print_ratio("HPKE open X25519", "raw X25519");
         medians.print_ratio("RSA-2048 open", "HPKE open P-256");
+        medians.print_ratio("rsa crate RSA-2048 open", "HPKE open P-256");
         medians.print_ratio("RSA-2048 open", "envelope open P-256");
         medians.print_ratio("RSA-2048 open", "envelope open X25519");
         medians.print_ratio("ecies crate open", "envelope open P-256");

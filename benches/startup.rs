@@ -85,7 +85,7 @@ impl Bench {
 
     fn print_ratios(&self) {
         let cases = self.cases().into_iter().map(|(name, run)| Case::new(name, run)).collect();
-        let medians = alternate(cases, if is_measuring() { 7 } else { 1 });
+        let medians = alternate(cases, if is_measuring() { 21 } else { 1 });
         println!("\nmedians of alternating rounds");
         medians.print();
         println!("\nratios");

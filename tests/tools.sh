@@ -11,8 +11,8 @@
 #
 # Everything that is there already at the right version is left alone, so a second run takes a moment.
 #
-# The one exception to "without changing the system": curl, openssl and gcc are installed with apt-get when one
-# of them is missing and the caller is root. Everybody else is told what to install.
+# The one exception to "without changing the system": curl, openssl, gcc and valgrind are installed with apt-get when
+# one of them is missing and the caller is root. Everybody else is told what to install.
 
 set -euo pipefail
 
@@ -53,7 +53,7 @@ have() {
 
 system_commands() {
     local command missing=()
-    for command in curl openssl gcc; do
+    for command in curl openssl gcc valgrind; do
         have "$command" || missing+=("$command")
     done
     ((${#missing[@]} == 0)) && return

@@ -2,14 +2,18 @@
 
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
+    encoding::{AsDer, Pkcs8V1Der},
     rand,
     rsa::{KeySize, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, OaepPublicEncryptingKey, PrivateDecryptingKey},
 };
 
-/// The RSA key pair, loaded once.
+use rsa::{Oaep, RsaPrivateKey, pkcs8::DecodePrivateKey, sha2::Sha256};
+
+/// The RSA key pair, loaded once by aws-lc and once by the `rsa` crate.
 pub(crate) struct RsaWrapping {
     public: OaepPublicEncryptingKey,
     private: OaepPrivateDecryptingKey,
+    pure: RsaPrivateKey,
 }
 
 /// A wrapped AES key and what it encrypts.
@@ -21,7 +25,9 @@ pub(crate) struct Wrapped {
 impl RsaWrapping {
     pub(crate) fn generate() -> Self {
         let private = PrivateDecryptingKey::generate(KeySize::Rsa2048).unwrap();
+        let der: Pkcs8V1Der<'_> = private.as_der().unwrap();
         Self {
+            pure: RsaPrivateKey::from_pkcs8_der(der.as_ref()).unwrap(),
             public: OaepPublicEncryptingKey::new(private.public_key()).unwrap(),
             private: OaepPrivateDecryptingKey::new(private).unwrap(),
         }
@@ -40,7 +46,18 @@ impl RsaWrapping {
     pub(crate) fn open(&self, wrapped: &Wrapped) -> Vec<u8> {
         let mut buffer = vec![0; self.private.min_output_size()];
         let aes_key = self.private.decrypt(&OAEP_SHA256_MGF1SHA256, &wrapped.key, &mut buffer, None).unwrap();
-        let mut payload = wrapped.payload.clone();
+        wrapped.payload(aes_key)
+    }
+
+    /// The same by the `rsa` crate.
+    pub(crate) fn open_by_rsa_crate(&self, wrapped: &Wrapped) -> Vec<u8> {
+        wrapped.payload(&self.pure.decrypt(Oaep::new::<Sha256>(), &wrapped.key).unwrap())
+    }
+}
+
+impl Wrapped {
+    fn payload(&self, aes_key: &[u8]) -> Vec<u8> {
+        let mut payload = self.payload.clone();
         let length = aes(aes_key).open_in_place(nonce(), Aad::empty(), &mut payload).unwrap().len();
         payload.truncate(length);
         payload

@@ -82,6 +82,7 @@ impl Running {
 /// When a file of the configuration is not usable, a token does not have its key, a key is of another pool, the mirror does
 /// not open, or an address is taken. It is no error when certstore cannot be reached.
 pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running> {
+    certseal_service::lock_memory_of_secrets();
     let mut key_files = KeyFiles::new(&config);
     // A token may take its time.
     let (key_files, keys) = tokio::task::spawn_blocking(move || {

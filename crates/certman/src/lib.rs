@@ -73,6 +73,7 @@ impl Running {
 /// # Errors
 /// When a file of the configuration is not usable, the journal does not open, or the address is taken.
 pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running> {
+    certseal_service::lock_memory_of_secrets();
     let seconds = config.checkpoint_seconds;
     ensure!((1..=300).contains(&seconds), "expected checkpoint_seconds between 1 and 300, got {seconds}");
     let tls = config.tls.server_config()?;

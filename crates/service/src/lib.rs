@@ -15,7 +15,7 @@ mod shutdown;
 pub mod telemetry;
 pub mod tls;
 
-pub use memory::keep_memory_private;
+pub use memory::{keep_memory_private, lock_memory_of_secrets};
 pub use shutdown::{Shutdown, ShutdownHandle};
 
 use std::{future::Future, path::PathBuf, process::ExitCode};

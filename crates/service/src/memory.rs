@@ -1,13 +1,13 @@
 //! Other processes do not get to see this one's memory.
 
-use std::io;
+use std::{io, sync::Once};
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 /// From here on the process leaves no core dump, and no process without CAP_SYS_PTRACE can attach to it or read its
 /// memory, not even one of the same user (prctl(2), PR_SET_DUMPABLE).
 ///
-/// Call it before the first secret is read. What swaps memory out, or hibernates, still sees it.
+/// Call it before the first secret is read.
 ///
 /// # Errors
 /// When the kernel does not grant it: then secrets should not be read.
@@ -15,4 +15,19 @@ pub fn keep_memory_private() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     Ok(())
+}
+
+/// Gets the memory for secrets from the kernel, and warns in the log, once, when it could not be locked: it can then get
+/// into swap. For daemons that handle secrets, at their start.
+pub fn lock_memory_of_secrets() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        certseal_guarded::reserve();
+        if !certseal_guarded::is_locked() {
+            tracing::warn!(
+                "memory for secrets could not be locked and may be swapped out: raise the limit on locked memory to \
+                 8 MiB (LimitMEMLOCK= of systemd, ulimit -l, --ulimit memlock= of containers), or turn swap off"
+            );
+        }
+    });
 }

@@ -1,10 +1,10 @@
 //! Types for what must not be seen: wiped when dropped, without Debug, Clone, Serialize or PartialEq.
 
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use certseal_guarded::Locked;
+use zeroize::Zeroizing;
 
-/// `N` secret octets. They stay at one place on the heap, so that moving the value leaves no copy behind.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct Secret<const N: usize>(Box<[u8; N]>);
+/// `N` secret octets, at most 64. They stay at one place in locked memory, so that moving the value leaves no copy behind.
+pub struct Secret<const N: usize>(Locked<N>);
 
 impl<const N: usize> Secret<N> {
     /// A secret that `fill` writes in place. It begins as zeros.
@@ -12,19 +12,17 @@ impl<const N: usize> Secret<N> {
     /// # Errors
     /// What `fill` answers.
     pub fn fill<E>(fill: impl FnOnce(&mut [u8; N]) -> Result<(), E>) -> Result<Self, E> {
-        let mut secret = Self(Box::new([0; N]));
-        fill(&mut secret.0)?;
-        Ok(secret)
+        Locked::fill(fill).map(Self)
     }
 
     /// A secret with a copy of `octets`, which stay with the caller to be wiped.
     pub fn copy_of(octets: &[u8; N]) -> Self {
-        Self(Box::new(*octets))
+        Self(Locked::copy_of(octets))
     }
 
     /// The octets. Do not copy them into anything that is not wiped.
     pub fn expose(&self) -> &[u8; N] {
-        &self.0
+        self.0.expose()
     }
 }
 
