@@ -98,6 +98,23 @@ async fn a_rotation_is_given_up_before_its_key_is_active_and_the_next_one_goes_o
     assert_eq!(team.json("admin", &["keys", "rotate", "show"]).as_array().unwrap().len(), 2);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_issuer_counts_from_when_it_is_added_until_it_is_removed() {
+    let team = Team::new(1).await;
+    let other = team.platform.pki("security.pub");
+    let added = team.with_security(&["keys", "issuers", "add", "--public", other.to_str().unwrap()]);
+    let issuers = team.json("admin", &added)["issuers"].as_array().unwrap().clone();
+    assert_eq!(issuers.len(), 2);
+    // Without certman's own, nothing that it signed counts any more, on edges that serve it neither.
+    let certmans = issuers[0]["id"].as_str().unwrap();
+    let ring = team.json("admin", &team.with_security(&["keys", "issuers", "remove", certmans]));
+    assert_eq!(ring["issuers"].as_array().unwrap().len(), 1);
+    let root = team.platform.pki("local-ca.pem");
+    eventually(Duration::from_secs(10), || !team.platform.curl(&root, &team.sites[0]).status.success());
+    let again = team.certctl("admin", &team.with_security(&["keys", "issuers", "remove", certmans])).output().unwrap();
+    assert_eq!(again.status.code(), Some(4), "{again:?}");
+}
+
 /// alice, who has the identity `admin` and the security team's key, and bob, over a platform with sites.
 struct Team {
     platform: Platform,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use certseal_seal::Suite;
-use certseal_wire::{Digest, DnsName, PoolName, Role, RotationId, TrustDomain, Upstream};
+use certseal_wire::{Digest, DnsName, PoolName, Role, RotationId, SignerId, TrustDomain, Upstream};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rustls_pki_types::ServerName;
 
@@ -96,9 +96,42 @@ pub(crate) enum KeysCommand {
     Generate(GenerateArgs),
     /// Show the key ring
     List,
+    /// The issuers (certman) whose signatures count
+    #[command(subcommand)]
+    Issuers(IssuersCommand),
     /// Replace a pool's unseal key, by a plan that two people agree on
     #[command(subcommand)]
     Rotate(RotateCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IssuersCommand {
+    /// Have an issuer's signatures count
+    Add {
+        /// Public key of the issuer
+        #[arg(long, value_name = "FILE")]
+        public: PathBuf,
+        #[command(flatten)]
+        ring: RingArgs,
+    },
+    /// Have an issuer's signatures count no more: what it signed is not acted upon from then on, not even served
+    Remove {
+        /// The issuer's id, as `certctl keys list` shows it
+        id: SignerId,
+        #[command(flatten)]
+        ring: RingArgs,
+    },
+}
+
+/// What signing a key ring needs.
+#[derive(Debug, Args)]
+pub(crate) struct RingArgs {
+    /// Signing key of the security team
+    #[arg(long, value_name = "FILE", default_value = "security.key")]
+    pub(crate) security_key: PathBuf,
+    /// Newest version of the key ring that you know of: an older one in the store is refused
+    #[arg(long, value_name = "VERSION", default_value_t = 0)]
+    pub(crate) seen: u64,
 }
 
 #[derive(Debug, Subcommand)]

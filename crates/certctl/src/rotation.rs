@@ -28,7 +28,10 @@ use certseal_wire::{
 };
 use tokio::time::{Instant, sleep};
 
-use crate::{failure::Failure, keys::current_ring};
+use crate::{
+    failure::Failure,
+    keys::{change_ring, current_ring},
+};
 
 pub use plan::{NewRotation, plan, propose};
 pub use rewrap::{Rewrapped, rewrap};
@@ -136,13 +139,23 @@ pub async fn run(store: &StoreClient, id: RotationId, run: &Run<'_>, progress: &
                 "rotation {id} waits for the approval of another admin: certctl keys rotate approve {id} --digest {}",
                 rotation.digest
             ),
-            RotationState::Approved => put_ring(store, run.security, |ring| ring.keys.push(plan.to.clone())).await?,
+            RotationState::Approved => {
+                change_ring(store, run.security, 0, |ring| {
+                    ring.keys.push(plan.to.clone());
+                    Ok(())
+                })
+                .await?;
+            }
             RotationState::Announced => {
                 let ring = current_ring(store, &public, 0).await?.version;
                 let what = format!("to load epoch {} (add its file to their `unseal_keys`)", plan.to.epoch);
                 let has_key = |edge: &EdgeReport| edge.ring >= ring && edge.keys.contains(&plan.to.key_id);
                 await_edges(store, &plan.pool, &what, deadline, progress, has_key).await?;
-                put_ring(store, run.security, |ring| activate(ring, plan)).await?;
+                change_ring(store, run.security, 0, |ring| {
+                    activate(ring, plan);
+                    Ok(())
+                })
+                .await?;
             }
             RotationState::Active | RotationState::Verified => {
                 match plan.reason {
@@ -188,12 +201,13 @@ pub async fn retire(
             None => break,
         }
     }
-    put_ring(store, security, |ring| {
+    change_ring(store, security, 0, |ring| {
         for entry in ring.keys.iter_mut().filter(|entry| entry.pool == plan.pool) {
             if plan.from.contains(&entry.epoch) {
                 entry.state = KeyState::Retired;
             }
         }
+        Ok(())
     })
     .await?;
     known(store, &public, id).await
@@ -208,20 +222,15 @@ pub async fn abort(store: &StoreClient, id: RotationId, security: &SigningKey) -
     let Known { plan, rotation } = known(store, &public, id).await?;
     match rotation.state {
         RotationState::Announced => {
-            put_ring(store, security, |ring| set_state(ring, &plan, plan.to.epoch, KeyState::Retired)).await?;
+            change_ring(store, security, 0, |ring| {
+                set_state(ring, &plan, plan.to.epoch, KeyState::Retired);
+                Ok(())
+            })
+            .await?;
         }
         _ => drop(store.abort_rotation(id).await?),
     }
     known(store, &public, id).await
-}
-
-/// Changes the ring in the store, against whoever else does at the same time.
-async fn put_ring(store: &StoreClient, security: &SigningKey, change: impl FnOnce(&mut KeyRing)) -> anyhow::Result<()> {
-    let mut ring = current_ring(store, &security.verifying_key(), 0).await?;
-    change(&mut ring);
-    ring.version = ring.version.checked_add(1).context("the key ring's version cannot count further")?;
-    store.put_ring(&security.sign(&ring)).await.context("certstore does not take the key ring")?;
-    Ok(())
 }
 
 fn activate(ring: &mut KeyRing, plan: &RotationPlan) {
