@@ -12,6 +12,7 @@
 //!
 //! Every step asks certstore where the rotation is, so that it can be run again after whatever stopped it.
 
+mod pages;
 mod plan;
 mod rewrap;
 mod verify;
@@ -23,7 +24,7 @@ use certseal_client::{CertmanClient, ClientError, StoreClient};
 use certseal_seal::{SigningKey, VerifyingKey, VerifyingKeys, sha256};
 use certseal_unseal::UnsealKeys;
 use certseal_wire::{
-    Approval, Digest, EdgeReport, KeyRing, KeyState, PoolName, ProblemKind, Retirement, Rotation, RotationId,
+    Approval, Digest, EdgeReport, Epoch, KeyRing, KeyState, PoolName, ProblemKind, Retirement, Rotation, RotationId,
     RotationPlan, RotationReason, RotationState, SealedQuery,
 };
 use tokio::time::{Instant, sleep};
@@ -33,6 +34,7 @@ use crate::{
     keys::{change_ring, current_ring},
 };
 
+pub use pages::SealedPages;
 pub use plan::{NewRotation, plan, propose};
 pub use rewrap::{Rewrapped, rewrap};
 pub use verify::{Verified, verify};
@@ -240,7 +242,7 @@ fn activate(ring: &mut KeyRing, plan: &RotationPlan) {
     set_state(ring, plan, plan.to.epoch, KeyState::Active);
 }
 
-fn set_state(ring: &mut KeyRing, plan: &RotationPlan, epoch: certseal_wire::Epoch, state: KeyState) {
+fn set_state(ring: &mut KeyRing, plan: &RotationPlan, epoch: Epoch, state: KeyState) {
     for entry in ring.keys.iter_mut().filter(|entry| entry.pool == plan.pool && entry.epoch == epoch) {
         entry.state = state;
     }
@@ -312,16 +314,10 @@ async fn replace_all(
     let total = store.inventory().await?.bundles;
     progress.begin("having certificates issued again", total);
     loop {
-        let (mut left, mut after) = (0, None);
-        loop {
-            let query = SealedQuery {
-                after,
-                pool: Some(plan.pool.clone()),
-                lacking: Some(plan.to.epoch),
-                ..SealedQuery::default()
-            };
-            let page = store.sealed(&query).await?;
-            for entry in page.keys {
+        let mut left = 0;
+        let mut pages = SealedPages::new(store, of_pool(plan, Some(plan.to.epoch)));
+        while let Some(page) = pages.next().await? {
+            for entry in page {
                 left += 1;
                 match certman.replace(&entry.site, entry.version).await {
                     Ok(_) => {}
@@ -331,10 +327,6 @@ async fn replace_all(
                         return Err(error).with_context(|| format!("certman does not replace {}", entry.site));
                     }
                 }
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
             }
         }
         if left == 0 {
@@ -348,6 +340,11 @@ async fn replace_all(
         progress.waiting(&format!("certman to issue {left} certificates again"));
         sleep(POLL).await;
     }
+}
+
+/// The sealed keys of a plan's pool; only those without a stanza for `lacking`, if that is given.
+fn of_pool(plan: &RotationPlan, lacking: Option<Epoch>) -> SealedQuery {
+    SealedQuery { pool: Some(plan.pool.clone()), lacking, ..SealedQuery::default() }
 }
 
 /// Shares `items` out among all cores. The answers come in their order.
