@@ -1,30 +1,19 @@
 //! Rotations of an unseal key on a running platform, by two people.
 
-use std::{
-    fs,
-    process::{Command, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fs, process::Stdio, time::Duration};
 
-use certseal_seal::Bundle;
 use certseal_wire::{DnsName, Epoch};
-use serde_json::Value;
 
 use crate::{
     edge::eventually,
-    platform::{Authority, POOL, Platform},
-    process::{program, run},
-    tls_client::Connection,
+    platform::POOL,
+    team::{Load, Team},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unseal_key_is_replaced_by_two_people_while_no_handshake_fails() {
     let team = Team::new(20).await;
-    let load = Load::start(&team);
+    let load = Load::start(&team.platform, &team.sites, &team.root);
     let (id, digest) = team.plan(&[]);
     let (id, digest) = (id.as_str(), digest.as_str());
 
@@ -100,121 +89,4 @@ async fn a_rotation_is_given_up_before_its_key_is_active_and_the_next_one_goes_o
     let shown = team.json("admin", &["keys", "rotate", "show", &second]);
     assert_eq!((&shown["plan"]["to"]["epoch"], &shown["plan"]["from"]), (&3.into(), &vec![1].into()));
     assert_eq!(team.json("admin", &["keys", "rotate", "show"]).as_array().unwrap().len(), 2);
-}
-
-/// alice, who has the identity `admin` and the security team's key, and bob, over a platform with sites.
-struct Team {
-    platform: Platform,
-    sites: Vec<DnsName>,
-}
-
-impl Team {
-    async fn new(sites: usize) -> Self {
-        let platform = Platform::start(Authority::Local).await;
-        let pki = platform.dir.path().join("pki");
-        run(Command::new(program("certctl"))
-            .args(["pki", "issue", "--role", "admin", "--name", "bob", "--dir"])
-            .arg(pki));
-        let sites: Vec<DnsName> = (0..sites).map(|n| format!("site-{n}.customers.test").parse().unwrap()).collect();
-        for site in &sites {
-            platform.add_site(site).await;
-        }
-        for site in &sites {
-            platform.wait_active(site, 1).await;
-        }
-        let root = platform.pki("local-ca.pem");
-        for site in &sites {
-            eventually(Duration::from_secs(5), || platform.curl(&root, site).status.success());
-        }
-        Self { platform, sites }
-    }
-
-    fn old_key(&self) -> String {
-        self.platform.pki("eu-1.unseal.pem").to_str().unwrap().to_owned()
-    }
-
-    fn new_key(&self) -> String {
-        self.platform.pki("eu-2.unseal.pem").to_str().unwrap().to_owned()
-    }
-
-    /// Proposes a rotation: its id, and the digest of its plan.
-    fn plan(&self, more: &[&str]) -> (String, String) {
-        let new_key = self.new_key();
-        let args = ["keys", "rotate", "plan", "--pool", POOL, "--out", &new_key];
-        let planned = self.json("admin", &self.with_security(&[args.as_slice(), more].concat()));
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        (text(&planned["plan"]["id"]), text(&planned["digest"]))
-    }
-
-    fn with_security<'a>(&self, args: &[&'a str]) -> Vec<&'a str> {
-        let path: &'static str = self.platform.pki("security.key").to_str().unwrap().to_owned().leak();
-        [args, &["--security-key", path]].concat()
-    }
-
-    fn certctl(&self, identity: &str, args: &[&str]) -> Command {
-        let runs = args.starts_with(&["keys", "rotate", "run"]);
-        let args = if runs { self.with_security(args) } else { args.to_vec() };
-        self.platform.certctl_as(identity, &args)
-    }
-
-    fn json(&self, identity: &str, args: &[&str]) -> Value {
-        let output = self.certctl(identity, args).arg("--json").output().unwrap();
-        assert!(output.status.success(), "{args:?}: {output:?}");
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    fn refused(&self, identity: &str, args: &[&str]) -> String {
-        let output = self.certctl(identity, args).output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
-        String::from_utf8(output.stderr).unwrap()
-    }
-
-    fn state(&self, id: &str) -> String {
-        self.json("admin", &["keys", "rotate", "show", id])["state"].as_str().unwrap().to_owned()
-    }
-
-    fn edge_keys(&self) -> usize {
-        self.json("admin", &["edges", "list"])["edges"][0]["keys"].as_array().unwrap().len()
-    }
-
-    async fn epochs(&self, site: &DnsName) -> Vec<Epoch> {
-        let bytes = self.platform.store_as("admin").bundle(site).await.unwrap().unwrap();
-        let bundle = Bundle::parse(&bytes).unwrap();
-        bundle.sealed().envelope().unwrap().stanzas().iter().map(|stanza| stanza.epoch).collect()
-    }
-}
-
-/// Visitors that connect to every site in turn, each with a full handshake, until they are stopped.
-struct Load {
-    stop: Arc<AtomicBool>,
-    done: Arc<[AtomicU64; 2]>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Load {
-    fn start(team: &Team) -> Self {
-        let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new([AtomicU64::new(0), AtomicU64::new(0)]));
-        let (address, root) = (team.platform.addresses["https"], team.platform.pki("local-ca.pem"));
-        let (sites, ended, counts) = (team.sites.clone(), stop.clone(), done.clone());
-        let task = tokio::spawn(async move {
-            for site in sites.iter().cycle() {
-                if ended.load(Ordering::Relaxed) {
-                    return;
-                }
-                let failed = Connection::open(address, site, &root).await.is_err();
-                counts[usize::from(failed)].fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        });
-        Self { stop, done, task }
-    }
-
-    /// How many handshakes there were, and how many of them failed.
-    fn stop(self) -> (u64, u64) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.abort();
-        let [good, bad] = &*self.done;
-        let (good, bad) = (good.load(Ordering::Relaxed), bad.load(Ordering::Relaxed));
-        (good + bad, bad)
-    }
 }
