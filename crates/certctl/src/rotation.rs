@@ -30,6 +30,7 @@ use tokio::time::{Instant, sleep};
 
 pub use plan::{NewRotation, plan, propose};
 pub use rewrap::{Rewrapped, rewrap};
+pub(crate) use verify::public_key_digest;
 pub use verify::{Verified, verify};
 
 /// Who wants to know how far a long step has come.
@@ -337,7 +338,7 @@ async fn replace_all(
 }
 
 /// Shares `items` out among all cores. The answers come in their order.
-fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
+pub(crate) fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let share = items.len().div_ceil(cores).max(1);
     std::thread::scope(|scope| {
