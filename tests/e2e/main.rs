@@ -14,6 +14,7 @@ mod edge;
 mod fault_proxy;
 mod hostile_store;
 mod interop;
+mod migration;
 mod pebble;
 mod platform;
 mod process;
