@@ -8,6 +8,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     edge::eventually,
+    fault_proxy::{FaultProxy, Hold},
     pebble::Pebble,
     platform::{Authority, Platform},
     team::{Load, Team},
@@ -56,6 +57,33 @@ async fn a_compromised_unseal_key_costs_every_certificate_and_no_handshake() {
     team.platform.wait_active(&late, 1).await;
     let (handshakes, failed) = load.stop();
     assert!(handshakes > 100 && failed == 0, "{failed} of {handshakes} failed\n{}", team.platform.edge.log());
+}
+
+/// The order was on its way to the CA with its key sealed to the old unseal key, which was retired meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_outlives_its_unseal_key_begins_anew_with_another_one() {
+    let pebble = Pebble::start(0);
+    let proxy = FaultProxy::start(&pebble).await;
+    let authority = Authority::Acme { directory: &proxy.directory(), roots: &pebble.tls_root };
+    let platform = Platform::start_with_http(authority, pebble.http).await;
+    let team = Team::over(platform, pebble.issuing_root()).with_sites(1).await;
+    let late: DnsName = "late.customers.test".parse().unwrap();
+    proxy.hold(Hold { path: "/finalize-order/", after: false });
+    team.platform.add_site(&late).await;
+    proxy.wait_held().await;
+
+    let (id, digest) = team.plan(&[]);
+    let id = id.as_str();
+    team.json("bob", &["keys", "rotate", "approve", id, "--digest", &digest]);
+    fs::copy(team.new_key(), team.platform.dir.path().join("unseal-keys/2.key")).unwrap();
+    let run = ["keys", "rotate", "run", id, "--unseal-key", &team.old_key(), "--timeout", "60"];
+    assert_eq!(team.json("admin", &run)["state"], "active");
+    team.json("admin", &["keys", "rotate", "verify", id, "--unseal-key", &team.new_key()]);
+    assert_eq!(team.json("admin", &team.with_security(&["keys", "rotate", "retire", id]))["state"], "retired");
+    proxy.release();
+    team.platform.wait_active(&late, 1).await;
+    assert_eq!(team.epochs(&late).await, [Epoch(2)]);
+    assert!(team.platform.certman.log().contains("was retired during the order"), "{}", team.platform.certman.log());
 }
 
 fn version(bundle: &Bundle) -> u64 {

@@ -14,9 +14,11 @@ use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der},
     rsa::{KeySize, OAEP_SHA256_MGF1SHA256, OaepPublicEncryptingKey, PrivateDecryptingKey},
 };
-use certseal_seal::Sealed;
-use certseal_wire::DnsName;
-use rcgen::{CertificateParams, DistinguishedName, Issuer, KeyPair, PublicKeyData};
+use certseal_seal::{KeyKind, LegacyKey, LegacySuite, SealRequest, Sealed, Suite, TlsPrivateKey, draft, spki_digest};
+use certseal_unseal::UnsealKey;
+use certseal_wire::{Base64, Digest, DnsName, Import, KeyId, Renewal, Reseal};
+use jiff::{SignedDuration, Timestamp};
+use rcgen::{Certificate, CertificateParams, DistinguishedName, Issuer, KeyPair, PublicKeyData};
 use serde_json::Value;
 
 use crate::{
@@ -170,8 +172,92 @@ async fn a_platform_takes_everything_out_again() {
     assert_eq!(certseal_seal::Bundle::parse(&bytes).unwrap(), world.team.platform.bundle(&own).await);
 }
 
+/// What certman does not take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certman_takes_from_elsewhere_only_what_fits() {
+    let world = World::new(1).await;
+    let (directory, _, other) = world.write_sites(0);
+    let site = &world.sites[0];
+    let platform = &world.team.platform;
+    let certman = platform.certman_as("platform");
+    let admin = platform.certman_as("admin");
+    let pem = |path: &Path| {
+        let blocks = pem::parse_many(fs::read(path).unwrap()).unwrap();
+        blocks.iter().map(|block| Base64(block.contents().to_vec())).collect::<Vec<_>>()
+    };
+    let chain = pem(&directory.join(site.as_str()).join("chain.pem"));
+    let blob = fs::read(directory.join(site.as_str()).join("key.sealed")).unwrap();
+    let sealed = LegacyKey::new(LegacySuite::RsaOaepSha256, KeyId([7; 16]), blob).unwrap();
+    let good = Import { site: platform.request(site), chain, sealed: Base64(sealed.to_bytes()) };
+    let refused = async |import: &Import| certman.import(site, import).await.unwrap_err().to_string();
+
+    let foreign = pem(&other.join("ecies.customers.test/chain.pem"));
+    assert!(refused(&Import { chain: foreign, ..good.clone() }).await.contains("is not for site-0"));
+    assert!(refused(&Import { chain: Vec::new(), ..good.clone() }).await.contains("the leaf first, got none"));
+    let expired = vec![Base64(world.certificate(site, -1).0.der().to_vec())];
+    assert!(refused(&Import { chain: expired, ..good.clone() }).await.contains("that expired at"));
+    let no_key = Base64(b"CSLG".to_vec());
+    assert!(refused(&Import { sealed: no_key, ..good.clone() }).await.contains("the sealed key: "));
+
+    // Sealed anew: only what fits the stored certificate, from an administrator. certman cannot see whether the key does.
+    let rsa = ["--legacy-suite", "rsa-oaep-sha256", "--legacy-public", &world.path("rsa.pub")];
+    world.imported(&directory, &rsa, 1);
+    platform.wait_active(site, 1).await;
+    world.served(std::slice::from_ref(site)).await;
+    let bundle = platform.bundle(site).await;
+    let recipient = |pool: &str| {
+        let text = fs::read_to_string(platform.pki(&format!("{pool}-1.unseal.pem"))).unwrap();
+        UnsealKey::from_pem(&text).unwrap().recipient()
+    };
+    let names = platform.request(site).names;
+    let spki = spki_digest(bundle.leaf_spki().unwrap());
+    let other_key = TlsPrivateKey::new(KeyKind::EcdsaP256, KeyPair::generate().unwrap().serialize_der());
+    let drafted = |key_version: u64, spki: Digest, pools: &[&str]| {
+        let recipients: Vec<_> = pools.iter().map(|pool| recipient(pool)).collect();
+        let request = SealRequest { suite: Suite::P256, names: &names, spki, key_version, recipients: &recipients };
+        let draft = draft(&request, &other_key, bundle.statement().signer).unwrap();
+        Reseal { draft: Base64(draft.to_bytes()) }
+    };
+    for (reseal, why) in [
+        (drafted(3, spki, &["eu"]), "expected a draft for version 2, got version 3"),
+        (drafted(2, Digest([1; 32]), &["eu"]), "with the key of the stored certificate"),
+        (drafted(2, spki, &["us"]), "sealed to the active unseal keys of the site's pools and to nothing else"),
+        (drafted(2, spki, &["eu", "us"]), "sealed to the active unseal keys of the site's pools and to nothing else"),
+    ] {
+        let error = admin.reseal(site, &reseal).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+    let false_key = drafted(2, spki, &["eu"]);
+    assert!(certman.reseal(site, &false_key).await.unwrap_err().to_string().contains("needs role admin"));
+    let before = platform.certman_as("admin").site(site).await.unwrap().unwrap();
+    admin.reseal(site, &false_key).await.unwrap();
+    let after = platform.wait_active(site, 2).await;
+    assert_eq!((after.renew_at, after.not_after), (before.renew_at, before.not_after));
+    // An edge cannot use it, and another certificate mends that. `certctl migrate` compares before it seals.
+    certman.renew(site, &Renewal::default()).await.unwrap();
+    platform.wait_active(site, 3).await;
+    world.served(std::slice::from_ref(site)).await;
+
+    // Never back to what was imported, under whatever certificate.
+    let (certificate, _) = world.certificate(site, 50);
+    let back = Import { chain: vec![Base64(certificate.der().to_vec())], ..good };
+    assert!(refused(&back).await.contains("an imported key never takes its place"));
+}
+
 fn first(plan: &Value) -> DnsName {
     plan["sites"][0].as_str().unwrap().parse().unwrap()
+}
+
+/// A certificate that ends in so many days.
+fn signed(site: &DnsName, issuer: &Issuer<'_, KeyPair>, days: i64) -> (Certificate, KeyPair) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![site.to_string()]).unwrap();
+    params.distinguished_name = DistinguishedName::new();
+    let day = |days: i64| SystemTime::from(Timestamp::now() + SignedDuration::from_hours(days * 24));
+    params.not_before = day(-2).into();
+    params.not_after = day(days).into();
+    let certificate = params.signed_by(&key, issuer).unwrap();
+    (certificate, key)
 }
 
 /// certseal with nothing in it, and a platform with keys of its own.
@@ -224,15 +310,14 @@ impl World {
     /// `ecies` site.
     fn write_sites(&self, archived: usize) -> (PathBuf, PathBuf, PathBuf) {
         let [directory, folder, other] = ["sites", "archived", "other"].map(|name| PathBuf::from(self.path(name)));
-        let ca = fs::read_to_string(self.team.platform.pki("local-ca.pem")).unwrap();
-        let key = fs::read_to_string(self.team.platform.pki("local-ca.key")).unwrap();
-        let issuer = Issuer::from_ca_cert_pem(&ca, KeyPair::from_pem(&key).unwrap()).unwrap();
+        let (ca, issuer) = self.issuer();
         let (ecies_site, rsa_sites) = self.sites.split_last().unwrap();
         for (place, site) in rsa_sites.iter().enumerate() {
             let parent = if place < archived { &folder } else { &directory };
             self.write_site(parent, site, &issuer, &ca, |plain| self.wrap(plain));
         }
         fs::create_dir_all(&directory).unwrap();
+        fs::create_dir_all(&folder).unwrap();
         let seal = |plain: &[u8]| ecies::encrypt(&self.ecies.serialize(), plain).unwrap();
         self.write_site(&other, ecies_site, &issuer, &ca, seal);
         let upstream = self.team.platform.upstream;
@@ -241,6 +326,18 @@ impl World {
         let archive = PathBuf::from(self.path("sites.tar"));
         run(Command::new("tar").arg("-cf").arg(&archive).arg("-C").arg(&folder).arg("."));
         (directory, archive, other)
+    }
+
+    /// The CA's certificate, and the CA.
+    fn issuer(&self) -> (String, Issuer<'static, KeyPair>) {
+        let ca = fs::read_to_string(self.team.platform.pki("local-ca.pem")).unwrap();
+        let key = fs::read_to_string(self.team.platform.pki("local-ca.key")).unwrap();
+        let issuer = Issuer::from_ca_cert_pem(&ca, KeyPair::from_pem(&key).unwrap()).unwrap();
+        (ca, issuer)
+    }
+
+    fn certificate(&self, site: &DnsName, days: i64) -> (Certificate, KeyPair) {
+        signed(site, &self.issuer().1, days)
     }
 
     fn write_site(
@@ -253,13 +350,7 @@ impl World {
     ) {
         let folder = parent.join(site.as_str());
         fs::create_dir_all(&folder).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![site.to_string()]).unwrap();
-        params.distinguished_name = DistinguishedName::new();
-        let day = Duration::from_secs(24 * 3600);
-        params.not_before = (SystemTime::now() - day).into();
-        params.not_after = (SystemTime::now() + day * 89).into();
-        let leaf = params.signed_by(&key, issuer).unwrap();
+        let (leaf, key) = signed(site, issuer, 89);
         fs::write(folder.join("chain.pem"), leaf.pem() + ca).unwrap();
         fs::write(folder.join("key.sealed"), seal(key.serialize_pem().as_bytes())).unwrap();
     }
