@@ -37,6 +37,7 @@ use crate::{
 pub use pages::SealedPages;
 pub use plan::{NewRotation, plan, propose};
 pub use rewrap::{Rewrapped, rewrap};
+pub(crate) use verify::public_key_digest;
 pub use verify::{Verified, verify};
 
 /// Who wants to know how far a long step has come.
@@ -348,7 +349,7 @@ fn of_pool(plan: &RotationPlan, lacking: Option<Epoch>) -> SealedQuery {
 }
 
 /// Shares `items` out among all cores. The answers come in their order.
-fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
+pub(crate) fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let share = items.len().div_ceil(cores).max(1);
     std::thread::scope(|scope| {

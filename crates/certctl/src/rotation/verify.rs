@@ -78,7 +78,7 @@ fn open_one(entry: &SealedEntry, keys: &UnsealKeys) -> Result<(), String> {
 }
 
 /// The digest of the SubjectPublicKeyInfo that belongs to a private key.
-fn public_key_digest(key: &TlsPrivateKey) -> Option<Digest> {
+pub(crate) fn public_key_digest(key: &TlsPrivateKey) -> Option<Digest> {
     let spki = match key.kind() {
         KeyKind::EcdsaP256 => {
             let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.expose_pkcs8()).ok()?;
