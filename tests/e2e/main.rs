@@ -20,6 +20,7 @@ mod process;
 mod readme;
 mod rotation;
 mod rotation_scale;
+mod signer;
 mod tls_client;
 mod token;
 mod withholding;
