@@ -257,6 +257,7 @@ fn serve_edge(fleet: &Fleet) {
             certificate: identity.certificate,
             key: identity.key,
         },
+        signer: certedge::SignerConfig::default(),
         reports: certedge::Reports::default(),
         legacy_keys: Vec::new(),
         limits: certedge::Limits::default(),

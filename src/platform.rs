@@ -160,6 +160,7 @@ fn edge_config(
         security_key: pki_dir.join("security.pub"),
         cache_bytes: 256 * 1024 * 1024,
         store: Peer::new(store_url, pki::tls_files(pki_dir, &format!("edge-{pool}"))),
+        signer: certedge::SignerConfig::default(),
         reports: certedge::Reports::default(),
         legacy_keys: Vec::new(),
         limits: Default::default(),

@@ -87,15 +87,15 @@ fn the_search_finds_every_form_in_a_leaky_file() {
     assert_eq!(canary.found_in(&other.pkcs8), None);
 }
 
-struct Canary {
+pub struct Canary {
     key: EcdsaKeyPair,
     scalar: [u8; 32],
     pkcs8: Vec<u8>,
-    needles: Vec<(&'static str, Vec<u8>)>,
+    pub needles: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Canary {
-    fn generate() -> Self {
+    pub fn generate() -> Self {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
         let scalar: [u8; 32] = key.private_key().as_be_bytes().unwrap().as_ref().try_into().unwrap();
         let pkcs8 = key.to_pkcs8v1().unwrap().as_ref().to_vec();
@@ -108,7 +108,7 @@ impl Canary {
     }
 
     /// Seals the canary as certman does, and stores it as certman does.
-    async fn put_through(&self, platform: &Platform, name: &DnsName) {
+    pub async fn put_through(&self, platform: &Platform, name: &DnsName) {
         let issuer_key = SigningKey::from_pem(&fs::read_to_string(platform.pki("issuer.key")).unwrap()).unwrap();
         let store = platform.store_as("certman");
         let ring: KeyRing = serde_json::from_slice(&store.ring().await.unwrap().unwrap().payload.0).unwrap();
@@ -169,7 +169,7 @@ impl PublicKeyData for NewKey<'_> {
 
 /// What to look for: 12 octets from either end of the scalar, in every encoding. A chance hit has a probability of
 /// 2^-96 for each place.
-fn needles(scalar: &[u8; 32]) -> Vec<(&'static str, Vec<u8>)> {
+pub fn needles(scalar: &[u8; 32]) -> Vec<(&'static str, Vec<u8>)> {
     let mut needles = Vec::new();
     for part in [&scalar[..12], &scalar[20..]] {
         needles.push(("raw", part.to_vec()));
@@ -199,7 +199,7 @@ fn files(dir: &Path) -> Vec<std::path::PathBuf> {
 }
 
 /// The writable memory of a process, region by region.
-fn memory(pid: u32) -> impl Iterator<Item = Vec<u8>> {
+pub fn memory(pid: u32) -> impl Iterator<Item = Vec<u8>> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let mut memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
     let regions: Vec<(u64, u64)> = maps

@@ -21,6 +21,7 @@ mod process;
 mod readme;
 mod rotation;
 mod rotation_scale;
+mod signer;
 mod team;
 mod tls_client;
 mod token;

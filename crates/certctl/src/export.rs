@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     files::{sync_dir, write_public},
-    rotation::{Progress, public_key_digest},
+    rotation::{Progress, SealedPages, public_key_digest},
 };
 
 /// What is handed out.
@@ -90,10 +90,9 @@ pub async fn export(
     let total = store.inventory().await?.bundles;
     progress.begin("exporting", total);
     let mut outcome = Exported::default();
-    let mut after = None;
-    loop {
-        let page = store.sealed(&SealedQuery { after, ..SealedQuery::default() }).await?;
-        for entry in page.keys {
+    let mut pages = SealedPages::new(store, SealedQuery::default());
+    while let Some(page) = pages.next().await? {
+        for entry in page {
             let bundle = store.bundle(&entry.site).await?;
             let route = store.route(&entry.site).await?;
             // Departed meanwhile.
@@ -107,10 +106,6 @@ pub async fn export(
                 Err(error) => outcome.failed.push((entry.site, format!("{error:#}"))),
             }
             progress.advance(1);
-        }
-        match page.next {
-            Some(next) => after = Some(next),
-            None => break,
         }
     }
     sync_dir(dir)?;

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 pub use pace::{Appointment, Candidate, TooFast, spread};
 pub use reseal::{Resealed, reseal};
 
-use crate::rotation::Progress;
+use crate::rotation::{Progress, SealedPages};
 
 /// What is to be done, site by site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,11 +77,9 @@ pub async fn left(store: &StoreClient, certman: &CertmanClient) -> anyhow::Resul
         }
     }
     let mut left = Left::default();
-    let mut after = None;
-    loop {
-        let query = SealedQuery { after, legacy: true, ..SealedQuery::default() };
-        let page = store.sealed(&query).await?;
-        for entry in page.keys {
+    let mut pages = SealedPages::new(store, SealedQuery { legacy: true, ..SealedQuery::default() });
+    while let Some(page) = pages.next().await? {
+        for entry in page {
             let sealed = Sealed::parse(&entry.sealed.0).with_context(|| format!("the key of {}", entry.site))?;
             *left.suites.entry(sealed.suite_name()).or_default() += 1;
             match statuses.remove(&entry.site) {
@@ -91,10 +89,6 @@ pub async fn left(store: &StoreClient, certman: &CertmanClient) -> anyhow::Resul
                 }
                 _ => left.busy.push(entry.site),
             }
-        }
-        match page.next {
-            Some(next) => after = Some(next),
-            None => break,
         }
     }
     left.candidates.sort_by(|a, b| (a.not_after, &a.site).cmp(&(b.not_after, &b.site)));

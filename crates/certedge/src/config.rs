@@ -38,12 +38,35 @@ pub struct Config {
     pub cache_bytes: u64,
     /// How to reach certstore.
     pub store: Peer,
+    /// The process that signs, where it is not this one.
+    #[serde(default)]
+    pub signer: Signer,
     /// What the edge says of itself, and its drills.
     #[serde(default)]
     pub reports: Reports,
     /// What visitors and upstreams are allowed.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// The process that signs: `certedge signer`. Both processes read this.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Signer {
+    /// Its Unix socket. A signer that the edge starts itself has one of its own without this.
+    pub socket: Option<PathBuf>,
+    /// The user id that the signer has to run as, for the edge to talk to it; the edge's own when absent.
+    pub uid: Option<u32>,
+    /// The user id that an edge has to run as, for the signer to talk to it; the signer's own when absent.
+    pub allow_uid: Option<u32>,
+    /// The signer's memory for opened keys, in octets.
+    pub cache_bytes: u64,
+}
+
+impl Default for Signer {
+    fn default() -> Self {
+        Self { socket: None, uid: None, allow_uid: None, cache_bytes: 128 * 1024 * 1024 }
+    }
 }
 
 /// What the edge says of itself, and its drills, which open sealed keys at random. Times are in seconds.
@@ -150,7 +173,7 @@ mod tests {
     #[test]
     fn the_example_parses_and_states_the_defaults() {
         let config: Config = toml::from_str(include_str!("../../../deploy/certedge.toml")).unwrap();
-        assert_eq!(config.limits, Limits::default());
+        assert_eq!((config.limits, config.signer), (Limits::default(), Signer::default()));
         assert_eq!((config.public_https_port, config.cache_bytes), (default_https_port(), default_cache_bytes()));
         assert_eq!((config.reports, config.legacy_keys), (Reports::default(), Vec::new()));
     }

@@ -8,16 +8,15 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use certseal_resolver::{LocalKeys, SealedResolver};
+use certseal_resolver::LocalKeys;
 use certseal_service::config as files;
 use certseal_unseal::{LegacyUnsealKey, UnsealKey, UnsealKeys, token::TokenUri};
 use certseal_wire::PoolName;
-use tokio::sync::Notify;
 
 use crate::config::{Config, LegacyKeyFile};
 
 /// Where the keys are, and how these places looked last.
-pub(crate) struct KeyFiles {
+struct KeyFiles {
     pool: PoolName,
     places: Vec<PathBuf>,
     legacy: Vec<LegacyKeyFile>,
@@ -28,13 +27,13 @@ pub(crate) struct KeyFiles {
 type Seen = (PathBuf, Option<(SystemTime, u64)>);
 
 impl KeyFiles {
-    pub(crate) fn new(config: &Config) -> Self {
+    fn new(config: &Config) -> Self {
         let (places, legacy) = (config.unseal_keys.clone(), config.legacy_keys.clone());
         Self { pool: config.pool.clone(), places, legacy, seen: Vec::new() }
     }
 
     /// Reads all keys.
-    pub(crate) fn load(&mut self) -> anyhow::Result<UnsealKeys> {
+    fn load(&mut self) -> anyhow::Result<UnsealKeys> {
         let sources = self.sources()?;
         ensure!(
             !sources.is_empty() || !self.legacy.is_empty(),
@@ -49,7 +48,7 @@ impl KeyFiles {
     }
 
     /// Whether a file has come, gone or changed since the keys were read.
-    pub(crate) fn have_changed(&self) -> bool {
+    fn have_changed(&self) -> bool {
         // A directory that cannot be read now is looked at again the next time.
         self.sources().is_ok_and(|sources| self.look(&sources) != self.seen)
     }
@@ -102,48 +101,55 @@ impl KeyFiles {
 }
 
 /// Loads keys again whenever their files change. What cannot be loaded leaves the keys as they are.
-pub(crate) async fn watch(
-    mut files: KeyFiles,
+pub(crate) struct KeyWatch {
+    files: KeyFiles,
     keys: Arc<LocalKeys>,
-    resolver: Arc<SealedResolver>,
-    changed: Arc<Notify>,
-) {
-    let mut complaint = String::new();
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let (keys, resolver) = (keys.clone(), resolver.clone());
-        let looked = tokio::task::spawn_blocking(move || {
-            let outcome = files.have_changed().then(|| {
-                let loaded = files.load()?;
-                let ids: Vec<_> =
-                    loaded.iter().map(|key| format!("{} (epoch {})", key.key_id(), key.epoch())).collect();
-                keys.replace(loaded)?;
-                resolver.keys_changed();
-                anyhow::Ok(ids)
-            });
-            (files, outcome)
-        });
-        // A panic there ends the watch, and is logged by the runtime; the keys stay.
-        let Ok((back, outcome)) = looked.await else { return };
-        files = back;
-        match outcome {
-            Some(Ok(ids)) => {
-                complaint.clear();
+    /// What was said last.
+    complaint: String,
+}
+
+impl KeyWatch {
+    /// Loads the keys for the first time.
+    pub(crate) fn start(config: &Config) -> anyhow::Result<Self> {
+        let mut files = KeyFiles::new(config);
+        let keys = LocalKeys::new(&config.pool, files.load()?)?;
+        Ok(Self { files, keys, complaint: String::new() })
+    }
+
+    pub(crate) fn keys(&self) -> Arc<LocalKeys> {
+        self.keys.clone()
+    }
+
+    /// Whether there are other keys now. To be asked every [`LOOK`].
+    pub(crate) fn look(&mut self) -> bool {
+        if !self.files.have_changed() {
+            return false;
+        }
+        match self.load() {
+            Ok(ids) => {
+                self.complaint.clear();
                 tracing::info!(keys = ids.join(", "), "unseal keys were loaded again");
-                changed.notify_one();
+                true
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 let text = format!("{error:#}");
-                if text != complaint {
+                if text != self.complaint {
                     tracing::error!(
                         error = text,
                         "unseal keys have changed and cannot be loaded: going on with the old ones"
                     );
-                    complaint = text;
+                    self.complaint = text;
                 }
+                false
             }
-            None => {}
         }
+    }
+
+    fn load(&mut self) -> anyhow::Result<Vec<String>> {
+        let loaded = self.files.load()?;
+        let ids = loaded.iter().map(|key| format!("{} (epoch {})", key.key_id(), key.epoch())).collect();
+        self.keys.replace(loaded)?;
+        Ok(ids)
     }
 }
 
@@ -159,4 +165,4 @@ fn state(path: &Path) -> Option<(SystemTime, u64)> {
 }
 
 /// Between two looks at the files.
-const LOOK: Duration = Duration::from_secs(3);
+pub(crate) const LOOK: Duration = Duration::from_secs(3);

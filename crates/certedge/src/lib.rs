@@ -7,6 +7,8 @@
 //!   certstore --feed--> Follower -> Mirror: where certificates and routes come from, with certstore down too
 //! ```
 //!
+//! The keys may be in a process of their own that only signs: see [`KeysIn`].
+//!
 //! It acts on nothing that certman or the security team did not sign. It starts from its mirror in constant time.
 
 mod answer;
@@ -16,10 +18,13 @@ mod download;
 mod headers;
 mod host;
 mod key_files;
+mod keys;
 mod metrics;
 mod plain;
 mod proxy;
 mod report;
+mod signer;
+mod signer_child;
 mod tls;
 mod upload;
 mod upstreams;
@@ -28,7 +33,7 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use certseal_client::{Connection, StoreClient};
-use certseal_resolver::{Follower, LocalKeys, Mirror, SealedResolver};
+use certseal_resolver::{Follower, Mirror, SealedResolver};
 use certseal_seal::VerifyingKey;
 use certseal_service::{Shutdown, config as files, server, telemetry, tls::own_name};
 use http::Request;
@@ -41,14 +46,17 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-pub use config::{Config, LegacyKeyFile, Limits, Reports};
+pub use config::{Config, LegacyKeyFile, Limits, Reports, Signer as SignerConfig};
+pub use keys::KeysIn;
+pub use signer::run_signer;
 
 use challenge::Challenges;
-use key_files::KeyFiles;
+use keys::Keys;
 use metrics::{Handshake, Metrics};
 use plain::Plain;
 use proxy::{Proxy, Visitor};
 use report::Reporter;
+use signer_child::SignerChild;
 
 /// A started certedge.
 #[derive(Debug)]
@@ -61,6 +69,8 @@ pub struct Running {
     pub telemetry: Option<SocketAddr>,
     servers: [JoinHandle<()>; 2],
     follower: JoinHandle<()>,
+    /// Until no handshake is under way any more.
+    _signer: Option<SignerChild>,
 }
 
 impl Running {
@@ -82,15 +92,16 @@ impl Running {
 /// When a file of the configuration is not usable, a token does not have its key, a key is of another pool, the mirror does
 /// not open, or an address is taken. It is no error when certstore cannot be reached.
 pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running> {
-    certseal_service::lock_memory_of_secrets();
-    let mut key_files = KeyFiles::new(&config);
-    // A token may take its time.
-    let (key_files, keys) = tokio::task::spawn_blocking(move || {
-        let keys = key_files.load()?;
-        anyhow::Ok((key_files, keys))
-    })
-    .await??;
-    let keys = LocalKeys::new(&config.pool, keys)?;
+    start_with(config, KeysIn::ThisProcess, shutdown).await
+}
+
+/// The same with keys that may be in another process. It is no error when one that was started apart cannot be reached.
+///
+/// # Errors
+/// As of [`start`]. When the child does not start.
+pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> anyhow::Result<Running> {
+    let (keys, signer) = Keys::start(&config, keys_in).await?;
+    let holder = keys.holder();
     let name = own_name(&config.store.certificate)?;
     let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
         .with_context(|| config.security_key.display().to_string())?;
@@ -102,17 +113,18 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let (path, pool) = (config.mirror.clone(), config.pool.clone());
     let mirror = tokio::task::spawn_blocking(move || Mirror::open(&path, pool, security)).await??;
     let mirror = Arc::new(mirror);
-    let resolver = SealedResolver::with_holder(mirror.clone(), keys.clone(), config.cache_bytes);
+    let resolver = SealedResolver::with_holder(mirror.clone(), holder.clone(), config.cache_bytes);
     // After the resolver, which has the mirror refuse what its keys cannot open.
     let follower = Follower::new(mirror.clone(), store.clone());
     let status = follower.status();
     let reported = status.clone();
-    let (metrics, registry) = Metrics::new(mirror.clone(), resolver.clone(), status.clone());
+    let (metrics, mut registry) = Metrics::new(mirror.clone(), resolver.clone(), status.clone());
+    keys.register(&mut registry);
 
     let telemetry = match config.telemetry {
         Some(address) => {
-            let mirror = mirror.clone();
-            let ready = Arc::new(move || metrics::ready(&mirror, &status.borrow()));
+            let (mirror, can_sign) = (mirror.clone(), keys.readiness());
+            let ready = Arc::new(move || metrics::ready(&mirror, &status.borrow()).and_then(|()| can_sign()));
             Some(telemetry::start(address, registry, ready, shutdown.clone()).await?)
         }
         None => None,
@@ -122,7 +134,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let reporter = Reporter {
         name,
         mirror: mirror.clone(),
-        holder: keys.clone(),
+        holder,
         store: store.clone(),
         follower: reported,
         metrics: metrics.clone(),
@@ -138,7 +150,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         tokio::spawn(serve_https(listeners.0, tls, Arc::new(proxy), metrics, config.limits.clone(), shutdown.clone())),
         tokio::spawn(serve_http(listeners.1, Arc::new(plain), config.limits, shutdown.clone())),
     ];
-    let watch = key_files::watch(key_files, keys, resolver, keys_changed);
+    let watch = keys.watch(resolver, keys_changed);
     let follower = tokio::spawn(async move {
         tokio::select! {
             () = follower.run() => {}
@@ -149,7 +161,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         }
     });
     tracing::info!(%https, %http, pool = %config.pool, "certedge is listening");
-    Ok(Running { https, http, telemetry, servers, follower })
+    Ok(Running { https, http, telemetry, servers, follower, _signer: signer })
 }
 
 async fn serve_https(

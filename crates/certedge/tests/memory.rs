@@ -23,6 +23,6 @@ fn log_with_limit(kibibytes: &str) -> String {
         .output()
         .unwrap();
     let log = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert!(log.contains("unseal.pem"), "{log}");
+    assert!(log.contains("unseal-keys"), "{log}");
     log
 }

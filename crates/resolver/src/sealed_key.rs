@@ -67,7 +67,8 @@ impl LeafKey {
         &self.spki
     }
 
-    pub(crate) fn algorithm(&self) -> SignatureAlgorithm {
+    /// What rustls calls this kind of key.
+    pub fn algorithm(&self) -> SignatureAlgorithm {
         match self.kind {
             KeyKind::EcdsaP256 => SignatureAlgorithm::ECDSA,
             KeyKind::Rsa => SignatureAlgorithm::RSA,
@@ -75,7 +76,7 @@ impl LeafKey {
     }
 
     /// What the key can sign, the preferred first.
-    pub(crate) fn schemes(&self) -> &'static [SignatureScheme] {
+    pub fn schemes(&self) -> &'static [SignatureScheme] {
         match self.kind {
             KeyKind::EcdsaP256 => &[SignatureScheme::ECDSA_NISTP256_SHA256],
             KeyKind::Rsa => &RSA_SCHEMES,

@@ -15,26 +15,23 @@ mod shutdown;
 pub mod telemetry;
 pub mod tls;
 
-pub use memory::{keep_memory_private, lock_memory_of_secrets};
+pub use memory::{keep_memory_private, lock_all_memory, lock_memory_of_secrets};
 pub use shutdown::{Shutdown, ShutdownHandle};
 
-use std::{future::Future, path::PathBuf, process::ExitCode};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use serde::de::DeserializeOwned;
 
-/// The start of every daemon's `main`: keeps its memory to itself, reads `--config FILE`, starts logs, runs until a
-/// signal comes.
-///
-/// Errors go to standard error and end with exit code 1.
+/// The start of a daemon's `main`: reads `--config FILE` from its command line, and runs it as [`daemon`] does.
 pub fn main<C, F>(program: &str, run: impl FnOnce(C, Shutdown) -> F) -> ExitCode
 where
     C: DeserializeOwned,
     F: Future<Output = anyhow::Result<()>>,
 {
-    if let Err(error) = keep_memory_private() {
-        eprintln!("{program}: {error}");
-        return ExitCode::FAILURE;
-    }
     let mut args = std::env::args_os().skip(1);
     let config = match (args.next().as_deref().and_then(|flag| flag.to_str()), args.next(), args.next()) {
         (Some("--config"), Some(file), None) => PathBuf::from(file),
@@ -47,15 +44,38 @@ where
             return ExitCode::from(2);
         }
     };
-    telemetry::start_logs("info");
-    let outcome = config::load::<C>(&config).map_err(Into::into).and_then(|config| {
+    daemon(program, &config, run)
+}
+
+/// Keeps the process's memory to itself, starts logs, reads the configuration, and runs until a signal comes.
+///
+/// Errors go to standard error and end with exit code 1.
+pub fn daemon<C, F>(program: &str, config: &Path, run: impl FnOnce(C, Shutdown) -> F) -> ExitCode
+where
+    C: DeserializeOwned,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    blocking_daemon(program, config, |config| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             let shutdown = Shutdown::on_signal()?;
             run(config, shutdown).await
         })
-    });
-    match outcome {
+    })
+}
+
+/// Like [`daemon`], for one that needs no asynchronous runtime; a signal ends it at once.
+pub fn blocking_daemon<C: DeserializeOwned>(
+    program: &str,
+    config: &Path,
+    run: impl FnOnce(C) -> anyhow::Result<()>,
+) -> ExitCode {
+    if let Err(error) = keep_memory_private() {
+        eprintln!("{program}: {error}");
+        return ExitCode::FAILURE;
+    }
+    telemetry::start_logs("info");
+    match config::load::<C>(config).map_err(Into::into).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{program}: {error:#}");

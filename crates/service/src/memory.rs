@@ -2,7 +2,11 @@
 
 use std::{io, sync::Once};
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::{
+    mm::{MlockAllFlags, mlockall},
+    process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit},
+    thread::{CapabilitySet, capabilities},
+};
 
 /// From here on the process leaves no core dump, and no process without CAP_SYS_PTRACE can attach to it or read its
 /// memory, not even one of the same user (prctl(2), PR_SET_DUMPABLE).
@@ -30,4 +34,21 @@ pub fn lock_memory_of_secrets() {
             );
         }
     });
+}
+
+/// Keeps all memory of this process out of swap, now and later, and warns in the log when that is not allowed. For a
+/// process that does nothing but hold secrets: it takes as much memory from the machine as it uses.
+///
+/// A limit on locked memory would have allocations fail once it is reached, so only a process without one does this.
+pub fn lock_all_memory() {
+    let is_unlimited = getrlimit(Resource::Memlock).current.is_none()
+        || capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    // Pages that are never touched, such as most of each thread's stack, are not brought in for it.
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    if !is_unlimited || mlockall(flags).is_err() {
+        tracing::warn!(
+            "this process's memory is not locked as a whole, and parts of opened keys may be swapped out: allow it to \
+             lock all of its memory (LimitMEMLOCK=infinity of systemd, CAP_IPC_LOCK), or turn swap off"
+        );
+    }
 }

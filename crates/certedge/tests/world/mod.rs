@@ -90,6 +90,7 @@ impl World {
                 certificate: self.path("edge.pem"),
                 key: self.path("edge.key"),
             },
+            signer: certedge::SignerConfig::default(),
             reports: certedge::Reports::default(),
             legacy_keys: Vec::new(),
             limits: Limits { response: 1, connect: 1, drain: 1, ..Limits::default() },
