@@ -233,7 +233,9 @@ async fn certman_takes_from_elsewhere_only_what_fits() {
     admin.reseal(site, &false_key).await.unwrap();
     let after = platform.wait_active(site, 2).await;
     assert_eq!((after.renew_at, after.not_after), (before.renew_at, before.not_after));
-    // An edge cannot use it, and another certificate mends that. `certctl migrate` compares before it seals.
+    // Edges compare: they refuse it, and go on with what they have.
+    eventually(Duration::from_secs(10), || platform.edge_gauge("certedge_refused_items") == 1.0);
+    world.served(std::slice::from_ref(site)).await;
     certman.renew(site, &Renewal::default()).await.unwrap();
     platform.wait_active(site, 3).await;
     world.served(std::slice::from_ref(site)).await;

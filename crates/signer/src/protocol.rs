@@ -175,7 +175,11 @@ impl Writer {
     }
 
     fn text(self, text: &str) -> Result<Self, FrameError> {
-        self.octets(text[..text.floor_char_boundary(MAX_TEXT)].as_bytes(), MAX_TEXT)
+        let mut end = text.len().min(MAX_TEXT);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.octets(&text.as_bytes()[..end], MAX_TEXT)
     }
 
     fn finish(mut self) -> Result<Vec<u8>, FrameError> {
