@@ -22,6 +22,7 @@ use rcgen::{Certificate, CertificateParams, DistinguishedName, Issuer, KeyPair, 
 use serde_json::Value;
 
 use crate::{
+    edge::eventually,
     platform::{Authority, POOL, Platform},
     process::run,
     team::{Load, Team},
