@@ -175,7 +175,8 @@ impl Writer {
     }
 
     fn text(self, text: &str) -> Result<Self, FrameError> {
-        self.octets(text[..text.floor_char_boundary(MAX_TEXT)].as_bytes(), MAX_TEXT)
+        let end = (0..=text.len().min(MAX_TEXT)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        self.octets(&text.as_bytes()[..end], MAX_TEXT)
     }
 
     fn finish(mut self) -> Result<Vec<u8>, FrameError> {
