@@ -88,6 +88,7 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
             workers: 16,
             retry_seconds: 60,
             checkpoint_seconds: 30,
+            groups: certman::GroupsConfig::default(),
         },
         shutdown.clone(),
     )

@@ -14,6 +14,7 @@ pub(crate) struct RsaWrapping {
     public: OaepPublicEncryptingKey,
     private: OaepPrivateDecryptingKey,
     pure: RsaPrivateKey,
+    pem: String,
 }
 
 /// A wrapped AES key and what it encrypts.
@@ -27,10 +28,16 @@ impl RsaWrapping {
         let private = PrivateDecryptingKey::generate(KeySize::Rsa2048).unwrap();
         let der: Pkcs8V1Der<'_> = private.as_der().unwrap();
         Self {
+            pem: pem::encode(&pem::Pem::new("PRIVATE KEY", der.as_ref())),
             pure: RsaPrivateKey::from_pkcs8_der(der.as_ref()).unwrap(),
             public: OaepPublicEncryptingKey::new(private.public_key()).unwrap(),
             private: OaepPrivateDecryptingKey::new(private).unwrap(),
         }
+    }
+
+    /// The private half, as the file of a legacy key pair has it.
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
     }
 
     pub(crate) fn seal(&self, tls_key: &[u8]) -> Wrapped {
@@ -49,13 +56,19 @@ impl RsaWrapping {
         wrapped.payload(aes_key)
     }
 
-    /// The same by the `rsa` crate.
+    /// The same by the `rsa` crate, blinded, as its documentation asks where others can measure the time.
     pub(crate) fn open_by_rsa_crate(&self, wrapped: &Wrapped) -> Vec<u8> {
-        wrapped.payload(&self.pure.decrypt(Oaep::new::<Sha256>(), &wrapped.key).unwrap())
+        let opened = self.pure.decrypt_blinded(&mut rsa::rand_core::OsRng, Oaep::new::<Sha256>(), &wrapped.key);
+        wrapped.payload(&opened.unwrap())
     }
 }
 
 impl Wrapped {
+    /// As a platform stores it: `LegacySuite::RsaOaepSha256`.
+    pub(crate) fn blob(&self) -> Vec<u8> {
+        [self.key.as_slice(), &[0; 12], &self.payload].concat()
+    }
+
     fn payload(&self, aes_key: &[u8]) -> Vec<u8> {
         let mut payload = self.payload.clone();
         let length = aes(aes_key).open_in_place(nonce(), Aad::empty(), &mut payload).unwrap().len();

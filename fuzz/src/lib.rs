@@ -4,12 +4,15 @@
 //! committed corpus and mutations of it.
 
 use certseal_resolver::LocalKeys;
-use certseal_seal::{Bundle, Envelope, SigningKey, VerifyingKey, VerifyingKeys};
+use certseal_seal::{
+    Bundle, Draft, Envelope, LegacyKey, LegacySuite, SigningKey, VerifyingKey, VerifyingKeys, ring_changes,
+};
 use certseal_signer::{Request, Response, Service};
-use certseal_unseal::{UnsealKey, UnsealKeys};
+use certseal_unseal::{LegacyUnsealKey, UnsealKey, UnsealKeys, token::TokenUri};
 use certseal_wire::{
-    AcmeAccounts, Caller, Challenge, Checkpoint, Cursor, DnsName, FeedPage, KeyRing, PoolName, Problem, Role, Route,
-    Signed, SiteRequest, Upstream,
+    AcmeAccounts, Approval, Caller, Challenge, Checkpoint, Cursor, DnsName, DrillOrder, EdgeReport, FeedPage, Import,
+    KeyRing, PoolName, Problem, Renewal, Replacement, Reseal, RewrapRequest, Role, Rotation, RotationPlan, Route,
+    SealedPage, SealedQuery, Signed, SiteRequest, Upstream, Verification,
 };
 
 /// An envelope reads back as the same bytes or not at all; opening and verifying it never panics.
@@ -18,6 +21,26 @@ pub fn envelope(data: &[u8]) {
         assert_eq!(envelope.to_bytes(), data, "a second encoding was taken");
         let _ = envelope.verify(&VerifyingKeys::default());
         let _ = UnsealKeys::default().open(&envelope);
+    }
+    if let Ok(draft) = Draft::parse(data) {
+        assert_eq!(draft.to_bytes(), data, "a second encoding of a draft was taken");
+    }
+}
+
+/// A legacy key reads back as the same bytes or not at all; files of legacy key pairs and blobs never panic.
+pub fn legacy(data: &[u8]) {
+    if let Ok(key) = LegacyKey::parse(data) {
+        assert_eq!(key.to_bytes(), data, "a second encoding was taken");
+    }
+    for suite in LegacySuite::ALL {
+        let Ok(key) = LegacyUnsealKey::from_file(suite, data) else { continue };
+        assert_eq!(key.id(), suite.key_id(key.public_key()));
+    }
+    // Any bytes as what a platform wrote, under a key pair that is there.
+    let (suite, scalar) = (LegacySuite::EciesSecp256k1, [1; 32]);
+    let Ok(key) = LegacyUnsealKey::from_file(suite, &scalar) else { return };
+    if let Ok(sealed) = LegacyKey::new(suite, key.id(), data.to_vec()) {
+        let _ = UnsealKeys::default().with_legacy([key]).open_sealed(&sealed.into());
     }
 }
 
@@ -57,6 +80,23 @@ pub fn documents(data: &[u8]) {
     round_trip::<Route>(data);
     round_trip::<Signed>(data);
     round_trip::<SiteRequest>(data);
+    round_trip::<Approval>(data);
+    round_trip::<DrillOrder>(data);
+    round_trip::<EdgeReport>(data);
+    round_trip::<Import>(data);
+    round_trip::<Renewal>(data);
+    round_trip::<Replacement>(data);
+    round_trip::<Reseal>(data);
+    round_trip::<RewrapRequest>(data);
+    round_trip::<Rotation>(data);
+    round_trip::<RotationPlan>(data);
+    round_trip::<SealedPage>(data);
+    round_trip::<SealedQuery>(data);
+    round_trip::<Verification>(data);
+    if let Ok(ring) = serde_json::from_slice::<KeyRing>(data) {
+        let _ = ring_changes(&KeyRing::default(), &ring);
+        assert!(ring_changes(&ring, &ring).is_err(), "a ring followed itself");
+    }
 }
 
 /// Names and other short texts: what is taken is what it says it is.
@@ -70,6 +110,9 @@ pub fn names(data: &[u8]) {
     let _ = text.parse::<Upstream>();
     let _ = text.parse::<Cursor>();
     let _ = text.parse::<Role>();
+    if let Ok(uri) = text.parse::<TokenUri>() {
+        assert!(uri.to_string().parse::<TokenUri>().is_ok(), "a URI did not survive its text");
+    }
     let Ok(domain) = "certseal.internal".parse() else { return };
     if let Ok(caller) = Caller::from_spiffe_id(text, &domain) {
         assert_eq!(caller.spiffe_id(&domain), text, "an identity has two forms");

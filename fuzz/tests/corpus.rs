@@ -5,7 +5,7 @@
 
 use std::{fs, path::Path};
 
-use certseal_fuzz::{bundle, documents, envelope, names, signer, unseal_key};
+use certseal_fuzz::{bundle, documents, envelope, legacy, names, signer, unseal_key};
 
 #[test]
 fn envelopes() {
@@ -25,6 +25,11 @@ fn unseal_keys() {
 #[test]
 fn all_documents() {
     run("documents", documents);
+}
+
+#[test]
+fn legacy_keys() {
+    run("legacy", legacy);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::process::{run, tool};
 
 #[test]
 fn python_opens_our_envelopes_and_we_open_pythons() {
-    for suite in ["p256", "x25519"] {
+    for suite in ["p256", "x25519", "group"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("keys/vectors/envelope-{suite}.json"));
         let golden: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         let key = golden["tls_key"].as_str().unwrap();

@@ -86,6 +86,14 @@ impl Pebble {
         run(Command::new("curl").args(["-sf", "--noproxy", "*", "-d", &body, &url]));
     }
 
+    /// What the CA says of a certificate by its serial number in hexadecimal digits.
+    pub fn certificate_status(&self, serial: &str) -> serde_json::Value {
+        let url = format!("https://{}/cert-status-by-serial/{serial}", self.management);
+        let mut curl = Command::new("curl");
+        let output = run(curl.args(["-sf", "--noproxy", "*", "--cacert"]).arg(&self.tls_root).arg(&url));
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
     /// The root that issued certificates lead to, as a file.
     pub fn issuing_root(&self) -> PathBuf {
         let out = self.dir.path().join("issuing-root.pem");

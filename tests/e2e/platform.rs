@@ -11,6 +11,7 @@ use std::{
 
 use certctl::pki;
 use certseal_client::{CertmanClient, Connection, StoreClient};
+use certseal_seal::Bundle;
 use certseal_service::Shutdown;
 use certseal_wire::{DnsName, NameSet, SiteRequest, SiteState, SiteStatus};
 use tempfile::TempDir;
@@ -143,6 +144,11 @@ impl Platform {
     fn connection(&self, identity: &str, daemon: &str) -> Connection {
         let tls = pki::tls_files(&self.dir.path().join("pki"), identity).client_config().unwrap();
         Connection::new(format!("https://{}", self.addresses[daemon]).parse().unwrap(), tls).unwrap()
+    }
+
+    /// What certstore has for a site.
+    pub async fn bundle(&self, site: &DnsName) -> Bundle {
+        Bundle::parse(&self.store_as("admin").bundle(site).await.unwrap().unwrap()).unwrap()
     }
 
     pub fn request(&self, name: &DnsName) -> SiteRequest {

@@ -1,26 +1,19 @@
 //! Rotations of an unseal key on a running platform, by two people.
 
-use std::{
-    fs,
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{fs, process::Stdio, time::Duration};
 
-use certseal_seal::Bundle;
 use certseal_wire::{DnsName, Epoch};
-use serde_json::Value;
 
 use crate::{
     edge::eventually,
-    load::Load,
-    platform::{Authority, POOL, Platform},
-    process::{program, run},
+    platform::POOL,
+    team::{Load, Team},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unseal_key_is_replaced_by_two_people_while_no_handshake_fails() {
     let team = Team::new(20).await;
-    let load = Load::start(team.platform.addresses["https"], team.platform.pki("local-ca.pem"), team.sites.clone());
+    let load = Load::start(&team.platform, &team.sites, &team.root);
     let (id, digest) = team.plan(&[]);
     let (id, digest) = (id.as_str(), digest.as_str());
 
@@ -98,84 +91,19 @@ async fn a_rotation_is_given_up_before_its_key_is_active_and_the_next_one_goes_o
     assert_eq!(team.json("admin", &["keys", "rotate", "show"]).as_array().unwrap().len(), 2);
 }
 
-/// alice, who has the identity `admin` and the security team's key, and bob, over a platform with sites.
-struct Team {
-    platform: Platform,
-    sites: Vec<DnsName>,
-}
-
-impl Team {
-    async fn new(sites: usize) -> Self {
-        let platform = Platform::start(Authority::Local).await;
-        let pki = platform.dir.path().join("pki");
-        run(Command::new(program("certctl"))
-            .args(["pki", "issue", "--role", "admin", "--name", "bob", "--dir"])
-            .arg(pki));
-        let sites: Vec<DnsName> = (0..sites).map(|n| format!("site-{n}.customers.test").parse().unwrap()).collect();
-        for site in &sites {
-            platform.add_site(site).await;
-        }
-        for site in &sites {
-            platform.wait_active(site, 1).await;
-        }
-        let root = platform.pki("local-ca.pem");
-        for site in &sites {
-            eventually(Duration::from_secs(5), || platform.curl(&root, site).status.success());
-        }
-        Self { platform, sites }
-    }
-
-    fn old_key(&self) -> String {
-        self.platform.pki("eu-1.unseal.pem").to_str().unwrap().to_owned()
-    }
-
-    fn new_key(&self) -> String {
-        self.platform.pki("eu-2.unseal.pem").to_str().unwrap().to_owned()
-    }
-
-    /// Proposes a rotation: its id, and the digest of its plan.
-    fn plan(&self, more: &[&str]) -> (String, String) {
-        let new_key = self.new_key();
-        let args = ["keys", "rotate", "plan", "--pool", POOL, "--out", &new_key];
-        let planned = self.json("admin", &self.with_security(&[args.as_slice(), more].concat()));
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        (text(&planned["plan"]["id"]), text(&planned["digest"]))
-    }
-
-    fn with_security<'a>(&self, args: &[&'a str]) -> Vec<&'a str> {
-        let path: &'static str = self.platform.pki("security.key").to_str().unwrap().to_owned().leak();
-        [args, &["--security-key", path]].concat()
-    }
-
-    fn certctl(&self, identity: &str, args: &[&str]) -> Command {
-        let runs = args.starts_with(&["keys", "rotate", "run"]);
-        let args = if runs { self.with_security(args) } else { args.to_vec() };
-        self.platform.certctl_as(identity, &args)
-    }
-
-    fn json(&self, identity: &str, args: &[&str]) -> Value {
-        let output = self.certctl(identity, args).arg("--json").output().unwrap();
-        assert!(output.status.success(), "{args:?}: {output:?}");
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    fn refused(&self, identity: &str, args: &[&str]) -> String {
-        let output = self.certctl(identity, args).output().unwrap();
-        assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
-        String::from_utf8(output.stderr).unwrap()
-    }
-
-    fn state(&self, id: &str) -> String {
-        self.json("admin", &["keys", "rotate", "show", id])["state"].as_str().unwrap().to_owned()
-    }
-
-    fn edge_keys(&self) -> usize {
-        self.json("admin", &["edges", "list"])["edges"][0]["keys"].as_array().unwrap().len()
-    }
-
-    async fn epochs(&self, site: &DnsName) -> Vec<Epoch> {
-        let bytes = self.platform.store_as("admin").bundle(site).await.unwrap().unwrap();
-        let bundle = Bundle::parse(&bytes).unwrap();
-        bundle.sealed().envelope().unwrap().stanzas().iter().map(|stanza| stanza.epoch).collect()
-    }
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_issuer_counts_from_when_it_is_added_until_it_is_removed() {
+    let team = Team::new(1).await;
+    let other = team.platform.pki("security.pub");
+    let added = team.with_security(&["keys", "issuers", "add", "--public", other.to_str().unwrap()]);
+    let issuers = team.json("admin", &added)["issuers"].as_array().unwrap().clone();
+    assert_eq!(issuers.len(), 2);
+    // Without certman's own, nothing that it signed counts any more, on edges that serve it neither.
+    let certmans = issuers[0]["id"].as_str().unwrap();
+    let ring = team.json("admin", &team.with_security(&["keys", "issuers", "remove", certmans]));
+    assert_eq!(ring["issuers"].as_array().unwrap().len(), 1);
+    let root = team.platform.pki("local-ca.pem");
+    eventually(Duration::from_secs(10), || !team.platform.curl(&root, &team.sites[0]).status.success());
+    let again = team.certctl("admin", &team.with_security(&["keys", "issuers", "remove", certmans])).output().unwrap();
+    assert_eq!(again.status.code(), Some(4), "{again:?}");
 }

@@ -29,9 +29,9 @@ use rcgen::{CertificateParams, DnType, Issuer, KeyPair, PublicKeyData};
 use serde_json::Value;
 
 use crate::{
-    load::Load,
     platform::{Authority, POOL, Platform},
     process::{program, run},
+    team::Load,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -53,7 +53,7 @@ async fn rotate(group: u32) {
     let fleet = Fleet::new(count, group).await;
     let platform = &fleet.platform;
     let names: Vec<DnsName> = (0..count).step_by(count.div_ceil(5000)).map(site).collect();
-    let load = Load::start(platform.addresses["https"], platform.pki("local-ca.pem"), names);
+    let load = Load::start(platform, &names, &platform.pki("local-ca.pem"));
 
     let began = Instant::now();
     let (old_key, new_key) = (fleet.pki("eu-1.unseal.pem"), fleet.pki("eu-2.unseal.pem"));

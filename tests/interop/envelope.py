@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pyhpke import AEADId, CipherSuite, KDFId, KEMId, KEMKey
 
-HEADER = 111
+HEADERS = {1: 111, 2: 127}
 KEMS = {1: (KEMId.DHKEM_P256_HKDF_SHA256, 65), 2: (KEMId.DHKEM_X25519_HKDF_SHA256, 32)}
 
 
@@ -51,8 +51,11 @@ class UnsealKey:
         return CipherSuite.new(KEMS[self.suite][0], KDFId.HKDF_SHA256, AEADId.AES256_GCM)
 
     def info(self, header):
+        scope = sha256(header)
+        if header[4] == 2:
+            scope = sha256(b"certseal group v1\0" + struct.pack(">H", self.suite) + header[111:127])
         place = bytes([len(self.pool)]) + self.pool + struct.pack(">I", self.epoch) + self.key_id
-        return b"certseal stanza v1" + sha256(sha256(header) + place)
+        return b"certseal stanza v1" + sha256(scope + place)
 
 
 def payload_keys(content_key, header):
@@ -68,20 +71,21 @@ def signed(header, commitment, payload):
 def open_envelope(golden):
     envelope, key = bytes.fromhex(golden["envelope"]), UnsealKey(golden["unseal_key"])
     issuer = bytes.fromhex(golden["issuer"])
-    header, commitment = envelope[:HEADER], envelope[HEADER : HEADER + 32]
-    magic, version, suite = struct.unpack_from(">4sBH", header)
-    assert (magic, version, suite) == (b"CSEV", 1, golden["suite"])
+    magic, version, suite = struct.unpack_from(">4sBH", envelope)
+    assert magic == b"CSEV" and version in HEADERS and suite == golden["suite"]
+    h = HEADERS[version]
+    header, commitment = envelope[:h], envelope[h : h + 32]
     assert header[23:55] == names_digest(golden["names"])
     assert header[55:87] == sha256(bytes.fromhex(golden["spki"]))
     assert struct.unpack_from(">Q", header, 87)[0] == golden["key_version"]
     assert header[95:111] == sha256(issuer)[:16]
-    (length,) = struct.unpack_from(">H", envelope, 143)
-    payload = envelope[145 : 145 + length]
-    signature = envelope[145 + length : 209 + length]
+    (length,) = struct.unpack_from(">H", envelope, h + 32)
+    payload = envelope[h + 34 : h + 34 + length]
+    signature = envelope[h + 34 + length : h + 98 + length]
     Ed25519PublicKey.from_public_bytes(issuer).verify(signature, signed(header, commitment, payload))
 
-    at, enc_length = 210 + length, KEMS[suite][1]
-    for _ in range(envelope[209 + length]):
+    at, enc_length = h + 99 + length, KEMS[suite][1]
+    for _ in range(envelope[h + 98 + length]):
         pool = envelope[at + 1 : at + 1 + envelope[at]]
         at += 1 + len(pool)
         epoch, key_id = struct.unpack_from(">I16s", envelope, at)
@@ -102,8 +106,11 @@ def open_envelope(golden):
 def seal_envelope(golden):
     key, issuer = UnsealKey(golden["unseal_key"]), Ed25519PrivateKey.generate()
     issuer_public = issuer.public_key().public_bytes_raw()
-    header = b"CSEV" + struct.pack(">BH", 1, key.suite) + os.urandom(16) + names_digest(golden["names"])
+    version = bytes.fromhex(golden["envelope"])[4]
+    header = b"CSEV" + struct.pack(">BH", version, key.suite) + os.urandom(16) + names_digest(golden["names"])
     header += sha256(bytes.fromhex(golden["spki"])) + struct.pack(">Q", golden["key_version"]) + sha256(issuer_public)[:16]
+    if version == 2:
+        header += os.urandom(16)
     content_key = os.urandom(32)
     payload_key, commitment = payload_keys(content_key, header)
     plain = bytes([golden["tls_key_kind"]]) + bytes.fromhex(golden["tls_key"])

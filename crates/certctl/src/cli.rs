@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use certseal_seal::Suite;
-use certseal_wire::{Digest, DnsName, PoolName, Role, RotationId, TrustDomain, Upstream};
+use certseal_seal::{LegacySuite, Suite};
+use certseal_wire::{Digest, DnsName, PoolName, Role, RotationId, SignerId, TrustDomain, Upstream};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
 use rustls_pki_types::ServerName;
 
-use crate::{pki::DEFAULT_TRUST_DOMAIN, settings::Settings};
+use crate::{legacy, migrate, pki::DEFAULT_TRUST_DOMAIN, settings::Settings};
 
 /// The command line of certseal's operators and security team.
 #[derive(Debug, Parser)]
@@ -45,6 +46,106 @@ pub(crate) enum Command {
     /// What certstore keeps
     #[command(subcommand)]
     Bundle(BundleCommand),
+    /// Bring sites with their certificates and keys, as a platform has sealed them: a folder NAME for each, with chain.pem,
+    /// key.sealed and, if need be, site.toml
+    Import(ImportArgs),
+    /// From imported keys to keys of our own, while both are served
+    #[command(subcommand)]
+    Migrate(MigrateCommand),
+    /// Write every site's certificate and key to files
+    Export(ExportArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Directory or tar archive with a folder for each site
+    pub(crate) path: PathBuf,
+    /// How the keys are sealed: rsa-oaep-sha256, rsa-oaep-sha1 or ecies-secp256k1
+    #[arg(long, value_name = "SUITE", value_parser = legacy::suite)]
+    pub(crate) legacy_suite: LegacySuite,
+    /// Public half of the key pair that they are sealed to: PEM for RSA, hexadecimal digits for secp256k1
+    #[arg(long, value_name = "FILE")]
+    pub(crate) legacy_public: PathBuf,
+    /// Pool that may serve the sites, where site.toml names none; repeatable
+    #[arg(long = "pool", value_name = "POOL")]
+    pub(crate) pools: Vec<PoolName>,
+    /// Server behind the edge, where site.toml names none
+    #[arg(long, value_name = "URL")]
+    pub(crate) upstream: Option<Upstream>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MigrateCommand {
+    /// Show what would happen, and when; nothing happens yet
+    Plan(MigratePlanArgs),
+    /// Do what a plan says
+    Run(MigrateRunArgs),
+    /// Show how far it has come
+    Status(MigrateStatusArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MigratePlanArgs {
+    /// How a site gets a key of our own
+    #[arg(long, value_enum)]
+    pub(crate) by: MigrateWay,
+    /// Time to spread renewals over, such as 14d or 36h
+    #[arg(long, value_name = "PERIOD", value_parser = migrate::period)]
+    pub(crate) over: Option<SignedDuration>,
+    /// The most orders within any three hours that the CA allows
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) orders_per_3h: u32,
+    /// Plan for so many sites only, those first that expire first
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// File for the plan, which `run` needs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// How a site gets a key of our own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MigrateWay {
+    /// Another certificate with a new key, ordered earlier than certman would
+    Renewal,
+    /// The same key sealed anew, where it can be opened: on the host of a ceremony
+    Rewrap,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MigrateRunArgs {
+    /// The plan
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plan: PathBuf,
+    /// Private half of a key pair that imported keys are sealed to, for a plan by rewrap; repeatable
+    #[arg(long = "legacy-key", value_name = "SUITE=FILE")]
+    pub(crate) legacy_keys: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MigrateStatusArgs {
+    /// How long to measure the pace
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(..=3600))]
+    pub(crate) measure: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Directory for the sites' folders; made when it is not there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Write the sealed bundles as they are, without opening anything
+    #[arg(long)]
+    pub(crate) sealed: bool,
+    /// File of an unseal key, or its PKCS#11 URI; repeatable, for several pools too
+    #[arg(long = "unseal-key", value_name = "KEY")]
+    pub(crate) unseal_keys: Vec<String>,
+    /// Private half of a key pair that imported keys are sealed to; repeatable
+    #[arg(long = "legacy-key", value_name = "SUITE=FILE")]
+    pub(crate) legacy_keys: Vec<String>,
+    /// Say that you want what certseal otherwise never does: private keys in files, for whoever can read them
+    #[arg(long)]
+    pub(crate) write_private_keys_in_the_clear: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -96,9 +197,42 @@ pub(crate) enum KeysCommand {
     Generate(GenerateArgs),
     /// Show the key ring
     List,
+    /// The issuers (certman) whose signatures count
+    #[command(subcommand)]
+    Issuers(IssuersCommand),
     /// Replace a pool's unseal key, by a plan that two people agree on
     #[command(subcommand)]
     Rotate(RotateCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IssuersCommand {
+    /// Have an issuer's signatures count
+    Add {
+        /// Public key of the issuer
+        #[arg(long, value_name = "FILE")]
+        public: PathBuf,
+        #[command(flatten)]
+        ring: RingArgs,
+    },
+    /// Have an issuer's signatures count no more: what it signed is not acted upon from then on, not even served
+    Remove {
+        /// The issuer's id, as `certctl keys list` shows it
+        id: SignerId,
+        #[command(flatten)]
+        ring: RingArgs,
+    },
+}
+
+/// What signing a key ring needs.
+#[derive(Debug, Args)]
+pub(crate) struct RingArgs {
+    /// Signing key of the security team
+    #[arg(long, value_name = "FILE", default_value = "security.key")]
+    pub(crate) security_key: PathBuf,
+    /// Newest version of the key ring that you know of: an older one in the store is refused
+    #[arg(long, value_name = "VERSION", default_value_t = 0)]
+    pub(crate) seen: u64,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,10 @@
 mod bundle;
 mod drill;
 mod edges;
+mod export;
+mod import;
 mod keys;
+mod migrate;
 mod pki;
 mod rotate;
 mod site;
@@ -26,6 +29,9 @@ pub(crate) async fn run(cli: Cli, output: Output) -> anyhow::Result<()> {
         Command::Drill(command) => drill::run(command, &settings()?, output).await,
         Command::Edges(command) => edges::run(command, &settings()?, output).await,
         Command::Site(command) => site::run(command, &settings()?, output).await,
+        Command::Import(args) => import::run(args, &settings()?, output).await,
+        Command::Migrate(command) => migrate::run(command, &settings()?, output).await,
+        Command::Export(args) => export::run(args, &settings()?, output).await,
         Command::Bundle(command) => bundle::run(command, &settings()?, output).await,
     }
 }

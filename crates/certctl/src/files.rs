@@ -97,7 +97,8 @@ pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn open_dir(dir: &Path) -> anyhow::Result<()> {
+/// Makes `dir` with mode 0700 when it is not there, and refuses one that others can write to.
+pub(crate) fn open_dir(dir: &Path) -> anyhow::Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.with_context(|| format!("cannot make the directory {}", dir.display()))?;
     let mode = fs::metadata(dir).with_context(|| dir.display().to_string())?.permissions().mode() & 0o777;
@@ -116,7 +117,8 @@ fn is_taken(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-fn write_public(path: &Path, text: &str) -> io::Result<()> {
+/// Writes a new file that everybody can read.
+pub(crate) fn write_public(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()

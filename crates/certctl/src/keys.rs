@@ -145,13 +145,34 @@ pub fn add_pool(mut ring: KeyRing, key: &UnsealKey, issuers: &[VerifyingKey]) ->
         key_id: key.key_id(),
         public_key: Base64(key.public_key().to_vec()),
     });
-    for issuer in issuers {
-        let id = issuer.id();
-        if ring.issuers.iter().all(|entry| entry.id != id) {
-            ring.issuers.push(IssuerEntry { id, public_key: Base64(issuer.as_bytes().to_vec()) });
-        }
-    }
+    issuers.iter().for_each(|issuer| add_issuer(&mut ring, issuer));
     ring.version = ring.version.checked_add(1).context("the key ring's version cannot count further")?;
+    Ok(ring)
+}
+
+/// Lists an issuer in `ring`, unless it is there.
+pub fn add_issuer(ring: &mut KeyRing, issuer: &VerifyingKey) {
+    let id = issuer.id();
+    if ring.issuers.iter().all(|entry| entry.id != id) {
+        ring.issuers.push(IssuerEntry { id, public_key: Base64(issuer.as_bytes().to_vec()) });
+    }
+}
+
+/// Changes the ring in the store, against whoever else does at the same time. Answers the new one.
+///
+/// # Errors
+/// When the stored ring does not count, `change` refuses, or certstore does.
+pub async fn change_ring(
+    store: &StoreClient,
+    security: &SigningKey,
+    seen: u64,
+    change: impl FnOnce(&mut KeyRing) -> anyhow::Result<()>,
+) -> anyhow::Result<KeyRing> {
+    let mut ring = current_ring(store, &security.verifying_key(), seen).await?;
+    ensure!(ring.version > 0, "certstore has no key ring yet: `certctl keys generate` makes the first one");
+    change(&mut ring)?;
+    ring.version = ring.version.checked_add(1).context("the key ring's version cannot count further")?;
+    store.put_ring(&security.sign(&ring)).await.context("certstore does not take the key ring")?;
     Ok(ring)
 }
 

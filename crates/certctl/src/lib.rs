@@ -7,6 +7,9 @@
 //! certctl drill unseal                      sealed keys opened at random, on every edge
 //! certctl site add | list | status | ...    sites at certman
 //! certctl bundle show                       what certstore keeps for one site; never a secret
+//! certctl import                            sites that a platform has, with keys as it sealed them
+//! certctl migrate plan | run | status       from those keys to keys of our own
+//! certctl export                            everything handed back
 //! ```
 //!
 //! What the commands of [`pki`], [`keys`] and [`rotation`] do can be called directly, by the all-in-one program and by tests:
@@ -25,9 +28,13 @@
 
 mod cli;
 mod commands;
+pub mod export;
 mod failure;
 mod files;
+pub mod import;
 pub mod keys;
+pub mod legacy;
+pub mod migrate;
 mod output;
 pub mod pki;
 pub mod rotation;

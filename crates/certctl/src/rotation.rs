@@ -12,6 +12,7 @@
 //!
 //! Every step asks certstore where the rotation is, so that it can be run again after whatever stopped it.
 
+mod pages;
 mod plan;
 mod rewrap;
 mod verify;
@@ -23,15 +24,20 @@ use certseal_client::{CertmanClient, ClientError, StoreClient};
 use certseal_seal::{SigningKey, VerifyingKey, VerifyingKeys, sha256};
 use certseal_unseal::UnsealKeys;
 use certseal_wire::{
-    Approval, Digest, EdgeReport, KeyRing, KeyState, PoolName, ProblemKind, Retirement, Rotation, RotationId,
+    Approval, Digest, EdgeReport, Epoch, KeyRing, KeyState, PoolName, ProblemKind, Retirement, Rotation, RotationId,
     RotationPlan, RotationReason, RotationState, SealedQuery,
 };
 use tokio::time::{Instant, sleep};
 
-use crate::{failure::Failure, keys::current_ring};
+use crate::{
+    failure::Failure,
+    keys::{change_ring, current_ring},
+};
 
+pub use pages::SealedPages;
 pub use plan::{NewRotation, plan, propose};
 pub use rewrap::{Rewrapped, rewrap};
+pub(crate) use verify::public_key_digest;
 pub use verify::{Verified, verify};
 
 /// Who wants to know how far a long step has come.
@@ -136,13 +142,23 @@ pub async fn run(store: &StoreClient, id: RotationId, run: &Run<'_>, progress: &
                 "rotation {id} waits for the approval of another admin: certctl keys rotate approve {id} --digest {}",
                 rotation.digest
             ),
-            RotationState::Approved => put_ring(store, run.security, |ring| ring.keys.push(plan.to.clone())).await?,
+            RotationState::Approved => {
+                change_ring(store, run.security, 0, |ring| {
+                    ring.keys.push(plan.to.clone());
+                    Ok(())
+                })
+                .await?;
+            }
             RotationState::Announced => {
                 let ring = current_ring(store, &public, 0).await?.version;
                 let what = format!("to load epoch {} (add its file to their `unseal_keys`)", plan.to.epoch);
                 let has_key = |edge: &EdgeReport| edge.ring >= ring && edge.keys.contains(&plan.to.key_id);
                 await_edges(store, &plan.pool, &what, deadline, progress, has_key).await?;
-                put_ring(store, run.security, |ring| activate(ring, plan)).await?;
+                change_ring(store, run.security, 0, |ring| {
+                    activate(ring, plan);
+                    Ok(())
+                })
+                .await?;
             }
             RotationState::Active | RotationState::Verified => {
                 match plan.reason {
@@ -188,12 +204,13 @@ pub async fn retire(
             None => break,
         }
     }
-    put_ring(store, security, |ring| {
+    change_ring(store, security, 0, |ring| {
         for entry in ring.keys.iter_mut().filter(|entry| entry.pool == plan.pool) {
             if plan.from.contains(&entry.epoch) {
                 entry.state = KeyState::Retired;
             }
         }
+        Ok(())
     })
     .await?;
     known(store, &public, id).await
@@ -208,20 +225,15 @@ pub async fn abort(store: &StoreClient, id: RotationId, security: &SigningKey) -
     let Known { plan, rotation } = known(store, &public, id).await?;
     match rotation.state {
         RotationState::Announced => {
-            put_ring(store, security, |ring| set_state(ring, &plan, plan.to.epoch, KeyState::Retired)).await?;
+            change_ring(store, security, 0, |ring| {
+                set_state(ring, &plan, plan.to.epoch, KeyState::Retired);
+                Ok(())
+            })
+            .await?;
         }
         _ => drop(store.abort_rotation(id).await?),
     }
     known(store, &public, id).await
-}
-
-/// Changes the ring in the store, against whoever else does at the same time.
-async fn put_ring(store: &StoreClient, security: &SigningKey, change: impl FnOnce(&mut KeyRing)) -> anyhow::Result<()> {
-    let mut ring = current_ring(store, &security.verifying_key(), 0).await?;
-    change(&mut ring);
-    ring.version = ring.version.checked_add(1).context("the key ring's version cannot count further")?;
-    store.put_ring(&security.sign(&ring)).await.context("certstore does not take the key ring")?;
-    Ok(())
 }
 
 fn activate(ring: &mut KeyRing, plan: &RotationPlan) {
@@ -231,7 +243,7 @@ fn activate(ring: &mut KeyRing, plan: &RotationPlan) {
     set_state(ring, plan, plan.to.epoch, KeyState::Active);
 }
 
-fn set_state(ring: &mut KeyRing, plan: &RotationPlan, epoch: certseal_wire::Epoch, state: KeyState) {
+fn set_state(ring: &mut KeyRing, plan: &RotationPlan, epoch: Epoch, state: KeyState) {
     for entry in ring.keys.iter_mut().filter(|entry| entry.pool == plan.pool && entry.epoch == epoch) {
         entry.state = state;
     }
@@ -303,16 +315,10 @@ async fn replace_all(
     let total = store.inventory().await?.bundles;
     progress.begin("having certificates issued again", total);
     loop {
-        let (mut left, mut after) = (0, None);
-        loop {
-            let query = SealedQuery {
-                after,
-                pool: Some(plan.pool.clone()),
-                lacking: Some(plan.to.epoch),
-                ..SealedQuery::default()
-            };
-            let page = store.sealed(&query).await?;
-            for entry in page.keys {
+        let mut left = 0;
+        let mut pages = SealedPages::new(store, of_pool(plan, Some(plan.to.epoch)));
+        while let Some(page) = pages.next().await? {
+            for entry in page {
                 left += 1;
                 match certman.replace(&entry.site, entry.version).await {
                     Ok(_) => {}
@@ -322,10 +328,6 @@ async fn replace_all(
                         return Err(error).with_context(|| format!("certman does not replace {}", entry.site));
                     }
                 }
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
             }
         }
         if left == 0 {
@@ -341,8 +343,13 @@ async fn replace_all(
     }
 }
 
+/// The sealed keys of a plan's pool; only those without a stanza for `lacking`, if that is given.
+fn of_pool(plan: &RotationPlan, lacking: Option<Epoch>) -> SealedQuery {
+    SealedQuery { pool: Some(plan.pool.clone()), lacking, ..SealedQuery::default() }
+}
+
 /// Shares `items` out among all cores. The answers come in their order.
-fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
+pub(crate) fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&[T]) -> R + Sync) -> Vec<R> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let share = items.len().div_ceil(cores).max(1);
     std::thread::scope(|scope| {

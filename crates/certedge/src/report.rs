@@ -110,7 +110,7 @@ impl Reporter {
 const FIRST_DRILL: Duration = Duration::from_secs(60);
 
 /// Between two drills that certstore asks for.
-const LEAST_BETWEEN_DRILLS: Duration = Duration::from_secs(5);
+const LEAST_BETWEEN_DRILLS: Duration = Duration::from_secs(20);
 
 /// Keys that an ordered drill opens of each epoch and suite.
 const MAX_SAMPLE: u32 = 10_000;

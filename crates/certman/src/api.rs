@@ -25,6 +25,7 @@ pub(crate) fn router(worker: Arc<Worker>) -> Router {
         .route("/v1/sites", get(sites))
         .route("/v1/sites/{site}", get(site).put(put_site).delete(remove_site))
         .route("/v1/sites/{site}/renew", post(renew))
+        .merge(crate::handover::router())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(64 * 1024))
@@ -53,13 +54,27 @@ async fn put_site(
     Name(name): Name,
     request: Result<Json<SiteRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<SiteStatus>), Refusal> {
-    let Json(mut request) = request.map_err(|e| malformed(e.body_text()))?;
+    let Json(request) = request.map_err(|e| malformed(e.body_text()))?;
+    let request = checked(&worker, &name, request).await?;
+    let own = name.clone();
+    let (site, created) = change(&worker, &name, move |before| {
+        Ok(match before {
+            Some(site) => site.clone().changed(request.clone()),
+            None => Site::new(own.clone(), request.clone()),
+        })
+    })
+    .await?;
+    Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(site.status())))
+}
+
+/// A request that can be served, its pools in order.
+pub(crate) async fn checked(worker: &Worker, name: &DnsName, mut request: SiteRequest) -> Result<SiteRequest, Refusal> {
     request.pools.sort();
     request.pools.dedup();
     if request.pools.is_empty() || request.pools.len() > MAX_POOLS {
         return Err(malformed(format!("expected 1 to {MAX_POOLS} pools")));
     }
-    if name.is_wildcard() || !request.names.iter().any(|own| *own == name) {
+    if name.is_wildcard() || !request.names.iter().any(|own| own == name) {
         return Err(malformed(format!("expected {name}, without a wildcard, to be among the site's names")));
     }
     // While the ring cannot be read, the site waits with a diagnosis instead.
@@ -70,15 +85,7 @@ async fn put_site(
             "pool {unknown} has no active unseal key; `certctl keys list` shows those that have"
         )));
     }
-    let own = name.clone();
-    let (site, created) = change(&worker, &name, move |before| {
-        Ok(match before {
-            Some(site) => site.clone().changed(request.clone()),
-            None => Site::new(own.clone(), request.clone()),
-        })
-    })
-    .await?;
-    Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(site.status())))
+    Ok(request)
 }
 
 async fn remove_site(
@@ -117,7 +124,7 @@ async fn renew(
 }
 
 /// Changes a site, against whoever else does at the same time. Answers it, and whether it is new.
-async fn change(
+pub(crate) async fn change(
     worker: &Arc<Worker>,
     name: &DnsName,
     change: impl Fn(Option<&Site>) -> Result<Site, Refusal> + Send + Sync + 'static,
@@ -127,6 +134,9 @@ async fn change(
         for _ in 0..MAX_RACES {
             let before = journal.read(&name).map_err(Refusal::internal)?;
             let site = change(before.as_ref().map(|entry| &entry.site))?;
+            if before.as_ref().is_some_and(|entry| entry.site == site) {
+                return Ok((site, false));
+            }
             if !site.departed {
                 names_are_free(&journal, &site)?;
             }
@@ -156,7 +166,7 @@ fn names_are_free(journal: &Journal, site: &Site) -> Result<(), Refusal> {
     Ok(())
 }
 
-async fn present(worker: &Arc<Worker>, name: &DnsName) -> Result<Entry, Refusal> {
+pub(crate) async fn present(worker: &Arc<Worker>, name: &DnsName) -> Result<Entry, Refusal> {
     let missing = no_such_site(name);
     let name = name.clone();
     let entry = journaled(worker, move |journal| journal.read(&name)).await?;
@@ -171,11 +181,11 @@ async fn journaled<T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&journal)).await.map_err(Refusal::internal)?.map_err(Refusal::internal)
 }
 
-fn no_such_site(name: &DnsName) -> String {
+pub(crate) fn no_such_site(name: &DnsName) -> String {
     format!("there is no site {name}; `certctl site list` shows all")
 }
 
-fn malformed(detail: impl ToString) -> Refusal {
+pub(crate) fn malformed(detail: impl ToString) -> Refusal {
     Refusal::new(ProblemKind::Malformed, detail.to_string())
 }
 
@@ -186,7 +196,7 @@ struct ListQuery {
 }
 
 /// Lets the platform and operators pass.
-struct Allowed;
+pub(crate) struct Allowed;
 
 impl<S: Send + Sync> FromRequestParts<S> for Allowed {
     type Rejection = Refusal;
@@ -204,8 +214,24 @@ impl<S: Send + Sync> FromRequestParts<S> for Allowed {
     }
 }
 
+/// Lets operators pass, and not the platform.
+pub(crate) struct Admin;
+
+impl<S: Send + Sync> FromRequestParts<S> for Admin {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Extension(caller) =
+            Extension::<Caller>::from_request_parts(parts, state).await.map_err(Refusal::internal)?;
+        match caller.role {
+            Role::Admin => Ok(Self),
+            _ => Err(Refusal::new(ProblemKind::Forbidden, format!("this needs role admin, the caller is {caller}"))),
+        }
+    }
+}
+
 /// The site in the path.
-struct Name(DnsName);
+pub(crate) struct Name(pub(crate) DnsName);
 
 impl<S: Send + Sync> FromRequestParts<S> for Name {
     type Rejection = Refusal;

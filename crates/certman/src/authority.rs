@@ -76,6 +76,15 @@ impl Authority {
         }
     }
 
+    /// Has a certificate revoked, since others may have its key (RFC 8555, 7.6). One that is revoked already is.
+    pub(crate) async fn revoke(&self, leaf: &[u8]) -> Result<(), Failure> {
+        match self {
+            Self::Acme(acme) => acme.revoke(leaf).await,
+            // Nobody asks it what is revoked.
+            Self::Local(_) => Ok(()),
+        }
+    }
+
     /// Hands over the CSR.
     pub(crate) async fn finalize(&self, order_url: &str, sealed: &SealedKey) -> Result<(), Failure> {
         match self {

@@ -37,6 +37,26 @@ pub struct Config {
     /// Between two checkpoints of a pool, in seconds; 1 to 300.
     #[serde(default = "default_checkpoint")]
     pub checkpoint_seconds: u64,
+    /// Envelopes that share a content key.
+    #[serde(default)]
+    pub groups: Groups,
+}
+
+/// Envelopes that share a content key, which is in memory as long as their group is open. `SECURITY.md` says what that
+/// costs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Groups {
+    /// Envelopes in one group; 1 to 10,000. With 1 each has a content key of its own, which is wiped at once.
+    pub size: u32,
+    /// How long a group may be open, in seconds; 1 to 86,400.
+    pub max_age_seconds: u32,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Self { size: 1, max_age_seconds: 3600 }
+    }
 }
 
 /// Who signs the certificates.

@@ -4,8 +4,11 @@
 //! GET    /v1/sites?after=       the platform's sites, a page at a time
 //! PUT    /v1/sites/NAME         adds or changes one      (role platform or admin, as all of these)
 //! GET    /v1/sites/NAME         how it is going
-//! POST   /v1/sites/NAME/renew   renews its certificate now
+//! POST   /v1/sites/NAME/renew   renews its certificate now, or earlier than planned
 //! DELETE /v1/sites/NAME         it leaves
+//! POST   /v1/sites/NAME/import       a site with the certificate and the sealed key that a platform has
+//! POST   /v1/sites/NAME/envelope     the key of its certificate, sealed anew elsewhere           (role admin)
+//! POST   /v1/sites/NAME/replacement  others may have its key: another certificate, the old one revoked    (role admin)
 //! ```
 //!
 //! [`site`] is the order's state machine. The journal keeps it on disk, the worker takes what is due and does it. What
@@ -16,6 +19,7 @@ mod authority;
 mod birth;
 mod checkpoint;
 mod config;
+mod handover;
 mod journal;
 mod metrics;
 pub mod site;
@@ -39,9 +43,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use config::{Authority as AuthorityConfig, Config};
+pub use config::{Authority as AuthorityConfig, Config, Groups as GroupsConfig};
 
 use authority::{AcmeAuthority, Authority, LocalAuthority};
+use birth::Groups;
 use journal::Journal;
 use storehouse::Storehouse;
 use worker::Worker;
@@ -76,6 +81,11 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     certseal_service::lock_memory_of_secrets();
     let seconds = config.checkpoint_seconds;
     ensure!((1..=300).contains(&seconds), "expected checkpoint_seconds between 1 and 300, got {seconds}");
+    let groups = &config.groups;
+    ensure!((1..=10_000).contains(&groups.size), "expected groups.size between 1 and 10000, got {}", groups.size);
+    let seconds = groups.max_age_seconds;
+    ensure!((1..=86_400).contains(&seconds), "expected groups.max_age_seconds between 1 and 86400, got {seconds}");
+    let groups = Groups::new(groups.size, SignedDuration::from_secs(seconds.into()));
     let tls = config.tls.server_config()?;
     let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
         .with_context(|| config.security_key.display().to_string())?;
@@ -95,7 +105,8 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         telemetry::start(address, registry, ready, shutdown.clone()).await?;
     }
     let storehouse = Arc::new(Storehouse::new(store, issuer, security, journal.clone()));
-    let checkpoints = checkpoint::run(storehouse.clone(), Duration::from_secs(seconds), shutdown.clone());
+    let checkpoints =
+        checkpoint::run(storehouse.clone(), Duration::from_secs(config.checkpoint_seconds), shutdown.clone());
     let checkpoints = tokio::spawn(checkpoints);
     let worker = Arc::new(Worker {
         storehouse,
@@ -106,6 +117,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         slots: Arc::new(Semaphore::new(config.workers.clamp(1, 1000))),
         wake: Notify::new(),
         busy: Default::default(),
+        groups: groups.into(),
     });
     let app = api::router(worker.clone());
     let worker = tokio::spawn(worker.run(shutdown.clone()));

@@ -11,6 +11,7 @@ use crate::site::{FailureKind, Outcome};
 #[derive(Clone, Default)]
 pub(crate) struct Metrics {
     certificates: Counter,
+    revocations: Counter,
     failures: Family<FailureLabels, Counter>,
 }
 
@@ -24,6 +25,8 @@ impl Metrics {
         let metrics = Self::default();
         let mut registry = Registry::with_prefix("certman");
         registry.register("certificates", "Certificates issued and stored", metrics.certificates.clone());
+        let revocations = metrics.revocations.clone();
+        registry.register("revocations", "Compromised certificates that the CA was told of", revocations);
         registry.register("failures", "Failed attempts by what follows from them", metrics.failures.clone());
         (metrics, registry)
     }
@@ -31,6 +34,7 @@ impl Metrics {
     pub(crate) fn performed(&self, outcome: &Outcome) {
         match outcome {
             Outcome::Stored { .. } => drop(self.certificates.inc()),
+            Outcome::Revoked(_) => drop(self.revocations.inc()),
             Outcome::Failed(failure) => {
                 let kind = match failure.kind {
                     FailureKind::Unavailable => "unavailable",

@@ -42,6 +42,12 @@ pub struct Site {
     pub order: Option<Step>,
     /// Orders that were given up: what is still pending in them is to be deactivated at the CA.
     pub abandoned: Vec<String>,
+    /// The stored certificate, if others may have its key: an order for another one goes before everything else.
+    #[serde(default)]
+    pub compromised: Option<Compromised>,
+    /// Certificates with a compromised key that are no longer served, as DER: the CA is to revoke them.
+    #[serde(default)]
+    pub revoke: Vec<Base64>,
     /// How its work is going.
     pub attempt: Attempt,
 }
@@ -56,6 +62,16 @@ pub struct Issued {
     pub not_after: Timestamp,
     /// When the renewal begins.
     pub renew_at: Timestamp,
+}
+
+/// A stored certificate whose key others may have.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compromised {
+    /// The version of its bundle.
+    pub version: u64,
+    /// The certificate, DER.
+    pub leaf: Base64,
 }
 
 /// How the work on a site is going.
@@ -109,7 +125,7 @@ pub enum Step {
         /// The key and the request for it.
         sealed: SealedKey,
     },
-    /// The certificate is here. certstore may or may not have it.
+    /// The certificate is here: from the CA, or with a site that a platform brought. certstore may or may not have it.
     Issued {
         /// Its key.
         sealed: SealedKey,
@@ -134,10 +150,11 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SealedKey {
-    /// The certificate signing request, DER.
+    /// The certificate signing request, DER; empty for a key whose certificate was not ordered by us.
     pub csr: Base64,
-    /// The envelope.
-    pub envelope: Base64,
+    /// The envelope, or the key as a platform sealed it before.
+    #[serde(alias = "envelope")]
+    pub bytes: Base64,
 }
 
 /// The next thing to do for a site.
@@ -145,6 +162,8 @@ pub struct SealedKey {
 pub enum Task {
     /// Put the route into certstore.
     StoreRoute,
+    /// Have the CA revoke this certificate, DER.
+    Revoke(Base64),
     /// Deactivate what is pending in this order at the CA.
     Abandon(String),
     /// Take this step of the order.
@@ -156,6 +175,8 @@ pub enum Task {
 pub enum Outcome {
     /// certstore has the route.
     RouteStored,
+    /// The CA has revoked that certificate, or never will.
+    Revoked(Base64),
     /// Nothing is pending in that order any more.
     Abandoned(String),
     /// The order moves on.
@@ -222,8 +243,35 @@ impl Site {
             bundle_version: 0,
             order: Some(Step::Requested),
             abandoned: Vec::new(),
+            compromised: None,
+            revoke: Vec::new(),
             attempt: Attempt::default(),
         }
+    }
+
+    /// The site with a certificate and a key that a platform brought: they are stored next. `stored` is the version of the
+    /// bundle that certstore has already; 0 for none.
+    pub fn imported(mut self, sealed: SealedKey, chain: Vec<Base64>, stored: u64) -> Self {
+        self.abandon_order();
+        let bundle_version = self.bundle_version.max(stored);
+        let order = Some(Step::Issued { sealed, chain });
+        Self { order, bundle_version, attempt: Attempt::default(), ..self }
+    }
+
+    /// The site with the key of its stored certificate under another seal: the two are stored next.
+    pub fn resealed(self, sealed: SealedKey, chain: Vec<Base64>) -> Self {
+        Self { order: Some(Step::Issued { sealed, chain }), attempt: Attempt::default(), ..self }
+    }
+
+    /// The site with its certificate to be issued again, since others may have the key of `stored`. The order under way
+    /// is given up: its key may be sealed to the same compromised key.
+    pub fn replaced(mut self, stored: Compromised) -> Self {
+        if self.compromised.as_ref().is_some_and(|known| stored.version <= known.version) {
+            return self;
+        }
+        self.abandon_order();
+        self.revoke.extend(self.compromised.take().map(|older| older.leaf));
+        Self { compromised: Some(stored), order: Some(Step::Requested), attempt: Attempt::default(), ..self }
     }
 
     /// The site after a request to change it. The same request again changes nothing, but revives a dead order.
@@ -250,6 +298,7 @@ impl Site {
     /// The site after it has left.
     pub fn departed(mut self) -> Self {
         self.abandon_order();
+        self.revoke.extend(self.compromised.take().map(|compromised| compromised.leaf));
         Self {
             departed: true,
             route_version: self.route_version + 1,
@@ -276,9 +325,11 @@ impl Site {
         if self.attempt.dead {
             return None;
         }
-        let at_once = Some(self.attempt.retry_at.unwrap_or(Timestamp::UNIX_EPOCH));
+        // The agenda is sorted: what stands between a compromised key and its end is done before everything else.
+        let is_urgent = self.compromised.is_some() || !self.revoke.is_empty();
+        let at_once = Some(self.attempt.retry_at.unwrap_or(if is_urgent { FIRST } else { AT_ONCE }));
         match (&self.order, &self.certificate) {
-            _ if !self.route_stored || !self.abandoned.is_empty() => at_once,
+            _ if !self.route_stored || !self.abandoned.is_empty() || !self.revoke.is_empty() => at_once,
             _ if self.departed => None,
             (Some(_), _) => at_once,
             (None, certificate) => certificate.as_ref().map(|certificate| certificate.renew_at),
@@ -290,6 +341,7 @@ impl Site {
         self.due().filter(|due| *due <= now)?;
         Some(match (&self.order, self.abandoned.first()) {
             _ if !self.route_stored => Task::StoreRoute,
+            _ if !self.revoke.is_empty() => Task::Revoke(self.revoke[0].clone()),
             (_, Some(order_url)) => Task::Abandon(order_url.clone()),
             (Some(step), None) => Task::Order(step.clone()),
             (None, None) => Task::Order(Step::Requested),
@@ -300,6 +352,10 @@ impl Site {
     pub fn after(mut self, outcome: Outcome, now: Timestamp, pace: Pace) -> Self {
         match outcome {
             Outcome::RouteStored => Self { route_stored: true, left: Vec::new(), attempt: Attempt::default(), ..self },
+            Outcome::Revoked(leaf) => {
+                self.revoke.retain(|other| *other != leaf);
+                Self { attempt: Attempt::default(), ..self }
+            }
             Outcome::Abandoned(order_url) => {
                 self.abandoned.retain(|url| *url != order_url);
                 self
@@ -311,12 +367,17 @@ impl Site {
             }
             Outcome::Moved(step) => Self { order: Some(step), attempt: Attempt::default(), ..self },
             Outcome::Stored { authority, not_before, not_after } => {
-                // Never at once: a certificate that is past two thirds when it is issued would order without pause.
-                let rest = not_after.duration_since(now);
-                let floor = now.checked_add(fraction(rest, 0.1).max(LEAST_LIFE)).unwrap_or(not_after);
-                let renew_at = renewal(not_before, not_after, pace.chance).max(floor);
+                let is_same = |before: &&Issued| before.not_after == not_after && before.authority == authority;
+                let renew_at = match self.certificate.as_ref().filter(is_same) {
+                    // The certificate is the one from before, under another seal: that changes nothing about its end.
+                    Some(before) => before.renew_at,
+                    None => first_renewal(not_before, not_after, now, pace.chance),
+                };
+                self.bundle_version += 1;
+                let version = self.bundle_version;
+                let replaced = self.compromised.take_if(|compromised| compromised.version < version);
+                self.revoke.extend(replaced.map(|compromised| compromised.leaf));
                 Self {
-                    bundle_version: self.bundle_version + 1,
                     certificate: Some(Issued { authority, not_after, renew_at }),
                     order: None,
                     attempt: Attempt::default(),
@@ -442,6 +503,14 @@ impl Failure {
     }
 }
 
+/// When a certificate that is stored at `now` is renewed. Never at once: one that is past two thirds when it comes would
+/// be ordered again without pause, and many that were brought along together all at the same time.
+fn first_renewal(not_before: Timestamp, not_after: Timestamp, now: Timestamp, chance: f64) -> Timestamp {
+    let rest = not_after.duration_since(now);
+    let least = fraction(rest, 0.1 + 0.2 * chance).max(LEAST_LIFE);
+    renewal(not_before, not_after, chance).max(now.checked_add(least).unwrap_or(not_after))
+}
+
 /// A uniformly random instant between 63 % and 67 % of the validity: two thirds, spread so that what was issued
 /// together is not renewed together.
 fn renewal(not_before: Timestamp, not_after: Timestamp, chance: f64) -> Timestamp {
@@ -457,6 +526,12 @@ fn doubling(failures: u32) -> SignedDuration {
 fn fraction(duration: SignedDuration, part: f64) -> SignedDuration {
     SignedDuration::from_millis((duration.as_millis() as f64 * part) as i64)
 }
+
+/// Before everything else.
+const FIRST: Timestamp = Timestamp::UNIX_EPOCH;
+
+/// Before everything that has a time.
+const AT_ONCE: Timestamp = Timestamp::constant(1, 0);
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -556,8 +631,7 @@ mod tests {
         let site = fail(Site::new("shop.example".parse().unwrap(), request()), FailureKind::Outrun(7));
         assert_eq!((site.route_version, site.task(site.due().unwrap())), (8, Some(Task::StoreRoute)));
 
-        let issued =
-            Step::Issued { sealed: SealedKey { csr: Base64(vec![]), envelope: Base64(vec![]) }, chain: vec![] };
+        let issued = Step::Issued { sealed: SealedKey { csr: Base64(vec![]), bytes: Base64(vec![]) }, chain: vec![] };
         let site = fail(routed().after(Outcome::Moved(issued), now(), PACE), FailureKind::Outrun(3));
         assert_eq!((site.bundle_version, &site.order), (3, &Some(Step::Requested)));
         assert_eq!(stored(site).bundle_version, 4);
@@ -632,6 +706,81 @@ mod tests {
         let gone = ordered.departed().after(Outcome::RouteStored, now(), PACE);
         assert_eq!(gone.task(now()), Some(Task::Abandon("u".into())));
         assert_eq!(gone.after(Outcome::Abandoned("u".into()), now(), PACE).task(now()), None);
+    }
+
+    fn brought() -> (SealedKey, Vec<Base64>) {
+        (SealedKey { csr: Base64(vec![]), bytes: Base64(vec![1]) }, vec![Base64(vec![2])])
+    }
+
+    #[test]
+    fn a_site_that_a_platform_brought_has_its_certificate_stored_and_is_then_like_any_other() {
+        let (sealed, chain) = brought();
+        let site = Site::new("shop.example".parse().unwrap(), request()).imported(sealed.clone(), chain.clone(), 7);
+        assert_eq!(site.task(now()), Some(Task::StoreRoute));
+        let site = site.after(Outcome::RouteStored, now(), PACE);
+        assert_eq!(site.task(now()), Some(Task::Order(Step::Issued { sealed, chain })));
+        let site = stored(site);
+        assert_eq!((site.bundle_version, site.status().state, site.task(now())), (8, SiteState::Active, None));
+        assert_eq!(site.task(site.due().unwrap()), Some(Task::Order(Step::Requested)));
+    }
+
+    #[test]
+    fn another_seal_does_not_move_the_renewal() {
+        let early = now() + SignedDuration::from_hours(1);
+        let site = stored(routed()).renewed(Some(early));
+        let (sealed, chain) = brought();
+        let site = stored(site.resealed(sealed, chain));
+        assert_eq!((site.bundle_version, site.due()), (2, Some(early)));
+    }
+
+    #[test]
+    fn a_compromised_certificate_is_replaced_before_everything_else_and_then_revoked() {
+        let order = Step::Authorizing { order_url: "u".into() };
+        let site = stored(routed()).renewed(None).after(Outcome::Moved(order.clone()), now(), PACE);
+        let compromised = |version| Compromised { version, leaf: Base64(vec![version as u8]) };
+        let site = site.replaced(compromised(1));
+        assert!(site.due() < routed().due(), "it is not ahead of new sites");
+        assert_eq!(site.task(now()), Some(Task::Abandon("u".into())), "its key may be sealed to the compromised key");
+        let site = site.after(Outcome::Abandoned("u".into()), now(), PACE);
+        assert_eq!(site.task(now()), Some(Task::Order(Step::Requested)));
+        let again = site.clone().after(Outcome::Moved(order), now(), PACE);
+        assert_eq!(again.clone().replaced(compromised(1)), again, "asked again, the new order goes on");
+
+        // Revoked only once another certificate is there to be served.
+        let site = stored(site);
+        assert_eq!((site.bundle_version, &site.compromised), (2, &None));
+        let leaf = Base64(vec![1]);
+        assert_eq!(site.task(now()), Some(Task::Revoke(leaf.clone())));
+        assert!(site.due() < routed().due());
+        let away = fail(site.clone(), FailureKind::Unavailable);
+        assert_eq!(away.task(away.due().unwrap()), Some(Task::Revoke(leaf.clone())));
+        assert_eq!(site.after(Outcome::Revoked(leaf), now(), PACE).task(now()), None);
+    }
+
+    #[test]
+    fn a_compromised_certificate_that_came_in_between_or_whose_site_leaves_is_revoked_too() {
+        let compromised = |version| Compromised { version, leaf: Base64(vec![version as u8]) };
+        let site = stored(routed()).replaced(compromised(1)).replaced(compromised(2));
+        assert_eq!(
+            (site.revoke.as_slice(), site.compromised.as_ref().unwrap().version),
+            ([Base64(vec![1])].as_slice(), 2)
+        );
+        let site = stored(site);
+        assert!(site.compromised.is_some(), "version 2 is not above the compromised one");
+        let gone = site.departed().after(Outcome::RouteStored, now(), PACE);
+        assert_eq!((gone.revoke.len(), gone.task(now())), (2, Some(Task::Revoke(Base64(vec![1])))));
+    }
+
+    #[test]
+    fn a_journal_from_before_imports_and_revocations_reads() {
+        let mut json = serde_json::to_value(stored(routed())).unwrap();
+        let members = json.as_object_mut().unwrap();
+        members.remove("compromised").unwrap();
+        members.remove("revoke").unwrap();
+        members["order"] = serde_json::json!({"issued": {"sealed": {"csr": "", "envelope": "AQ"}, "chain": []}});
+        let site: Site = serde_json::from_value(json).unwrap();
+        let Some(Step::Issued { sealed, .. }) = site.order else { panic!("another step") };
+        assert_eq!(sealed.bytes, Base64(vec![1]));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::{
 
 use certseal_client::{ClientError, StoreClient};
 use certseal_seal::{
-    Bundle, Envelope, Recipient, SigningKey, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers, ring_recipient,
+    Bundle, BundleError, Recipient, Sealed, SigningKey, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers,
+    ring_recipient,
 };
 use certseal_wire::{
     AcmeAccounts, BundleInfo, Challenge, Change, Checkpoint, DnsName, Document, KeyRing, KeyState, Kind, NameSet,
@@ -19,7 +20,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use crate::{
     checkpoint::RecentChanges,
     journal::Journal,
-    site::{Answer, Failure, FailureKind, SealedKey, Site},
+    site::{Answer, Failure, FailureKind, Site},
 };
 
 pub(crate) struct Storehouse {
@@ -116,36 +117,51 @@ impl Storehouse {
         put.map(drop).map_err(|error| unavailable(format!("certstore: {error}")))
     }
 
-    /// Joins chain and envelope to the site's next bundle and stores it. The same parts again are no change.
+    /// Joins chain and sealed key to the site's next bundle and stores it. The same parts again are no change.
     pub(crate) async fn put_bundle(
         &self,
         site: &Site,
-        sealed: &SealedKey,
+        sealed: &[u8],
         chain: Vec<Vec<u8>>,
     ) -> Result<Certified, Failure> {
-        let envelope = Envelope::parse(&sealed.envelope.0).map_err(rejected)?;
+        let sealed = Sealed::parse(sealed).map_err(rejected)?;
         let leaf = chain.first().ok_or_else(|| rejected("the CA's chain is empty"))?;
         let certified = certified(leaf, &site.names)?;
-        let mut pools: Vec<_> = envelope.stanzas().iter().map(|stanza| stanza.pool.clone()).collect();
-        pools.dedup();
+        let (version, pools) = match &sealed {
+            Sealed::Envelope(envelope) => {
+                let mut pools: Vec<_> = envelope.stanzas().iter().map(|stanza| stanza.pool.clone()).collect();
+                pools.dedup();
+                (envelope.header().key_version, pools)
+            }
+            Sealed::Legacy(_) => (site.bundle_version + 1, site.pools.clone()),
+        };
         let info = BundleInfo {
             site: site.site.clone(),
             names: site.names.clone(),
-            version: envelope.header().key_version,
+            version,
             pools,
             chain: Bundle::chain_digest(&chain),
-            envelope: envelope.header().hash(),
+            envelope: sealed.digest(),
             not_before: certified.not_before,
             not_after: certified.not_after,
             authority: certified.authority.clone(),
         };
-        let bundle = Bundle::new(self.issuer.sign(&info), chain, envelope);
+        let bundle = Bundle::new(self.issuer.sign(&info), chain, sealed);
         // A CA that certified another key is caught here, before an edge sees it.
         bundle.verify(&VerifyingKeys::from_iter([self.issuer.verifying_key()])).map_err(rejected)?;
         let bytes = bundle.to_bytes().map_err(rejected)?;
         match self.store.put_bundle(&site.site, bytes).await {
             Ok(_) => {}
-            Err(error) if is_conflict(&error) => return Err(outrun("bundle", self.stored_bundle(&site.site).await?)),
+            Err(error) if is_conflict(&error) => {
+                let stored = self.stored_bundle(&site.site).await?;
+                let (_, stored) = stored.ok_or_else(|| unavailable("certstore refuses the bundle and has none"))?;
+                return Err(outrun("bundle", stored.version));
+            }
+            Err(error) if is_unverified(&error) && !self.can_be_sealed_to(bundle.sealed()).await? => {
+                let detail =
+                    format!("{error}: an unseal key was retired during the order, so that it takes another one");
+                return Err(rejected(detail));
+            }
             Err(error) => return Err(store_failure(error)),
         }
         let change = Change { kind: Kind::Bundle, name: site.site.to_string(), version: info.version };
@@ -153,16 +169,33 @@ impl Storehouse {
         Ok(certified)
     }
 
-    /// The version of the stored bundle, if it is genuine: only then it can have come from us.
-    async fn stored_bundle(&self, site: &DnsName) -> Result<u64, Failure> {
-        let bytes = self.store.bundle(site).await.map_err(store_failure)?;
-        let bytes = bytes.ok_or_else(|| unavailable("certstore refuses the bundle and has none"))?;
+    /// The stored bundle, if it is genuine: only then it can have come from us.
+    pub(crate) async fn stored_bundle(&self, site: &DnsName) -> Result<Option<(Bundle, BundleInfo)>, Failure> {
+        let Some(bytes) = self.store.bundle(site).await.map_err(store_failure)? else { return Ok(None) };
         let trusted = ring_issuers(&*self.ring().await?);
-        let info = Bundle::parse(&bytes).and_then(|bundle| bundle.verify(&trusted)).map_err(unavailable)?;
+        let genuine = |bundle: Bundle| bundle.verify(&trusted).map(|info| (bundle, info));
+        let (bundle, info) = Bundle::parse(&bytes).and_then(genuine).map_err(|e: BundleError| unavailable(e))?;
         if info.site != *site {
             return Err(unavailable(format!("certstore has the bundle of {} for {site}", info.site)));
         }
-        Ok(info.version)
+        Ok(Some((bundle, info)))
+    }
+
+    /// Whether the newest ring still lists every key that `sealed` is sealed to, unretired.
+    async fn can_be_sealed_to(&self, sealed: &Sealed) -> Result<bool, Failure> {
+        self.forget_ring().await;
+        let ring = self.ring().await?;
+        let stanzas = sealed.envelope().map(|envelope| envelope.stanzas()).unwrap_or_default();
+        Ok(stanzas.iter().all(|stanza| {
+            ring.keys.iter().any(|entry| {
+                entry.pool == stanza.pool && entry.key_id == stanza.key_id && entry.state != KeyState::Retired
+            })
+        }))
+    }
+
+    /// Has the key ring read again before it is used next.
+    pub(crate) async fn forget_ring(&self) {
+        *self.ring.lock().await = None;
     }
 
     /// The version of the stored route, if it is genuine.
@@ -233,7 +266,7 @@ impl Storehouse {
 }
 
 /// The validity and the CA's name in a certificate, if it is for all of `names`.
-fn certified(leaf: &[u8], names: &NameSet) -> Result<Certified, Failure> {
+pub(crate) fn certified(leaf: &[u8], names: &NameSet) -> Result<Certified, Failure> {
     let (_, leaf) = X509Certificate::from_der(leaf).map_err(rejected)?;
     let alternatives = leaf.subject_alternative_name().map_err(rejected)?;
     let certifies = |name: &DnsName| {
@@ -243,7 +276,7 @@ fn certified(leaf: &[u8], names: &NameSet) -> Result<Certified, Failure> {
             .any(|found| matches!(found, GeneralName::DNSName(dns) if dns.eq_ignore_ascii_case(name.as_str())))
     };
     if let Some(name) = names.iter().find(|name| !certifies(name)) {
-        return Err(rejected(format!("the CA's certificate is not for {name}")));
+        return Err(rejected(format!("the certificate is not for {name}")));
     }
     let instant = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).map_err(rejected);
     let name = leaf.issuer().iter_common_name().next().and_then(|name| name.as_str().ok());
@@ -260,6 +293,10 @@ fn store_failure(error: ClientError) -> Failure {
 
 fn is_conflict(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused(problem) if problem.kind == ProblemKind::Conflict)
+}
+
+fn is_unverified(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused(problem) if problem.kind == ProblemKind::Unverified)
 }
 
 fn outrun(what: &str, version: u64) -> Failure {

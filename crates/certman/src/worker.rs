@@ -13,7 +13,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     authority::{Authority, OrderState},
-    birth,
+    birth::{self, Groups},
     journal::Journal,
     metrics::Metrics,
     site::{Answer, Failure, FailureKind, Outcome, Pace, Site, Step, Task},
@@ -30,6 +30,7 @@ pub(crate) struct Worker {
     /// Wakes the worker when something became due.
     pub(crate) wake: Notify,
     pub(crate) busy: Mutex<HashSet<DnsName>>,
+    pub(crate) groups: Mutex<Groups>,
 }
 
 impl Worker {
@@ -37,6 +38,8 @@ impl Worker {
     pub(crate) async fn run(self: Arc<Self>, shutdown: Shutdown) {
         let all = self.slots.available_permits();
         while !shutdown.has_begun() {
+            // Also when no key is sealed any more: an old group's content key has no reason to be here.
+            self.groups.lock().unwrap_or_else(PoisonError::into_inner).close_old(Timestamp::now());
             self.clone().start_due().await;
             tokio::select! {
                 () = self.wake.notified() => {}
@@ -105,6 +108,19 @@ impl Worker {
                 self.storehouse.put_route(site).await?;
                 return Ok(Outcome::RouteStored);
             }
+            Task::Revoke(leaf) => {
+                match self.authority.revoke(&leaf.0).await {
+                    Err(failure @ Failure { kind: FailureKind::Unavailable | FailureKind::Throttled(_), .. }) => {
+                        return Err(failure);
+                    }
+                    // What the CA will not do must not hold up the site's other work for ever.
+                    Err(Failure { detail, .. }) => {
+                        tracing::error!(site = %site.site, detail, "compromised certificate is not revoked: the CA refuses");
+                    }
+                    Ok(()) => tracing::info!(site = %site.site, "compromised certificate is revoked"),
+                }
+                return Ok(Outcome::Revoked(leaf));
+            }
             Task::Abandon(order_url) => {
                 match self.authority.abandon(&order_url).await {
                     Err(failure @ Failure { kind: FailureKind::Unavailable | FailureKind::Throttled(_), .. }) => {
@@ -142,7 +158,8 @@ impl Worker {
             Step::Authorized { order_url } => {
                 let recipients = self.storehouse.recipients(&site.pools).await?;
                 let version = site.bundle_version + 1;
-                let sealed = birth::sealed_key(&site.names, version, &recipients, self.storehouse.issuer());
+                let sealed =
+                    birth::sealed_key(&site.names, version, &recipients, self.storehouse.issuer(), &self.groups);
                 Step::KeySealed { order_url, sealed: sealed.map_err(|e| Failure::new(FailureKind::Unavailable, e))? }
             }
             Step::KeySealed { order_url, sealed } => {
@@ -162,7 +179,7 @@ impl Worker {
             }
             Step::Issued { sealed, chain } => {
                 let chain = chain.into_iter().map(|der| der.0).collect();
-                let certified = self.storehouse.put_bundle(site, &sealed, chain).await?;
+                let certified = self.storehouse.put_bundle(site, &sealed.bytes.0, chain).await?;
                 tracing::info!(site = %site.site, version = site.bundle_version + 1, "certificate stored");
                 let crate::storehouse::Certified { authority, not_before, not_after } = certified;
                 return Ok(Outcome::Stored { authority, not_before, not_after });
@@ -228,7 +245,7 @@ fn name_hosts(failure: Failure, answers: &[Answer]) -> Failure {
 const AFTER_ERROR: Duration = Duration::from_secs(5);
 
 /// The most octets of a chain: three certificates of the usual size have 4,000.
-const MAX_CHAIN: usize = 64 * 1024;
+pub(crate) const MAX_CHAIN: usize = 64 * 1024;
 
 /// Milliseconds between looks at an order: 27 s in all. After that the step is tried again later.
 const POLLS: [u64; 12] = [50, 100, 250, 500, 1000, 2000, 3000, 4000, 4000, 4000, 4000, 4000];

@@ -34,6 +34,10 @@ impl Vault {
         }
         let status = EdgeStatus { report, received_at: Timestamp::now() };
         let value = serde_json::to_vec(&status).map_err(Refusal::internal)?;
+        if value.len() > MAX_REPORT {
+            let detail = format!("expected a report of at most {MAX_REPORT} octets, got {}", value.len());
+            return Err(Refusal::new(ProblemKind::TooLarge, detail));
+        }
         self.commit(Write::put(EDGES, edge_key(pool, name), 1, value).expires_at(now() + EDGE_REMEMBERED).into())?;
         let order = self.storage().get(DRILLS, pool.as_str().as_bytes()).map_err(refusal)?;
         let drill = order.map(|record| serde_json::from_slice(&record.value)).transpose().map_err(Refusal::internal)?;
@@ -150,8 +154,11 @@ fn edge_key(pool: &PoolName, name: &str) -> Vec<u8> {
 /// How long an edge that does not report any more is waited for, in seconds.
 const EDGE_REMEMBERED: u64 = 24 * 60 * 60;
 
+/// Octets of an edge's report: 20 failures of a drill with long names and reasons.
+const MAX_REPORT: usize = 16 * 1024;
+
 /// Edges that are listed.
-const MAX_EDGES: usize = 10_000;
+const MAX_EDGES: usize = 2_000;
 
 /// Keys in one answer: with 16 stanzas each they have some 3 MB.
 const MAX_SEALED: usize = 1000;

@@ -11,8 +11,8 @@
 //!
 //! PUT    /v1/rotations/ID            admin       GET  edge, issuer, admin       also GET /v1/rotations
 //! POST   /v1/rotations/ID/approval   admin, another one than who proposed it
-//! POST   /v1/rotations/ID/abort      admin
-//! POST   /v1/rotations/ID/rewraps, .../verification, .../retirements            admin, edge (own pool)
+//! POST   /v1/rotations/ID/abort, .../verification, .../retirements              admin
+//! POST   /v1/rotations/ID/rewraps    admin, edge (own pool)
 //! GET    /v1/sealed?after=&pool=&lacking=&legacy=                               admin, edge (own pool)
 //! GET    /v1/inventory               admin
 //! PUT    /v1/edges/POOL/NAME         that edge   DELETE  admin                  GET /v1/edges  admin

@@ -4,6 +4,8 @@
 //! rotation does. What it enforces is the order of things: a plan of one admin is approved by another one, every edge has
 //! the new key before anything is sealed to it, and no old stanza goes before every bundle has a new one.
 
+use std::sync::PoisonError;
+
 use certseal_seal::{Bundle, RingChange, Stanza, VerifyingKeys, ring_changes, sha256};
 use certseal_service::problem::Refusal;
 use certseal_store::{Expect, Position, Transaction, Write};
@@ -228,14 +230,22 @@ impl Vault {
         Ok(())
     }
 
-    /// Adds stanzas for a rotation's new key.
+    /// Adds stanzas for a rotation's new key. After a verification that calls for another one.
     pub(crate) fn rewrap(
         &self,
         caller: &Caller,
         id: RotationId,
         request: &RewrapRequest,
     ) -> Result<RewrapOutcome, Refusal> {
+        let _shared = self.stanzas.read().unwrap_or_else(PoisonError::into_inner);
         let known = self.under_way(caller, id)?;
+        if known.rotation.state == RotationState::Verified {
+            let mut rotation = known.rotation.clone();
+            rotation.state = RotationState::Active;
+            rotation.verified_at = None;
+            note(&mut rotation, caller, "more is sealed to the new key: it has to be verified again");
+            self.commit(write(id, known.revision, &rotation)?.into())?;
+        }
         let sites: usize = request.rewraps.iter().map(|rewrap| rewrap.sites.len()).sum();
         if sites > RewrapRequest::MAX_SITES {
             return Err(malformed(format!("expected at most {} sites, got {sites}", RewrapRequest::MAX_SITES)));
@@ -267,8 +277,8 @@ impl Vault {
         id: RotationId,
         verification: &Verification,
     ) -> Result<Rotation, Refusal> {
-        let known = self.under_way(caller, id)?;
-        let Known { plan, mut rotation, revision } = known;
+        let _alone = self.stanzas.write().unwrap_or_else(PoisonError::into_inner);
+        let Known { plan, mut rotation, revision } = self.under_way(caller, id)?;
         let least = verification.bundles.div_ceil(u64::from(plan.verify_one_in.max(1)));
         if verification.opened < least {
             return Err(conflict(format!(
@@ -304,6 +314,7 @@ impl Vault {
         id: RotationId,
         after: Option<&DnsName>,
     ) -> Result<RewrapOutcome, Refusal> {
+        let _alone = self.stanzas.write().unwrap_or_else(PoisonError::into_inner);
         let Known { plan, rotation, .. } = self.under_way(caller, id)?;
         if rotation.state != RotationState::Verified {
             return Err(conflict(format!("rotation {id} is {}: verify it first", rotation.state)));
@@ -555,7 +566,7 @@ const SCANNED: usize = 500;
 const MAX_ROTATIONS: usize = 1000;
 
 /// Steps of one rotation.
-const MAX_STEPS: usize = 1000;
+const MAX_STEPS: usize = 200;
 
 /// Octets of bundles in one transaction, below what the storage allows.
 const MAX_CHANGES: usize = 3 * 1024 * 1024;

@@ -102,6 +102,7 @@ async fn verify(
     Named(id): Named<RotationId>,
     Body(body): Body,
 ) -> Result<Json<Rotation>, Refusal> {
+    admins_only(&caller)?;
     let verification: Verification = parse(&body, "how many bundles were opened, of how many")?;
     blocking(move || vault.verified(&caller, id, &verification)).await.map(Json)
 }
@@ -112,6 +113,7 @@ async fn retire(
     Named(id): Named<RotationId>,
     Body(body): Body,
 ) -> Result<Json<RewrapOutcome>, Refusal> {
+    admins_only(&caller)?;
     let Retirement { after } = parse(&body, "the site to go on after, or none")?;
     blocking(move || vault.retire_stanzas(&caller, id, after.as_ref())).await.map(Json)
 }

@@ -32,6 +32,9 @@ pub(crate) struct Vault {
     trusted: RwLock<Trusted>,
     /// Held while a ring is checked and stored, so that rings take effect in the order in which they are stored.
     ring_writes: Mutex<()>,
+    /// Held shared while stanzas are added, and alone while a rotation is verified or old stanzas go: nothing that was
+    /// not verified may be what is left.
+    pub(crate) stanzas: RwLock<()>,
     news: watch::Sender<u64>,
     pub(crate) metrics: Metrics,
 }
@@ -51,6 +54,7 @@ impl Vault {
             security,
             trusted: RwLock::new(trusted),
             ring_writes: Mutex::new(()),
+            stanzas: RwLock::new(()),
             news: watch::Sender::new(head),
             metrics,
         })

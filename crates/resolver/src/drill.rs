@@ -6,7 +6,7 @@ use certseal_seal::{Bundle, Sealed};
 use certseal_wire::{DnsName, DrillClass, DrillFailure, DrillReport, EnvelopeId, Epoch, PoolName};
 use jiff::Timestamp;
 
-use crate::{KeyHolder, Mirror, key_holder::use_bundle};
+use crate::{KeyHolder, Mirror, key_holder::check_bundle};
 
 impl Mirror {
     /// Opens at most `sample` keys, chosen at random, of every epoch and suite that the mirror holds, and compares each
@@ -22,7 +22,7 @@ impl Mirror {
         for (Class { suite, epoch }, Reservoir { held, chosen }) in classes {
             let mut class = DrillClass { suite: suite.to_owned(), epoch, held, opened: 0, failed: 0 };
             for (site, bundle) in chosen {
-                match use_bundle(holder, &bundle) {
+                match check_bundle(holder, &bundle) {
                     Ok(()) => class.opened += 1,
                     Err(reason) => {
                         class.failed += 1;

@@ -127,7 +127,7 @@ impl Follower {
         let end = page.end;
         self.fetch_bodies(&mut page.events).await?;
         self.finish_page(page).await?;
-        let retries = self.retried.elapsed() > RETRY_REFUSED;
+        let retries = self.retried.elapsed() > RETRY_REFUSED || self.mirror.take_retry();
         if retries {
             self.begin_retry();
         }

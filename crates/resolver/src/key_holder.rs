@@ -21,7 +21,7 @@ pub trait KeyHolder: Send + Sync + 'static {
     /// [`Unopened`] when `sealed` does not open, or holds another key.
     fn signing_key(&self, sealed: &Sealed, leaf: &LeafKey) -> Result<Arc<dyn SigningKey>, Unopened>;
 
-    /// Whether `sealed` opens. An envelope is bound to its certificate; of a legacy key that is checked here too.
+    /// Whether `sealed` opens, and holds the key of the certificate.
     ///
     /// # Errors
     /// [`Unopened`].
@@ -110,11 +110,7 @@ impl KeyHolder for LocalKeys {
     }
 
     fn check(&self, sealed: &Sealed, leaf: &LeafKey) -> Result<(), Unopened> {
-        match sealed {
-            Sealed::Envelope(_) => Ok(self.current().open_sealed(sealed).map(drop)?),
-            // Nothing commits a legacy key to its certificate.
-            Sealed::Legacy(_) => self.signing_key(sealed, leaf).map(drop),
-        }
+        self.signing_key(sealed, leaf).map(drop)
     }
 
     fn loaded(&self) -> Vec<KeyId> {
@@ -123,14 +119,9 @@ impl KeyHolder for LocalKeys {
     }
 }
 
-/// Whether the key of a bundle opens.
+/// Whether the key of a bundle opens and is its certificate's.
 pub(crate) fn check_bundle(holder: &dyn KeyHolder, bundle: &Bundle) -> Result<(), Unopened> {
     holder.check(bundle.sealed(), &leaf_of(bundle)?)
-}
-
-/// Whether the key of a bundle opens and is its certificate's.
-pub(crate) fn use_bundle(holder: &dyn KeyHolder, bundle: &Bundle) -> Result<(), Unopened> {
-    holder.signing_key(bundle.sealed(), &leaf_of(bundle)?).map(drop)
 }
 
 fn leaf_of(bundle: &Bundle) -> Result<LeafKey, Unopened> {

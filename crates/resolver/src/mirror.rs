@@ -49,6 +49,8 @@ pub struct Mirror {
     /// What new bundles must open with, once a resolver has said so.
     key_holder: OnceLock<Arc<dyn KeyHolder>>,
     refused_total: AtomicU64,
+    /// Whether what was refused may be good now: other unseal keys are loaded.
+    retry_wanted: AtomicBool,
     /// Whether it was said that not all refused items are remembered.
     refused_overflowed: AtomicBool,
 }
@@ -102,6 +104,7 @@ impl Mirror {
             routes,
             key_holder: OnceLock::new(),
             refused_total: AtomicU64::new(0),
+            retry_wanted: AtomicBool::new(false),
             refused_overflowed: AtomicBool::new(false),
         })
     }
@@ -268,8 +271,14 @@ impl Mirror {
         let _ = self.key_holder.set(holder);
     }
 
-    /// Has the caches forget everything.
+    /// Whether what was refused is to be tried again; once.
+    pub(crate) fn take_retry(&self) -> bool {
+        self.retry_wanted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Has the caches forget everything, and what was refused be tried again.
     pub(crate) fn forget_everything(&self) {
+        self.retry_wanted.store(true, Ordering::Relaxed);
         self.forget(&Applied::default(), true);
     }
 

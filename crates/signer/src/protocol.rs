@@ -175,7 +175,10 @@ impl Writer {
     }
 
     fn text(self, text: &str) -> Result<Self, FrameError> {
-        let end = (0..=text.len().min(MAX_TEXT)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        let mut end = text.len().min(MAX_TEXT);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
         self.octets(&text.as_bytes()[..end], MAX_TEXT)
     }
 

@@ -6,6 +6,7 @@ use crate::{Envelope, EnvelopeError, LegacyKey};
 
 /// A sealed TLS private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are envelopes: a box would cost each of them an allocation")]
 pub enum Sealed {
     /// As certseal seals.
     Envelope(Envelope),

@@ -1,4 +1,4 @@
-//! The golden envelopes of format 1: what was stored once stays readable. `docs/envelope.md` explains their fields.
+//! The golden envelopes of formats 1 and 2: what was stored once stays readable. `docs/envelope.md` explains their fields.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,6 +19,14 @@ fn the_x25519_envelope_opens_and_has_one_encoding() {
     let golden = Golden::read(include_str!("../../vectors/envelope-x25519.json"));
     assert_eq!(golden.suite, 2);
     assert_eq!(golden.opened().stanzas().len(), 1);
+}
+
+#[test]
+fn the_envelope_of_a_group_opens_and_has_one_encoding() {
+    let golden = Golden::read(include_str!("../../vectors/envelope-group.json"));
+    assert_eq!(golden.suite, 1);
+    let envelope = golden.opened();
+    assert_eq!((envelope.to_bytes()[4], envelope.header().group.is_some(), envelope.stanzas().len()), (2, true, 2));
 }
 
 #[derive(Deserialize)]

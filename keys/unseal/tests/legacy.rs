@@ -86,8 +86,7 @@ fn pem_of_every_usual_kind_is_taken() {
             KeyKind::Rsa => drop(PrivateDecryptingKey::from_pkcs8(opened.expose_pkcs8()).expect("an RSA key")),
         }
     }
-    for bad in [b"".as_slice(), b"-----", b"no key", &pem::encode(&pem::Pem::new("DSA PRIVATE KEY", sec1)).into_bytes()]
-    {
+    for bad in [b"-----".as_slice(), b"no key", &pem::encode(&pem::Pem::new("DSA PRIVATE KEY", sec1)).into_bytes()] {
         assert_eq!(open(bad).err(), Some(OpenError::Failed));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use certseal_seal::{SigningKey, Suite, VerifyingKey, accept_ring};
 use certseal_service::config::{ConfigError, read_private};
 use certseal_unseal::token::TokenUri;
@@ -10,7 +10,7 @@ use certseal_wire::{KeyRing, KeyState, PoolName};
 use serde::Serialize;
 
 use crate::{
-    cli::{GenerateArgs, KeysCommand, PlaceArgs},
+    cli::{GenerateArgs, IssuersCommand, KeysCommand, PlaceArgs, RingArgs},
     failure::Failure,
     keys::{self, KeyPlace, NewPool},
     output::{Output, details, table},
@@ -21,6 +21,7 @@ pub(super) async fn run(command: KeysCommand, settings: &Settings, output: Outpu
     match command {
         KeysCommand::Generate(args) => generate(args, settings, output).await,
         KeysCommand::List => list(settings, output).await,
+        KeysCommand::Issuers(command) => issuers(command, settings, output).await,
         KeysCommand::Rotate(command) => super::rotate::run(command, settings, output).await,
     }
 }
@@ -66,6 +67,32 @@ pub(super) fn place<'a>(place: &'a PlaceArgs, uri: Option<&'a TokenUri>) -> Resu
         (None, Some(uri)) => Ok(KeyPlace::Token(uri)),
         (None, None) => Err(Failure::Usage("expected --out or --token".to_owned())),
     }
+}
+
+async fn issuers(command: IssuersCommand, settings: &Settings, output: Output) -> anyhow::Result<()> {
+    let store = settings.store()?;
+    let ring = match command {
+        IssuersCommand::Add { public, ring: RingArgs { security_key, seen } } => {
+            let issuer = verifying_key(&public)?;
+            keys::change_ring(&store, &signing_key(&security_key)?, seen, |ring| {
+                keys::add_issuer(ring, &issuer);
+                Ok(())
+            })
+            .await?
+        }
+        IssuersCommand::Remove { id, ring: RingArgs { security_key, seen } } => {
+            keys::change_ring(&store, &signing_key(&security_key)?, seen, |ring| {
+                let before = ring.issuers.len();
+                ring.issuers.retain(|issuer| issuer.id != id);
+                match ring.issuers.len() < before {
+                    true => Ok(()),
+                    false => bail!(Failure::NotFound(format!("the key ring lists no issuer {id}"))),
+                }
+            })
+            .await?
+        }
+    };
+    output.show(&ring, || rings(&ring, "signed and stored"))
 }
 
 async fn list(settings: &Settings, output: Output) -> anyhow::Result<()> {

@@ -197,7 +197,7 @@ fn refuse_failed(what: &str, failed: &[(certseal_wire::DnsName, String)]) -> any
     )
 }
 
-fn trusted(settings: &Settings) -> anyhow::Result<VerifyingKey> {
+pub(super) fn trusted(settings: &Settings) -> anyhow::Result<VerifyingKey> {
     settings.security_public()?.ok_or_else(|| {
         let text = "expected --security-public: without the security team's public key no plan can be trusted";
         crate::failure::Failure::Usage(text.to_owned()).into()

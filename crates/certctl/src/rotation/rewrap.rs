@@ -6,12 +6,10 @@ use anyhow::Context;
 use certseal_client::{ClientError, StoreClient};
 use certseal_seal::{Recipient, Sealed, Stanza, entry_recipient};
 use certseal_unseal::UnsealKeys;
-use certseal_wire::{
-    Base64, DnsName, GroupId, Rewrap, RewrapRequest, RewrapTarget, RotationPlan, SealedEntry, SealedPage, SealedQuery,
-};
+use certseal_wire::{Base64, DnsName, GroupId, Rewrap, RewrapRequest, RewrapTarget, RotationPlan, SealedEntry};
 use tokio::task::JoinSet;
 
-use super::{Progress, on_all_cores};
+use super::{Progress, SealedPages, of_pool, on_all_cores};
 
 /// What became of the bundles that lacked the new key.
 #[derive(Debug, Default)]
@@ -40,12 +38,10 @@ pub async fn rewrap(
     progress.begin(&format!("sealing to epoch {}", plan.to.epoch), sealed_bundles(store, plan).await?);
     let mut total = Rewrapped::default();
     let mut puts: JoinSet<Result<u64, ClientError>> = JoinSet::new();
-    let mut next = Some(fetch(store, plan, None));
-    while let Some(fetched) = next.take() {
-        let page = fetched.await.context("reading sealed keys was stopped")??;
-        next = page.next.clone().map(|after| fetch(store, plan, Some(after)));
-        let count = page.keys.len() as u64;
-        let (requests, failed) = tokio::task::block_in_place(|| seal_page(&page.keys, keys, &recipient));
+    let mut pages = SealedPages::new(store, of_pool(plan, Some(plan.to.epoch)));
+    while let Some(page) = pages.next().await? {
+        let count = page.len() as u64;
+        let (requests, failed) = tokio::task::block_in_place(|| seal_page(&page, keys, &recipient));
         total.looked_at += count;
         total.failed.extend(failed);
         progress.advance(count);
@@ -70,16 +66,6 @@ async fn sealed_bundles(store: &StoreClient, plan: &RotationPlan) -> anyhow::Res
     let new = epochs.iter().find(has_new).map_or(0, |count| count.sealed);
     let most = epochs.iter().filter(|count| count.pool == plan.pool).map(|count| count.sealed).max().unwrap_or(0);
     Ok(most.saturating_sub(new))
-}
-
-fn fetch(
-    store: &StoreClient,
-    plan: &RotationPlan,
-    after: Option<DnsName>,
-) -> tokio::task::JoinHandle<Result<SealedPage, ClientError>> {
-    let (store, pool, lacking) = (store.clone(), Some(plan.pool.clone()), Some(plan.to.epoch));
-    let query = SealedQuery { after, pool, lacking, ..SealedQuery::default() };
-    tokio::spawn(async move { store.sealed(&query).await })
 }
 
 async fn finished(puts: &mut JoinSet<Result<u64, ClientError>>) -> anyhow::Result<u64> {

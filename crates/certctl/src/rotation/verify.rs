@@ -1,17 +1,16 @@
 //! Opening bundles with the new key before the old one goes.
 
-use anyhow::Context;
 use aws_lc_rs::{
     encoding::AsDer,
     rsa::KeyPair as RsaKeyPair,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
 };
-use certseal_client::{ClientError, StoreClient};
+use certseal_client::StoreClient;
 use certseal_seal::{KeyKind, Sealed, TlsPrivateKey, sha256};
 use certseal_unseal::UnsealKeys;
-use certseal_wire::{Digest, DnsName, RotationPlan, SealedEntry, SealedPage, SealedQuery, Verification};
+use certseal_wire::{Digest, DnsName, RotationPlan, SealedEntry, Verification};
 
-use super::{Progress, on_all_cores};
+use super::{Progress, SealedPages, of_pool, on_all_cores};
 
 /// What came of opening bundles.
 #[derive(Debug, Default)]
@@ -45,34 +44,21 @@ pub async fn verify(
     );
     progress.begin(&format!("opening with epoch {}", plan.to.epoch), store.inventory().await?.bundles);
     let mut total = Verified::default();
-    let mut next = Some(fetch(store, plan, None));
-    while let Some(fetched) = next.take() {
-        let page = fetched.await.context("reading sealed keys was stopped")??;
-        next = page.next.clone().map(|after| fetch(store, plan, Some(after)));
+    let mut pages = SealedPages::new(store, of_pool(plan, None));
+    while let Some(page) = pages.next().await? {
         let first = total.bundles;
-        total.bundles += page.keys.len() as u64;
+        total.bundles += page.len() as u64;
         let one_in = u64::from(plan.verify_one_in.max(1));
-        let chosen: Vec<_> =
-            (first..).zip(&page.keys).filter(|(n, _)| n % one_in == 0).map(|(_, entry)| entry).collect();
+        let chosen: Vec<_> = (first..).zip(&page).filter(|(n, _)| n % one_in == 0).map(|(_, entry)| entry).collect();
         let failed = tokio::task::block_in_place(|| open_all(&chosen, keys));
         total.opened += chosen.len() as u64 - failed.len() as u64;
         total.failed.extend(failed);
-        progress.advance(page.keys.len() as u64);
+        progress.advance(page.len() as u64);
     }
     if total.failed.is_empty() {
         store.verify_rotation(plan.id, &Verification { opened: total.opened, bundles: total.bundles }).await?;
     }
     Ok(total)
-}
-
-fn fetch(
-    store: &StoreClient,
-    plan: &RotationPlan,
-    after: Option<DnsName>,
-) -> tokio::task::JoinHandle<Result<SealedPage, ClientError>> {
-    let (store, pool) = (store.clone(), Some(plan.pool.clone()));
-    let query = SealedQuery { after, pool, ..SealedQuery::default() };
-    tokio::spawn(async move { store.sealed(&query).await })
 }
 
 fn open_all(entries: &[&SealedEntry], keys: &UnsealKeys) -> Vec<(DnsName, String)> {
@@ -92,7 +78,7 @@ fn open_one(entry: &SealedEntry, keys: &UnsealKeys) -> Result<(), String> {
 }
 
 /// The digest of the SubjectPublicKeyInfo that belongs to a private key.
-fn public_key_digest(key: &TlsPrivateKey) -> Option<Digest> {
+pub(crate) fn public_key_digest(key: &TlsPrivateKey) -> Option<Digest> {
     let spki = match key.kind() {
         KeyKind::EcdsaP256 => {
             let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.expose_pkcs8()).ok()?;

@@ -22,7 +22,7 @@ use hyper_util::{
 };
 use instant_acme::{
     Account, AuthorizationStatus, BodyWrapper, BytesResponse, ChallengeType, Error, HttpClient, Identifier, Key,
-    NewOrder, Order, OrderStatus,
+    NewOrder, Order, OrderStatus, RevocationReason, RevocationRequest,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use tokio::sync::OnceCell;
@@ -129,6 +129,17 @@ impl AcmeAuthority {
             }
         }
         Ok(())
+    }
+
+    pub(crate) async fn revoke(&self, leaf: &[u8]) -> Result<(), Failure> {
+        let certificate = CertificateDer::from(leaf);
+        let request = RevocationRequest { certificate: &certificate, reason: Some(RevocationReason::KeyCompromise) };
+        match self.account().await?.revoke(&request).await {
+            Err(Error::Api(problem)) if problem.r#type.as_deref() == Some(ALREADY_REVOKED) => Ok(()),
+            // A CA without that interface never gets one while it is waited for.
+            Err(error @ Error::Str(_)) => Err(rejected(format!("the CA: {error}"))),
+            other => other.map_err(failure),
+        }
     }
 
     pub(crate) async fn finalize(&self, order_url: &str, csr: &[u8]) -> Result<(), Failure> {
@@ -297,5 +308,6 @@ fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::Other(Box::new(error))
 }
 
+const ALREADY_REVOKED: &str = "urn:ietf:params:acme:error:alreadyRevoked";
 const PATIENCE: Duration = Duration::from_secs(30);
 const MAX_ANSWER: usize = 1024 * 1024;

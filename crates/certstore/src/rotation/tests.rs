@@ -201,6 +201,20 @@ fn stanzas_change_for_the_bundle_and_pool_that_were_meant_and_by_the_pools_own_p
 }
 
 #[test]
+fn what_is_sealed_after_the_verification_has_to_be_verified_before_old_stanzas_go() {
+    let world = World::new(&["a.example"]);
+    let plan = world.active();
+    world.rewrap_all(&plan);
+    let verification = Verification { opened: 1, bundles: 1 };
+    world.vault.verified(&admin(ALICE), plan.id, &verification).unwrap();
+    // An edge that was taken over puts stanzas of its own in the place of those that were verified.
+    world.rewrap_all(&plan);
+    assert_eq!(world.rotation(plan.id).state, RotationState::Active);
+    let refused = world.vault.retire_stanzas(&admin(ALICE), plan.id, None).unwrap_err();
+    assert!(refused.0.detail.contains("verify it first"), "{}", refused.0.detail);
+}
+
+#[test]
 fn what_lacks_the_new_key_is_listed_until_it_has_it() {
     let world = World::new(&["a.example", "b.example", "c.example"]);
     let plan = world.active();

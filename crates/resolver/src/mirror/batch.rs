@@ -152,7 +152,8 @@ impl<'a> Batch<'a> {
         Ok(true)
     }
 
-    /// No signature covers the stanzas, so a bundle that does not open is refused before anything of it is kept.
+    /// No signature covers the stanzas, and whoever sealed may have sealed another key: a bundle whose key does not open,
+    /// or is not the certificate's, is refused before anything of it is kept.
     fn opens(&self, bundle: &Bundle) -> Result<(), Failure> {
         match self.mirror.key_holder.get() {
             Some(holder) => check_bundle(&**holder, bundle).map_err(Failure::unopened),

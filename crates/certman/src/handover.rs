@@ -1,0 +1,219 @@
+//! What comes from elsewhere for a site: certificates and keys that a platform has, the key of a certificate sealed anew,
+//! and word that others may have a key.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, State, rejection::JsonRejection},
+    routing::post,
+};
+use certseal_seal::{Bundle, Draft, LegacyKey, Sealed, names_digest, spki_digest};
+use certseal_service::problem::Refusal;
+use certseal_wire::{Base64, BundleInfo, DnsName, Import, NameSet, ProblemKind, Replacement, Reseal, SiteStatus};
+use jiff::Timestamp;
+
+use crate::{
+    api::{Admin, Allowed, Name, change, checked, malformed, no_such_site, present},
+    site::{Compromised, Failure, FailureKind, SealedKey, Site, Step},
+    storehouse::certified,
+    worker::{MAX_CHAIN, Worker},
+};
+
+pub(crate) fn router() -> Router<Arc<Worker>> {
+    Router::new()
+        .route("/v1/sites/{site}/import", post(import).layer(DefaultBodyLimit::max(MAX_IMPORT)))
+        .route("/v1/sites/{site}/envelope", post(reseal))
+        .route("/v1/sites/{site}/replacement", post(replace))
+}
+
+/// The same import again is no change, also after its key was sealed anew.
+async fn import(
+    State(worker): State<Arc<Worker>>,
+    _: Allowed,
+    Name(name): Name,
+    import: Result<Json<Import>, JsonRejection>,
+) -> Result<Json<SiteStatus>, Refusal> {
+    let Json(Import { site: request, chain, sealed }) = import.map_err(|e| malformed(e.body_text()))?;
+    let request = checked(&worker, &name, request).await?;
+    check_import(&chain, &sealed, &request.names)?;
+    let before = journaled_site(&worker, &name).await?;
+    let stored = worker.storehouse.stored_bundle(&name).await.map_err(refusal)?;
+    // What is left of a site that was removed does not count.
+    let kept = stored.as_ref().filter(|_| before.as_ref().is_none_or(|site| !site.departed));
+    let kept = kept.map(|(bundle, _)| {
+        let same_chain = bundle.chain().iter().eq(chain.iter().map(|der| &der.0));
+        match bundle.sealed() {
+            Sealed::Envelope(_) => Kept::Envelope { same_chain },
+            Sealed::Legacy(legacy) => Kept::Legacy { same: same_chain && legacy.to_bytes() == sealed.0 },
+        }
+    });
+    let version = stored.as_ref().map_or(0, |(_, info)| info.version);
+    let key = SealedKey { csr: Base64(Vec::new()), bytes: sealed };
+    let step = Step::Issued { sealed: key.clone(), chain: chain.clone() };
+    let own = name.clone();
+    let (site, _) = change(&worker, &name, move |found| {
+        if found != before.as_ref() {
+            return Err(conflict(format!("{own} was changed by somebody else meanwhile; try again")));
+        }
+        let site = match found {
+            Some(site) => site.clone().changed(request.clone()),
+            None => Site::new(own.clone(), request.clone()),
+        };
+        let certified = found.filter(|site| site.certificate.is_some() && !site.departed);
+        let covers_the_same = certified.is_some_and(|found| found.names == site.names && found.pools == site.pools);
+        match kept {
+            Some(Kept::Envelope { same_chain: true } | Kept::Legacy { same: true }) if covers_the_same => Ok(site),
+            Some(Kept::Envelope { .. }) => Err(conflict(format!(
+                "{own} has version {version} with its key in an envelope: an imported key never takes its place"
+            ))),
+            _ if site.order.as_ref() == Some(&step) => Ok(site),
+            _ if certified.is_some_and(|found| found.order.is_some()) => {
+                Err(conflict(format!("{own} has a certificate, and an order for the next one is under way")))
+            }
+            _ => Ok(site.imported(key.clone(), chain.clone(), version)),
+        }
+    })
+    .await?;
+    Ok(Json(site.status()))
+}
+
+/// What certstore has for a site that is to be imported.
+#[derive(Clone, Copy)]
+enum Kept {
+    Envelope { same_chain: bool },
+    Legacy { same: bool },
+}
+
+fn check_import(chain: &[Base64], sealed: &Base64, names: &NameSet) -> Result<(), Refusal> {
+    let leaf = chain.first().ok_or_else(|| malformed("expected a chain of certificates, the leaf first, got none"))?;
+    let octets: usize = chain.iter().map(|der| der.0.len()).sum();
+    if octets > MAX_CHAIN {
+        return Err(malformed(format!("expected a chain of at most {MAX_CHAIN} octets, got {octets}")));
+    }
+    let certified = certified(&leaf.0, names).map_err(|failure| malformed(failure.detail))?;
+    if certified.not_after <= Timestamp::now() {
+        return Err(malformed(format!(
+            "expected a certificate that is valid, got one that expired at {}: add the site without it",
+            certified.not_after
+        )));
+    }
+    // Refuses envelopes too: who seals anew has the new key go with the stored certificate.
+    LegacyKey::parse(&sealed.0).map(drop).map_err(|error| malformed(format!("the sealed key: {error}")))
+}
+
+async fn reseal(
+    State(worker): State<Arc<Worker>>,
+    _: Admin,
+    Name(name): Name,
+    reseal: Result<Json<Reseal>, JsonRejection>,
+) -> Result<Json<SiteStatus>, Refusal> {
+    let Json(Reseal { draft }) = reseal.map_err(|e| malformed(e.body_text()))?;
+    let draft = Draft::parse(&draft.0).map_err(|error| malformed(format!("the draft: {error}")))?;
+    let before = present(&worker, &name).await?.site;
+    let stored = worker.storehouse.stored_bundle(&name).await.map_err(refusal)?;
+    let (bundle, info) = stored.ok_or_else(|| conflict(format!("{name} has no certificate yet")))?;
+    check_draft(&worker, &draft, &before, &bundle, &info).await?;
+    let envelope = draft.sign(worker.storehouse.issuer());
+    let key = SealedKey { csr: Base64(Vec::new()), bytes: Base64(envelope.to_bytes()) };
+    let chain: Vec<_> = bundle.chain().iter().cloned().map(Base64).collect();
+    let own = name.clone();
+    let (site, _) = change(&worker, &name, move |found| match found {
+        Some(site) if *site == before => Ok(site.clone().resealed(key.clone(), chain.clone())),
+        _ => Err(conflict(format!("{own} was changed by somebody else meanwhile; look at it and try again"))),
+    })
+    .await?;
+    Ok(Json(site.status()))
+}
+
+/// certman signs what it cannot open: that it is for this certificate, and for these edges, is all that it can see.
+async fn check_draft(
+    worker: &Worker,
+    draft: &Draft,
+    site: &Site,
+    bundle: &Bundle,
+    info: &BundleInfo,
+) -> Result<(), Refusal> {
+    let (header, next) = (draft.header(), info.version + 1);
+    if site.order.is_some() || site.compromised.is_some() {
+        return Err(conflict(format!(
+            "an order for {} is under way: its certificate will come with a key of ours",
+            site.site
+        )));
+    }
+    if info.version != site.bundle_version || info.names != site.names {
+        return Err(conflict(format!("{} is being changed; look at it and try again", site.site)));
+    }
+    if header.key_version != next {
+        return Err(conflict(format!("expected a draft for version {next}, got version {}", header.key_version)));
+    }
+    let expect =
+        |holds: bool, what: &str| if holds { Ok(()) } else { Err(malformed(format!("expected a draft {what}"))) };
+    let issuer = worker.storehouse.issuer().verifying_key().id();
+    expect(header.issuer == issuer, &format!("for issuer {issuer}, which this certman is"))?;
+    expect(header.names == names_digest(&info.names), "for the names of the stored certificate")?;
+    let spki = bundle.leaf_spki().map(spki_digest);
+    expect(spki == Some(header.spki), "with the key of the stored certificate")?;
+    let recipients = worker.storehouse.recipients(&site.pools).await.map_err(refusal)?;
+    let is_sealed_to = |recipient: &certseal_seal::Recipient| {
+        draft.stanzas().iter().any(|stanza| {
+            stanza.pool == *recipient.pool() && stanza.epoch == recipient.epoch() && stanza.key_id == recipient.key_id()
+        })
+    };
+    let covers = draft.stanzas().len() == recipients.len() && recipients.iter().all(is_sealed_to);
+    expect(covers, "sealed to the active unseal keys of the site's pools and to nothing else: read the key ring again")
+}
+
+/// No change for a site that has a later version, or whose later version is on its way.
+async fn replace(
+    State(worker): State<Arc<Worker>>,
+    _: Admin,
+    Name(name): Name,
+    replacement: Result<Json<Replacement>, JsonRejection>,
+) -> Result<Json<SiteStatus>, Refusal> {
+    let Json(Replacement { version }) = replacement.map_err(|e| malformed(e.body_text()))?;
+    let before = present(&worker, &name).await?.site;
+    let is_known = before.compromised.as_ref().is_some_and(|compromised| compromised.version >= version);
+    if before.bundle_version > version || is_known {
+        return Ok(Json(before.status()));
+    }
+    // Now, while certstore has it: the CA is told once another one is served.
+    let stored = worker.storehouse.stored_bundle(&name).await.map_err(refusal)?;
+    if stored.as_ref().is_some_and(|(_, info)| info.version > version) {
+        return Ok(Json(before.status()));
+    }
+    let Some((bundle, info)) = stored else { return Ok(Json(before.status())) };
+    let leaf = bundle.chain().first().cloned().ok_or_else(|| Refusal::internal("a bundle without a certificate"))?;
+    let compromised = Compromised { version: info.version, leaf: Base64(leaf) };
+    // The ring may have changed within the last seconds: sealed to the compromised key again, it would all be in vain.
+    worker.storehouse.forget_ring().await;
+    let own = name.clone();
+    let (site, _) = change(&worker, &name, move |found| match found {
+        Some(site) if !site.departed && site.bundle_version > version => Ok(site.clone()),
+        Some(site) if !site.departed => Ok(site.clone().replaced(compromised.clone())),
+        _ => Err(Refusal::new(ProblemKind::NotFound, no_such_site(&own))),
+    })
+    .await?;
+    tracing::warn!(site = %name, version, "others may have the key: the certificate is issued again");
+    Ok(Json(site.status()))
+}
+
+async fn journaled_site(worker: &Arc<Worker>, name: &DnsName) -> Result<Option<Site>, Refusal> {
+    let (journal, name) = (worker.journal.clone(), name.clone());
+    let read = tokio::task::spawn_blocking(move || journal.read(&name)).await.map_err(Refusal::internal)?;
+    Ok(read.map_err(Refusal::internal)?.map(|entry| entry.site))
+}
+
+fn conflict(detail: String) -> Refusal {
+    Refusal::new(ProblemKind::Conflict, detail)
+}
+
+fn refusal(Failure { kind, detail }: Failure) -> Refusal {
+    match kind {
+        FailureKind::Unavailable | FailureKind::Throttled(_) => Refusal::new(ProblemKind::Unavailable, detail),
+        _ => malformed(detail),
+    }
+}
+
+/// A chain of 64 KiB and a key of 8 KiB in base64, with names.
+const MAX_IMPORT: usize = 256 * 1024;
