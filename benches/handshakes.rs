@@ -1,5 +1,5 @@
 //! Full TLS 1.3 handshakes a second: certedge over many sealed names, against a bare tokio-rustls acceptor with one
-//! certificate.
+//! certificate; and certedge whose keys are in a signer of its own, against one that holds them itself.
 //!
 //! The servers are processes of their own on core 0, the load comes from the last core, and they take turns. A harness of
 //! its own: criterion measures one operation after another, this needs many at a time against two processes.
@@ -10,17 +10,22 @@ mod support;
 
 use std::{
     cell::Cell,
-    future,
+    env, future,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream as BlockingStream},
+    path::{Path, PathBuf},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use certedge::KeysIn;
+use certseal_resolver::{KeyHolder, LeafKey, LocalKeys};
+use certseal_seal::Bundle;
 use certseal_service::Shutdown;
+use certseal_signer::RemoteKeys;
 use rustls::{
-    ClientConfig,
+    ClientConfig, SignatureScheme,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -30,7 +35,7 @@ use support::{
     fleet::{Fleet, pool, site},
     is_measuring,
     machine::{Role, cores, pin_to, role},
-    rounds::median,
+    rounds::{Case, Medians, alternate, median},
     setting,
     tls::{careless_client, server_config, verifying_client},
 };
@@ -48,6 +53,7 @@ fn main() {
         pin_to(0);
         return match role.as_str() {
             "bare" => serve_bare(&fleet),
+            "signer" => serve_signatures(&fleet),
             _ => serve_edge(&fleet),
         };
     }
@@ -77,13 +83,68 @@ fn main() {
     assert_eq!(edge.unsealed(), unsealed, "the cache does not hold all names");
 
     println!("full TLS 1.3 handshakes over {} sealed names, X25519, P-256 leaf below one intermediate", names.count());
-    report("warm", &warm);
-    report("first touch", &cold);
+    report("warm", ["certedge", "bare"], &warm);
+    report("first touch", ["certedge", "bare"], &cold);
+    drop(bare);
+    separate_signer(&fleet, &names, edge, turns, turn);
 }
 
-/// Prints the rounds, each of certedge and of the bare acceptor, and their medians.
-fn report(title: &str, rounds: &[(Load, Load)]) {
-    println!("\n{title:<12} {:>21} {:>21} {:>15}", "certedge", "bare", "ratio");
+/// What it costs to have the keys in a process of their own: in whole handshakes, and in signatures alone.
+fn separate_signer(fleet: &Fleet, names: &Names, edge: Server, turns: usize, turn: Duration) {
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, mirror) = (dir.path().join("run/signer.sock"), dir.path().join("mirror"));
+    fleet.copy_mirror(&mirror);
+    let places = [(SOCKET, socket.display().to_string()), (MIRROR, mirror.display().to_string())];
+    let signer = Role::start("signer", &places);
+    while !socket.exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    signature(fleet, &socket);
+    let split = Server { signer: Some(signer), ..Server::start_with("split", &places) };
+    split.check(fleet);
+    split.load(names, Order::EachOnce, Until::Done(names.count()));
+    let rounds: Vec<_> = (0..turns)
+        .map(|_| {
+            let in_process = edge.load(names, Order::Random, Until::Elapsed(turn));
+            (split.load(names, Order::Random, Until::Elapsed(turn)), in_process)
+        })
+        .collect();
+    report("warm", ["separate signer", "keys in certedge"], &rounds);
+    let processor_time = |of: fn(&(Load, Load)) -> Load| {
+        rounds.iter().map(|round| Duration::from_secs_f64(1.0 / of(round).per_cpu_second)).collect()
+    };
+    let [separate, in_process] = ["handshake, separate signer", "handshake, keys in certedge"];
+    println!("\nprocessor time of all processes, and ratio");
+    let medians =
+        Medians::of([(separate, processor_time(|round| round.0)), (in_process, processor_time(|round| round.1))]);
+    medians.print();
+    medians.print_ratio(separate, in_process);
+}
+
+/// One signature by an opened key: in this process, and by the signer on the other core.
+fn signature(fleet: &Fleet, socket: &Path) {
+    let event = fleet.press().page([0], 2).events.swap_remove(0);
+    let bundle = Bundle::parse(&event.body.unwrap().0).unwrap();
+    let leaf = LeafKey::from_spki(bundle.leaf_spki().unwrap()).unwrap();
+    let message = [&[b' '; 64][..], b"TLS 1.3, server CertificateVerify\0", &[7; 32]].concat();
+    let local = LocalKeys::new(&pool(), fleet.unseal_keys()).unwrap();
+    let remote = RemoteKeys::new(socket, rustix::process::getuid().as_raw(), |wait| wait());
+    let signing = |holder: &dyn KeyHolder| {
+        let key = holder.signing_key(bundle.sealed(), &leaf).unwrap();
+        let message = message.clone();
+        move || key.choose_scheme(&[SignatureScheme::ECDSA_NISTP256_SHA256]).unwrap().sign(&message).unwrap()
+    };
+    let [there, here] = ["signature, over the socket", "signature, in this process"];
+    let rounds = if is_measuring() { 101 } else { 1 };
+    println!("\none signature, P-256");
+    let medians = alternate(vec![Case::new(there, signing(&*remote)), Case::new(here, signing(&*local))], rounds);
+    medians.print();
+    medians.print_ratio(there, here);
+}
+
+/// Prints the rounds, each of both servers, and their medians.
+fn report(title: &str, [one, other]: [&str; 2], rounds: &[(Load, Load)]) {
+    println!("\n{title:<12} {one:>21} {other:>21} {:>15}", "ratio");
     println!("{:<12} {:>10} {:>10} {:>10} {:>10} {:>7} {:>7}", "", "/s", "/s CPU", "/s", "/s CPU", "/s", "/s CPU");
     let line = |label: &str, edge: Load, bare: Load| {
         let (wall, cpu) = (edge.per_second / bare.per_second, edge.per_cpu_second / bare.per_cpu_second);
@@ -156,16 +217,22 @@ impl Names {
 /// A server process under load.
 struct Server {
     process: Role,
+    /// The process that holds its keys.
+    signer: Option<Role>,
     address: SocketAddr,
     telemetry: Option<SocketAddr>,
 }
 
 impl Server {
     fn start(role: &str) -> Self {
-        let mut process = Role::start(role, &[]);
+        Self::start_with(role, &[])
+    }
+
+    fn start_with(role: &str, settings: &[(&str, String)]) -> Self {
+        let mut process = Role::start(role, settings);
         let line = process.line();
         let mut addresses = line.split(' ').map(|address| address.parse().unwrap());
-        Self { address: addresses.next().unwrap(), telemetry: addresses.next(), process }
+        Self { address: addresses.next().unwrap(), telemetry: addresses.next(), process, signer: None }
     }
 
     /// Shakes hands as a client that verifies: what the rounds count is right.
@@ -179,9 +246,13 @@ impl Server {
         }
     }
 
+    fn processor_seconds(&self) -> f64 {
+        self.process.processor_seconds() + self.signer.as_ref().map_or(0.0, Role::processor_seconds)
+    }
+
     fn load(&self, names: &Names, order: Order, until: Until) -> Load {
         let client = careless_client();
-        let (begun, cpu_before) = (Instant::now(), self.process.processor_seconds());
+        let (begun, cpu_before) = (Instant::now(), self.processor_seconds());
         let (started, done) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
         let worker = || async {
             loop {
@@ -207,7 +278,7 @@ impl Server {
             })
             .await;
         });
-        let (elapsed, cpu) = (begun.elapsed().as_secs_f64(), self.process.processor_seconds() - cpu_before);
+        let (elapsed, cpu) = (begun.elapsed().as_secs_f64(), self.processor_seconds() - cpu_before);
         let done = f64::from(done.get());
         Load { per_second: done / elapsed, per_cpu_second: done / cpu.max(0.01) }
     }
@@ -238,16 +309,32 @@ async fn shake_hands(address: SocketAddr, client: &Arc<ClientConfig>, name: Serv
     }
 }
 
-/// The role "edge": certedge as its program runs it, with a store that nobody listens for.
+/// The roles "edge" and "split": certedge as its program runs it, with a store that nobody listens for.
 fn serve_edge(fleet: &Fleet) {
+    let keys_in = if env::var_os(SOCKET).is_some() { KeysIn::Signer } else { KeysIn::ThisProcess };
+    let runtime = runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (_handle, shutdown) = Shutdown::new();
+        let running = certedge::start_with(edge_config(fleet), keys_in, shutdown).await.unwrap();
+        println!("{} {}", running.https, running.telemetry.unwrap());
+        running.finished().await.unwrap();
+    });
+}
+
+/// The role "signer": `certedge signer`.
+fn serve_signatures(fleet: &Fleet) {
+    certedge::run_signer(edge_config(fleet), None, false).unwrap();
+}
+
+fn edge_config(fleet: &Fleet) -> certedge::Config {
     let identity = certctl::pki::tls_files(&fleet.pki(), &format!("edge-{}", pool()));
-    let config = certedge::Config {
+    certedge::Config {
         pool: pool(),
         https: loopback(),
         http: loopback(),
         telemetry: Some(loopback()),
         public_https_port: 443,
-        mirror: fleet.mirror(),
+        mirror: env::var_os(MIRROR).map_or_else(|| fleet.mirror(), PathBuf::from),
         unseal_keys: vec![fleet.unseal_key_file()],
         security_key: fleet.pki().join("security.pub"),
         cache_bytes: 256 * 1024 * 1024,
@@ -257,18 +344,11 @@ fn serve_edge(fleet: &Fleet) {
             certificate: identity.certificate,
             key: identity.key,
         },
-        signer: certedge::SignerConfig::default(),
+        signer: certedge::SignerConfig { socket: env::var_os(SOCKET).map(PathBuf::from), ..Default::default() },
         reports: certedge::Reports::default(),
         legacy_keys: Vec::new(),
         limits: certedge::Limits::default(),
-    };
-    let runtime = runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let (_handle, shutdown) = Shutdown::new();
-        let running = certedge::start(config, shutdown).await.unwrap();
-        println!("{} {}", running.https, running.telemetry.unwrap());
-        running.finished().await.unwrap();
-    });
+    }
 }
 
 /// The role "bare": accepts, shakes hands, and waits for the client to go.
@@ -313,3 +393,9 @@ const CONNECTIONS: usize = 32;
 
 /// certedge's counter of unsealed keys.
 const UNSEALED: &str = "certedge_unsealed_total";
+
+/// Where the signer of a role listens.
+const SOCKET: &str = "CERTSEAL_BENCH_SOCKET";
+
+/// The mirror of a role, in place of the fleet's own.
+const MIRROR: &str = "CERTSEAL_BENCH_MIRROR";

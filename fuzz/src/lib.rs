@@ -3,9 +3,11 @@
 //! cargo-fuzz runs them with coverage to guide it (`fuzz_targets/`), and `tests/corpus.rs` in every test run, over the
 //! committed corpus and mutations of it.
 
+use certseal_resolver::LocalKeys;
 use certseal_seal::{
     Bundle, Draft, Envelope, LegacyKey, LegacySuite, SigningKey, VerifyingKey, VerifyingKeys, ring_changes,
 };
+use certseal_signer::{Request, Response, Service};
 use certseal_unseal::{LegacyUnsealKey, UnsealKey, UnsealKeys, token::TokenUri};
 use certseal_wire::{
     AcmeAccounts, Approval, Caller, Challenge, Checkpoint, Cursor, DnsName, DrillOrder, EdgeReport, FeedPage, Import,
@@ -115,4 +117,21 @@ pub fn names(data: &[u8]) {
     if let Ok(caller) = Caller::from_spiffe_id(text, &domain) {
         assert_eq!(caller.spiffe_id(&domain), text, "an identity has two forms");
     }
+}
+
+/// What the two processes of an edge say to each other: what is taken has one encoding, and a signer without keys answers
+/// everything, but never with a signature.
+pub fn signer(data: &[u8]) {
+    if let Ok(request) = Request::parse(data) {
+        assert_eq!(request.to_frame().ok().as_deref().and_then(|frame| frame.get(4..)), Some(data));
+    }
+    if let Ok(response) = Response::parse(data) {
+        assert_eq!(response.to_frame().ok().as_deref().and_then(|frame| frame.get(4..)), Some(data));
+    }
+    let Some(keys) = "eu".parse().ok().and_then(|pool| LocalKeys::new(&pool, UnsealKeys::default()).ok()) else {
+        return;
+    };
+    let answer = Service::new(keys, 1 << 16).answer(data);
+    assert!(!matches!(answer, Response::Signature(_) | Response::Done), "{answer:?}");
+    assert!(answer.to_frame().is_ok(), "an answer that cannot be sent");
 }

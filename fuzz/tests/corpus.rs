@@ -5,7 +5,7 @@
 
 use std::{fs, path::Path};
 
-use certseal_fuzz::{bundle, documents, envelope, legacy, names, unseal_key};
+use certseal_fuzz::{bundle, documents, envelope, legacy, names, signer, unseal_key};
 
 #[test]
 fn envelopes() {
@@ -35,6 +35,11 @@ fn legacy_keys() {
 #[test]
 fn all_names() {
     run("names", names);
+}
+
+#[test]
+fn what_a_signer_is_asked() {
+    run("signer", signer);
 }
 
 fn run(target: &str, holds: fn(&[u8])) {
