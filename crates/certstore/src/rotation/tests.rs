@@ -6,7 +6,8 @@ use certseal_seal::{
 };
 use certseal_store::{SledOptions, SledStore};
 use certseal_wire::{
-    Base64, BundleInfo, Digest, EdgeReport, IssuerEntry, NameSet, RewrapTarget, SealedQuery, UnsealEntry,
+    Base64, BundleInfo, Digest, DnsName, EdgeReport, IssuerEntry, Kind, NameSet, Rewrap, RewrapOutcome, RewrapRequest,
+    RewrapTarget, Role, SealedQuery, UnsealEntry, Verification,
 };
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 

@@ -1,0 +1,281 @@
+//! Stanzas of stored bundles: added, and removed, for a rotation.
+
+use std::sync::PoisonError;
+
+use certseal_seal::{Bundle, Envelope, Stanza, sha256};
+use certseal_service::problem::Refusal;
+use certseal_store::{Expect, Position, Transaction, Write};
+use certseal_wire::{
+    Caller, Cursor, DnsName, Epoch, Event, Kind, PoolName, ProblemKind, Rewrap, RewrapOutcome, RewrapRequest, Role,
+    Rotation, RotationId, RotationPlan, RotationState, Verification,
+};
+
+use super::{Known, conflict, note, write};
+use crate::{
+    records::{BUNDLES, Stored, malformed},
+    vault::{Vault, refusal},
+};
+
+impl Vault {
+    /// Adds stanzas for a rotation's new key. After a verification that calls for another one.
+    pub(crate) fn rewrap(
+        &self,
+        caller: &Caller,
+        id: RotationId,
+        request: &RewrapRequest,
+    ) -> Result<RewrapOutcome, Refusal> {
+        let _shared = self.stanzas.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.under_way(caller, id)?;
+        if known.rotation.state == RotationState::Verified {
+            let mut rotation = known.rotation.clone();
+            rotation.state = RotationState::Active;
+            rotation.verified_at = None;
+            note(&mut rotation, caller, "more is sealed to the new key: it has to be verified again");
+            self.commit(write(id, known.revision, &rotation)?.into())?;
+        }
+        let sites: usize = request.rewraps.iter().map(|rewrap| rewrap.sites.len()).sum();
+        if sites > RewrapRequest::MAX_SITES {
+            return Err(malformed(format!("expected at most {} sites, got {sites}", RewrapRequest::MAX_SITES)));
+        }
+        let mut changes = Changes::default();
+        for rewrap in &request.rewraps {
+            let stanza = stanza(&known.plan, rewrap)?;
+            for target in &rewrap.sites {
+                self.change_bundle(&mut changes, &target.site, |bundle| {
+                    let envelope = bundle.sealed().envelope()?;
+                    let header = envelope.header();
+                    let is_meant = header.hash() == target.envelope && header.suite as u16 == known.plan.to.suite;
+                    let is_for_pool = envelope.stanzas().iter().any(|stanza| stanza.pool == known.plan.pool);
+                    if !is_meant || !is_for_pool || envelope.stanza(&stanza.pool, stanza.epoch) == Some(&stanza) {
+                        return None;
+                    }
+                    envelope.clone().with_stanza(stanza.clone()).ok()
+                })?;
+            }
+        }
+        let changed = self.finish_changes(changes)?;
+        Ok(RewrapOutcome { changed, unchanged: sites as u64 - changed, next: None })
+    }
+
+    /// Notes that every bundle was opened with the new key, if every bundle has a stanza for it.
+    pub(crate) fn verified(
+        &self,
+        caller: &Caller,
+        id: RotationId,
+        verification: &Verification,
+    ) -> Result<Rotation, Refusal> {
+        let _alone = self.stanzas.write().unwrap_or_else(PoisonError::into_inner);
+        let Known { plan, mut rotation, revision } = self.under_way(caller, id)?;
+        let least = verification.bundles.div_ceil(u64::from(plan.verify_one_in.max(1)));
+        if verification.opened < least {
+            return Err(conflict(format!(
+                "the plan asks for one of {} bundles to be opened, at least {least} of {}; {} were",
+                plan.verify_one_in, verification.bundles, verification.opened
+            )));
+        }
+        if let Some(site) = self.first_lacking(&plan)? {
+            return Err(conflict(format!(
+                "the bundle of {site} is not sealed to epoch {} of pool {}: run the rotation to its end first",
+                plan.to.epoch, plan.pool
+            )));
+        }
+        if rotation.state == RotationState::Active {
+            rotation.state = RotationState::Verified;
+        }
+        let Position { epoch, seq } = self.storage().head().map_err(refusal)?;
+        rotation.verified_at = Some(Cursor { epoch, seq });
+        let Verification { opened, bundles } = verification;
+        note(
+            &mut rotation,
+            caller,
+            format!("verified: {opened} of {bundles} bundles opened with epoch {}", plan.to.epoch),
+        );
+        self.commit(write(id, revision, &rotation)?.into())?;
+        Ok(rotation)
+    }
+
+    /// Removes stanzas for a rotation's old keys from the next bundles after `after`.
+    pub(crate) fn retire_stanzas(
+        &self,
+        caller: &Caller,
+        id: RotationId,
+        after: Option<&DnsName>,
+    ) -> Result<RewrapOutcome, Refusal> {
+        let _alone = self.stanzas.write().unwrap_or_else(PoisonError::into_inner);
+        let Known { plan, rotation, .. } = self.under_way(caller, id)?;
+        if rotation.state != RotationState::Verified {
+            return Err(conflict(format!("rotation {id} is {}: verify it first", rotation.state)));
+        }
+        let behind = self.edges_behind(&plan.pool, rotation.verified_at)?;
+        if !behind.is_empty() {
+            return Err(conflict(format!(
+                "edges {} have not read yet what was sealed to epoch {}, and need the old keys: wait for them, or, if they \
+                 are gone, remove them with `certctl edges forget`",
+                behind.join(", "),
+                plan.to.epoch
+            )));
+        }
+        let after = after.map(|site| site.as_str().as_bytes());
+        let page = self.storage().scan(BUNDLES, after, RewrapRequest::MAX_SITES).map_err(refusal)?;
+        let mut changes = Changes::default();
+        let count = page.len();
+        let mut next = None;
+        for (key, _) in page {
+            let site: DnsName = site_of(&key)?;
+            self.change_bundle(&mut changes, &site, |bundle| {
+                let envelope = bundle.sealed().envelope()?;
+                let is_old = |epoch: Epoch| plan.from.contains(&epoch);
+                let has_old = envelope.stanzas().iter().any(|s| s.pool == plan.pool && is_old(s.epoch));
+                // Without the new one the old ones stay: it came after the verification.
+                let has_new = envelope.stanza(&plan.pool, plan.to.epoch).is_some();
+                (has_old && has_new).then(|| envelope.clone().without_stanzas(&plan.pool, is_old).ok()).flatten()
+            })?;
+            next = Some(site);
+        }
+        let changed = self.finish_changes(changes)?;
+        let next = next.filter(|_| count == RewrapRequest::MAX_SITES);
+        Ok(RewrapOutcome { changed, unchanged: count as u64 - changed, next })
+    }
+
+    /// Plans the change of one bundle, and commits what was planned when that is much.
+    fn change_bundle(
+        &self,
+        changes: &mut Changes,
+        site: &DnsName,
+        change: impl Fn(&Bundle) -> Option<Envelope>,
+    ) -> Result<(), Refusal> {
+        let Some(stored) = self.get(Kind::Bundle, site.as_str())? else { return Ok(()) };
+        let bundle = Bundle::parse(&stored.bytes).map_err(Refusal::internal)?;
+        let Some(envelope) = change(&bundle) else { return Ok(()) };
+        let bytes = bundle.with_sealed(envelope).to_bytes().map_err(Refusal::internal)?;
+        let (name, version, pools) = (site.to_string(), stored.version, stored.pools);
+        let event = Event { kind: Kind::Bundle, name, version, digest: sha256(&bytes), pools, body: None };
+        let value = Stored::encode(version, &event.pools, &bytes);
+        let event = serde_json::to_vec(&event).map_err(Refusal::internal)?;
+        changes.octets += value.len() + event.len() + site.as_str().len();
+        let write = Write::put(BUNDLES, site.as_str(), stored.revision + 1, value);
+        changes.writes.push(write.expect(Expect::Version(stored.revision)).event(event));
+        if changes.octets > MAX_CHANGES {
+            self.commit_changes(changes)?;
+        }
+        Ok(())
+    }
+
+    fn commit_changes(&self, changes: &mut Changes) -> Result<(), Refusal> {
+        changes.octets = 0;
+        let writes = std::mem::take(&mut changes.writes);
+        let count = writes.len() as u64;
+        match self.commit_and_announce(Transaction { writes }) {
+            Ok(()) => changes.committed += count,
+            // Somebody else changed one of them: whoever asked looks again, and nothing is lost.
+            Err(refusal) if refusal.0.kind == ProblemKind::Conflict => {}
+            Err(refusal) => return Err(refusal),
+        }
+        Ok(())
+    }
+
+    fn finish_changes(&self, mut changes: Changes) -> Result<u64, Refusal> {
+        if !changes.writes.is_empty() {
+            self.commit_changes(&mut changes)?;
+        }
+        Ok(changes.committed)
+    }
+
+    /// The rotation, while stanzas may change for it by this caller.
+    fn under_way(&self, caller: &Caller, id: RotationId) -> Result<Known, Refusal> {
+        let known = self.present(id)?;
+        let may = match &caller.role {
+            Role::Admin => true,
+            Role::Edge(pool) => *pool == known.plan.pool,
+            _ => false,
+        };
+        if !may {
+            let needed = format!("this needs role admin or edge/{}, the caller is {caller}", known.plan.pool);
+            return Err(Refusal::new(ProblemKind::Forbidden, needed));
+        }
+        if !matches!(known.rotation.state, RotationState::Active | RotationState::Verified) {
+            return Err(conflict(format!(
+                "rotation {id} is {}: stanzas change while it is active or verified",
+                known.rotation.state
+            )));
+        }
+        Ok(known)
+    }
+
+    /// The first bundle of the pool without a stanza for the rotation's new key.
+    fn first_lacking(&self, plan: &RotationPlan) -> Result<Option<DnsName>, Refusal> {
+        self.first(|envelope| {
+            envelope.stanzas().iter().any(|stanza| stanza.pool == plan.pool)
+                && envelope.stanza(&plan.pool, plan.to.epoch).is_none()
+        })
+    }
+
+    pub(super) fn first_sealed_to(&self, pool: &PoolName, epoch: Epoch) -> Result<Option<DnsName>, Refusal> {
+        self.first(|envelope| envelope.stanza(pool, epoch).is_some())
+    }
+
+    fn first(&self, is_it: impl Fn(&Envelope) -> bool) -> Result<Option<DnsName>, Refusal> {
+        let mut found = None;
+        self.each_bundle(None, |site, _, bundle| {
+            let is_found = bundle.sealed().envelope().is_some_and(&is_it);
+            if is_found {
+                found = Some(site.clone());
+            }
+            Ok(!is_found)
+        })?;
+        Ok(found)
+    }
+
+    /// Shows every bundle after `after` to `look`, in the order of sites, until it answers false.
+    pub(crate) fn each_bundle(
+        &self,
+        after: Option<&DnsName>,
+        mut look: impl FnMut(&DnsName, u64, &Bundle) -> Result<bool, Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut after = after.map(|site| site.as_str().as_bytes().to_vec());
+        loop {
+            let page = self.storage().scan(BUNDLES, after.as_deref(), SCANNED).map_err(refusal)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            for (key, record) in &page {
+                let stored =
+                    Stored::decode(record).ok_or_else(|| Refusal::internal("a stored bundle is not one of ours"))?;
+                let bundle = Bundle::parse(&stored.bytes).map_err(Refusal::internal)?;
+                if !look(&site_of(key)?, stored.version, &bundle)? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Bundles that are about to be written.
+#[derive(Default)]
+struct Changes {
+    writes: Vec<Write>,
+    octets: usize,
+    committed: u64,
+}
+
+/// The stanza that a request describes.
+fn stanza(plan: &RotationPlan, rewrap: &Rewrap) -> Result<Stanza, Refusal> {
+    let sealed_key = rewrap.sealed_key.0.as_slice().try_into();
+    Ok(Stanza {
+        pool: plan.pool.clone(),
+        epoch: plan.to.epoch,
+        key_id: plan.to.key_id,
+        enc: rewrap.enc.0.clone(),
+        sealed_key: sealed_key.map_err(|_| malformed("expected a sealed content key of 48 octets"))?,
+    })
+}
+
+fn site_of(key: &[u8]) -> Result<DnsName, Refusal> {
+    let text = std::str::from_utf8(key).map_err(Refusal::internal)?;
+    text.parse().map_err(Refusal::internal)
+}
+
+/// Bundles read from the database at one time.
+const SCANNED: usize = 500;
+
+/// Octets of bundles in one transaction, below what the storage allows.
+const MAX_CHANGES: usize = 3 * 1024 * 1024;
