@@ -16,7 +16,7 @@ use aws_lc_rs::{
 };
 use certseal_seal::{KeyKind, LegacyKey, LegacySuite, SealRequest, Sealed, Suite, TlsPrivateKey, draft, spki_digest};
 use certseal_unseal::UnsealKey;
-use certseal_wire::{Base64, Digest, DnsName, Import, KeyId, Renewal, Reseal};
+use certseal_wire::{Base64, Digest, DnsName, Import, KeyId, Renewal, Reseal, SealedQuery};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{Certificate, CertificateParams, DistinguishedName, Issuer, KeyPair, PublicKeyData};
 use serde_json::Value;
@@ -205,6 +205,10 @@ async fn certman_takes_from_elsewhere_only_what_fits() {
     world.imported(&directory, &rsa, 1);
     platform.wait_active(site, 1).await;
     world.served(std::slice::from_ref(site)).await;
+    // Legacy keys name no pool, and every edge has their key pair: no edge gets those of other pools by asking.
+    let query = SealedQuery { pool: Some("us".parse().unwrap()), legacy: true, ..SealedQuery::default() };
+    let listed = platform.store_as("edge-us").sealed(&query).await.unwrap_err().to_string();
+    assert!(listed.contains("this needs role admin"), "{listed}");
     let bundle = platform.bundle(site).await;
     let recipient = |pool: &str| {
         let text = fs::read_to_string(platform.pki(&format!("{pool}-1.unseal.pem"))).unwrap();

@@ -258,6 +258,9 @@ pub(crate) enum RotateCommand {
     Rewrap {
         /// The rotation
         id: RotationId,
+        /// Also what is sealed to the new key already, in place of stanzas that do not open; takes an admin's identity
+        #[arg(long)]
+        all: bool,
         /// File of an old key, or its PKCS#11 URI; repeatable
         #[arg(long = "unseal-key", value_name = "KEY", required = true)]
         unseal_keys: Vec<String>,
@@ -358,7 +361,14 @@ pub(crate) struct DrillArgs {
 pub(crate) enum EdgesCommand {
     /// Show the edges that have reported within the last day
     List,
-    /// Forget an edge that is gone for good, so that no rotation waits for it
+    /// Take the reports of a forgotten edge again
+    Admit {
+        /// Its pool
+        pool: PoolName,
+        /// Its name
+        name: String,
+    },
+    /// Forget an edge that is gone for good or was taken over: no rotation waits for it, its reports are refused
     Forget {
         /// Its pool
         pool: PoolName,

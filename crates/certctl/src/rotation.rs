@@ -27,6 +27,7 @@ use certseal_wire::{
     Approval, Digest, EdgeReport, Epoch, KeyRing, KeyState, PoolName, ProblemKind, Retirement, Rotation, RotationId,
     RotationPlan, RotationReason, RotationState, SealedQuery,
 };
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -143,6 +144,7 @@ pub async fn run(store: &StoreClient, id: RotationId, run: &Run<'_>, progress: &
                 rotation.digest
             ),
             RotationState::Approved => {
+                ensure!(plan.expires_at > Timestamp::now(), "the plan expired at {}: make a new one", plan.expires_at);
                 change_ring(store, run.security, 0, |ring| {
                     ring.keys.push(plan.to.clone());
                     Ok(())
@@ -162,7 +164,7 @@ pub async fn run(store: &StoreClient, id: RotationId, run: &Run<'_>, progress: &
             }
             RotationState::Active | RotationState::Verified => {
                 match plan.reason {
-                    RotationReason::Routine => seal_all(store, plan, run.keys, progress).await?,
+                    RotationReason::Routine => seal_all(store, &public, plan, run.keys, progress).await?,
                     RotationReason::Compromised => replace_all(store, plan, run, deadline, progress).await?,
                 }
                 return known(store, &public, id).await;
@@ -191,16 +193,20 @@ pub async fn retire(
         RotationState::Retired => return known(store, &public, id).await,
         state => bail!("rotation {id} is {state}: run and verify it first"),
     }
-    let what = format!("to read what was sealed to epoch {}", plan.to.epoch);
+    let what = format!("to read what was sealed to epoch {}, to have its key, and to refuse nothing", plan.to.epoch);
     let deadline = Instant::now() + patience;
-    await_edges(store, &plan.pool, &what, deadline, progress, |edge| edge.has_read(rotation.verified_at)).await?;
+    let needs_old_no_more = |edge: &EdgeReport| {
+        edge.has_read(rotation.verified_at) && edge.refused == 0 && edge.keys.contains(&plan.to.key_id)
+    };
+    await_edges(store, &plan.pool, &what, deadline, progress, needs_old_no_more).await?;
     progress.begin("removing old stanzas", store.inventory().await?.bundles);
     let mut after = None;
     loop {
-        let outcome = store.retire_stanzas(id, &Retirement { after }).await?;
+        let outcome = store.retire_stanzas(id, &Retirement { after: after.clone() }).await?;
         progress.advance(outcome.changed + outcome.unchanged);
         match outcome.next {
-            Some(next) => after = Some(next),
+            Some(next) if after.as_ref() < Some(&next) => after = Some(next),
+            Some(next) => bail!("certstore goes back to {next}: removing old stanzas would not end"),
             None => break,
         }
     }
@@ -279,12 +285,13 @@ async fn await_edges(
 /// Seals until nothing lacks the new key: certificates that were ordered before may still come sealed to the old one.
 async fn seal_all(
     store: &StoreClient,
+    security: &VerifyingKey,
     plan: &RotationPlan,
     keys: &UnsealKeys,
     progress: &dyn Progress,
 ) -> anyhow::Result<()> {
     for _ in 0..MAX_ROUNDS {
-        let Rewrapped { looked_at, changed, failed } = rewrap(store, plan, keys, progress).await?;
+        let Rewrapped { looked_at, changed, failed } = rewrap(store, security, plan, keys, false, progress).await?;
         if let Some((site, reason)) = failed.first() {
             bail!(
                 "{} of {looked_at} bundles could not be sealed to epoch {}, among them {site}: {reason}. Have them \

@@ -144,6 +144,9 @@ async fn check_draft(
     if info.version != site.bundle_version || info.names != site.names {
         return Err(conflict(format!("{} is being changed; look at it and try again", site.site)));
     }
+    if header.group.is_some() {
+        return Err(malformed("expected a draft with a content key of its own, got one of a group"));
+    }
     if header.key_version != next {
         return Err(conflict(format!("expected a draft for version {next}, got version {}", header.key_version)));
     }

@@ -12,7 +12,7 @@ use certseal_wire::{
 use jiff::Timestamp;
 
 use crate::{
-    records::{DRILLS, EDGES, malformed},
+    records::{DRILLS, EDGES, FORGOTTEN, malformed},
     sweep::now,
     vault::{Vault, refusal},
 };
@@ -30,6 +30,10 @@ impl Vault {
         if !is_itself || report.pool != *pool || report.name != name {
             let detail =
                 format!("an edge reports of itself only: the caller is {caller}, the report of edge/{pool}/{name}");
+            return Err(Refusal::new(ProblemKind::Forbidden, detail));
+        }
+        if self.storage().get(FORGOTTEN, &edge_key(pool, name)).map_err(refusal)?.is_some() {
+            let detail = format!("edge {pool}/{name} was forgotten: `certctl edges admit` takes it back");
             return Err(Refusal::new(ProblemKind::Forbidden, detail));
         }
         let status = EdgeStatus { report, received_at: Timestamp::now() };
@@ -52,9 +56,16 @@ impl Vault {
         Ok(EdgeList { edges: edges.map_err(Refusal::internal)? })
     }
 
-    /// Forgets an edge that is gone.
+    /// Forgets an edge that is gone, or was taken over: nothing waits for it, and its reports are refused.
     pub(crate) fn forget_edge(&self, pool: &PoolName, name: &str) -> Result<(), Refusal> {
-        self.commit(Write::delete(EDGES, edge_key(pool, name)).into()).map(drop)
+        let key = edge_key(pool, name);
+        let forgotten = Write::put(FORGOTTEN, key.clone(), 1, Vec::new());
+        self.commit(vec![Write::delete(EDGES, key), forgotten].into()).map(drop)
+    }
+
+    /// Takes the reports of a forgotten edge again.
+    pub(crate) fn admit_edge(&self, pool: &PoolName, name: &str) -> Result<(), Refusal> {
+        self.commit(Write::delete(FORGOTTEN, edge_key(pool, name)).into()).map(drop)
     }
 
     pub(crate) fn forget_edges(&self, keys: impl IntoIterator<Item = Vec<u8>>) -> Result<(), Refusal> {
@@ -72,17 +83,32 @@ impl Vault {
 
     /// The edges of a rotation's pool that have not said that they have its new key under key ring `ring`.
     pub(crate) fn edges_without(&self, plan: &RotationPlan, ring: u64) -> Result<Vec<String>, Refusal> {
-        let edges = self.edges()?.edges.into_iter().map(|status| status.report);
-        let without = edges.filter(|edge| edge.pool == plan.pool);
-        let without = without.filter(|edge| edge.ring < ring || !edge.keys.contains(&plan.to.key_id));
+        let edges = self.edges_of(&plan.pool)?.into_iter();
+        let without = edges.filter(|edge| edge.ring < ring || !edge.keys.contains(&plan.to.key_id));
         Ok(without.map(|edge| format!("{}/{}", edge.pool, edge.name)).collect())
     }
 
-    /// The edges of a pool that have not read the feed up to `cursor`.
-    pub(crate) fn edges_behind(&self, pool: &PoolName, cursor: Option<Cursor>) -> Result<Vec<String>, Refusal> {
-        let edges = self.edges()?.edges.into_iter().map(|status| status.report);
-        let behind = edges.filter(|edge| edge.pool == *pool && !edge.has_read(cursor));
+    /// The edges of a rotation's pool that have not read the feed up to `cursor`, refuse something, or lack its new key.
+    pub(crate) fn edges_behind(&self, plan: &RotationPlan, cursor: Option<Cursor>) -> Result<Vec<String>, Refusal> {
+        let edges = self.edges_of(&plan.pool)?.into_iter();
+        let needs_old =
+            |edge: &EdgeReport| !edge.has_read(cursor) || edge.refused > 0 || !edge.keys.contains(&plan.to.key_id);
+        let behind = edges.filter(needs_old);
         Ok(behind.map(|edge| format!("{}/{}", edge.pool, edge.name)).collect())
+    }
+
+    /// All edges of a pool that have reported within the time that they are remembered.
+    fn edges_of(&self, pool: &PoolName) -> Result<Vec<EdgeReport>, Refusal> {
+        let prefix = format!("{pool}/");
+        let records = self.storage().scan_prefix(EDGES, prefix.as_bytes(), MAX_EDGES + 1).map_err(refusal)?;
+        if records.len() > MAX_EDGES {
+            let detail = format!("expected at most {MAX_EDGES} edges in pool {pool}: divide the pool");
+            return Err(Refusal::new(ProblemKind::Conflict, detail));
+        }
+        let alive = records.into_iter().filter(|(_, record)| record.expires_at.is_none_or(|end| end > now()));
+        let status = |record: certseal_store::Record| serde_json::from_slice::<EdgeStatus>(&record.value);
+        let reports = alive.map(|(_, record)| Ok(status(record)?.report)).collect::<Result<_, serde_json::Error>>();
+        reports.map_err(Refusal::internal)
     }
 
     /// A page of sealed keys, without the certificates around them.

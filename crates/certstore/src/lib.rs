@@ -16,6 +16,7 @@
 //! GET    /v1/sealed?after=&pool=&lacking=&legacy=                               admin, edge (own pool)
 //! GET    /v1/inventory               admin
 //! PUT    /v1/edges/POOL/NAME         that edge   DELETE  admin                  GET /v1/edges  admin
+//! POST   /v1/edges/POOL/NAME/admission           admin
 //! PUT    /v1/drills/POOL             admin
 //! ```
 //!

@@ -18,6 +18,8 @@ pub(crate) const ACCOUNTS: Table = Table::new("accounts");
 pub(crate) const CHECKPOINTS: Table = Table::new("checkpoints");
 pub(crate) const ROTATIONS: Table = Table::new("rotations");
 pub(crate) const EDGES: Table = Table::new("edges");
+/// Edges that are forgotten until somebody admits them again.
+pub(crate) const FORGOTTEN: Table = Table::new("forgotten edges");
 pub(crate) const DRILLS: Table = Table::new("drills");
 
 /// The key of tables that hold one record.

@@ -235,8 +235,15 @@ impl Vault {
     }
 
     fn rotations(&self) -> Result<Vec<Known>, Refusal> {
-        let records = self.storage().scan(ROTATIONS, None, MAX_ROTATIONS).map_err(refusal)?;
-        records.into_iter().map(|(_, record)| Known::read(&record.value, record.version)).collect()
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.storage().scan(ROTATIONS, after.as_deref(), PAGE).map_err(refusal)?;
+            let Some((last, _)) = page.last() else { return Ok(found) };
+            after = Some(last.clone());
+            for (_, record) in page {
+                found.push(Known::read(&record.value, record.version)?);
+            }
+        }
     }
 }
 
@@ -286,13 +293,14 @@ fn check_plan(plan: &RotationPlan, ring: &KeyRing, now: Timestamp) -> Result<(),
 }
 
 fn note(rotation: &mut Rotation, caller: &Caller, what: impl Into<String>) {
+    // What is done over and over must not keep the rotation from ending: how it began stays, and what came last.
+    if rotation.steps.len() >= MAX_STEPS {
+        rotation.steps.remove(MAX_STEPS / 4);
+    }
     rotation.steps.push(RotationStep { at: Timestamp::now(), by: caller.to_string(), what: what.into() });
 }
 
 fn write(id: RotationId, revision: u64, rotation: &Rotation) -> Result<Write, Refusal> {
-    if rotation.steps.len() > MAX_STEPS {
-        return Err(conflict(format!("expected at most {MAX_STEPS} steps of a rotation: begin another one")));
-    }
     let value = serde_json::to_vec(rotation).map_err(Refusal::internal)?;
     let expect = if revision == 0 { Expect::Absent } else { Expect::Version(revision) };
     Ok(Write::put(ROTATIONS, id.to_string(), revision + 1, value).expect(expect))
@@ -302,8 +310,8 @@ fn conflict(detail: impl Into<String>) -> Refusal {
     Refusal::new(ProblemKind::Conflict, detail)
 }
 
-/// Rotations that are kept: one a week for all pools of ten, for two years.
-const MAX_ROTATIONS: usize = 1000;
+/// Rotations read from the database at one time.
+const PAGE: usize = 100;
 
 /// Steps of one rotation.
 const MAX_STEPS: usize = 200;

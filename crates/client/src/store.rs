@@ -159,7 +159,12 @@ impl StoreClient {
         self.0.json(Call::get("/v1/edges").long_poll(Duration::ZERO, 64 * 1024 * 1024)).await
     }
 
-    /// Forgets an edge that is gone.
+    /// Takes the reports of a forgotten edge again.
+    pub async fn admit_edge(&self, pool: &PoolName, name: &str) -> Result<(), ClientError> {
+        self.0.json(Call::post(&format!("/v1/edges/{pool}/{name}/admission"))).await
+    }
+
+    /// Forgets an edge that is gone, and refuses its reports.
     pub async fn forget_edge(&self, pool: &PoolName, name: &str) -> Result<(), ClientError> {
         self.0.json(Call::delete(&format!("/v1/edges/{pool}/{name}"))).await
     }

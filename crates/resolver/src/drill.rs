@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use certseal_seal::{Bundle, Sealed};
-use certseal_wire::{DnsName, DrillClass, DrillFailure, DrillReport, EnvelopeId, Epoch, PoolName};
+use certseal_seal::{Bundle, Sealed, Stanza};
+use certseal_wire::{DnsName, DrillClass, DrillFailure, DrillReport, EnvelopeId, Epoch, KeyId, PoolName};
 use jiff::Timestamp;
 
 use crate::{KeyHolder, Mirror, key_holder::check_bundle};
@@ -14,9 +14,10 @@ impl Mirror {
     ///
     /// Reads all bundles, a few microseconds each: call it away from an async reactor.
     pub fn drill(&self, holder: &dyn KeyHolder, sample: u32, order: Option<EnvelopeId>) -> DrillReport {
+        let loaded = holder.loaded();
         let mut classes: BTreeMap<Class, Reservoir> = BTreeMap::new();
         self.each_bundle(|site, bundle| {
-            classes.entry(Class::of(&bundle, self.pool())).or_default().offer(site, bundle, sample as usize);
+            classes.entry(Class::of(&bundle, self.pool(), &loaded)).or_default().offer(site, bundle, sample as usize);
         });
         let (mut reports, mut failures) = (Vec::new(), Vec::new());
         for (Class { suite, epoch }, Reservoir { held, chosen }) in classes {
@@ -49,11 +50,13 @@ struct Class {
 }
 
 impl Class {
-    fn of(bundle: &Bundle, pool: &PoolName) -> Self {
+    /// By the newest key that is loaded: what a stanza says of its epoch is not signed.
+    fn of(bundle: &Bundle, pool: &PoolName, loaded: &[KeyId]) -> Self {
         let sealed = bundle.sealed();
         let epoch = match sealed {
             Sealed::Envelope(envelope) => {
-                envelope.stanzas().iter().filter(|stanza| stanza.pool == *pool).map(|stanza| stanza.epoch).max()
+                let opens = |stanza: &&Stanza| stanza.pool == *pool && loaded.contains(&stanza.key_id);
+                envelope.stanzas().iter().filter(opens).map(|stanza| stanza.epoch).max()
             }
             Sealed::Legacy(_) => None,
         };

@@ -17,6 +17,10 @@ pub(super) async fn run(command: EdgesCommand, settings: &Settings, output: Outp
             let edges = store.edges().await?;
             output.show(&edges, || listed(&edges.edges))
         }
+        EdgesCommand::Admit { pool, name } => {
+            store.admit_edge(&pool, &name).await?;
+            output.show(&json!({ "admitted": format!("{pool}/{name}") }), || format!("{pool}/{name} is admitted"))
+        }
         EdgesCommand::Forget { pool, name } => {
             store.forget_edge(&pool, &name).await?;
             output.show(&json!({ "forgotten": format!("{pool}/{name}") }), || format!("{pool}/{name} is forgotten"))

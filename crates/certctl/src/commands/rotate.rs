@@ -37,10 +37,10 @@ pub(super) async fn run(command: RotateCommand, settings: &Settings, output: Out
             let run = Run { security: &security, keys: &keys, certman: certman.as_ref(), patience };
             rotation::run(&store, id, &run, &bar).await?
         }
-        RotateCommand::Rewrap { id, unseal_keys } => {
+        RotateCommand::Rewrap { id, all, unseal_keys } => {
             let (security, keys) = (trusted(settings)?, unseal_keys_of(&unseal_keys)?);
             let known = rotation::known(&store, &security, id).await?;
-            let outcome = rotation::rewrap(&store, &known.plan, &keys, &bar).await?;
+            let outcome = rotation::rewrap(&store, &security, &known.plan, &keys, all, &bar).await?;
             refuse_failed("could not be sealed to the new key", &outcome.failed)?;
             rotation::known(&store, &security, id).await?
         }

@@ -2,14 +2,15 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use certseal_client::{ClientError, StoreClient};
-use certseal_seal::{Recipient, Sealed, Stanza, entry_recipient};
+use certseal_seal::{Recipient, Sealed, Stanza, VerifyingKey, entry_recipient};
 use certseal_unseal::UnsealKeys;
 use certseal_wire::{Base64, DnsName, GroupId, Rewrap, RewrapRequest, RewrapTarget, RotationPlan, SealedEntry};
 use tokio::task::JoinSet;
 
 use super::{Progress, SealedPages, of_pool, on_all_cores};
+use crate::keys::current_ring;
 
 /// What became of the bundles that lacked the new key.
 #[derive(Debug, Default)]
@@ -22,7 +23,8 @@ pub struct Rewrapped {
     pub failed: Vec<(DnsName, String)>,
 }
 
-/// Seals the content key of every bundle that lacks the rotation's new key to it, and gives the stanzas to certstore.
+/// Seals the content key of every bundle that lacks the rotation's new key to it, or of all of them, and gives the stanzas
+/// to certstore.
 ///
 /// Nothing is remembered between runs: what has the new key already is passed over by certstore.
 ///
@@ -30,15 +32,21 @@ pub struct Rewrapped {
 /// When certstore cannot be reached or refuses.
 pub async fn rewrap(
     store: &StoreClient,
+    security: &VerifyingKey,
     plan: &RotationPlan,
     keys: &UnsealKeys,
+    all: bool,
     progress: &dyn Progress,
 ) -> anyhow::Result<Rewrapped> {
+    // certstore says that the rotation is active; that it may be sealed to is what the security team signed.
+    let ring = current_ring(store, security, 0).await?;
+    let is_active = ring.active(&plan.pool).is_some_and(|active| active.key_id == plan.to.key_id);
+    ensure!(is_active, "the signed key ring does not have epoch {} of pool {} as active", plan.to.epoch, plan.pool);
     let recipient = entry_recipient(&plan.to)?;
     progress.begin(&format!("sealing to epoch {}", plan.to.epoch), sealed_bundles(store, plan).await?);
     let mut total = Rewrapped::default();
     let mut puts: JoinSet<Result<u64, ClientError>> = JoinSet::new();
-    let mut pages = SealedPages::new(store, of_pool(plan, Some(plan.to.epoch)));
+    let mut pages = SealedPages::new(store, of_pool(plan, (!all).then_some(plan.to.epoch)));
     while let Some(page) = pages.next().await? {
         let count = page.len() as u64;
         let (requests, failed) = tokio::task::block_in_place(|| seal_page(&page, keys, &recipient));

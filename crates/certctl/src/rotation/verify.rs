@@ -46,10 +46,8 @@ pub async fn verify(
     let mut total = Verified::default();
     let mut pages = SealedPages::new(store, of_pool(plan, None));
     while let Some(page) = pages.next().await? {
-        let first = total.bundles;
         total.bundles += page.len() as u64;
-        let one_in = u64::from(plan.verify_one_in.max(1));
-        let chosen: Vec<_> = (first..).zip(&page).filter(|(n, _)| n % one_in == 0).map(|(_, entry)| entry).collect();
+        let chosen = sample(&page, plan.verify_one_in)?;
         let failed = tokio::task::block_in_place(|| open_all(&chosen, keys));
         total.opened += chosen.len() as u64 - failed.len() as u64;
         total.failed.extend(failed);
@@ -59,6 +57,15 @@ pub async fn verify(
         store.verify_rotation(plan.id, &Verification { opened: total.opened, bundles: total.bundles }).await?;
     }
     Ok(total)
+}
+
+/// One of each `one_in` entries, by chance: who spoils bundles cannot know which are looked at.
+fn sample(entries: &[SealedEntry], one_in: u32) -> anyhow::Result<Vec<&SealedEntry>> {
+    let choose = |few: &'_ [SealedEntry]| {
+        let random = getrandom::u64().map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
+        anyhow::Ok((random % few.len() as u64) as usize)
+    };
+    entries.chunks(one_in.max(1) as usize).map(|few| Ok(&few[choose(few)?])).collect()
 }
 
 fn open_all(entries: &[&SealedEntry], keys: &UnsealKeys) -> Vec<(DnsName, String)> {

@@ -26,17 +26,12 @@ impl Vault {
     ) -> Result<RewrapOutcome, Refusal> {
         let _shared = self.stanzas.read().unwrap_or_else(PoisonError::into_inner);
         let known = self.under_way(caller, id)?;
-        if known.rotation.state == RotationState::Verified {
-            let mut rotation = known.rotation.clone();
-            rotation.state = RotationState::Active;
-            rotation.verified_at = None;
-            note(&mut rotation, caller, "more is sealed to the new key: it has to be verified again");
-            self.commit(write(id, known.revision, &rotation)?.into())?;
-        }
         let sites: usize = request.rewraps.iter().map(|rewrap| rewrap.sites.len()).sum();
         if sites > RewrapRequest::MAX_SITES {
             return Err(malformed(format!("expected at most {} sites, got {sites}", RewrapRequest::MAX_SITES)));
         }
+        // What is there is replaced by admins only: an edge that was taken over could spoil what others rely on.
+        let may_replace = caller.role == Role::Admin;
         let mut changes = Changes::default();
         for rewrap in &request.rewraps {
             let stanza = stanza(&known.plan, rewrap)?;
@@ -46,14 +41,25 @@ impl Vault {
                     let header = envelope.header();
                     let is_meant = header.hash() == target.envelope && header.suite as u16 == known.plan.to.suite;
                     let is_for_pool = envelope.stanzas().iter().any(|stanza| stanza.pool == known.plan.pool);
-                    if !is_meant || !is_for_pool || envelope.stanza(&stanza.pool, stanza.epoch) == Some(&stanza) {
+                    let is_there = match envelope.stanza(&stanza.pool, stanza.epoch) {
+                        Some(there) => !may_replace || *there == stanza,
+                        None => false,
+                    };
+                    if !is_meant || !is_for_pool || is_there {
                         return None;
                     }
                     envelope.clone().with_stanza(stanza.clone()).ok()
                 })?;
             }
         }
-        let changed = self.finish_changes(changes)?;
+        if !changes.writes.is_empty() && known.rotation.state == RotationState::Verified {
+            let mut rotation = known.rotation;
+            rotation.state = RotationState::Active;
+            rotation.verified_at = None;
+            note(&mut rotation, caller, "more is sealed to the new key: it has to be verified again");
+            self.commit(write(id, known.revision, &rotation)?.into())?;
+        }
+        let changed = self.commit_changes(changes)?;
         Ok(RewrapOutcome { changed, unchanged: sites as u64 - changed, next: None })
     }
 
@@ -73,10 +79,11 @@ impl Vault {
                 plan.verify_one_in, verification.bundles, verification.opened
             )));
         }
-        if let Some(site) = self.first_lacking(&plan)? {
+        let held = self.sealed_to_new(&plan)?;
+        if verification.bundles < held {
             return Err(conflict(format!(
-                "the bundle of {site} is not sealed to epoch {} of pool {}: run the rotation to its end first",
-                plan.to.epoch, plan.pool
+                "pool {} has {held} bundles, {} were looked at: verify again",
+                plan.pool, verification.bundles
             )));
         }
         if rotation.state == RotationState::Active {
@@ -106,11 +113,11 @@ impl Vault {
         if rotation.state != RotationState::Verified {
             return Err(conflict(format!("rotation {id} is {}: verify it first", rotation.state)));
         }
-        let behind = self.edges_behind(&plan.pool, rotation.verified_at)?;
+        let behind = self.edges_behind(&plan, rotation.verified_at)?;
         if !behind.is_empty() {
             return Err(conflict(format!(
-                "edges {} have not read yet what was sealed to epoch {}, and need the old keys: wait for them, or, if they \
-                 are gone, remove them with `certctl edges forget`",
+                "edges {} have not read yet what was sealed to epoch {}, refuse some of it, or lack its key, and need the \
+                 old keys: wait for them, or, if they are gone, remove them with `certctl edges forget`",
                 behind.join(", "),
                 plan.to.epoch
             )));
@@ -132,12 +139,12 @@ impl Vault {
             })?;
             next = Some(site);
         }
-        let changed = self.finish_changes(changes)?;
+        let changed = self.commit_changes(changes)?;
         let next = next.filter(|_| count == RewrapRequest::MAX_SITES);
         Ok(RewrapOutcome { changed, unchanged: count as u64 - changed, next })
     }
 
-    /// Plans the change of one bundle, and commits what was planned when that is much.
+    /// Plans the change of one bundle.
     fn change_bundle(
         &self,
         changes: &mut Changes,
@@ -152,33 +159,37 @@ impl Vault {
         let event = Event { kind: Kind::Bundle, name, version, digest: sha256(&bytes), pools, body: None };
         let value = Stored::encode(version, &event.pools, &bytes);
         let event = serde_json::to_vec(&event).map_err(Refusal::internal)?;
-        changes.octets += value.len() + event.len() + site.as_str().len();
+        let octets = value.len() + event.len() + site.as_str().len();
         let write = Write::put(BUNDLES, site.as_str(), stored.revision + 1, value);
-        changes.writes.push(write.expect(Expect::Version(stored.revision)).event(event));
-        if changes.octets > MAX_CHANGES {
-            self.commit_changes(changes)?;
-        }
+        changes.writes.push((octets, write.expect(Expect::Version(stored.revision)).event(event)));
         Ok(())
     }
 
-    fn commit_changes(&self, changes: &mut Changes) -> Result<(), Refusal> {
-        changes.octets = 0;
-        let writes = std::mem::take(&mut changes.writes);
-        let count = writes.len() as u64;
-        match self.commit_and_announce(Transaction { writes }) {
-            Ok(()) => changes.committed += count,
+    /// Commits what was planned, in transactions of the size that the storage takes. Answers how much of it.
+    fn commit_changes(&self, changes: Changes) -> Result<u64, Refusal> {
+        let (mut committed, mut transaction, mut octets) = (0, Transaction::default(), 0);
+        for (size, write) in changes.writes {
+            if octets + size > MAX_CHANGES && !transaction.writes.is_empty() {
+                committed += self.commit_some(std::mem::take(&mut transaction))?;
+                octets = 0;
+            }
+            octets += size;
+            transaction.writes.push(write);
+        }
+        if !transaction.writes.is_empty() {
+            committed += self.commit_some(transaction)?;
+        }
+        Ok(committed)
+    }
+
+    fn commit_some(&self, transaction: Transaction) -> Result<u64, Refusal> {
+        let count = transaction.writes.len() as u64;
+        match self.commit_and_announce(transaction) {
+            Ok(()) => Ok(count),
             // Somebody else changed one of them: whoever asked looks again, and nothing is lost.
-            Err(refusal) if refusal.0.kind == ProblemKind::Conflict => {}
-            Err(refusal) => return Err(refusal),
+            Err(refusal) if refusal.0.kind == ProblemKind::Conflict => Ok(0),
+            Err(refusal) => Err(refusal),
         }
-        Ok(())
-    }
-
-    fn finish_changes(&self, mut changes: Changes) -> Result<u64, Refusal> {
-        if !changes.writes.is_empty() {
-            self.commit_changes(&mut changes)?;
-        }
-        Ok(changes.committed)
     }
 
     /// The rotation, while stanzas may change for it by this caller.
@@ -202,12 +213,24 @@ impl Vault {
         Ok(known)
     }
 
-    /// The first bundle of the pool without a stanza for the rotation's new key.
-    fn first_lacking(&self, plan: &RotationPlan) -> Result<Option<DnsName>, Refusal> {
-        self.first(|envelope| {
-            envelope.stanzas().iter().any(|stanza| stanza.pool == plan.pool)
-                && envelope.stanza(&plan.pool, plan.to.epoch).is_none()
-        })
+    /// How many bundles the pool has, if each of them has a stanza for the rotation's new key.
+    fn sealed_to_new(&self, plan: &RotationPlan) -> Result<u64, Refusal> {
+        let mut count = 0;
+        self.each_bundle(None, |site, _, bundle| {
+            let Some(envelope) = bundle.sealed().envelope() else { return Ok(true) };
+            if envelope.stanzas().iter().all(|stanza| stanza.pool != plan.pool) {
+                return Ok(true);
+            }
+            if envelope.stanza(&plan.pool, plan.to.epoch).is_none() {
+                return Err(conflict(format!(
+                    "the bundle of {site} is not sealed to epoch {} of pool {}: run the rotation to its end first",
+                    plan.to.epoch, plan.pool
+                )));
+            }
+            count += 1;
+            Ok(true)
+        })?;
+        Ok(count)
     }
 
     pub(super) fn first_sealed_to(&self, pool: &PoolName, epoch: Epoch) -> Result<Option<DnsName>, Refusal> {
@@ -249,12 +272,10 @@ impl Vault {
     }
 }
 
-/// Bundles that are about to be written.
+/// Bundles that are about to be written, with their sizes.
 #[derive(Default)]
 struct Changes {
-    writes: Vec<Write>,
-    octets: usize,
-    committed: u64,
+    writes: Vec<(usize, Write)>,
 }
 
 /// The stanza that a request describes.

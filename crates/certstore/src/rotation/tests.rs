@@ -39,7 +39,12 @@ fn a_rotation_goes_from_its_plan_to_the_retired_key_and_every_step_is_noted() {
     assert!(early.0.detail.contains("is sealed to epoch 1"), "{}", early.0.detail);
     let behind = world.vault.retire_stanzas(&admin(ALICE), id, None).unwrap_err();
     assert!(behind.0.detail.contains("eu/edge-1 have not read yet"), "{}", behind.0.detail);
-    world.report_of("edge-1", |report| report.cursor = world.rotation(id).verified_at);
+    let verified_at = world.rotation(id).verified_at;
+    world.report_of("edge-1", |report| {
+        (report.cursor, report.keys, report.refused) = (verified_at, vec![plan.to.key_id], 1)
+    });
+    assert!(world.vault.retire_stanzas(&admin(ALICE), id, None).is_err(), "it refuses something");
+    world.report_of("edge-1", |report| (report.cursor, report.keys) = (verified_at, vec![plan.to.key_id]));
     assert_eq!(world.vault.retire_stanzas(&admin(ALICE), id, None).unwrap().changed, 2);
     world.put_ring(|ring| move_to(ring, &[(1, KeyState::Retired)])).unwrap();
     let rotation = world.rotation(id);
@@ -155,8 +160,16 @@ fn a_key_is_not_made_active_before_every_edge_has_it() {
     let activate = || world.put_ring(|ring| move_to(ring, &[(1, KeyState::Retiring), (2, KeyState::Active)]));
     let early = activate().unwrap_err();
     assert!(early.0.detail.contains("eu/edge-2 have not acknowledged"), "{}", early.0.detail);
-    world.vault.forget_edge(&"eu".parse().unwrap(), "edge-2").unwrap();
+    let pool: PoolName = "eu".parse().unwrap();
+    world.vault.forget_edge(&pool, "edge-2").unwrap();
+    // Somebody who has its identity cannot hold the rotation up by reporting on.
+    let report = EdgeReport { name: "edge-2".into(), ..world.vault.edges().unwrap().edges[0].report.clone() };
+    let thief = Caller { role: Role::Edge(pool.clone()), name: "edge-2".into() };
+    let refused = world.vault.edge_reported(&thief, &pool, "edge-2", report.clone()).unwrap_err();
+    assert!(refused.0.detail.contains("was forgotten"), "{}", refused.0.detail);
     activate().unwrap();
+    world.vault.admit_edge(&pool, "edge-2").unwrap();
+    world.vault.edge_reported(&thief, &pool, "edge-2", report).unwrap();
 }
 
 #[test]
@@ -199,6 +212,10 @@ fn stanzas_change_for_the_bundle_and_pool_that_were_meant_and_by_the_pools_own_p
     assert!(world.vault.rewrap(&edge, plan.id, &rewrap(header, 47)).is_err());
     assert_eq!(world.vault.rewrap(&edge, plan.id, &rewrap(header, 48)).unwrap().changed, 1);
     assert!(world.bundle("a.example").is_rewrap_of(&bundle), "nothing but stanzas changed");
+    let other =
+        RewrapRequest { rewraps: vec![Rewrap { enc: Base64(vec![5; 65]), ..rewrap(header, 48).rewraps.remove(0) }] };
+    assert_eq!(world.vault.rewrap(&edge, plan.id, &other).unwrap().changed, 0, "an edge replaces nothing");
+    assert_eq!(world.vault.rewrap(&admin(ALICE), plan.id, &other).unwrap().changed, 1, "an admin repairs");
 }
 
 #[test]
@@ -206,13 +223,27 @@ fn what_is_sealed_after_the_verification_has_to_be_verified_before_old_stanzas_g
     let world = World::new(&["a.example"]);
     let plan = world.active();
     world.rewrap_all(&plan);
+    let none = world.vault.verified(&admin(ALICE), plan.id, &Verification { opened: 0, bundles: 0 }).unwrap_err();
+    assert!(none.0.detail.contains("has 1 bundles, 0 were looked at"), "{}", none.0.detail);
     let verification = Verification { opened: 1, bundles: 1 };
-    world.vault.verified(&admin(ALICE), plan.id, &verification).unwrap();
+    for _ in 0..300 {
+        world.vault.verified(&admin(ALICE), plan.id, &verification).unwrap();
+    }
+    assert!(world.rotation(plan.id).steps.len() <= 200, "and nothing is refused for their number");
     // An edge that was taken over puts stanzas of its own in the place of those that were verified.
     world.rewrap_all(&plan);
     assert_eq!(world.rotation(plan.id).state, RotationState::Active);
     let refused = world.vault.retire_stanzas(&admin(ALICE), plan.id, None).unwrap_err();
     assert!(refused.0.detail.contains("verify it first"), "{}", refused.0.detail);
+}
+
+#[test]
+fn an_envelope_is_listed_for_its_own_pools_and_never_as_a_legacy_key() {
+    let world = World::new(&["a.example"]);
+    let query = SealedQuery { pool: Some("us".parse().unwrap()), ..Default::default() };
+    assert!(world.vault.sealed(&query).unwrap().keys.is_empty());
+    let legacy = SealedQuery { legacy: true, ..Default::default() };
+    assert!(world.vault.sealed(&legacy).unwrap().keys.is_empty(), "an envelope is none");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use certseal_seal::{Bundle, VerifyingKeys, accept_ring, ring_issuers, sha256};
+use certseal_seal::{Bundle, Stanza, VerifyingKeys, accept_ring, ring_issuers, sha256};
 use certseal_wire::{
     AcmeAccounts, Base64, Change, Checkpoint, Digest, DnsName, Event, Kind, ParseError, PoolName, Route, Signed,
 };
@@ -132,12 +132,17 @@ impl<'a> Batch<'a> {
     /// The bundle that is held, sealed to other unseal keys. All that is signed is the same, and was verified before.
     fn rewrapped(&mut self, site: DnsName, body: &[u8], bundle: &Bundle, held: &Bundle) -> Result<bool, Failure> {
         let pool = &self.mirror.pool;
+        let loaded = self.mirror.key_holder.get().map(|holder| holder.loaded());
         let newest = |bundle: &Bundle| {
             let stanzas = bundle.sealed().envelope().map(|envelope| envelope.stanzas()).unwrap_or_default();
-            stanzas.iter().filter(|stanza| stanza.pool == *pool).map(|stanza| stanza.epoch).max()
+            // Of those that are loaded: what a stanza says of its epoch is not signed.
+            let counts = |stanza: &&Stanza| {
+                stanza.pool == *pool && loaded.as_ref().is_none_or(|ids| ids.contains(&stanza.key_id))
+            };
+            stanzas.iter().filter(counts).map(|stanza| stanza.epoch).max()
         };
         match (newest(bundle), newest(held)) {
-            (None, _) if bundle.sealed().envelope().is_some() => {
+            _ if !bundle.sealed().is_for(pool) => {
                 return Err(Refusal::NotSealedToPool(pool.clone()).into());
             }
             (Some(found), Some(seen)) if found < seen => {
