@@ -15,7 +15,9 @@ use std::{
 };
 
 use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
-use certseal_seal::{Envelope, KeyKind, Recipient, SealRequest, SigningKey, Suite, TlsPrivateKey, seal, spki_digest};
+use certseal_seal::{
+    Envelope, Group, KeyKind, Recipient, SealError, SealRequest, SigningKey, Suite, TlsPrivateKey, seal, spki_digest,
+};
 use certseal_unseal::{
     Agreement, UnsealKey, UnsealKeys,
     token::{KeyLabel, TokenKey, TokenUri, generate},
@@ -68,6 +70,17 @@ fn measure(token: &TokenUri) {
     let label = KeyLabel { pool: "eu".parse().unwrap(), epoch: Epoch(1) };
     let (in_token, uri) = generate(token, label.pool.clone(), label.epoch).unwrap();
     let in_software = UnsealKey::generate(label.pool, label.epoch, Suite::P256).unwrap();
+    let recipient = in_token.recipient();
+    let single: Vec<_> = (0..GROUP).map(|_| sealed(&recipient)).collect();
+    let mut group = Group::begin(Suite::P256, std::slice::from_ref(&recipient)).unwrap();
+    let grouped: Vec<_> =
+        (0..GROUP).map(|_| sealed_with(&recipient, |r, key, issuer| group.seal(r, key, issuer))).collect();
+    // Loaded anew each time, so that no group is known yet.
+    let load = || UnsealKeys::from_iter([UnsealKey::in_token(&uri).unwrap()]);
+    let open_all = |envelopes: &[Envelope]| {
+        let keys = load();
+        envelopes.iter().map(|envelope| keys.open(envelope).unwrap().expose_pkcs8().len()).sum::<usize>()
+    };
     let envelopes = [sealed(&in_token.recipient()), sealed(&in_software.recipient())];
     let [in_token, in_software] = [in_token, in_software].map(|key| UnsealKeys::from_iter([key]));
     let agreement = TokenKey::open(&uri).unwrap();
@@ -89,15 +102,30 @@ fn measure(token: &TokenUri) {
         Case::new("envelope open, key in SoftHSM2", by_token),
         Case::new("raw ECDH, key in SoftHSM2", agree),
         Case::new("envelope open, key in memory", by_software),
+        Case::new(SINGLE, || open_all(&single)),
+        Case::new(GROUPED, || open_all(&grouped)),
     ];
     let medians = alternate(cases.into(), if is_measuring() { 100 } else { 1 });
     println!("\nmedians of alternating rounds");
     medians.print();
     println!("\nratios");
     medians.print_ratio("envelope open, key in SoftHSM2", "envelope open, key in memory");
+    medians.print_ratio(SINGLE, GROUPED);
 }
 
+/// Envelopes of a group.
+const GROUP: usize = 64;
+const SINGLE: &str = "key found in SoftHSM2, 64 envelopes opened";
+const GROUPED: &str = "the same, in one group";
+
 fn sealed(recipient: &Recipient) -> Envelope {
+    sealed_with(recipient, seal)
+}
+
+fn sealed_with(
+    recipient: &Recipient,
+    seal: impl FnOnce(&SealRequest<'_>, &TlsPrivateKey, &SigningKey) -> Result<Envelope, SealError>,
+) -> Envelope {
     let tls_key = KeyPair::generate().unwrap();
     let names = NameSet::try_from(vec!["shop.example.com".parse().unwrap()]).unwrap();
     let request = SealRequest {
