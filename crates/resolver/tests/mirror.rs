@@ -7,9 +7,9 @@ mod support;
 use std::os::unix::fs::PermissionsExt;
 
 use certseal_resolver::{Mirror, MirrorError, SealedResolver};
-use certseal_seal::{Bundle, Envelope, SigningKey, Suite};
+use certseal_seal::{Bundle, Envelope, SigningKey, Stanza, Suite};
 use certseal_unseal::{UnsealKey, UnsealKeys};
-use certseal_wire::{Base64, Epoch, Event, Kind};
+use certseal_wire::{Base64, Epoch, Event, KeyId, Kind};
 use support::{Draft, Platform, event, handshake, name, only_refusal, page, pool, server};
 
 #[test]
@@ -150,7 +150,12 @@ fn a_bundle_that_was_rewrapped_is_taken_and_what_was_rolled_back_or_forged_is_no
     let mirror = platform.mirror(dir.path());
     let keys = UnsealKeys::from_iter([UnsealKey::from_pem(&platform.unseal_pem).unwrap(), next]);
     let server = server(SealedResolver::new(mirror.clone(), keys, 1 << 20).unwrap(), &rustls::version::TLS13);
-    for (step, event) in [&old, &both, &new].into_iter().enumerate() {
+    // Nothing signs what a stanza says of its epoch: one that nobody can open must not keep out what follows.
+    let junk = rewrap(&old, |envelope| {
+        let stanza = Stanza { epoch: Epoch(u32::MAX), key_id: KeyId([9; 16]), ..envelope.stanzas()[0].clone() };
+        envelope.with_stanza(stanza).unwrap()
+    });
+    for (step, event) in [&old, &junk, &both, &new].into_iter().enumerate() {
         assert_eq!(mirror.apply(&page([event.clone()])).unwrap().accepted, 1, "step {step}");
         assert_eq!(mirror.apply(&page([event.clone()])).unwrap().unchanged, 1, "step {step}, again");
         handshake(&server, &platform.client(), "a.example").unwrap();
