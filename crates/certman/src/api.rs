@@ -245,5 +245,5 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 
 const PAGE: usize = 200;
 const MAX_RACES: usize = 20;
-/// As many as an envelope has stanzas.
-const MAX_POOLS: usize = certseal_seal::MAX_STANZAS;
+/// Half as many as an envelope has stanzas: the keys of all its pools can then be rotated at one time.
+const MAX_POOLS: usize = certseal_seal::MAX_STANZAS / 2;
