@@ -193,7 +193,7 @@ async fn requests_that_are_not_understood_say_what_was_expected() {
             "/v1/sites/a.customers.test",
             Some(r#"{"names":["a.customers.test"],"upstream":"http://a:1","pools":[]}"#),
             400,
-            "expected 1 to 16 pools",
+            "expected 1 to 8 pools",
         ),
         (
             "/v1/sites/a.customers.test",
