@@ -56,6 +56,16 @@ pub enum StoreError {
         key: Vec<u8>,
     },
 
+    /// The audit log is not the chain that was written.
+    #[error(
+        "entry {number} of the audit log is damaged or missing: bring back the right files, or open the store as a \
+         restored copy, which starts a new epoch and says so in the log"
+    )]
+    AuditDamaged {
+        /// The entry's number.
+        number: u64,
+    },
+
     /// The database lacks transactions that were acknowledged.
     #[error(
         "database in {directory} is at {}, expected {expected} or later: bring back the newer files, \

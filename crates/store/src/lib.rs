@@ -7,6 +7,7 @@
 //!  commit(transaction) ──> bounded queue ──> one writer thread             records   table, key -> version, value
 //!        ^                                    │  a group of transactions,  feed      seq -> newest event of a key
 //!        │                                    │  each all or nothing       expiry    table, expires_at, key
+//!        │                                    │                            audit     number -> link, entry
 //!        │                                    ├─> engine, file sync
 //!        │                                    ├─> high-water file, file sync
 //!        └──────────── acknowledged ──────────┘
@@ -18,6 +19,8 @@
 //! - **All or nothing.** A conflict in one [`Write`] undoes its whole [`Transaction`], and no other one.
 //! - **The feed is complete.** It shows only what is durable, in one total order, and holds the newest event of each
 //!   `(table, key)`, tombstones included: read from 0 it is a snapshot, read from a cursor it is what changed since.
+//! - **The audit log is a chain.** Entries are appended in the transaction of what they tell of; each carries a hash over
+//!   itself and all before it.
 //! - **Damage stays local.** Records and events carry checksums. A damaged record is an error when it is asked for by
 //!   name, is left out of lists with a log line, and can be overwritten or deleted.
 //! - **No silent rollback.** A store that is behind what it has acknowledged refuses to open.
@@ -43,13 +46,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod audit;
 mod error;
 mod sled_store;
 mod storage;
 
+pub use audit::{AuditEnds, AuditEntry, AuditLink};
 pub use error::StoreError;
 pub use sled_store::{SledOptions, SledStore};
 pub use storage::{
-    Change, Entry, Expect, MAX_EVENT_BYTES, MAX_KEY_BYTES, MAX_TRANSACTION_BYTES, MAX_TRANSACTION_WRITES, Position,
-    Record, Storage, Table, Transaction, Write,
+    Change, Entry, Expect, MAX_AUDIT_ENTRY_BYTES, MAX_EVENT_BYTES, MAX_KEY_BYTES, MAX_TRANSACTION_BYTES,
+    MAX_TRANSACTION_WRITES, Position, Record, Storage, Table, Transaction, Write,
 };

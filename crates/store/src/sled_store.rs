@@ -27,9 +27,9 @@ use self::{
     open::Opened,
     published::Published,
     reader::Reader,
-    writer::{Request, Space, Writer},
+    writer::{Request, Space, Work, Writer},
 };
-use crate::{Entry, Position, Record, Storage, StoreError, Table, Transaction};
+use crate::{AuditEnds, AuditEntry, Entry, Position, Record, Storage, StoreError, Table, Transaction};
 
 /// A [`Storage`] in one directory of one machine.
 ///
@@ -81,11 +81,11 @@ impl SledStore {
     }
 
     fn start(opened: Opened, options: &SledOptions) -> Result<Self, StoreError> {
-        let Opened { directory, lock, database, trees, log, high_water, position } = opened;
-        let published = Arc::new(Published::new(position));
+        let Opened { directory, lock, database, trees, log, high_water, reached } = opened;
+        let published = Arc::new(Published::new(reached));
         let space = Space::new(directory.clone(), options.reserve_bytes);
         let reader = Reader::new(trees.clone(), Arc::clone(&published));
-        let writer = Writer::new(trees, log, high_water, position, Arc::clone(&published), space.clone());
+        let writer = Writer::new(trees, log, high_water, reached, Arc::clone(&published), space.clone());
 
         let (queue, requests) = mpsc::sync_channel(QUEUE_LENGTH);
         let writer = thread::Builder::new()
@@ -105,6 +105,16 @@ impl SledStore {
         })
     }
 
+    fn ask(&self, work: Work) -> Result<Position, StoreError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let request = Request { work, reply };
+        let sent = self.queue.as_ref().is_some_and(|queue| queue.send(request).is_ok());
+        if !sent {
+            return Err(self.writer_gone());
+        }
+        answer.recv().unwrap_or_else(|_| Err(self.writer_gone()))
+    }
+
     /// The error for a writer thread that ended although the store did not: it panicked inside the engine.
     fn writer_gone(&self) -> StoreError {
         let cause = "the writer thread ended";
@@ -117,16 +127,10 @@ impl Storage for SledStore {
     fn commit(&self, transaction: Transaction) -> Result<Position, StoreError> {
         self.published.usable()?;
         transaction.check_size(self.max_value_bytes)?;
-        if transaction.writes.is_empty() {
+        if transaction.is_empty() {
             return self.head();
         }
-        let (reply, answer) = mpsc::sync_channel(1);
-        let request = Request { transaction, reply };
-        let sent = self.queue.as_ref().is_some_and(|queue| queue.send(request).is_ok());
-        if !sent {
-            return Err(self.writer_gone());
-        }
-        answer.recv().unwrap_or_else(|_| Err(self.writer_gone()))
+        self.ask(Work::Apply(transaction))
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Record>, StoreError> {
@@ -151,6 +155,23 @@ impl Storage for SledStore {
 
     fn expired(&self, table: Table, now: u64, limit: usize) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
         self.reader.expired(table, now, limit)
+    }
+
+    fn floor(&self) -> Result<u64, StoreError> {
+        self.reader.floor()
+    }
+
+    fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        self.reader.audit(after, limit)
+    }
+
+    fn audit_ends(&self) -> Result<AuditEnds, StoreError> {
+        self.reader.audit_ends()
+    }
+
+    fn drop_audit(&self, through: u64) -> Result<(), StoreError> {
+        self.published.usable()?;
+        self.ask(Work::DropAudit(through)).map(drop)
     }
 
     fn healthy(&self) -> Result<(), StoreError> {

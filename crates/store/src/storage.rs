@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::StoreError;
+use crate::{
+    StoreError,
+    audit::{AuditEnds, AuditEntry},
+};
 
 /// A transactional store of versioned records, with a feed of their changes.
 ///
@@ -12,7 +15,8 @@ pub trait Storage: Send + Sync + 'static {
     /// Applies all writes of the transaction in their order, or none, and returns once they are durable.
     ///
     /// The position is that of the transaction's last event. A transaction without events takes a sequence of its
-    /// own, so that its loss would be noticed; an empty transaction changes nothing and answers the head.
+    /// own, so that its loss would be noticed; an empty transaction changes nothing and answers the head. The entries
+    /// for the audit log are appended together with the writes, or not at all.
     ///
     /// After [`StoreError::Conflict`], [`StoreError::Full`], [`StoreError::TooLarge`] or [`StoreError::Corrupt`]
     /// nothing was changed. After any other error the outcome is unknown until the store has been opened again.
@@ -41,6 +45,20 @@ pub trait Storage: Send + Sync + 'static {
 
     /// At most `limit` records whose `expires_at` is not after `now`, the earliest first.
     fn expired(&self, table: Table, now: u64, limit: usize) -> Result<Vec<(Vec<u8>, Record)>, StoreError>;
+
+    /// The sequence from which the feed is complete: at or after it, a cursor misses nothing. Below, what was purged is
+    /// missing. Ask after reading the feed, so that nothing is purged in between.
+    fn floor(&self) -> Result<u64, StoreError>;
+
+    /// At most `limit` entries of the audit log with numbers greater than `after`, ascending, of those that are kept.
+    fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditEntry>, StoreError>;
+
+    /// Where the audit log begins and ends.
+    fn audit_ends(&self) -> Result<AuditEnds, StoreError>;
+
+    /// Drops the entries of the audit log up to this number, after they were exported; the chain goes on. Returns
+    /// once that is durable.
+    fn drop_audit(&self, through: u64) -> Result<(), StoreError>;
 
     /// Whether a commit would be accepted now.
     fn healthy(&self) -> Result<(), StoreError>;
@@ -129,6 +147,11 @@ pub enum Change {
     },
     /// Removes it, if it is there.
     Delete,
+    /// Removes it together with its event: nobody hears of it any more. Cursors from before that event are then below
+    /// [`Storage::floor`].
+    Purge,
+    /// Leaves it as it is: only the condition counts.
+    Keep,
 }
 
 impl fmt::Debug for Change {
@@ -141,6 +164,8 @@ impl fmt::Debug for Change {
                 .field("expires_at", expires_at)
                 .finish(),
             Self::Delete => f.write_str("Delete"),
+            Self::Purge => f.write_str("Purge"),
+            Self::Keep => f.write_str("Keep"),
         }
     }
 }
@@ -172,13 +197,23 @@ impl Write {
         Self::new(table, key, Change::Delete)
     }
 
+    /// Removes a record and its event, whatever is there: for tombstones that everybody has read.
+    pub fn purge(table: Table, key: impl Into<Vec<u8>>) -> Self {
+        Self::new(table, key, Change::Purge)
+    }
+
+    /// Changes nothing: the transaction applies only while this holds.
+    pub fn require(table: Table, key: impl Into<Vec<u8>>, expect: Expect) -> Self {
+        Self::new(table, key, Change::Keep).expect(expect)
+    }
+
     /// Sets the condition.
     pub fn expect(mut self, expect: Expect) -> Self {
         self.expect = expect;
         self
     }
 
-    /// Sets when the record expires, in Unix seconds. A deletion has no expiry and stays as it is.
+    /// Sets when the record expires, in Unix seconds. Only what is put has an expiry.
     pub fn expires_at(mut self, unix_seconds: u64) -> Self {
         if let Change::Put { expires_at, .. } = &mut self.change {
             *expires_at = Some(unix_seconds);
@@ -213,10 +248,18 @@ impl fmt::Debug for Write {
 ///
 /// They apply in their order: a later write sees what an earlier one did. At most [`MAX_TRANSACTION_WRITES`] and
 /// [`MAX_TRANSACTION_BYTES`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Transaction {
     /// The writes, in the order in which they apply.
     pub writes: Vec<Write>,
+    /// Entries for the audit log, in their order; each at most [`MAX_AUDIT_ENTRY_BYTES`].
+    pub audit: Vec<Vec<u8>>,
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction").field("writes", &self.writes).field("audit", &self.audit.len()).finish()
+    }
 }
 
 impl Transaction {
@@ -226,6 +269,17 @@ impl Transaction {
         self
     }
 
+    /// Adds an entry for the audit log.
+    pub fn audited(mut self, entry: impl Into<Vec<u8>>) -> Self {
+        self.audit.push(entry.into());
+        self
+    }
+
+    /// Whether it would change nothing at all.
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.audit.is_empty()
+    }
+
     /// Refuses what is larger than the limits of this module and `max_value_bytes` allow.
     pub(crate) fn check_size(&self, max_value_bytes: usize) -> Result<(), StoreError> {
         within("writes in a transaction", self.writes.len(), MAX_TRANSACTION_WRITES)?;
@@ -233,7 +287,7 @@ impl Transaction {
         for write in &self.writes {
             let value = match &write.change {
                 Change::Put { value, .. } => value.len(),
-                Change::Delete => 0,
+                Change::Delete | Change::Purge | Change::Keep => 0,
             };
             let event = write.event.as_ref().map_or(0, Vec::len);
             within("bytes of a key", write.key.len(), MAX_KEY_BYTES)?;
@@ -241,25 +295,30 @@ impl Transaction {
             within("bytes of an event", event, MAX_EVENT_BYTES)?;
             total += write.key.len() + value + event;
         }
+        within("entries for the audit log", self.audit.len(), MAX_TRANSACTION_WRITES)?;
+        for entry in &self.audit {
+            within("bytes of an audit entry", entry.len(), MAX_AUDIT_ENTRY_BYTES)?;
+            total += entry.len();
+        }
         within("bytes of a transaction", total, MAX_TRANSACTION_BYTES)
     }
 }
 
 impl From<Write> for Transaction {
     fn from(write: Write) -> Self {
-        Self { writes: vec![write] }
+        Self { writes: vec![write], audit: Vec::new() }
     }
 }
 
 impl From<Vec<Write>> for Transaction {
     fn from(writes: Vec<Write>) -> Self {
-        Self { writes }
+        Self { writes, audit: Vec::new() }
     }
 }
 
 impl FromIterator<Write> for Transaction {
     fn from_iter<I: IntoIterator<Item = Write>>(writes: I) -> Self {
-        Self { writes: writes.into_iter().collect() }
+        Self::from(Vec::from_iter(writes))
     }
 }
 
@@ -314,6 +373,9 @@ pub const MAX_KEY_BYTES: usize = 1024;
 
 /// The longest event.
 pub const MAX_EVENT_BYTES: usize = 32 * 1024;
+
+/// The longest entry of the audit log.
+pub const MAX_AUDIT_ENTRY_BYTES: usize = 32 * 1024;
 
 /// The most writes in one transaction.
 pub const MAX_TRANSACTION_WRITES: usize = 1024;

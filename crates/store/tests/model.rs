@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use certseal_store::{Change, Expect, SledOptions, SledStore, Storage, StoreError, Table, Transaction, Write};
+use certseal_store::{
+    AuditEnds, AuditEntry, AuditLink, Change, Expect, SledOptions, SledStore, Storage, StoreError, Table, Transaction,
+    Write,
+};
 use proptest::{collection::vec, prelude::*};
 
 proptest! {
@@ -17,13 +20,19 @@ proptest! {
         let mut model = Model::default();
         for step in steps {
             match step {
-                Step::Commit(writes) => {
-                    let expected = model.commit(&writes);
-                    match store.commit(Transaction::from(writes)) {
+                Step::Commit(writes, audit) => {
+                    let expected = model.commit(&writes, &audit);
+                    match store.commit(Transaction { writes, audit }) {
                         Ok(position) => prop_assert_eq!(expected, Ok(position.seq)),
                         Err(StoreError::Conflict { found, .. }) => prop_assert_eq!(expected, Err(found)),
                         Err(error) => return Err(TestCaseError::fail(error.to_string())),
                     }
+                }
+                Step::DropAudit(through) => {
+                    let dropped = model.drop_audit(through);
+                    prop_assert_eq!(store.drop_audit(through).is_ok(), true);
+                    // Dropping takes a sequence of its own where it drops anything.
+                    model.seq += u64::from(dropped);
                 }
                 Step::Reopen => {
                     drop(store);
@@ -38,12 +47,18 @@ proptest! {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Commit(Vec<Write>),
+    Commit(Vec<Write>, Vec<Vec<u8>>),
+    DropAudit(u64),
     Reopen,
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![12 => vec(write(), 1..5).prop_map(Step::Commit), 1 => Just(Step::Reopen)]
+    let audit = vec(vec(any::<u8>(), 0..4), 0..3);
+    prop_oneof![
+        12 => (vec(write(), 1..5), audit).prop_map(|(writes, audit)| Step::Commit(writes, audit)),
+        1 => (0..6u64).prop_map(Step::DropAudit),
+        1 => Just(Step::Reopen),
+    ]
 }
 
 fn write() -> impl Strategy<Value = Write> {
@@ -57,7 +72,7 @@ fn write() -> impl Strategy<Value = Write> {
     let size = prop_oneof![4 => 0..10usize, 1 => 32_760..32_780usize, 1 => 65_530..65_545usize];
     let put = (0..4u64, size, any::<u8>(), proptest::option::of(0..5u64))
         .prop_map(|(version, size, fill, expires_at)| Change::Put { version, value: vec![fill; size], expires_at });
-    let change = prop_oneof![3 => put, 1 => Just(Change::Delete)];
+    let change = prop_oneof![6 => put, 2 => Just(Change::Delete), 1 => Just(Change::Purge), 1 => Just(Change::Keep)];
     let event = proptest::option::of(vec(any::<u8>(), 0..8));
     (table, key, expect, change, event).prop_map(|(table, key, expect, change, event)| Write {
         table,
@@ -76,10 +91,22 @@ struct Model {
     records: BTreeMap<Key, Stored>,
     feed: BTreeMap<u64, (Key, Vec<u8>)>,
     seq: u64,
+    floor: u64,
+    audit: Vec<Vec<u8>>,
+    dropped: usize,
 }
 
 impl Model {
-    fn commit(&mut self, writes: &[Write]) -> Result<u64, Option<u64>> {
+    /// Whether there was anything to drop.
+    fn drop_audit(&mut self, through: u64) -> bool {
+        let drops = through > self.dropped as u64 && through <= self.audit.len() as u64;
+        if drops {
+            self.dropped = through as usize;
+        }
+        drops
+    }
+
+    fn commit(&mut self, writes: &[Write], audit: &[Vec<u8>]) -> Result<u64, Option<u64>> {
         let mut next = self.clone();
         for write in writes {
             let key = (write.table, write.key.clone());
@@ -93,9 +120,18 @@ impl Model {
                 Change::Put { version, value, expires_at } => {
                     next.records.insert(key.clone(), (*version, value.clone(), *expires_at));
                 }
-                Change::Delete => {
+                Change::Delete | Change::Purge => {
                     next.records.remove(&key);
                 }
+                Change::Keep => continue,
+            }
+            if write.change == Change::Purge {
+                let event = next.feed.iter().find(|(_, (other, _))| *other == key).map(|(seq, _)| *seq);
+                if let Some(seq) = event {
+                    next.feed.remove(&seq);
+                    next.floor = next.floor.max(seq);
+                }
+                continue;
             }
             if let Some(event) = &write.event {
                 next.seq += 1;
@@ -104,6 +140,7 @@ impl Model {
             }
         }
         next.seq = next.seq.max(self.seq + 1);
+        next.audit.extend_from_slice(audit);
         *self = next;
         Ok(self.seq)
     }
@@ -129,6 +166,22 @@ impl Model {
         let feed: Vec<_> = store.feed(0, 1000).unwrap().into_iter().map(|entry| (entry.seq, entry.event)).collect();
         let expected: Vec<_> = self.feed.iter().map(|(seq, (_, event))| (*seq, event.clone())).collect();
         prop_assert_eq!(feed, expected);
+        prop_assert_eq!(store.floor().unwrap(), self.floor);
+
+        let links: Vec<AuditLink> = std::iter::once(AuditLink::START)
+            .chain(self.audit.iter().scan(AuditLink::START, |link, entry| {
+                *link = link.next(entry);
+                Some(*link)
+            }))
+            .collect();
+        let ends = AuditEnds { start: links[self.dropped], head: links[self.audit.len()] };
+        prop_assert_eq!(store.audit_ends().unwrap(), ends);
+        let entries = |skipped: usize| {
+            let entries = links[1..].iter().zip(&self.audit).skip(skipped);
+            entries.map(|(link, body)| AuditEntry { link: *link, body: body.clone() })
+        };
+        prop_assert_eq!(store.audit(0, 1000).unwrap(), entries(self.dropped).collect::<Vec<_>>());
+        prop_assert_eq!(store.audit(2, 2).unwrap(), entries(self.dropped.max(2)).take(2).collect::<Vec<_>>());
         Ok(())
     }
 }

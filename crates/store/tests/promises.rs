@@ -267,6 +267,56 @@ fn what_is_too_large_is_refused() {
 }
 
 #[test]
+fn an_audit_entry_is_there_exactly_when_its_transaction_is() {
+    let (directory, store) = scratch();
+    let put = |version, expect| Transaction::from(Write::put(SITES, "a", version, "v").expect(expect));
+    store.commit(put(1, Expect::Absent).audited("made").audited("and told")).unwrap();
+    assert!(store.commit(put(2, Expect::Absent).audited("refused")).is_err());
+    store.commit(Transaction::default().audited("read")).unwrap();
+
+    let bodies = |store: &SledStore, after| {
+        let entries = store.audit(after, 10).unwrap().into_iter();
+        entries.map(|entry| String::from_utf8(entry.body).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(bodies(&store, 0), ["made", "and told", "read"]);
+    store.drop_audit(2).unwrap();
+    drop(store);
+    let store = open(directory.path()).unwrap();
+    assert_eq!(bodies(&store, 0), ["read"]);
+    let ends = store.audit_ends().unwrap();
+    assert_eq!((ends.start.number, ends.head.number), (2, 3));
+    assert_eq!(ends.start.next(b"read"), ends.head);
+}
+
+#[test]
+fn a_required_record_guards_a_transaction() {
+    let (_directory, store) = scratch();
+    store.commit(Write::put(ROUTES, "guard", 1, "").event("guard 1").into()).unwrap();
+    let guarded = |version| {
+        let write = Write::require(ROUTES, "guard", Expect::Version(version));
+        store.commit(Transaction::from(write).with(Write::put(SITES, "a", version, "v")))
+    };
+    assert!(matches!(guarded(2), Err(StoreError::Conflict { table: ROUTES, found: Some(1), .. })));
+    assert_eq!(store.get(SITES, b"a").unwrap(), None);
+    guarded(1).unwrap();
+    assert_eq!(store.get(SITES, b"a").unwrap().unwrap().version, 1);
+    assert_eq!(events(&store, 0), ["guard 1"]);
+}
+
+#[test]
+fn what_is_purged_raises_the_floor_of_the_feed() {
+    let (_directory, store) = scratch();
+    store.commit(Write::put(SITES, "a", 1, "v").event("a1").into()).unwrap();
+    let tombstone = store.commit(Write::put(SITES, "a", 2, "").event("a left").into()).unwrap().seq;
+    store.commit(Write::put(SITES, "b", 1, "v").event("b1").into()).unwrap();
+    assert_eq!(store.floor().unwrap(), 0);
+    store.commit(Write::purge(SITES, "a").expect(Expect::Version(2)).into()).unwrap();
+    assert_eq!(events(&store, 0), ["b1"]);
+    assert_eq!(store.floor().unwrap(), tombstone);
+    assert_eq!(store.get(SITES, b"a").unwrap(), None);
+}
+
+#[test]
 fn a_directory_has_one_store_and_is_private() {
     let (directory, store) = scratch();
     let nested = directory.path().join("new/nested");

@@ -9,7 +9,7 @@ use super::{
     layout::{self, CHUNK_BYTES, Header},
     published::Published,
 };
-use crate::{Change, Expect, Position, StoreError, Transaction, Write};
+use crate::{AuditLink, Change, Expect, Position, StoreError, Transaction, Write};
 
 /// The trees of the database.
 #[derive(Clone)]
@@ -24,8 +24,17 @@ pub(super) struct Trees {
     pub(super) feed: sled::Tree,
     /// Record key -> sequence of its newest event.
     pub(super) newest: sled::Tree,
-    /// The position.
+    /// Number -> link of the chain, entry.
+    pub(super) audit: sled::Tree,
+    /// The position, the ends of the audit log, and the feed's floor.
     pub(super) meta: sled::Tree,
+}
+
+/// How far the writer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reached {
+    pub(super) position: Position,
+    pub(super) audit: AuditLink,
 }
 
 impl Trees {
@@ -36,32 +45,66 @@ impl Trees {
             expiry: database.open_tree("expiry")?,
             feed: database.open_tree("feed")?,
             newest: database.open_tree("newest")?,
+            audit: database.open_tree("audit")?,
             meta: database.open_tree("meta")?,
         })
     }
 
-    /// Applies the transaction after `position` and returns the position that it reached. Nothing is durable yet.
+    /// Applies the transaction after `before` and returns what it reached. Nothing is durable yet.
     pub(super) fn apply(
         &self,
         transaction: &Transaction,
-        position: Position,
+        before: Reached,
         published: &Published,
-    ) -> Result<Position, StoreError> {
-        let trees = (&self.records, &self.chunks, &self.expiry, &self.feed, &self.newest, &self.meta);
-        let applied = trees.transaction(|(records, chunks, expiry, feed, newest, meta)| {
-            let mut step =
-                Step { records, chunks, expiry, feed, newest, published, generation: position.seq, seq: position.seq };
+    ) -> Result<Reached, StoreError> {
+        let Reached { position, audit: link } = before;
+        let links = transaction.audit.iter().scan(link, |link, entry| {
+            *link = link.next(entry);
+            Some((*link, entry))
+        });
+        let entries: Vec<_> = links.collect();
+        let trees = (&self.records, &self.chunks, &self.expiry, &self.feed, &self.newest, &self.audit, &self.meta);
+        let applied = trees.transaction(|(records, chunks, expiry, feed, newest, audit, meta)| {
+            let (generation, seq) = (position.seq, position.seq);
+            let mut step = Step { records, chunks, expiry, feed, newest, meta, published, generation, seq };
             for write in &transaction.writes {
                 step.write(write)?;
             }
-            let reached = Position { epoch: position.epoch, seq: step.seq.max(position.seq + 1) };
-            meta.insert(layout::POSITION_KEY, &layout::encode_position(reached))?;
+            for (link, entry) in &entries {
+                audit.insert(&link.number.to_be_bytes(), layout::encode_audit(link, entry))?;
+            }
+            let position = Position { epoch: position.epoch, seq: step.seq.max(position.seq + 1) };
+            let reached = Reached { position, audit: entries.last().map_or(link, |(link, _)| *link) };
+            meta.insert(layout::POSITION_KEY, &layout::encode_position(reached.position))?;
+            if !entries.is_empty() {
+                meta.insert(layout::AUDIT_HEAD_KEY, layout::encode_link(&reached.audit).as_slice())?;
+            }
             Ok(reached)
         });
         applied.map_err(|error| match error {
             TransactionError::Abort(error) => error,
             TransactionError::Storage(error) => StoreError::engine("apply a transaction")(error),
         })
+    }
+}
+
+impl Trees {
+    /// Drops entries of the audit log up to `through`, if they are durable.
+    ///
+    /// The start moves first: what a kill in between leaves behind lies below it, and is not shown any more.
+    pub(super) fn drop_audit(&self, through: u64, before: Reached) -> Result<Reached, StoreError> {
+        let engine = || StoreError::engine("drop entries of the audit log");
+        let last = self.audit.get(through.to_be_bytes()).map_err(engine())?;
+        let Some((link, _)) = last.as_ref().and_then(|bytes| layout::decode_audit(through, bytes)) else {
+            return Ok(before);
+        };
+        self.meta.insert(layout::AUDIT_START_KEY, layout::encode_link(&link).as_slice()).map_err(engine())?;
+        for key in self.audit.range(..=through.to_be_bytes()).keys() {
+            self.audit.remove(key.map_err(engine())?).map_err(engine())?;
+        }
+        let position = Position { seq: before.position.seq + 1, ..before.position };
+        self.meta.insert(layout::POSITION_KEY, &layout::encode_position(position)).map_err(engine())?;
+        Ok(Reached { position, ..before })
     }
 }
 
@@ -72,6 +115,7 @@ struct Step<'a> {
     expiry: &'a TransactionalTree,
     feed: &'a TransactionalTree,
     newest: &'a TransactionalTree,
+    meta: &'a TransactionalTree,
     published: &'a Published,
     generation: u64,
     seq: u64,
@@ -81,6 +125,9 @@ impl Step<'_> {
     fn write(&mut self, write: &Write) -> Result<(), ConflictableTransactionError<StoreError>> {
         let record_key = layout::record_key(write.table, &write.key);
         let earlier = self.earlier(write, &record_key)?;
+        if write.change == Change::Keep {
+            return Ok(());
+        }
         if let Some(earlier) = earlier {
             self.clear(write, &record_key, earlier)?;
         }
@@ -89,9 +136,13 @@ impl Step<'_> {
                 let header = Header::new(*version, *expires_at, self.generation, value);
                 self.put(write, &record_key, header, value)?;
             }
-            Change::Delete => {
+            Change::Delete | Change::Purge => {
                 self.records.remove(record_key.as_slice())?;
             }
+            Change::Keep => {}
+        }
+        if write.change == Change::Purge {
+            return Ok(self.silence(&record_key)?);
         }
         if let Some(event) = &write.event {
             self.announce(&record_key, event)?;
@@ -163,17 +214,38 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// Appends the event in place of the key's earlier one.
-    fn announce(&mut self, record_key: &[u8], event: &[u8]) -> Result<(), UnabortableTransactionError> {
-        self.seq += 1;
-        let newest = self.newest.insert(record_key, layout::encode_newest(record_key, self.seq))?;
-        // If the earlier sequence is damaged, the earlier event stays: readers see it before the newer one.
+    /// Removes the key's event, and raises the feed's floor above it.
+    fn silence(&self, record_key: &[u8]) -> Result<(), UnabortableTransactionError> {
+        let newest = self.newest.remove(record_key)?;
+        let Some(seq) = self.replace_event(record_key, newest)? else { return Ok(()) };
+        let floor = self.meta.get(layout::FLOOR_KEY)?.and_then(|bytes| layout::decode_floor(&bytes));
+        if floor.is_none_or(|floor| floor < seq) {
+            self.meta.insert(layout::FLOOR_KEY, layout::encode_floor(seq))?;
+        }
+        Ok(())
+    }
+
+    /// Takes the event that `newest` names out of the feed; answers its sequence.
+    fn replace_event(
+        &self,
+        record_key: &[u8],
+        newest: Option<sled::IVec>,
+    ) -> Result<Option<u64>, UnabortableTransactionError> {
+        // If the sequence is damaged, the event stays: readers see it before newer ones.
         let earlier = newest.and_then(|bytes| layout::decode_newest(record_key, &bytes));
         if let Some(earlier) = earlier
             && let Some(encoded) = self.feed.remove(&earlier.to_be_bytes())?
         {
             self.published.set_aside(earlier, encoded);
         }
+        Ok(earlier)
+    }
+
+    /// Appends the event in place of the key's earlier one.
+    fn announce(&mut self, record_key: &[u8], event: &[u8]) -> Result<(), UnabortableTransactionError> {
+        self.seq += 1;
+        let newest = self.newest.insert(record_key, layout::encode_newest(record_key, self.seq))?;
+        self.replace_event(record_key, newest)?;
         self.feed.insert(&self.seq.to_be_bytes(), layout::encode_event(self.seq, event))?;
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Bytes of keys and values. Integers are big-endian, so that keys sort by number.
 
-use crate::{Position, Table};
+use crate::{AuditLink, Position, Table};
 
 /// `table` as a key prefix that no other table's keys share.
 pub(super) fn table_prefix(table: Table) -> Vec<u8> {
@@ -159,6 +159,47 @@ pub(super) fn decode_position(bytes: &[u8]) -> Option<Position> {
     (magic == *POSITION_MAGIC).then_some(position)
 }
 
+/// An entry of the audit log, behind its link.
+pub(super) fn encode_audit(link: &AuditLink, entry: &[u8]) -> Vec<u8> {
+    [&link.hash[..], entry].concat()
+}
+
+/// The entry with its link; none if it is too short. Whether it is the right one, the chain tells.
+pub(super) fn decode_audit(number: u64, bytes: &[u8]) -> Option<(AuditLink, &[u8])> {
+    let (hash, entry) = bytes.split_first_chunk()?;
+    Some((AuditLink { number, hash: *hash }, entry))
+}
+
+/// A link with its checksum, in `meta`.
+pub(super) fn encode_link(link: &AuditLink) -> [u8; LINK_BYTES] {
+    let mut bytes = [0; LINK_BYTES];
+    bytes[..8].copy_from_slice(&link.number.to_be_bytes());
+    bytes[8..40].copy_from_slice(&link.hash);
+    let crc = crc32fast::hash(&bytes[..40]);
+    bytes[40..].copy_from_slice(&crc.to_be_bytes());
+    bytes
+}
+
+/// The link; none if it is damaged.
+pub(super) fn decode_link(bytes: &[u8]) -> Option<AuditLink> {
+    let (fields, crc) = bytes.get(..LINK_BYTES)?.split_last_chunk()?;
+    if crc32fast::hash(fields) != u32::from_be_bytes(*crc) {
+        return None;
+    }
+    let mut fields = Fields(fields);
+    Some(AuditLink { number: u64::from_be_bytes(fields.take()?), hash: fields.take()? })
+}
+
+/// The feed's floor with its checksum, in `meta`.
+pub(super) fn encode_floor(seq: u64) -> Vec<u8> {
+    encode_newest(FLOOR_KEY, seq)
+}
+
+/// The floor; none if it is damaged.
+pub(super) fn decode_floor(bytes: &[u8]) -> Option<u64> {
+    decode_newest(FLOOR_KEY, bytes)
+}
+
 /// Fixed-size fields, taken from the front.
 struct Fields<'a>(&'a [u8]);
 
@@ -185,6 +226,17 @@ pub(super) const CHUNK_BYTES: usize = 32 * 1024;
 
 /// The key of the position in `meta`.
 pub(super) const POSITION_KEY: &[u8] = b"position";
+
+/// The key of the audit log's last link in `meta`.
+pub(super) const AUDIT_HEAD_KEY: &[u8] = b"audit head";
+
+/// The key in `meta` of the link before the first entry of the audit log that is kept.
+pub(super) const AUDIT_START_KEY: &[u8] = b"audit start";
+
+/// The key of the feed's floor in `meta`.
+pub(super) const FLOOR_KEY: &[u8] = b"floor";
+
+const LINK_BYTES: usize = 44;
 
 /// The size of an encoded position.
 pub(super) const POSITION_BYTES: usize = 32;

@@ -11,13 +11,13 @@ use std::{
 
 use super::{
     SledOptions,
-    apply::Trees,
+    apply::{Reached, Trees},
     high_water::{self, HighWater},
     layout,
 };
-use crate::{Position, StoreError};
+use crate::{AuditLink, Position, StoreError};
 
-/// A directory that is locked, verified and durable up to `position`.
+/// A directory that is locked, verified and durable up to where it has come.
 pub(super) struct Opened {
     pub(super) directory: PathBuf,
     pub(super) lock: File,
@@ -25,7 +25,7 @@ pub(super) struct Opened {
     pub(super) trees: Trees,
     pub(super) log: Log,
     pub(super) high_water: HighWater,
-    pub(super) position: Position,
+    pub(super) reached: Reached,
 }
 
 impl Opened {
@@ -62,10 +62,11 @@ impl Opened {
                 (HighWater::create(directory, position)?, position)
             }
         };
+        let reached = Reached { position, audit: audit_head(&trees)? };
         // What a killed process left in the operating system's cache counts as durable from here on.
         log.persist(&trees)?;
         high_water.advance(position)?;
-        Ok(Self { directory: directory.to_owned(), lock, database, trees, log, high_water, position })
+        Ok(Self { directory: directory.to_owned(), lock, database, trees, log, high_water, reached })
     }
 
     /// Opens what is there under a new epoch.
@@ -81,7 +82,8 @@ impl Opened {
         store_position(&trees, position)?;
         log.persist(&trees)?;
         let high_water = HighWater::create(directory, position)?;
-        Ok(Self { directory: directory.to_owned(), lock, database, trees, log, high_water, position })
+        let reached = Reached { position, audit: restored_audit_head(&trees)? };
+        Ok(Self { directory: directory.to_owned(), lock, database, trees, log, high_water, reached })
     }
 }
 
@@ -172,6 +174,58 @@ fn stored_position(trees: &Trees, directory: &Path) -> Result<Option<Position>, 
     let Some(bytes) = stored else { return Ok(None) };
     let damaged = || StoreError::Unvouched { path: directory.join(ENGINE_DIRECTORY), problem: "without a position" };
     layout::decode_position(&bytes).map(Some).ok_or_else(damaged)
+}
+
+/// The last link of the audit log, which has to be that of the last entry.
+///
+/// The whole chain is verified by who reads it; a missing end shows here, before anything is appended to it.
+fn audit_head(trees: &Trees) -> Result<AuditLink, StoreError> {
+    let read = || StoreError::engine("read");
+    let start = stored_link(trees, layout::AUDIT_START_KEY)?.unwrap_or(AuditLink::START);
+    let head = stored_link(trees, layout::AUDIT_HEAD_KEY)?.unwrap_or(AuditLink::START);
+    let last = match trees.audit.last().map_err(read())? {
+        None => start,
+        Some((key, bytes)) => last_link(&key, &bytes).filter(|last| last.number >= start.number).unwrap_or(start),
+    };
+    if last != head {
+        return Err(StoreError::AuditDamaged { number: head.number.max(last.number) });
+    }
+    if let Some((link, body)) = entry_at(trees, head.number)?
+        && let Some((before, _)) = entry_at(trees, head.number - 1)?
+        && before.number >= start.number
+        && before.next(&body) != link
+    {
+        return Err(StoreError::AuditDamaged { number: head.number });
+    }
+    Ok(head)
+}
+
+/// Where the log of a restored copy goes on: at its last entry that can be read. Damage before it stays to be seen.
+fn restored_audit_head(trees: &Trees) -> Result<AuditLink, StoreError> {
+    let last = trees.audit.last().map_err(StoreError::engine("read"))?;
+    let last = last.and_then(|(key, bytes)| last_link(&key, &bytes));
+    let start = stored_link(trees, layout::AUDIT_START_KEY).ok().flatten();
+    let head = last.or(start).unwrap_or(AuditLink::START);
+    let stored = trees.meta.insert(layout::AUDIT_HEAD_KEY, layout::encode_link(&head).as_slice());
+    stored.map_err(StoreError::engine("write"))?;
+    Ok(head)
+}
+
+fn last_link(key: &[u8], bytes: &[u8]) -> Option<AuditLink> {
+    let number = u64::from_be_bytes(key.try_into().ok()?);
+    layout::decode_audit(number, bytes).map(|(link, _)| link)
+}
+
+fn entry_at(trees: &Trees, number: u64) -> Result<Option<(AuditLink, Vec<u8>)>, StoreError> {
+    let stored = trees.audit.get(number.to_be_bytes()).map_err(StoreError::engine("read"))?;
+    let decoded = stored.as_ref().and_then(|bytes| layout::decode_audit(number, bytes));
+    Ok(decoded.map(|(link, body)| (link, body.to_vec())))
+}
+
+fn stored_link(trees: &Trees, key: &[u8]) -> Result<Option<AuditLink>, StoreError> {
+    let stored = trees.meta.get(key).map_err(StoreError::engine("read"))?;
+    let damaged = StoreError::AuditDamaged { number: 0 };
+    stored.map(|bytes| layout::decode_link(&bytes).ok_or(damaged)).transpose()
 }
 
 /// The highest sequence of the feed: where to go on if the position is damaged.

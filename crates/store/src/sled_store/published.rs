@@ -10,6 +10,7 @@ use std::{
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
+use super::apply::Reached;
 use crate::{Position, StoreError};
 
 /// State that the writer publishes and everybody reads.
@@ -19,32 +20,36 @@ pub(super) struct Published {
 }
 
 struct Durable {
-    position: Position,
+    reached: Reached,
     /// Encoded events that are durable, and already replaced in the engine by events that are not.
     replaced: BTreeMap<u64, sled::IVec>,
 }
 
 impl Published {
-    pub(super) fn new(position: Position) -> Self {
-        Self { durable: Mutex::new(Durable { position, replaced: BTreeMap::new() }), failure: OnceLock::new() }
+    pub(super) fn new(reached: Reached) -> Self {
+        Self { durable: Mutex::new(Durable { reached, replaced: BTreeMap::new() }), failure: OnceLock::new() }
     }
 
     pub(super) fn position(&self) -> Position {
-        self.durable().position
+        self.reached().position
+    }
+
+    pub(super) fn reached(&self) -> Reached {
+        self.durable().reached
     }
 
     /// Keeps an event for readers. Call it before the engine drops the event.
     pub(super) fn set_aside(&self, seq: u64, encoded: sled::IVec) {
         let mut durable = self.durable();
-        if seq <= durable.position.seq {
+        if seq <= durable.reached.position.seq {
             durable.replaced.insert(seq, encoded);
         }
     }
 
-    /// Declares everything up to this position durable.
-    pub(super) fn advance(&self, position: Position) {
+    /// Declares everything up to here durable.
+    pub(super) fn advance(&self, reached: Reached) {
         let mut durable = self.durable();
-        durable.position = position;
+        durable.reached = reached;
         durable.replaced.clear();
     }
 

@@ -7,7 +7,7 @@ use super::{
     layout::{self, Header},
     published::Published,
 };
-use crate::{Entry, Record, StoreError, Table};
+use crate::{AuditEnds, AuditEntry, AuditLink, Entry, Record, StoreError, Table};
 
 /// A reader of the database, for any number of threads.
 pub(super) struct Reader {
@@ -97,6 +97,43 @@ impl Reader {
         let replaced = self.published.replaced(after, durable);
         entries.extend(replaced.iter().filter_map(|(seq, bytes)| entry(*seq, bytes)));
         Ok(entries.into_values().take(limit).collect())
+    }
+
+    pub(super) fn floor(&self) -> Result<u64, StoreError> {
+        let stored = self.checked(self.trees.meta.get(layout::FLOOR_KEY))?;
+        match stored {
+            None => Ok(0),
+            // Nothing is complete then but the newest.
+            Some(bytes) => Ok(layout::decode_floor(&bytes).unwrap_or_else(|| self.published.position().seq)),
+        }
+    }
+
+    pub(super) fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        let AuditEnds { start, head } = self.audit_ends()?;
+        let (after, durable) = (after.max(start.number), head.number);
+        if after >= durable {
+            return Ok(Vec::new());
+        }
+        let range = (Bound::Excluded(after.to_be_bytes()), Bound::Included(durable.to_be_bytes()));
+        let mut entries = Vec::new();
+        for item in self.trees.audit.range(range).take(limit) {
+            let (key, bytes) = self.checked(item)?;
+            let Ok(number) = <[u8; 8]>::try_from(&*key).map(u64::from_be_bytes) else { continue };
+            // One that is cut short is shown as it is: the chain tells that it is not what was written.
+            let (link, body) =
+                layout::decode_audit(number, &bytes).unwrap_or((AuditLink { number, hash: [0; 32] }, &bytes));
+            entries.push(AuditEntry { link, body: body.to_vec() });
+        }
+        Ok(entries)
+    }
+
+    pub(super) fn audit_ends(&self) -> Result<AuditEnds, StoreError> {
+        let stored = self.checked(self.trees.meta.get(layout::AUDIT_START_KEY))?;
+        let start = match stored {
+            None => AuditLink::START,
+            Some(bytes) => layout::decode_link(&bytes).ok_or(StoreError::AuditDamaged { number: 0 })?,
+        };
+        Ok(AuditEnds { start, head: self.published.reached().audit })
     }
 
     fn listed(&self, table: Table, start: Bound<Vec<u8>>, prefix: &[u8], limit: usize) -> Result<Listed, StoreError> {

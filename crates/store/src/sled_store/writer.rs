@@ -8,13 +8,24 @@ use std::{
     },
 };
 
-use super::{apply::Trees, high_water::HighWater, open::Log, published::Published};
+use super::{
+    apply::{Reached, Trees},
+    high_water::HighWater,
+    open::Log,
+    published::Published,
+};
 use crate::{Position, StoreError, Transaction};
 
-/// A transaction and where its answer goes.
+/// Something to do, and where its answer goes.
 pub(super) struct Request {
-    pub(super) transaction: Transaction,
+    pub(super) work: Work,
     pub(super) reply: SyncSender<Result<Position, StoreError>>,
+}
+
+pub(super) enum Work {
+    Apply(Transaction),
+    /// Drops the entries of the audit log up to this number.
+    DropAudit(u64),
 }
 
 /// The only thing that changes the database.
@@ -22,7 +33,7 @@ pub(super) struct Writer {
     trees: Trees,
     log: Log,
     high_water: HighWater,
-    position: Position,
+    reached: Reached,
     published: Arc<Published>,
     space: Space,
 }
@@ -32,11 +43,11 @@ impl Writer {
         trees: Trees,
         log: Log,
         high_water: HighWater,
-        position: Position,
+        reached: Reached,
         published: Arc<Published>,
         space: Space,
     ) -> Self {
-        Self { trees, log, high_water, position, published, space }
+        Self { trees, log, high_water, reached, published, space }
     }
 
     /// Commits until every sender is gone and the queue is empty.
@@ -65,22 +76,25 @@ impl Writer {
 
     /// Each transaction's own outcome, or an error that leaves all of them in doubt.
     fn commit(&mut self, group: &[Request]) -> Result<Vec<Result<Position, StoreError>>, StoreError> {
-        let before = self.position;
+        let before = self.reached;
         let mut outcomes = Vec::with_capacity(group.len());
         for request in group {
-            let outcome = self.trees.apply(&request.transaction, self.position, &self.published);
+            let outcome = match &request.work {
+                Work::Apply(transaction) => self.trees.apply(transaction, self.reached, &self.published),
+                Work::DropAudit(through) => self.trees.drop_audit(*through, self.reached),
+            };
             match &outcome {
-                Ok(position) => self.position = *position,
+                Ok(reached) => self.reached = *reached,
                 Err(StoreError::Conflict { .. } | StoreError::Corrupt { .. }) => {}
                 Err(error) => return Err(error.clone()),
             }
-            outcomes.push(outcome);
+            outcomes.push(outcome.map(|reached| reached.position));
         }
         // Refusals too are answered only now: they may rest on what an earlier transaction of the group did.
-        if self.position != before {
+        if self.reached != before {
             self.log.persist(&self.trees)?;
-            self.high_water.advance(self.position)?;
-            self.published.advance(self.position);
+            self.high_water.advance(self.reached.position)?;
+            self.published.advance(self.reached);
         }
         Ok(outcomes)
     }
