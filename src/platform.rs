@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
 };
 
@@ -64,6 +65,10 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
             security_key: pki_dir.join("security.pub"),
             tls: pki::tls_files(&pki_dir, "certstore"),
             reserve_bytes: 64 * 1024 * 1024,
+            retention: Default::default(),
+            audit_files: None,
+            requests_per_second: const { NonZeroU32::new(1000).unwrap() },
+            snapshot_dir: None,
             max_connections: 1000,
         },
         shutdown.clone(),
@@ -98,7 +103,7 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
     let config = edge_config(options, &pki_dir, &pool, store_url, unseal_key)?;
     let certedge = certedge::start(config, shutdown.clone()).await.context("certedge does not start")?;
     let platform_tls = pki::tls_files(&pki_dir, "platform").client_config()?;
-    let client = CertmanClient::new(Connection::new(format!("https://{}", certman.address).parse()?, platform_tls)?);
+    let client = CertmanClient::new(Connection::new(format!("https://{}", certman.address).parse()?, platform_tls));
     Ok(Platform { certman: client, pool, https: certedge.https, local_root, running: (certstore, certman, certedge) })
 }
 
@@ -117,7 +122,7 @@ impl Platform {
 
 async fn make_unseal_key(pki_dir: &Path, pool: &PoolName, store_url: &str) -> anyhow::Result<PathBuf> {
     let admin = pki::tls_files(pki_dir, "admin").client_config()?;
-    let store = StoreClient::new(Connection::new(store_url.parse()?, admin)?);
+    let store = StoreClient::new(Connection::new(store_url.parse()?, admin));
     let security = SigningKey::from_pem(&files::read_private(&pki_dir.join("security.key"))?)?;
     let issuer = VerifyingKey::from_pem(&files::read(&pki_dir.join("issuer.pub"))?)?;
     let out = pki_dir.join(format!("{pool}-1.unseal.pem"));

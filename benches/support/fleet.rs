@@ -271,7 +271,15 @@ fn signed<D: Document>(kind: Kind, name: &str, version: u64, key: &SigningKey, d
 }
 
 fn event(kind: Kind, name: &str, version: u64, body: Vec<u8>) -> Event {
-    Event { kind, name: name.to_owned(), version, digest: sha256(&body), pools: Vec::new(), body: Some(Base64(body)) }
+    Event {
+        kind,
+        name: name.to_owned(),
+        version,
+        digest: sha256(&body),
+        pools: Vec::new(),
+        body: Some(Base64(body)),
+        deleted: false,
+    }
 }
 
 fn feed_page(events: Vec<Event>) -> FeedPage {

@@ -40,9 +40,16 @@ async fn each_role_may_do_its_own_and_nothing_else() {
     assert!(platform.store_as("edge-us").bundle(&name).await.unwrap().is_none());
     assert!(platform.store_as("edge-eu").checkpoint(&eu).await.unwrap().is_some());
     assert!(platform.store_as("edge-eu").checkpoint(&us).await.unwrap().is_none());
+    let events = platform.snapshot_as("edge-us").await;
+    assert!(events.iter().all(|event| event.name != name.as_str() && event.name != "eu"), "{events:?}");
+    assert!(platform.snapshot_as("edge-eu").await.iter().any(|event| event.name == name.as_str()));
+    // Nor the segments of another pool's snapshot.
+    let theirs = platform.store_as("edge-eu").snapshot().await.unwrap().segments[0];
+    refused(platform.store_as("edge-us").segment(&theirs).await, ProblemKind::Gone, "no such segment");
+    refused(platform.store_as("platform").snapshot().await, ProblemKind::Forbidden, "needs role edge");
+    refused(platform.store_as("edge-eu").audit(&Default::default()).await, ProblemKind::Forbidden, "needs role admin");
     let query = certseal_wire::FeedQuery { after: None, limit: None, wait: None };
-    let page = platform.store_as("edge-us").feed(&query).await.unwrap();
-    assert!(page.events.iter().all(|event| event.name != name.as_str() && event.name != "eu"), "{page:?}");
+    refused(platform.store_as("edge-eu").feed(&query).await, ProblemKind::Malformed, "begin with GET /v1/snapshot");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

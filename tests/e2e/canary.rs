@@ -17,7 +17,7 @@ use base64::{
 use certseal_seal::{
     Bundle, KeyKind, SealRequest, SigningKey, Suite, TlsPrivateKey, ring_recipient, seal, spki_digest,
 };
-use certseal_wire::{BundleInfo, DnsName, FeedQuery, KeyRing, NameSet, Route};
+use certseal_wire::{AuditQuery, BundleInfo, DnsName, KeyRing, NameSet, Route};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{CertificateParams, Issuer, KeyPair, PublicKeyData};
 
@@ -36,10 +36,13 @@ async fn a_known_key_leaves_no_form_of_itself_in_certstore() {
     // Every answer that certstore gives of it, and an edge that serves with it.
     let admin = platform.store_as("admin");
     let mut answers = admin.bundle(&name).await.unwrap().unwrap().to_vec();
-    let feed = admin.feed(&FeedQuery { after: None, limit: None, wait: None }).await.unwrap();
-    assert!(feed.events.iter().any(|event| event.name == name.as_str() && event.body.is_some()));
-    answers.extend(serde_json::to_vec(&feed).unwrap());
-    answers.extend(feed.events.iter().filter_map(|event| event.body.as_ref()).flat_map(|body| body.0.clone()));
+    let events = platform.snapshot_as("admin").await;
+    assert!(events.iter().any(|event| event.name == name.as_str() && event.body.is_some()));
+    answers.extend(serde_json::to_vec(&events).unwrap());
+    answers.extend(events.iter().filter_map(|event| event.body.as_ref()).flat_map(|body| body.0.clone()));
+    let audit = admin.audit(&AuditQuery::default()).await.unwrap();
+    assert!(audit.entries.iter().any(|line| line.entry.contains("put-bundle")));
+    answers.extend(serde_json::to_vec(&audit).unwrap());
     answers.extend(platform.metrics("store-telemetry").into_bytes());
     let mut connection =
         Connection::open(platform.addresses["https"], &name, &platform.pki("local-ca.pem")).await.unwrap();

@@ -13,7 +13,7 @@ use certctl::pki;
 use certseal_client::{CertmanClient, Connection, StoreClient};
 use certseal_seal::Bundle;
 use certseal_service::Shutdown;
-use certseal_wire::{DnsName, NameSet, SiteRequest, SiteState, SiteStatus};
+use certseal_wire::{DnsName, Event, NameSet, SiteRequest, SiteState, SiteStatus};
 use tempfile::TempDir;
 
 use crate::process::{Process, free_address, program, run};
@@ -137,13 +137,23 @@ impl Platform {
         StoreClient::new(self.connection(identity, "store"))
     }
 
+    /// All that certstore hands out to this identity.
+    pub async fn snapshot_as(&self, identity: &str) -> Vec<Event> {
+        let store = self.store_as(identity);
+        let mut events = Vec::new();
+        for segment in store.snapshot().await.unwrap().segments {
+            events.extend(store.segment(&segment).await.unwrap());
+        }
+        events
+    }
+
     pub fn certman_as(&self, identity: &str) -> CertmanClient {
         CertmanClient::new(self.connection(identity, "man"))
     }
 
     fn connection(&self, identity: &str, daemon: &str) -> Connection {
         let tls = pki::tls_files(&self.dir.path().join("pki"), identity).client_config().unwrap();
-        Connection::new(format!("https://{}", self.addresses[daemon]).parse().unwrap(), tls).unwrap()
+        Connection::new(format!("https://{}", self.addresses[daemon]).parse().unwrap(), tls)
     }
 
     /// What certstore has for a site.

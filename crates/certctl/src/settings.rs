@@ -72,7 +72,7 @@ impl Settings {
             certificate: required(&self.cert, "cert")?.clone(),
             key: required(&self.key, "key")?.clone(),
         };
-        Ok(Connection::new(uri, tls.client_config()?)?)
+        Ok(Connection::new(uri, tls.client_config()?))
     }
 }
 

@@ -115,7 +115,7 @@ impl World {
         ));
         let (url, shutdown) = fake::serve(dir.path(), app).await;
         let tls = pki::tls_files(dir.path(), "admin").client_config().unwrap();
-        let store = StoreClient::new(Connection::new(url.parse().unwrap(), tls).unwrap());
+        let store = StoreClient::new(Connection::new(url.parse().unwrap(), tls));
         Self { dir, store, security, issuer, ring, _shutdown: shutdown }
     }
 

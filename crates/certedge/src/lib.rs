@@ -106,7 +106,7 @@ pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> 
     let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
         .with_context(|| config.security_key.display().to_string())?;
     let url = config.store.url.parse().with_context(|| format!("store.url {:?}", config.store.url))?;
-    let store = StoreClient::new(Connection::new(url, config.store.client_config()?)?);
+    let store = StoreClient::new(Connection::new(url, config.store.client_config()?));
     let listeners = (server::bind(config.https).await?, server::bind(config.http).await?);
     let (https, http) = (listeners.0.local_addr()?, listeners.1.local_addr()?);
 

@@ -22,7 +22,9 @@ pub(crate) async fn run(storehouse: Arc<Storehouse>, interval: Duration, shutdow
     loop {
         let round = async {
             ticks.tick().await;
-            put_all(&storehouse, &mut versions).await
+            let stored = put_all(&storehouse, &mut versions).await;
+            // Also when a checkpoint of the feed failed: that would be a way to keep this one away.
+            storehouse.witness_audit().await.and(stored)
         };
         let outcome = tokio::select! {
             outcome = round => outcome,

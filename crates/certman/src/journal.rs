@@ -4,8 +4,9 @@ use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
 use certseal_store::{Expect, SledOptions, SledStore, Storage, StoreError, Table, Transaction, Write};
-use certseal_wire::{DnsName, KeyRing, Signed};
+use certseal_wire::{AuditMark, DnsName, KeyRing, Signed};
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::site::Site;
 
@@ -93,6 +94,18 @@ impl Journal {
         Ok(self.0.get(META, RING)?.map_or(0, |record| record.version))
     }
 
+    /// What was seen last of certstore's audit log.
+    pub(crate) fn audit_seen(&self) -> anyhow::Result<Option<AuditSeen>> {
+        let record = self.0.get(META, AUDIT)?;
+        Ok(record.map(|record| serde_json::from_slice(&record.value)).transpose()?)
+    }
+
+    /// Remembers what was seen of certstore's audit log: it must never be less again.
+    pub(crate) fn see_audit(&self, seen: &AuditSeen) -> anyhow::Result<()> {
+        self.0.commit(Write::put(META, AUDIT, seen.head.number, serde_json::to_vec(seen)?).into())?;
+        Ok(())
+    }
+
     /// Remembers an accepted key ring, so that an older one is never accepted again.
     pub(crate) fn see_ring(&self, ring: &KeyRing, signed: &Signed) -> anyhow::Result<()> {
         if self.ring_seen()? < ring.version {
@@ -100,6 +113,14 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+/// How far certstore's audit log was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AuditSeen {
+    /// The epoch of the feed then.
+    pub(crate) epoch: [u8; 16],
+    pub(crate) head: AuditMark,
 }
 
 fn parse(value: &[u8]) -> anyhow::Result<Site> {
@@ -118,4 +139,5 @@ fn seconds(instant: Timestamp) -> u64 {
 const SITES: Table = Table::new("sites");
 const NAMES: Table = Table::new("names");
 const META: Table = Table::new("meta");
+const AUDIT: &[u8] = b"audit";
 const RING: &[u8] = b"ring";

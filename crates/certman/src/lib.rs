@@ -129,7 +129,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
 
 fn store_client(store: &Peer) -> anyhow::Result<StoreClient> {
     let url = store.url.parse().with_context(|| format!("store.url {:?}", store.url))?;
-    Ok(StoreClient::new(Connection::new(url, store.client_config()?)?))
+    Ok(StoreClient::new(Connection::new(url, store.client_config()?)))
 }
 
 fn authority(config: &AuthorityConfig, data_dir: &Path) -> anyhow::Result<Authority> {

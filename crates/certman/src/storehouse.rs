@@ -11,15 +11,15 @@ use certseal_seal::{
     ring_recipient,
 };
 use certseal_wire::{
-    AcmeAccounts, BundleInfo, Challenge, Change, Checkpoint, DnsName, Document, KeyRing, KeyState, Kind, NameSet,
-    PoolName, ProblemKind, Route, Signed,
+    AcmeAccounts, AuditCheckpoint, AuditMark, AuditPage, AuditQuery, BundleInfo, Challenge, Change, Checkpoint,
+    DnsName, Document, KeyRing, KeyState, Kind, NameSet, PoolName, ProblemKind, Route, Signed,
 };
 use jiff::{SignedDuration, Timestamp};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::{
     checkpoint::RecentChanges,
-    journal::Journal,
+    journal::{AuditSeen, Journal},
     site::{Answer, Failure, FailureKind, Site},
 };
 
@@ -228,6 +228,30 @@ impl Storehouse {
         Ok(checkpoint.version)
     }
 
+    /// Signs what certstore's audit log has now, after a look whether it still has what was seen before.
+    pub(crate) async fn witness_audit(&self) -> Result<(), Failure> {
+        let seen = self.journal.audit_seen().map_err(unavailable)?;
+        let before = seen.as_ref().map_or(0, |seen| seen.head.number.saturating_sub(1));
+        let page =
+            self.store.audit(&AuditQuery { after: Some(before), limit: Some(1) }).await.map_err(store_failure)?;
+        if let Some(seen) = seen {
+            if let Err(detail) = still_has(&page, &seen) {
+                tracing::error!(
+                    detail,
+                    "the audit log of certstore is not what it was: somebody may have tampered with it"
+                );
+                return Err(rejected(detail));
+            }
+            if seen.epoch == page.feed.epoch && seen.head == page.head {
+                return Ok(());
+            }
+        }
+        let seen = AuditSeen { epoch: page.feed.epoch, head: page.head };
+        let checkpoint = AuditCheckpoint { head: page.head, at: Timestamp::now() };
+        self.store.put_audit_checkpoint(&self.issuer.sign(&checkpoint)).await.map_err(store_failure)?;
+        self.journal.see_audit(&seen).map_err(unavailable)
+    }
+
     /// The version of the stored checkpoint; 0 before the first.
     async fn stored_checkpoint(&self, pool: &PoolName) -> Result<u64, Failure> {
         let Some(signed) = self.store.checkpoint(pool).await.map_err(store_failure)? else { return Ok(0) };
@@ -262,6 +286,30 @@ impl Storehouse {
         }
         let guard = tokio::sync::MutexGuard::try_map(cached, |cached| cached.as_mut().map(|(_, ring)| ring));
         guard.map_err(|_| unavailable("there is no key ring"))
+    }
+}
+
+/// Whether the log still has what was seen of it, as far as its entries did not move into files.
+fn still_has(page: &AuditPage, seen: &AuditSeen) -> Result<(), String> {
+    let AuditMark { number, hash } = seen.head;
+    if page.feed.epoch != seen.epoch {
+        tracing::warn!(
+            entries = number.saturating_sub(page.head.number),
+            "certstore came back from a backup: its audit log goes on from there"
+        );
+        return Ok(());
+    }
+    if page.head.number < number {
+        return Err(format!("it ends at entry {}, and had entry {number}: its end was cut off", page.head.number));
+    }
+    let there = match page.entries.first() {
+        _ if page.start.number >= number => (page.start.number == number).then_some(page.start.hash),
+        Some(line) if line.mark.number == number => Some(line.mark.hash),
+        _ => return Err(format!("entry {number} is missing")),
+    };
+    match there {
+        Some(there) if there != hash => Err(format!("entry {number} had hash {hash}, and has {there}")),
+        _ => Ok(()),
     }
 }
 

@@ -5,8 +5,11 @@ use std::{str::FromStr, sync::Arc};
 use axum::{
     Extension, Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, Request, State, rejection::BytesRejection},
-    http::{StatusCode, header::CONTENT_TYPE, request::Parts},
+    extract::{
+        DefaultBodyLimit, FromRef, FromRequestParts, Path, Query, Request, State,
+        rejection::{BytesRejection, QueryRejection},
+    },
+    http::{Method, StatusCode, header::CONTENT_TYPE, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, put},
@@ -17,19 +20,24 @@ use certseal_service::{
     problem::{Refusal, method_not_allowed, not_found},
 };
 use certseal_wire::{
-    Caller, Challenge, DnsName, FeedPage, FeedQuery, Kind, ParseError, PoolName, ProblemKind, PutOutcome, Role,
+    AuditAction, AuditPage, AuditQuery, Caller, Challenge, DeletionList, DeletionQuery, DnsName, FeedQuery, Kind,
+    ParseError, PoolName, ProblemKind, PutOutcome, Role, Signed, Snapshot,
 };
 
 use crate::{
-    feed,
+    admission::{Admission, held},
+    audit::{Actor, Entry, ReadLog, What},
+    feed::{Feed, may_read},
     metrics::RoleLabel,
+    rates::Rates,
     records::{Checked, challenge_expiry, malformed},
+    snapshot::Snapshots,
     sweep::now,
     vault::Vault,
 };
 
 /// The router of certstore's interface.
-pub(crate) fn router(vault: Arc<Vault>, shutdown: Shutdown) -> Router {
+pub(crate) fn router(service: Service, shutdown: Shutdown) -> Router {
     Router::new()
         .route("/v1/bundles/{site}", put(put_bundle).get(bundle))
         .route("/v1/routes/{site}", put(put_route).get(route))
@@ -38,70 +46,97 @@ pub(crate) fn router(vault: Arc<Vault>, shutdown: Shutdown) -> Router {
         .route("/v1/accounts", put(put_accounts).get(accounts))
         .route("/v1/checkpoints/{pool}", put(put_checkpoint).get(checkpoint))
         .route("/v1/feed", get(feed))
+        .route("/v1/snapshot", get(snapshot))
+        .route("/v1/snapshot/{digest}", get(segment))
+        .route("/v1/audit", get(audit))
+        .route("/v1/audit/checkpoint", put(put_audit_checkpoint).get(audit_checkpoint))
+        .route("/v1/deletions", get(deletions))
         .merge(crate::rotation_api::router())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(Bundle::MAX))
-        .layer(middleware::from_fn_with_state(vault.clone(), count))
+        .layer(middleware::from_fn_with_state(service.clone(), account))
         .layer(Extension(shutdown))
-        .with_state(vault)
+        .with_state(service)
+}
+
+/// What handlers work with.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) vault: Arc<Vault>,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) reads: ReadLog,
+    pub(crate) rates: Arc<Rates>,
+}
+
+impl FromRef<Service> for Arc<Vault> {
+    fn from_ref(service: &Service) -> Self {
+        service.vault.clone()
+    }
 }
 
 async fn put_bundle(
     State(vault): State<Arc<Vault>>,
-    IssuerOnly: IssuerOnly,
+    IssuerOnly(actor): IssuerOnly,
     Named(site): Named<DnsName>,
     Body(body): Body,
 ) -> Result<Json<PutOutcome>, Refusal> {
-    blocking(move || vault.put(Checked::bundle(&site, body, &vault.issuers(), &vault.ring())?)).await.map(Json)
+    blocking(move || vault.put(&actor, |trusted| Checked::bundle(&site, body.clone(), &trusted.issuers, &trusted.ring)))
+        .await
+        .map(Json)
 }
 
 async fn put_route(
     State(vault): State<Arc<Vault>>,
-    IssuerOnly: IssuerOnly,
+    IssuerOnly(actor): IssuerOnly,
     Named(site): Named<DnsName>,
     Body(body): Body,
 ) -> Result<Json<PutOutcome>, Refusal> {
-    blocking(move || vault.put(Checked::route(&site, body, &vault.issuers())?)).await.map(Json)
+    blocking(move || vault.put(&actor, |trusted| Checked::route(&site, body.clone(), &trusted.issuers))).await.map(Json)
 }
 
 async fn put_accounts(
     State(vault): State<Arc<Vault>>,
-    IssuerOnly: IssuerOnly,
+    IssuerOnly(actor): IssuerOnly,
     Body(body): Body,
 ) -> Result<Json<PutOutcome>, Refusal> {
-    blocking(move || vault.put(Checked::accounts(body, &vault.issuers())?)).await.map(Json)
+    blocking(move || vault.put(&actor, |trusted| Checked::accounts(body.clone(), &trusted.issuers))).await.map(Json)
 }
 
 async fn put_checkpoint(
     State(vault): State<Arc<Vault>>,
-    IssuerOnly: IssuerOnly,
+    IssuerOnly(actor): IssuerOnly,
     Named(pool): Named<PoolName>,
     Body(body): Body,
 ) -> Result<Json<PutOutcome>, Refusal> {
-    blocking(move || vault.put(Checked::checkpoint(&pool, body, &vault.issuers())?)).await.map(Json)
+    blocking(move || vault.put(&actor, |trusted| Checked::checkpoint(&pool, body.clone(), &trusted.issuers)))
+        .await
+        .map(Json)
 }
 
 async fn put_ring(
     State(vault): State<Arc<Vault>>,
-    Extension(caller): Extension<Caller>,
+    actor: Actor,
     Body(body): Body,
 ) -> Result<Json<PutOutcome>, Refusal> {
-    if caller.role != Role::Admin {
-        return Err(forbidden(&caller, "admin"));
+    if actor.role != Role::Admin {
+        return Err(forbidden(&actor, "admin"));
     }
-    blocking(move || vault.put_ring(&caller, body)).await.map(Json)
+    blocking(move || vault.put_ring(&actor, body)).await.map(Json)
 }
 
 async fn put_challenge(
     State(vault): State<Arc<Vault>>,
-    IssuerOnly: IssuerOnly,
+    IssuerOnly(actor): IssuerOnly,
     Token { host, token }: Token,
     Body(body): Body,
 ) -> Result<Json<PutOutcome>, Refusal> {
     blocking(move || {
-        let expires_at = challenge_expiry(&host, &token, &body, &vault.issuers())?;
-        vault.put_challenge(challenge_key(&host, &token), body, expires_at)?;
+        vault.put_challenge(&actor, &challenge_key(&host, &token), &body, |trusted| {
+            challenge_expiry(&host, &token, &body, &trusted.issuers)
+        })?;
         Ok(Json(PutOutcome { version: 1, changed: true }))
     })
     .await
@@ -109,73 +144,136 @@ async fn put_challenge(
 
 async fn delete_challenge(
     State(vault): State<Arc<Vault>>,
-    IssuerOnly: IssuerOnly,
+    IssuerOnly(actor): IssuerOnly,
     Token { host, token }: Token,
 ) -> Result<Json<PutOutcome>, Refusal> {
-    blocking(move || vault.delete_challenges([challenge_key(&host, &token)])).await?;
+    blocking(move || vault.delete_challenge(&actor, &challenge_key(&host, &token))).await?;
     Ok(Json(PutOutcome { version: 1, changed: true }))
 }
 
 async fn bundle(
-    State(vault): State<Arc<Vault>>,
-    Extension(caller): Extension<Caller>,
+    State(service): State<Service>,
+    actor: Actor,
     Named(site): Named<DnsName>,
 ) -> Result<Response, Refusal> {
-    record(vault, caller, Kind::Bundle, site.to_string()).await
+    let response = record(service.vault, &actor, Kind::Bundle, site.to_string()).await?;
+    service.reads.note(actor, What::Site(site.to_string())).await?;
+    Ok(response)
 }
 
 async fn route(
     State(vault): State<Arc<Vault>>,
-    Extension(caller): Extension<Caller>,
+    actor: Actor,
     Named(site): Named<DnsName>,
 ) -> Result<Response, Refusal> {
-    record(vault, caller, Kind::Route, site.to_string()).await
+    record(vault, &actor, Kind::Route, site.to_string()).await
 }
 
-async fn ring(State(vault): State<Arc<Vault>>, Extension(caller): Extension<Caller>) -> Result<Response, Refusal> {
-    record(vault, caller, Kind::Ring, String::new()).await
+async fn ring(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Response, Refusal> {
+    record(vault, &actor, Kind::Ring, String::new()).await
 }
 
-async fn accounts(State(vault): State<Arc<Vault>>, Extension(caller): Extension<Caller>) -> Result<Response, Refusal> {
-    record(vault, caller, Kind::Accounts, String::new()).await
+async fn accounts(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Response, Refusal> {
+    record(vault, &actor, Kind::Accounts, String::new()).await
 }
 
 async fn checkpoint(
     State(vault): State<Arc<Vault>>,
-    Extension(caller): Extension<Caller>,
+    actor: Actor,
     Named(pool): Named<PoolName>,
 ) -> Result<Response, Refusal> {
-    record(vault, caller, Kind::Checkpoint, pool.to_string()).await
+    record(vault, &actor, Kind::Checkpoint, pool.to_string()).await
 }
 
 async fn challenge(
     State(vault): State<Arc<Vault>>,
-    Extension(caller): Extension<Caller>,
+    actor: Actor,
     Token { host, token }: Token,
 ) -> Result<Response, Refusal> {
-    readers_only(&caller)?;
+    readers_only(&actor)?;
     let record = blocking(move || vault.challenge(&challenge_key(&host, &token), now())).await?;
     let record = record.ok_or_else(|| Refusal::new(ProblemKind::NotFound, "there is no such challenge"))?;
     Ok(body(Kind::Route, record.value))
 }
 
 async fn feed(
-    State(vault): State<Arc<Vault>>,
-    Extension(caller): Extension<Caller>,
+    State(service): State<Service>,
+    actor: Actor,
     Extension(shutdown): Extension<Shutdown>,
-    query: Result<Query<FeedQuery>, axum::extract::rejection::QueryRejection>,
-) -> Result<Json<FeedPage>, Refusal> {
-    readers_only(&caller)?;
+    query: Result<Query<FeedQuery>, QueryRejection>,
+) -> Result<Response, Refusal> {
+    readers_only(&actor)?;
     let Query(query) = query.map_err(|e| malformed(e.body_text()))?;
-    feed::page(vault, &caller, query, &shutdown).await.map(Json)
+    let (page, permit) = service.feed.page(actor, query, &shutdown).await?;
+    Ok(([(CONTENT_TYPE, JSON)], held(page, permit)).into_response())
+}
+
+async fn snapshot(State(service): State<Service>, actor: Actor) -> Result<Json<Snapshot>, Refusal> {
+    readers_only(&actor)?;
+    service.snapshots.newest(&actor).await.map(Json)
+}
+
+async fn segment(
+    State(service): State<Service>,
+    actor: Actor,
+    Path(digest): Path<String>,
+) -> Result<Response, Refusal> {
+    readers_only(&actor)?;
+    let digest = digest.parse().map_err(malformed)?;
+    let permit = service.admission.heavy(&actor).await?;
+    let (bytes, segment) = service.snapshots.segment(&actor, digest).await?;
+    let what = format!("segment {digest} of a snapshot: {} records", segment.events);
+    service.reads.note(actor, What::Many(what)).await?;
+    Ok(([(CONTENT_TYPE, JSON)], held(bytes, permit)).into_response())
+}
+
+async fn audit(
+    State(vault): State<Arc<Vault>>,
+    actor: Actor,
+    query: Result<Query<AuditQuery>, QueryRejection>,
+) -> Result<Json<AuditPage>, Refusal> {
+    if !matches!(actor.role, Role::Admin | Role::Issuer) {
+        return Err(forbidden(&actor, "admin or issuer"));
+    }
+    let Query(query) = query.map_err(|e| malformed(e.body_text()))?;
+    blocking(move || vault.audit_page(&query)).await.map(Json)
+}
+
+async fn put_audit_checkpoint(
+    State(vault): State<Arc<Vault>>,
+    IssuerOnly(actor): IssuerOnly,
+    Body(body): Body,
+) -> Result<Json<PutOutcome>, Refusal> {
+    blocking(move || vault.put_audit_checkpoint(&actor, &body)).await.map(Json)
+}
+
+async fn audit_checkpoint(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Json<Signed>, Refusal> {
+    if !matches!(actor.role, Role::Admin | Role::Issuer) {
+        return Err(forbidden(&actor, "admin or issuer"));
+    }
+    let signed = blocking(move || vault.audit_checkpoint()).await?;
+    let missing = || Refusal::new(ProblemKind::NotFound, "there is no checkpoint of the audit log yet");
+    signed.map(Json).ok_or_else(missing)
+}
+
+async fn deletions(
+    State(vault): State<Arc<Vault>>,
+    actor: Actor,
+    query: Result<Query<DeletionQuery>, QueryRejection>,
+) -> Result<Json<DeletionList>, Refusal> {
+    if actor.role != Role::Admin {
+        return Err(forbidden(&actor, "admin"));
+    }
+    let Query(query) = query.map_err(|e| malformed(e.body_text()))?;
+    blocking(move || vault.deletions(&query)).await.map(Json)
 }
 
 /// One record, if this caller may see it. To others it is not there.
-async fn record(vault: Arc<Vault>, caller: Caller, kind: Kind, name: String) -> Result<Response, Refusal> {
-    readers_only(&caller)?;
-    let missing = format!("there is no {kind} {name} that {caller} may see");
+async fn record(vault: Arc<Vault>, actor: &Actor, kind: Kind, name: String) -> Result<Response, Refusal> {
+    readers_only(actor)?;
+    let missing = format!("there is no {kind} {name} that {} may see", actor.caller);
     let stored = blocking(move || vault.get(kind, &name)).await?;
-    let visible = stored.filter(|stored| feed::may_read(&caller.role, kind, &stored.pools));
+    let visible = stored.filter(|stored| !stored.is_tombstone() && may_read(&actor.role, kind, &stored.pools));
     let stored = visible.ok_or_else(|| Refusal::new(ProblemKind::NotFound, missing))?;
     Ok(body(kind, stored.bytes))
 }
@@ -183,7 +281,7 @@ async fn record(vault: Arc<Vault>, caller: Caller, kind: Kind, name: String) -> 
 fn body(kind: Kind, bytes: Vec<u8>) -> Response {
     let content_type = match kind {
         Kind::Bundle => "application/octet-stream",
-        _ => "application/json",
+        _ => JSON,
     };
     (StatusCode::OK, [(CONTENT_TYPE, content_type)], bytes).into_response()
 }
@@ -195,8 +293,8 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(Refusal::internal)?
 }
 
-fn challenge_key(host: &DnsName, token: &str) -> Vec<u8> {
-    format!("{host}/{token}").into_bytes()
+fn challenge_key(host: &DnsName, token: &str) -> String {
+    format!("{host}/{token}")
 }
 
 pub(crate) fn forbidden(caller: &Caller, needed: &str) -> Refusal {
@@ -210,36 +308,52 @@ pub(crate) fn readers_only(caller: &Caller) -> Result<(), Refusal> {
     }
 }
 
-/// Counts every answer.
-async fn count(
-    State(vault): State<Arc<Vault>>,
-    Extension(caller): Extension<Caller>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let response = next.run(request).await;
-    let role = match caller.role {
+/// Holds callers to their rate, notes what was refused to them, and counts every answer.
+async fn account(State(service): State<Service>, actor: Actor, request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let role = match actor.role {
         Role::Edge(_) => RoleLabel::Edge,
         Role::Issuer => RoleLabel::Issuer,
         Role::Admin => RoleLabel::Admin,
         Role::Platform => RoleLabel::Platform,
         Role::Service => RoleLabel::Service,
     };
-    vault.metrics.answered(role, response.status().as_u16());
+    let mut response = match service.rates.admit(&actor) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    };
+    if is_noted(&method, response.status()) {
+        let detail = format!("{method} {path}: {}", response.status());
+        let entry = Entry::new(&actor, AuditAction::Other).detail(detail);
+        let vault = service.vault.clone();
+        if let Err(refusal) = blocking(move || vault.note_refused(entry)).await {
+            response = refusal.into_response();
+        }
+    }
+    service.vault.metrics.answered(role, response.status().as_u16());
     response
 }
 
+/// Refused changes, and whatever a caller has no right to. Not what is too much: the log would grow with it.
+fn is_noted(method: &Method, status: StatusCode) -> bool {
+    match status {
+        StatusCode::FORBIDDEN => true,
+        StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => *method != Method::GET,
+        _ => false,
+    }
+}
+
 /// Lets only the issuer pass.
-struct IssuerOnly;
+struct IssuerOnly(Actor);
 
 impl<S: Send + Sync> FromRequestParts<S> for IssuerOnly {
     type Rejection = Refusal;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
-        match parts.extensions.get::<Caller>() {
-            Some(Caller { role: Role::Issuer, .. }) => Ok(Self),
-            Some(caller) => Err(forbidden(caller, "issuer")),
-            None => Err(Refusal::internal("a request without a caller")),
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let actor = Actor::from_request_parts(parts, state).await?;
+        match actor.role {
+            Role::Issuer => Ok(Self(actor)),
+            _ => Err(forbidden(&actor, "issuer")),
         }
     }
 }
@@ -292,3 +406,5 @@ impl<S: Send + Sync> axum::extract::FromRequest<S> for Body {
         }
     }
 }
+
+const JSON: &str = "application/json";

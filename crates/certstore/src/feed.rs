@@ -1,116 +1,284 @@
 //! The feed: what changed after a cursor, for those who may see it.
+//!
+//! ```text
+//! storage --catch_up--> tail (newest events in memory, rendered once) --> everybody who waits
+//!    \--> a page read for one reader that is behind the tail, when admission allows
+//! ```
+//!
+//! A reader begins with a snapshot, goes on at its cursor, and waits at the end. Whoever waits is answered a moment after
+//! news came, not at once: what comes together travels together, and a fleet does not answer in one breath.
 
-use std::{sync::Arc, time::Duration};
+mod tail;
 
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
 use certseal_service::{Shutdown, problem::Refusal};
 use certseal_store::{Entry, Position};
-use certseal_wire::{Base64, Caller, Cursor, Event, FeedPage, FeedQuery, Kind, ProblemKind, Role};
+use certseal_wire::{Base64, Cursor, Event, FeedQuery, Kind, PoolName, ProblemKind, Role};
+use tokio::{sync::watch, time::Instant};
 
-use tokio::time::Instant;
+use crate::{
+    admission::{Admission, Permit},
+    audit::{Actor, ReadLog, What},
+    vault::{Vault, parse_event, refusal},
+};
+use tail::{Tail, Told};
 
-use crate::vault::{Vault, parse_event};
-
-/// A page of the feed for `caller`. With no news it waits, as long as the query and this server allow.
-pub(crate) async fn page(
+pub(crate) struct Feed {
     vault: Arc<Vault>,
-    caller: &Caller,
-    query: FeedQuery,
-    shutdown: &Shutdown,
-) -> Result<FeedPage, Refusal> {
-    let mut news = vault.news();
-    let deadline = Instant::now() + Duration::from_secs(query.wait.unwrap_or(0).min(MAX_WAIT));
-    let limit = query.limit.unwrap_or(MAX_EVENTS).clamp(LEAST_EVENTS, MAX_EVENTS);
-    let mut after = query.after;
-    let mut passed_over = 0;
-    loop {
-        news.mark_unchanged();
-        let (vault, role) = (vault.clone(), caller.role.clone());
-        let page = tokio::task::spawn_blocking(move || read(&vault, &role, after, limit));
-        let page = page.await.map_err(Refusal::internal)??;
-        if !page.events.is_empty() || Instant::now() >= deadline {
+    tail: RwLock<Tail>,
+    /// The sequence up to which the tail has everything.
+    progress: watch::Sender<u64>,
+    admission: Arc<Admission>,
+    reads: ReadLog,
+}
+
+/// A rendered page.
+pub(crate) struct Page {
+    /// Events as JSON, without the brackets around them.
+    events: Vec<u8>,
+    count: usize,
+    /// How many bundles are in it.
+    bundles: usize,
+    cursor: Cursor,
+    end: bool,
+}
+
+impl Feed {
+    pub(crate) fn new(vault: Arc<Vault>, admission: Arc<Admission>, reads: ReadLog) -> Result<Self, Refusal> {
+        let head = vault.storage().head().map_err(refusal)?;
+        let tail = RwLock::new(Tail::new(head));
+        Ok(Self { vault, tail, progress: watch::Sender::new(head.seq), admission, reads })
+    }
+
+    /// Keeps the tail up to date until the shutdown begins. Other processes may write to the same database, so it looks
+    /// by itself too.
+    pub(crate) async fn run(self: Arc<Self>, shutdown: Shutdown) {
+        let mut news = self.vault.news();
+        let mut is_failing = false;
+        loop {
+            tokio::select! {
+                _ = news.changed() => {}
+                () = tokio::time::sleep(LOOK) => {}
+                () = shutdown.begun() => return,
+            }
+            let feed = self.clone();
+            let outcome = tokio::task::spawn_blocking(move || feed.catch_up()).await;
+            let failure = outcome.map_err(Refusal::internal).and_then(|outcome| outcome).err();
+            if let Some(problem) = failure.as_ref().filter(|_| !is_failing) {
+                tracing::error!(problem = %problem.0, "cannot read the feed");
+            }
+            is_failing = failure.is_some();
+        }
+    }
+
+    fn catch_up(&self) -> Result<(), Refusal> {
+        loop {
+            let from = self.tail().end();
+            let head = self.vault.storage().head().map_err(refusal)?;
+            if head == from {
+                return Ok(());
+            }
+            let entries = self.vault.storage().feed(from.seq, CAUGHT_UP_AT_ONCE).map_err(refusal)?;
+            let reached = match entries.len() == CAUGHT_UP_AT_ONCE {
+                true => entries.last().map_or(head.seq, |entry| entry.seq),
+                // Events that came since the head was read are here too.
+                false => entries.last().map_or(head.seq, |entry| entry.seq.max(head.seq)),
+            };
+            let mut told = Vec::with_capacity(entries.len());
+            for entry in &entries {
+                told.extend(self.told(entry)?);
+            }
+            let reached = Position { epoch: head.epoch, seq: reached };
+            self.tail.write().unwrap_or_else(PoisonError::into_inner).extend(told, reached);
+            if entries.iter().any(|entry| parse_event(&entry.event).is_ok_and(|event| event.kind == Kind::Ring)) {
+                self.vault.refresh()?;
+            }
+            self.progress.send_replace(reached.seq);
+        }
+    }
+
+    fn tail(&self) -> std::sync::RwLockReadGuard<'_, Tail> {
+        // Every change of the tail is complete at each step.
+        self.tail.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An event with its record, rendered; none for one whose record was replaced meanwhile: the newer one follows.
+    fn told(&self, entry: &Entry) -> Result<Option<Told>, Refusal> {
+        let event = parse_event(&entry.event)?;
+        let stored = match event.deleted {
+            true => None,
+            false => self.vault.get(event.kind, &event.name)?,
+        };
+        let stored = stored.filter(|stored| stored.version == event.version && !stored.is_tombstone());
+        let render = |event: &Event| serde_json::to_vec(event).map(Bytes::from).map_err(Refusal::internal);
+        let bare = render(&event)?;
+        let (full, holders) = match stored.filter(|stored| stored.bytes.len() <= MAX_INLINE) {
+            None => (bare.clone(), None),
+            Some(stored) => {
+                let full = render(&Event { body: Some(Base64(stored.bytes)), ..event.clone() })?;
+                (full, Some(stored.pools))
+            }
+        };
+        let Event { kind, name, pools, .. } = event;
+        Ok(Some(Told { seq: entry.seq, kind, name, pools, holders, full, bare }))
+    }
+
+    /// A page of the feed for `actor`, as JSON. With no news it waits, as long as the query and this server allow.
+    pub(crate) async fn page(
+        self: Arc<Self>,
+        actor: Actor,
+        query: FeedQuery,
+        shutdown: &Shutdown,
+    ) -> Result<(Bytes, Permit), Refusal> {
+        let Some(after) = query.after else {
+            return Err(Refusal::new(
+                ProblemKind::Malformed,
+                "expected a cursor in `after`: begin with GET /v1/snapshot, which says where the feed goes on",
+            ));
+        };
+        let deadline = Instant::now() + Duration::from_secs(query.wait.unwrap_or(0).min(MAX_WAIT));
+        let limit = query.limit.unwrap_or(MAX_EVENTS).clamp(1, MAX_EVENTS);
+        let mut progress = self.progress.subscribe();
+        let mut seq = after.seq;
+        let mut passed_over = 0;
+        let page = loop {
+            progress.mark_unchanged();
+            let page = self.clone().look(&actor, Cursor { seq, ..after }, limit).await?;
+            if page.count > 0 || Instant::now() >= deadline || passed_over == MAX_PASSED_OVER {
+                break page;
+            }
+            // What was passed over is for others; reading goes on behind it, for so long that one request does not keep
+            // the disk to itself. The reader comes back with the cursor of an empty page.
+            seq = page.cursor.seq;
+            if !page.end {
+                passed_over += 1;
+                continue;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline) => break page,
+                () = shutdown.begun() => break page,
+                _ = progress.changed() => {
+                    let gathered = tokio::time::Instant::now() + gathering();
+                    tokio::time::sleep_until(gathered.min(deadline)).await;
+                }
+            }
+        };
+        let permit = self.admission.page(page.events.len())?;
+        if page.bundles > 0 {
+            let what = format!("feed from {after} to {}: {} bundles", page.cursor, page.bundles);
+            self.reads.note(actor, What::Many(what)).await?;
+        }
+        Ok((page.rendered(), permit))
+    }
+
+    async fn look(self: Arc<Self>, actor: &Actor, after: Cursor, limit: usize) -> Result<Page, Refusal> {
+        let end = self.tail().end();
+        if after.epoch != end.epoch {
+            return Err(Refusal::new(
+                ProblemKind::Gone,
+                "the cursor is of another epoch: this store was restored; begin again with a snapshot",
+            ));
+        }
+        let page = self.tail().page(&actor.role, after.seq, limit);
+        if let Some(page) = page {
             return Ok(page);
         }
-        // What was passed over is for others; reading goes on behind it, for so long that one request does not keep
-        // the disk to itself. The reader comes back with the cursor of an empty page.
-        after = Some(page.cursor);
-        if !page.end {
-            passed_over += 1;
-            if passed_over == MAX_PASSED_OVER {
+        let _permit = self.admission.heavy(&actor.caller).await?;
+        let (feed, role) = (self.clone(), actor.role.clone());
+        let page = tokio::task::spawn_blocking(move || feed.stored_page(&role, after, limit));
+        page.await.map_err(Refusal::internal)?
+    }
+
+    /// A page for a reader that is not within the tail.
+    fn stored_page(&self, role: &Role, after: Cursor, limit: usize) -> Result<Page, Refusal> {
+        let storage = self.vault.storage();
+        let Position { epoch, seq: head } = storage.head().map_err(refusal)?;
+        // Nobody who was told the truth is ahead: whoever is would hear nothing any more.
+        if after.epoch != epoch || after.seq > head {
+            return Err(Refusal::new(
+                ProblemKind::Gone,
+                format!("the cursor is ahead of the feed, which is at {head}: begin again with a snapshot"),
+            ));
+        }
+        let entries = storage.feed(after.seq, limit.max(LEAST_EVENTS)).map_err(refusal)?;
+        let floor = storage.floor().map_err(refusal)?;
+        if after.seq < floor {
+            return Err(Refusal::new(
+                ProblemKind::Gone,
+                "the cursor is older than what the feed still has: begin again with a snapshot",
+            ));
+        }
+        let full = entries.len() >= limit.max(LEAST_EVENTS);
+        let mut page = Page::new(after);
+        for entry in entries {
+            if let Some(told) = self.told(&entry)? {
+                page.add(role, &told);
+            }
+            page.cursor.seq = entry.seq;
+            if page.is_full(limit) {
                 return Ok(page);
             }
-            continue;
         }
-        tokio::select! {
-            () = tokio::time::sleep_until(deadline) => return Ok(page),
-            () = shutdown.begun() => return Ok(page),
-            _ = news.changed() => {}
-        }
+        page.end = !full;
+        Ok(page)
     }
 }
 
-fn read(vault: &Vault, role: &Role, after: Option<Cursor>, limit: usize) -> Result<FeedPage, Refusal> {
-    let storage = vault.storage();
-    let Position { epoch, seq: head } = storage.head().map_err(Refusal::internal)?;
-    let mut seq = match after {
-        Some(cursor) if cursor.epoch != epoch => {
-            return Err(Refusal::new(
-                ProblemKind::Gone,
-                "the cursor is of another epoch: this store was restored; read the feed again from its start",
-            ));
-        }
-        // Nobody who was told the truth is ahead: whoever is would hear nothing any more.
-        Some(cursor) if cursor.seq > head => {
-            return Err(Refusal::new(
-                ProblemKind::Gone,
-                format!("the cursor is ahead of the feed, which is at {head}: read the feed again from its start"),
-            ));
-        }
-        Some(cursor) => cursor.seq,
-        None => 0,
-    };
-    let entries = storage.feed(seq, limit).map_err(Refusal::internal)?;
-    let full = entries.len() == limit;
-    let mut events = Vec::new();
-    let mut octets = 0;
-    let mut cut = false;
-    for entry in entries {
-        let Entry { seq: at, event } = entry;
-        let event = parse_event(&event)?;
-        if is_for(role, &event) {
-            let event = with_body(vault, role, event)?;
-            octets += event.body.as_ref().map_or(0, |body| body.0.len());
-            events.push(event);
-        }
-        seq = at;
-        if octets >= MAX_PAGE {
-            cut = true;
-            break;
-        }
+impl Page {
+    /// Nothing yet.
+    fn new(after: Cursor) -> Self {
+        Self { events: Vec::new(), count: 0, bundles: 0, cursor: after, end: false }
     }
-    Ok(FeedPage { cursor: Cursor { epoch, seq }, events, end: !full && !cut })
+
+    fn add(&mut self, role: &Role, told: &Told) {
+        if !is_for(role, &told.pools) {
+            return;
+        }
+        let hands_out = told.holders.as_ref().is_some_and(|pools| may_read(role, told.kind, pools));
+        if self.count > 0 {
+            self.events.push(b',');
+        }
+        self.events.extend_from_slice(if hands_out { &told.full } else { &told.bare });
+        self.count += 1;
+        self.bundles += usize::from(hands_out && told.kind == Kind::Bundle);
+    }
+
+    fn is_full(&self, limit: usize) -> bool {
+        self.count >= limit || self.events.len() >= MAX_PAGE
+    }
+
+    /// The page as a [`certseal_wire::FeedPage`] in JSON.
+    fn rendered(self) -> Bytes {
+        let Self { mut events, cursor, end, .. } = self;
+        let head = format!(r#"{{"cursor":"{cursor}","end":{end},"events":["#);
+        events.splice(0..0, head.into_bytes());
+        events.extend_from_slice(b"]}");
+        events.into()
+    }
+}
+
+/// How long news are gathered before waiting readers are answered: not the same for all.
+fn gathering() -> Duration {
+    // Without randomness all are answered together, which is no reason to fail.
+    let spread = getrandom::u32().unwrap_or(0) % GATHERING_SPREAD_MS;
+    Duration::from_millis(u64::from(LEAST_GATHERING_MS + spread))
 }
 
 /// An edge sees what concerns its pool; the others see all.
-fn is_for(role: &Role, event: &Event) -> bool {
+pub(crate) fn is_for(role: &Role, pools: &[PoolName]) -> bool {
     match role {
-        Role::Edge(pool) => event.pools.is_empty() || event.pools.contains(pool),
+        Role::Edge(pool) => pools.is_empty() || pools.contains(pool),
         _ => true,
     }
 }
 
-/// The record goes along unless it has been replaced meanwhile (the newer one's event follows), is too large, or is a
-/// bundle that left the caller's pool.
-fn with_body(vault: &Vault, role: &Role, event: Event) -> Result<Event, Refusal> {
-    let stored = vault.get(event.kind, &event.name)?;
-    let body = stored
-        .filter(|stored| stored.version == event.version && stored.bytes.len() <= MAX_INLINE)
-        .filter(|stored| event.kind != Kind::Bundle || may_read(role, event.kind, &stored.pools))
-        .map(|stored| Base64(stored.bytes));
-    Ok(Event { body, ..event })
-}
-
 /// Whether `role` may read a record of `kind` that is for `pools`.
-pub(crate) fn may_read(role: &Role, kind: Kind, pools: &[certseal_wire::PoolName]) -> bool {
+pub(crate) fn may_read(role: &Role, kind: Kind, pools: &[PoolName]) -> bool {
     match (role, kind) {
         (Role::Edge(pool), Kind::Bundle | Kind::Route | Kind::Checkpoint) => pools.contains(pool),
         (Role::Edge(_) | Role::Issuer | Role::Admin, _) => true,
@@ -118,34 +286,25 @@ pub(crate) fn may_read(role: &Role, kind: Kind, pools: &[certseal_wire::PoolName
     }
 }
 
+/// Between two looks for what other processes wrote.
+const LOOK: Duration = Duration::from_millis(200);
+/// News are gathered for 20 to 100 ms.
+const LEAST_GATHERING_MS: u32 = 20;
+const GATHERING_SPREAD_MS: u32 = 80;
 /// The longest wait for news, in seconds: shorter than what proxies and clients usually allow.
 const MAX_WAIT: u64 = 30;
 /// The fewest events that one look into the store asks for.
 const LEAST_EVENTS: usize = 100;
+/// Events that are taken into the tail at one time.
+const CAUGHT_UP_AT_ONCE: usize = 500;
 /// The most events in one page.
 const MAX_EVENTS: usize = 1000;
 /// Pages without anything for the caller that one request reads.
 const MAX_PASSED_OVER: usize = 16;
 /// Records up to this many octets travel inside their events.
-const MAX_INLINE: usize = 16 * 1024;
-/// A page ends once its records have this many octets.
-const MAX_PAGE: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_INLINE: usize = 16 * 1024;
+/// A page ends once its events have this many octets.
+pub(crate) const MAX_PAGE: usize = 1024 * 1024;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::vault::tests::vault;
-
-    #[test]
-    fn a_cursor_that_this_feed_never_gave_out_is_gone() {
-        let dir = tempfile::tempdir().unwrap();
-        let vault = vault(dir.path());
-        let Position { epoch, seq } = vault.storage().head().unwrap();
-        let page = |cursor| read(&vault, &Role::Admin, Some(cursor), LEAST_EVENTS).map(|page| page.end);
-        assert!(page(Cursor { epoch, seq }).unwrap());
-        for cursor in [Cursor { epoch, seq: seq + 1 }, Cursor { epoch, seq: u64::MAX }, Cursor { epoch: [7; 16], seq }]
-        {
-            assert_eq!(page(cursor).unwrap_err().0.kind, ProblemKind::Gone);
-        }
-    }
-}
+mod tests;

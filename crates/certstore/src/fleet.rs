@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use certseal_seal::{Bundle, Sealed};
 use certseal_service::problem::Refusal;
-use certseal_store::{Transaction, Write};
+use certseal_store::Write;
 use certseal_wire::{
-    Base64, Caller, Cursor, DnsName, DrillOrder, EdgeList, EdgeOrders, EdgeReport, EdgeStatus, EpochCount, Inventory,
-    PoolName, ProblemKind, Role, RotationPlan, SealedEntry, SealedPage, SealedQuery,
+    AuditAction, Base64, Cursor, DnsName, DrillOrder, EdgeList, EdgeOrders, EdgeReport, EdgeStatus, EpochCount,
+    Inventory, PoolName, ProblemKind, Role, RotationPlan, SealedEntry, SealedPage, SealedQuery,
 };
 use jiff::Timestamp;
 
 use crate::{
+    audit::{Actor, Entry},
     records::{DRILLS, EDGES, FORGOTTEN, malformed},
     sweep::now,
     vault::{Vault, refusal},
@@ -21,7 +22,7 @@ impl Vault {
     /// Keeps what an edge says of itself, and tells it what it is asked for.
     pub(crate) fn edge_reported(
         &self,
-        caller: &Caller,
+        caller: &Actor,
         pool: &PoolName,
         name: &str,
         report: EdgeReport,
@@ -42,7 +43,18 @@ impl Vault {
             let detail = format!("expected a report of at most {MAX_REPORT} octets, got {}", value.len());
             return Err(Refusal::new(ProblemKind::TooLarge, detail));
         }
-        self.commit(Write::put(EDGES, edge_key(pool, name), 1, value).expires_at(now() + EDGE_REMEMBERED).into())?;
+        let write = Write::put(EDGES, edge_key(pool, name), 1, value).expires_at(now() + EDGE_REMEMBERED);
+        let known = self.storage().get(EDGES, &edge_key(pool, name)).map_err(refusal)?;
+        let known = known.and_then(|record| serde_json::from_slice::<EdgeStatus>(&record.value).ok());
+        // Reports come every few seconds; what rotations rest on is noted.
+        match known.is_some_and(|known| known.report.keys == status.report.keys) {
+            true => self.commit_unaudited(write.into())?,
+            false => {
+                let keys = status.report.keys.iter().map(|key| key.to_string()).collect::<Vec<_>>().join(", ");
+                let entry = Entry::new(caller, AuditAction::ReportEdge).target(format!("{pool}/{name}"));
+                self.commit(entry.detail(format!("unseal keys: {keys}")), write.into())?
+            }
+        };
         let order = self.storage().get(DRILLS, pool.as_str().as_bytes()).map_err(refusal)?;
         let drill = order.map(|record| serde_json::from_slice(&record.value)).transpose().map_err(Refusal::internal)?;
         Ok(EdgeOrders { drill })
@@ -57,28 +69,27 @@ impl Vault {
     }
 
     /// Forgets an edge that is gone, or was taken over: nothing waits for it, and its reports are refused.
-    pub(crate) fn forget_edge(&self, pool: &PoolName, name: &str) -> Result<(), Refusal> {
+    pub(crate) fn forget_edge(&self, actor: &Actor, pool: &PoolName, name: &str) -> Result<(), Refusal> {
         let key = edge_key(pool, name);
+        let entry = Entry::new(actor, AuditAction::ForgetEdge).target(format!("{pool}/{name}"));
         let forgotten = Write::put(FORGOTTEN, key.clone(), 1, Vec::new());
-        self.commit(vec![Write::delete(EDGES, key), forgotten].into()).map(drop)
+        self.commit(entry, vec![Write::delete(EDGES, key), forgotten].into()).map(drop)
     }
 
     /// Takes the reports of a forgotten edge again.
-    pub(crate) fn admit_edge(&self, pool: &PoolName, name: &str) -> Result<(), Refusal> {
-        self.commit(Write::delete(FORGOTTEN, edge_key(pool, name)).into()).map(drop)
-    }
-
-    pub(crate) fn forget_edges(&self, keys: impl IntoIterator<Item = Vec<u8>>) -> Result<(), Refusal> {
-        self.commit(keys.into_iter().map(|key| Write::delete(EDGES, key)).collect::<Transaction>()).map(drop)
+    pub(crate) fn admit_edge(&self, actor: &Actor, pool: &PoolName, name: &str) -> Result<(), Refusal> {
+        let entry = Entry::new(actor, AuditAction::AdmitEdge).target(format!("{pool}/{name}"));
+        self.commit(entry, Write::delete(FORGOTTEN, edge_key(pool, name)).into()).map(drop)
     }
 
     /// Asks the edges of a pool for a drill.
-    pub(crate) fn order_drill(&self, pool: &PoolName, order: &DrillOrder) -> Result<(), Refusal> {
+    pub(crate) fn order_drill(&self, actor: &Actor, pool: &PoolName, order: &DrillOrder) -> Result<(), Refusal> {
         if !(1..=MAX_SAMPLE).contains(&order.sample) {
             return Err(malformed(format!("expected a sample of 1 to {MAX_SAMPLE}, got {}", order.sample)));
         }
         let value = serde_json::to_vec(order).map_err(Refusal::internal)?;
-        self.commit(Write::put(DRILLS, pool.as_str(), 1, value).into()).map(drop)
+        let entry = Entry::new(actor, AuditAction::OrderDrill).target(pool);
+        self.commit(entry, Write::put(DRILLS, pool.as_str(), 1, value).into()).map(drop)
     }
 
     /// The edges of a rotation's pool that have not said that they have its new key under key ring `ring`.

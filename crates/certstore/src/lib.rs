@@ -7,7 +7,11 @@
 //! PUT    /v1/ring                    admin       GET  edge, issuer, admin
 //! PUT    /v1/accounts                issuer      GET  edge, issuer, admin
 //! PUT    /v1/checkpoints/POOL        issuer      GET  edge (own pool), issuer, admin
+//! GET    /v1/snapshot, /v1/snapshot/DIGEST      edge (own pool), issuer, admin
 //! GET    /v1/feed?after=&limit=&wait=            edge (own pool), issuer, admin
+//! GET    /v1/audit?after=&limit=                 admin, issuer
+//! PUT    /v1/audit/checkpoint        issuer      GET  admin, issuer
+//! GET    /v1/deletions?within=&limit=            admin
 //!
 //! PUT    /v1/rotations/ID            admin       GET  edge, issuer, admin       also GET /v1/rotations
 //! POST   /v1/rotations/ID/approval   admin, another one than who proposed it
@@ -24,20 +28,24 @@
 //! checkpoints by an issuer of the key ring, the key ring and rotation plans by the security team. Edges check again:
 //! certstore is not trusted. Stanzas are not signed: whoever holds the unseal key tells good from bad.
 
+mod admission;
 mod api;
+mod audit;
 mod config;
 mod feed;
 mod fleet;
 mod metrics;
+mod rates;
 mod records;
 mod rotation;
 mod rotation_api;
+mod snapshot;
 mod sweep;
 mod vault;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use certseal_seal::VerifyingKey;
 use certseal_service::{
     Shutdown, config as files,
@@ -47,8 +55,14 @@ use certseal_service::{
 use certseal_store::{SledOptions, SledStore, Storage};
 use tokio::task::JoinHandle;
 
-pub use config::Config;
+pub use config::{AuditFiles, Config, Retention};
 
+use admission::Admission;
+use api::Service;
+use audit::ReadLog;
+use feed::Feed;
+use rates::Rates;
+use snapshot::Snapshots;
 use vault::Vault;
 
 /// A started certstore.
@@ -58,6 +72,7 @@ pub struct Running {
     pub address: SocketAddr,
     server: JoinHandle<()>,
     sweeper: JoinHandle<()>,
+    follower: JoinHandle<()>,
 }
 
 impl Running {
@@ -67,6 +82,7 @@ impl Running {
     /// When a task of the daemon panicked.
     pub async fn finished(self) -> anyhow::Result<()> {
         self.server.await.context("the server task ended early")?;
+        self.follower.await.context("the task that follows the feed ended early")?;
         self.sweeper.await.context("the sweeper task ended early")
     }
 }
@@ -86,17 +102,27 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let storage: Arc<dyn Storage> =
         Arc::new(tokio::task::spawn_blocking(move || SledStore::open(&data_dir, options)).await??);
     let (metrics, registry) = metrics::Metrics::new();
-    let vault = Arc::new(Vault::new(storage, security, metrics)?);
+    let vault = Arc::new(Vault::new(storage, security, config.retention, metrics)?);
+    let (admission, reads) = (Arc::new(Admission::new()), ReadLog::start(vault.clone()));
+    let snapshot_dir = config.snapshot_dir.unwrap_or_else(|| config.data_dir.join("snapshots"));
+    let snapshots = Snapshots::new(vault.clone(), admission.clone(), &snapshot_dir)
+        .with_context(|| format!("cannot use {} for snapshots", snapshot_dir.display()))?;
+    let feed = Arc::new(
+        Feed::new(vault.clone(), admission.clone(), reads.clone()).map_err(|refusal| anyhow!("{}", refusal.0))?,
+    );
 
     if let Some(address) = config.telemetry {
         let readiness = vault.clone();
         let ready = Arc::new(move || readiness.healthy().map_err(|e| e.to_string()));
         telemetry::start(address, registry, ready, shutdown.clone()).await?;
     }
-    let sweeper = tokio::spawn(sweep::run(vault.clone(), shutdown.clone()));
-    let app = api::router(vault, shutdown.clone());
+    let sweeper = tokio::spawn(sweep::run(vault.clone(), config.audit_files, shutdown.clone()));
+    let follower = tokio::spawn(feed.clone().run(shutdown.clone()));
+    let rates = Arc::new(Rates::new(config.requests_per_second));
+    let service = Service { vault, feed, snapshots: Arc::new(snapshots), admission, reads, rates };
+    let app = api::router(service, shutdown.clone());
     let limits = Limits { connections: config.max_connections, ..Limits::default() };
     let server = tokio::spawn(server::serve_mtls(listener, tls, config.trust_domain, app, limits, shutdown));
     tracing::info!(%address, "certstore is listening");
-    Ok(Running { address, server, sweeper })
+    Ok(Running { address, server, sweeper, follower })
 }

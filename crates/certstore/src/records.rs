@@ -2,12 +2,13 @@
 
 use std::fmt::Display;
 
+use crate::vault::seconds;
 use certseal_seal::{Bundle, MAX_STANZAS, VerifyingKeys, accept_ring, sha256};
 use certseal_service::problem::Refusal;
 use certseal_store::{Record, Table};
 use certseal_wire::{
-    AcmeAccounts, Challenge, Checkpoint, DnsName, Event, KeyRing, KeyState, Kind, PoolName, ProblemKind, Route, Signed,
-    UnsealEntry,
+    AcmeAccounts, Challenge, Checkpoint, DnsName, Epoch, Event, KeyRing, KeyState, Kind, PoolName, ProblemKind, Route,
+    Signed, UnsealEntry,
 };
 
 pub(crate) const BUNDLES: Table = Table::new("bundles");
@@ -21,6 +22,15 @@ pub(crate) const EDGES: Table = Table::new("edges");
 /// Edges that are forgotten until somebody admits them again.
 pub(crate) const FORGOTTEN: Table = Table::new("forgotten edges");
 pub(crate) const DRILLS: Table = Table::new("drills");
+
+/// Records without a value whose version moves when something happens that a decision rests on.
+pub(crate) const MARKS: Table = Table::new("marks");
+
+/// The mark of bundles that come sealed to a key that is not the active one any more.
+pub(crate) const LATE: &str = "sealed late";
+
+/// What certman saw of the audit log.
+pub(crate) const AUDIT_CHECKPOINTS: Table = Table::new("audit checkpoints");
 
 /// The key of tables that hold one record.
 pub(crate) const ONLY: &[u8] = b"only";
@@ -51,7 +61,10 @@ pub(crate) struct Stored {
     /// Counts every write of the record: a rewrapped bundle keeps its version.
     pub(crate) revision: u64,
     pub(crate) pools: Vec<PoolName>,
+    /// Empty for a tombstone.
     pub(crate) bytes: Vec<u8>,
+    /// When it is deleted, in seconds since 1970.
+    pub(crate) expires_at: Option<u64>,
 }
 
 impl Stored {
@@ -72,7 +85,12 @@ impl Stored {
         let list = std::str::from_utf8(list).ok()?;
         let pools = list.split(',').filter(|name| !name.is_empty()).map(str::parse).collect::<Result<_, _>>().ok()?;
         let version = u64::from_be_bytes(*version);
-        Some(Self { version, revision: record.version, pools, bytes: bytes.to_vec() })
+        Some(Self { version, revision: record.version, pools, bytes: bytes.to_vec(), expires_at: record.expires_at })
+    }
+
+    /// Whether the record is gone, and only its version is kept.
+    pub(crate) fn is_tombstone(&self) -> bool {
+        self.bytes.is_empty()
     }
 }
 
@@ -83,6 +101,20 @@ pub(crate) struct Checked {
     pub(crate) version: u64,
     pub(crate) pools: Vec<PoolName>,
     pub(crate) bytes: Vec<u8>,
+    pub(crate) lasts: Lasts,
+    /// The unseal keys that a bundle is sealed to.
+    sealed_to: Vec<(PoolName, Epoch)>,
+}
+
+/// How long a record is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lasts {
+    /// Until it is replaced.
+    ForEver,
+    /// Until some time after its certificate expires, in seconds since 1970.
+    Until(u64),
+    /// The route of a site that has left: until nobody needs to hear of it any more.
+    UntilDeparted,
 }
 
 impl Checked {
@@ -99,7 +131,8 @@ impl Checked {
         if info.pools.is_empty() || !info.pools.iter().all(|pool| bundle.sealed().is_for(pool)) {
             return Err(unverified("expected a bundle for one pool or more, each of which its envelope is sealed to"));
         }
-        for stanza in bundle.sealed().envelope().map(|envelope| envelope.stanzas()).unwrap_or_default() {
+        let stanzas = bundle.sealed().envelope().map(|envelope| envelope.stanzas()).unwrap_or_default();
+        for stanza in stanzas {
             let is_it = |entry: &&UnsealEntry| entry.pool == stanza.pool && entry.key_id == stanza.key_id;
             match ring.keys.iter().find(is_it) {
                 Some(entry) if entry.epoch == stanza.epoch && entry.state != KeyState::Retired => {}
@@ -111,7 +144,10 @@ impl Checked {
                 }
             }
         }
-        Ok(Self { kind: Kind::Bundle, name: site.to_string(), version: info.version, pools: info.pools, bytes })
+        let sealed_to = stanzas.iter().map(|stanza| (stanza.pool.clone(), stanza.epoch)).collect();
+        let lasts = Lasts::Until(seconds(info.not_after));
+        let checked = Self::new(Kind::Bundle, site.to_string(), info.version, info.pools, bytes);
+        Ok(Self { lasts, sealed_to, ..checked })
     }
 
     pub(crate) fn route(site: &DnsName, bytes: Vec<u8>, issuers: &VerifyingKeys) -> Result<Self, Refusal> {
@@ -120,26 +156,38 @@ impl Checked {
         if route.pools.len() > MAX_STANZAS {
             return Err(unverified(format!("expected a route for at most {MAX_STANZAS} pools")));
         }
-        Ok(Self { kind: Kind::Route, name: site.to_string(), version: route.version, pools: route.pools, bytes })
+        let lasts = if route.upstream.is_none() { Lasts::UntilDeparted } else { Lasts::ForEver };
+        Ok(Self { lasts, ..Self::new(Kind::Route, site.to_string(), route.version, route.pools, bytes) })
     }
 
     pub(crate) fn accounts(bytes: Vec<u8>, issuers: &VerifyingKeys) -> Result<Self, Refusal> {
         let accounts: AcmeAccounts = issuers.verify(&signed(&bytes)?).map_err(unverified)?;
-        Ok(Self { kind: Kind::Accounts, name: String::new(), version: accounts.version, pools: Vec::new(), bytes })
+        Ok(Self::new(Kind::Accounts, String::new(), accounts.version, Vec::new(), bytes))
     }
 
     pub(crate) fn checkpoint(pool: &PoolName, bytes: Vec<u8>, issuers: &VerifyingKeys) -> Result<Self, Refusal> {
         let checkpoint: Checkpoint = issuers.verify(&signed(&bytes)?).map_err(unverified)?;
         belongs("pool", pool, &checkpoint.pool)?;
         let (name, version, pools) = (pool.to_string(), checkpoint.version, vec![checkpoint.pool]);
-        Ok(Self { kind: Kind::Checkpoint, name, version, pools, bytes })
+        Ok(Self::new(Kind::Checkpoint, name, version, pools, bytes))
     }
 
     /// The ring as a record, and as what it says.
     pub(crate) fn ring(bytes: Vec<u8>, security: &certseal_seal::VerifyingKey) -> Result<(Self, KeyRing), Refusal> {
         let ring = accept_ring(&signed(&bytes)?, security, 0).map_err(unverified)?;
-        let checked = Self { kind: Kind::Ring, name: String::new(), version: ring.version, pools: Vec::new(), bytes };
-        Ok((checked, ring))
+        Ok((Self::new(Kind::Ring, String::new(), ring.version, Vec::new(), bytes), ring))
+    }
+
+    pub(crate) fn new(kind: Kind, name: String, version: u64, pools: Vec<PoolName>, bytes: Vec<u8>) -> Self {
+        Self { kind, name, version, pools, bytes, lasts: Lasts::ForEver, sealed_to: Vec::new() }
+    }
+
+    /// Whether it is sealed to a key that is on its way out: a rotation that looked at all bundles has not seen it.
+    pub(crate) fn is_sealed_late(&self, ring: &KeyRing) -> bool {
+        self.sealed_to.iter().any(|(pool, epoch)| {
+            let entry = ring.keys.iter().find(|entry| entry.pool == *pool && entry.epoch == *epoch);
+            entry.is_none_or(|entry| entry.state != KeyState::Active)
+        })
     }
 
     pub(crate) fn event(&self) -> Event {
@@ -150,6 +198,7 @@ impl Checked {
             digest: sha256(&self.bytes),
             pools: self.pools.clone(),
             body: None,
+            deleted: false,
         }
     }
 }

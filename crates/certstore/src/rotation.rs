@@ -8,16 +8,17 @@ mod stanzas;
 
 use certseal_seal::{RingChange, VerifyingKeys, ring_changes, sha256};
 use certseal_service::problem::Refusal;
-use certseal_store::{Expect, Write};
+use certseal_store::Write;
 use certseal_wire::{
-    Approval, Caller, Epoch, KeyRing, KeyState, PoolName, ProblemKind, Rotation, RotationId, RotationList,
+    Approval, AuditAction, Epoch, KeyRing, KeyState, PoolName, ProblemKind, Rotation, RotationId, RotationList,
     RotationPlan, RotationReason, RotationState, RotationStep, Signed,
 };
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    audit::{Actor, Entry},
     records::{ROTATIONS, unverified},
-    vault::{Vault, refusal},
+    vault::{Vault, expect, refusal},
 };
 
 /// A rotation with what its plan says, and the revision of its record.
@@ -29,7 +30,7 @@ pub(crate) struct Known {
 
 impl Vault {
     /// Takes a plan that the security team signed.
-    pub(crate) fn propose(&self, caller: &Caller, id: RotationId, signed: Signed) -> Result<Rotation, Refusal> {
+    pub(crate) fn propose(&self, caller: &Actor, id: RotationId, signed: Signed) -> Result<Rotation, Refusal> {
         let security = VerifyingKeys::from_iter([self.security().clone()]);
         let plan: RotationPlan = security.verify(&signed).map_err(unverified)?;
         if plan.id != id {
@@ -41,8 +42,8 @@ impl Vault {
                 false => Err(conflict(format!("rotation {id} is there with another plan: a plan never changes"))),
             };
         }
-        let ring = self.ring();
-        check_plan(&plan, &ring, Timestamp::now())?;
+        let trusted = self.refresh()?;
+        check_plan(&plan, &trusted.ring, Timestamp::now())?;
         if let Some(open) = self.rotations()?.into_iter().find(|known| known.is_open_in(&plan.pool)) {
             return Err(conflict(format!(
                 "rotation {} of pool {} is {}: finish it or abort it first",
@@ -59,12 +60,12 @@ impl Vault {
             steps: Vec::new(),
         };
         note(&mut rotation, caller, format!("proposed: {} rotation of pool {}", plan.reason, plan.pool));
-        self.commit(write(id, 0, &rotation)?.into())?;
+        self.commit(entry(caller, AuditAction::ProposeRotation, &rotation), write(id, 0, &rotation)?.into())?;
         Ok(rotation)
     }
 
     /// The second person's word, for exactly this plan.
-    pub(crate) fn approve(&self, caller: &Caller, id: RotationId, approval: &Approval) -> Result<Rotation, Refusal> {
+    pub(crate) fn approve(&self, caller: &Actor, id: RotationId, approval: &Approval) -> Result<Rotation, Refusal> {
         let known = self.present(id)?;
         let mut rotation = known.rotation;
         if rotation.digest != approval.plan {
@@ -80,16 +81,19 @@ impl Vault {
             let detail = format!("{caller} proposed the plan: another admin has to approve it");
             return Err(Refusal::new(ProblemKind::Forbidden, detail));
         }
-        check_plan(&known.plan, &self.ring(), Timestamp::now())?;
+        check_plan(&known.plan, &self.refresh()?.ring, Timestamp::now())?;
         rotation.state = RotationState::Approved;
         rotation.approved_by = Some(caller.to_string());
         note(&mut rotation, caller, format!("approved plan {}", approval.plan));
-        self.commit(write(id, known.revision, &rotation)?.into())?;
+        self.commit(
+            entry(caller, AuditAction::ApproveRotation, &rotation),
+            write(id, known.revision, &rotation)?.into(),
+        )?;
         Ok(rotation)
     }
 
     /// Gives a rotation up. One whose key is in the ring is given up by a ring that retires the key.
-    pub(crate) fn abort(&self, caller: &Caller, id: RotationId) -> Result<Rotation, Refusal> {
+    pub(crate) fn abort(&self, caller: &Actor, id: RotationId) -> Result<Rotation, Refusal> {
         let known = self.present(id)?;
         let mut rotation = known.rotation;
         match rotation.state {
@@ -104,7 +108,10 @@ impl Vault {
         }
         rotation.state = RotationState::Aborted;
         note(&mut rotation, caller, "aborted");
-        self.commit(write(id, known.revision, &rotation)?.into())?;
+        self.commit(
+            entry(caller, AuditAction::AbortRotation, &rotation),
+            write(id, known.revision, &rotation)?.into(),
+        )?;
         Ok(rotation)
     }
 
@@ -124,7 +131,7 @@ impl Vault {
     /// What a new ring does to a rotation: the write that goes with it. Refuses what no rotation provides for.
     pub(crate) fn rotation_moved_by(
         &self,
-        caller: &Caller,
+        caller: &Actor,
         old: &KeyRing,
         new: &KeyRing,
     ) -> Result<Option<Write>, Refusal> {
@@ -154,7 +161,7 @@ impl Vault {
     fn step(
         &self,
         known: &mut Known,
-        caller: &Caller,
+        caller: &Actor,
         change: &RingChange,
         old: &KeyRing,
         new: &KeyRing,
@@ -255,6 +262,11 @@ impl Known {
         Ok(Self { plan, rotation, revision })
     }
 
+    /// Holds as long as nobody moves the rotation on.
+    fn guard(&self) -> Write {
+        Write::require(ROTATIONS, self.plan.id.to_string(), expect(self.revision))
+    }
+
     fn is_open_in(&self, pool: &PoolName) -> bool {
         self.plan.pool == *pool && self.rotation.state.is_open()
     }
@@ -292,7 +304,7 @@ fn check_plan(plan: &RotationPlan, ring: &KeyRing, now: Timestamp) -> Result<(),
     Ok(())
 }
 
-fn note(rotation: &mut Rotation, caller: &Caller, what: impl Into<String>) {
+fn note(rotation: &mut Rotation, caller: &Actor, what: impl Into<String>) {
     // What is done over and over must not keep the rotation from ending: how it began stays, and what came last.
     if rotation.steps.len() >= MAX_STEPS {
         rotation.steps.remove(MAX_STEPS / 4);
@@ -300,10 +312,16 @@ fn note(rotation: &mut Rotation, caller: &Caller, what: impl Into<String>) {
     rotation.steps.push(RotationStep { at: Timestamp::now(), by: caller.to_string(), what: what.into() });
 }
 
+/// The entry for a step of a rotation, told as the rotation's own newest step.
+fn entry(actor: &Actor, action: AuditAction, rotation: &Rotation) -> Entry {
+    let what = rotation.steps.last().map(|step| step.what.clone()).unwrap_or_default();
+    let id = serde_json::from_slice(&rotation.plan.payload.0).map(|plan: RotationPlan| plan.id.to_string());
+    Entry::new(actor, action).targets(id).digest(rotation.digest).detail(what)
+}
+
 fn write(id: RotationId, revision: u64, rotation: &Rotation) -> Result<Write, Refusal> {
     let value = serde_json::to_vec(rotation).map_err(Refusal::internal)?;
-    let expect = if revision == 0 { Expect::Absent } else { Expect::Version(revision) };
-    Ok(Write::put(ROTATIONS, id.to_string(), revision + 1, value).expect(expect))
+    Ok(Write::put(ROTATIONS, id.to_string(), revision + 1, value).expect(expect(revision)))
 }
 
 fn conflict(detail: impl Into<String>) -> Refusal {

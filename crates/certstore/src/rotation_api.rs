@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension, Json, Router,
+    Json, Router,
     extract::{DefaultBodyLimit, Path, Query, State, rejection::QueryRejection},
     routing::{get, post, put},
 };
@@ -16,12 +16,13 @@ use certseal_wire::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    api::{Body, Named, blocking, forbidden, readers_only},
+    api::{Body, Named, Service, blocking, forbidden, readers_only},
+    audit::{Actor, What},
     records::malformed,
     vault::Vault,
 };
 
-pub(crate) fn router() -> Router<Arc<Vault>> {
+pub(crate) fn router() -> Router<Service> {
     Router::new()
         .route("/v1/rotations", get(rotations))
         .route("/v1/rotations/{id}", put(propose).get(rotation))
@@ -40,14 +41,14 @@ pub(crate) fn router() -> Router<Arc<Vault>> {
 
 type Vaulted = State<Arc<Vault>>;
 
-async fn rotations(State(vault): Vaulted, Extension(caller): Extension<Caller>) -> Result<Json<RotationList>, Refusal> {
+async fn rotations(State(vault): Vaulted, caller: Actor) -> Result<Json<RotationList>, Refusal> {
     readers_only(&caller)?;
     blocking(move || vault.rotation_list()).await.map(Json)
 }
 
 async fn rotation(
     State(vault): Vaulted,
-    Extension(caller): Extension<Caller>,
+    caller: Actor,
     Named(id): Named<RotationId>,
 ) -> Result<Json<Rotation>, Refusal> {
     readers_only(&caller)?;
@@ -58,7 +59,7 @@ async fn rotation(
 
 async fn propose(
     State(vault): Vaulted,
-    Extension(caller): Extension<Caller>,
+    caller: Actor,
     Named(id): Named<RotationId>,
     Body(body): Body,
 ) -> Result<Json<Rotation>, Refusal> {
@@ -69,7 +70,7 @@ async fn propose(
 
 async fn approve(
     State(vault): Vaulted,
-    Extension(caller): Extension<Caller>,
+    caller: Actor,
     Named(id): Named<RotationId>,
     Body(body): Body,
 ) -> Result<Json<Rotation>, Refusal> {
@@ -78,18 +79,14 @@ async fn approve(
     blocking(move || vault.approve(&caller, id, &approval)).await.map(Json)
 }
 
-async fn abort(
-    State(vault): Vaulted,
-    Extension(caller): Extension<Caller>,
-    Named(id): Named<RotationId>,
-) -> Result<Json<Rotation>, Refusal> {
+async fn abort(State(vault): Vaulted, caller: Actor, Named(id): Named<RotationId>) -> Result<Json<Rotation>, Refusal> {
     admins_only(&caller)?;
     blocking(move || vault.abort(&caller, id)).await.map(Json)
 }
 
 async fn rewrap(
     State(vault): Vaulted,
-    Extension(caller): Extension<Caller>,
+    caller: Actor,
     Named(id): Named<RotationId>,
     Body(body): Body,
 ) -> Result<Json<RewrapOutcome>, Refusal> {
@@ -99,7 +96,7 @@ async fn rewrap(
 
 async fn verify(
     State(vault): Vaulted,
-    Extension(caller): Extension<Caller>,
+    caller: Actor,
     Named(id): Named<RotationId>,
     Body(body): Body,
 ) -> Result<Json<Rotation>, Refusal> {
@@ -110,7 +107,7 @@ async fn verify(
 
 async fn retire(
     State(vault): Vaulted,
-    Extension(caller): Extension<Caller>,
+    caller: Actor,
     Named(id): Named<RotationId>,
     Body(body): Body,
 ) -> Result<Json<RewrapOutcome>, Refusal> {
@@ -120,8 +117,8 @@ async fn retire(
 }
 
 async fn sealed(
-    State(vault): Vaulted,
-    Extension(caller): Extension<Caller>,
+    State(service): State<Service>,
+    caller: Actor,
     query: Result<Query<SealedQuery>, QueryRejection>,
 ) -> Result<Json<SealedPage>, Refusal> {
     let Query(query) = query.map_err(|e| malformed(e.body_text()))?;
@@ -131,22 +128,30 @@ async fn sealed(
         Role::Edge(pool) if query.pool.as_ref() == Some(pool) && !query.legacy => {}
         _ => return Err(forbidden(&caller, "admin, or edge for its own pool")),
     }
-    blocking(move || vault.sealed(&query)).await.map(Json)
+    let permit = service.admission.heavy(&caller).await?;
+    let vault = service.vault;
+    let page = blocking(move || vault.sealed(&query)).await?;
+    drop(permit);
+    if let (Some(first), Some(last)) = (page.keys.first(), page.keys.last()) {
+        let what = format!("{} sealed keys from {} to {}", page.keys.len(), first.site, last.site);
+        service.reads.note(caller, What::Many(what)).await?;
+    }
+    Ok(Json(page))
 }
 
-async fn inventory(State(vault): Vaulted, Extension(caller): Extension<Caller>) -> Result<Json<Inventory>, Refusal> {
+async fn inventory(State(vault): Vaulted, caller: Actor) -> Result<Json<Inventory>, Refusal> {
     admins_only(&caller)?;
     blocking(move || vault.inventory()).await.map(Json)
 }
 
-async fn edges(State(vault): Vaulted, Extension(caller): Extension<Caller>) -> Result<Json<EdgeList>, Refusal> {
+async fn edges(State(vault): Vaulted, caller: Actor) -> Result<Json<EdgeList>, Refusal> {
     admins_only(&caller)?;
     blocking(move || vault.edges()).await.map(Json)
 }
 
 async fn report(
     State(vault): Vaulted,
-    Extension(caller): Extension<Caller>,
+    caller: Actor,
     path: EdgePath,
     Body(body): Body,
 ) -> Result<Json<EdgeOrders>, Refusal> {
@@ -155,35 +160,27 @@ async fn report(
     blocking(move || vault.edge_reported(&caller, &pool, &name, report)).await.map(Json)
 }
 
-async fn forget_edge(
-    State(vault): Vaulted,
-    Extension(caller): Extension<Caller>,
-    path: EdgePath,
-) -> Result<Json<()>, Refusal> {
+async fn forget_edge(State(vault): Vaulted, caller: Actor, path: EdgePath) -> Result<Json<()>, Refusal> {
     admins_only(&caller)?;
     let (pool, name) = edge(path)?;
-    blocking(move || vault.forget_edge(&pool, &name)).await.map(Json)
+    blocking(move || vault.forget_edge(&caller, &pool, &name)).await.map(Json)
 }
 
-async fn admit_edge(
-    State(vault): Vaulted,
-    Extension(caller): Extension<Caller>,
-    path: EdgePath,
-) -> Result<Json<()>, Refusal> {
+async fn admit_edge(State(vault): Vaulted, caller: Actor, path: EdgePath) -> Result<Json<()>, Refusal> {
     admins_only(&caller)?;
     let (pool, name) = edge(path)?;
-    blocking(move || vault.admit_edge(&pool, &name)).await.map(Json)
+    blocking(move || vault.admit_edge(&caller, &pool, &name)).await.map(Json)
 }
 
 async fn order_drill(
     State(vault): Vaulted,
-    Extension(caller): Extension<Caller>,
+    caller: Actor,
     Named(pool): Named<PoolName>,
     Body(body): Body,
 ) -> Result<Json<()>, Refusal> {
     admins_only(&caller)?;
     let order: DrillOrder = parse(&body, "a drill with an id and a sample size")?;
-    blocking(move || vault.order_drill(&pool, &order)).await.map(Json)
+    blocking(move || vault.order_drill(&caller, &pool, &order)).await.map(Json)
 }
 
 type EdgePath = Result<Path<(String, String)>, axum::extract::rejection::PathRejection>;

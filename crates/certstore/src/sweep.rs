@@ -1,49 +1,143 @@
-//! Expired challenges, and edges that report no more, disappear by themselves.
+//! What has expired disappears by itself: challenges, bundles, the traces of sites that left, edges that report no more.
+//!
+//! Several processes may sweep one database: each deletion holds only for the record that was seen.
 
 use std::{sync::Arc, time::Duration};
 
-use certseal_service::Shutdown;
-
-use certseal_service::problem::Refusal;
-use certseal_store::Table;
+use certseal_seal::sha256;
+use certseal_service::{Shutdown, problem::Refusal};
+use certseal_store::{Expect, Record, Table, Write};
+use certseal_wire::{AuditAction, Deletion, DeletionList, DeletionQuery, DnsName, Event, Kind, Problem, ProblemKind};
+use jiff::Timestamp;
 
 use crate::{
-    records::{CHALLENGES, EDGES},
-    vault::Vault,
+    audit::{Actor, Entry, rotate},
+    config::AuditFiles,
+    records::{BUNDLES, CHALLENGES, EDGES, ROUTES, Stored},
+    vault::{Vault, refusal},
 };
 
 /// Deletes what has expired until the shutdown begins.
-pub(crate) async fn run(vault: Arc<Vault>, shutdown: Shutdown) {
-    let mut ticks = tokio::time::interval(Duration::from_secs(60));
+pub(crate) async fn run(vault: Arc<Vault>, audit_files: Option<AuditFiles>, shutdown: Shutdown) {
+    let mut ticks = tokio::time::interval(EVERY);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             () = shutdown.begun() => return,
         }
-        let vault = vault.clone();
+        let (vault, audit_files) = (vault.clone(), audit_files.clone());
         // A panic there is logged by the runtime, and the next tick tries again.
-        let _ = tokio::task::spawn_blocking(move || sweep(&vault)).await;
+        let _ = tokio::task::spawn_blocking(move || sweep(&vault, audit_files.as_ref())).await;
     }
 }
 
-fn sweep(vault: &Vault) {
-    sweep_table(vault, CHALLENGES, |keys| vault.delete_challenges(keys));
-    sweep_table(vault, EDGES, |keys| vault.forget_edges(keys));
-}
-
-fn sweep_table(vault: &Vault, table: Table, delete: impl Fn(Vec<Vec<u8>>) -> Result<(), Refusal>) {
-    loop {
-        let expired = match vault.storage().expired(table, now(), BATCH) {
-            Ok(expired) if expired.is_empty() => return,
-            Ok(expired) => expired,
-            Err(error) => return tracing::error!(%table, %error, "cannot list what has expired"),
-        };
-        let count = expired.len();
-        if let Err(refusal) = delete(expired.into_iter().map(|(key, _)| key).collect()) {
-            return tracing::error!(%table, problem = %refusal.0, "cannot delete what has expired");
+fn sweep(vault: &Vault, audit_files: Option<&AuditFiles>) {
+    if let Some(Err(refusal)) = audit_files.map(|files| rotate(vault, files)) {
+        tracing::error!(problem = %refusal.0, "cannot move entries of the audit log into files");
+    }
+    let batches: [(Table, Batch); 4] = [
+        (CHALLENGES, |vault, expired| vault.drop_expired(CHALLENGES, AuditAction::DeleteChallenges, expired)),
+        (EDGES, |vault, expired| vault.drop_expired(EDGES, AuditAction::DropEdges, expired)),
+        (BUNDLES, Vault::bury),
+        (ROUTES, |vault, expired| vault.purge(ROUTES, expired)),
+    ];
+    for (table, batch) in batches {
+        if let Err(problem) = sweep_table(vault, table, batch) {
+            tracing::error!(%table, %problem, "cannot delete what has expired");
         }
-        tracing::debug!(%table, count, "expired records deleted");
     }
+}
+
+/// What is done with a batch of what has expired.
+type Batch = fn(&Vault, Vec<Expired>) -> Result<(), Refusal>;
+
+/// The key of a record, and the record.
+type Expired = (Vec<u8>, Record);
+
+fn sweep_table(vault: &Vault, table: Table, batch: Batch) -> Result<(), Problem> {
+    loop {
+        let expired = vault.storage().expired(table, now(), BATCH).map_err(|error| refusal(error).0)?;
+        let count = expired.len();
+        if count == 0 {
+            return Ok(());
+        }
+        match batch(vault, expired) {
+            Ok(()) => tracing::debug!(%table, count, "expired records deleted"),
+            // Somebody wrote one of them: the next round looks again.
+            Err(refusal) if refusal.0.kind == ProblemKind::Conflict => return Ok(()),
+            Err(refusal) => return Err(refusal.0),
+        }
+    }
+}
+
+impl Vault {
+    fn drop_expired(&self, table: Table, action: AuditAction, expired: Vec<Expired>) -> Result<(), Refusal> {
+        let entry = Entry::new(&Actor::itself(), action).targets(names(&expired));
+        let delete = |(key, record): Expired| Write::delete(table, key).expect(Expect::Version(record.version));
+        self.commit(entry, expired.into_iter().map(delete).collect()).map(drop)
+    }
+
+    fn purge(&self, table: Table, expired: Vec<Expired>) -> Result<(), Refusal> {
+        let entry = Entry::new(&Actor::itself(), AuditAction::Purge).targets(names(&expired));
+        let purge = |(key, record): Expired| Write::purge(table, key).expect(Expect::Version(record.version));
+        self.commit(entry, expired.into_iter().map(purge).collect()).map(drop)
+    }
+
+    /// Leaves tombstones of bundles, which keep their versions and tell readers of the feed; and removes tombstones that
+    /// everybody has read.
+    fn bury(&self, expired: Vec<Expired>) -> Result<(), Refusal> {
+        let (mut writes, mut buried, mut tombstones) = (Vec::new(), Vec::new(), Vec::new());
+        for (key, record) in expired {
+            let stored =
+                Stored::decode(&record).ok_or_else(|| Refusal::internal("a stored bundle is not one of ours"))?;
+            if stored.is_tombstone() {
+                tombstones.push((key, record));
+                continue;
+            }
+            let name = String::from_utf8_lossy(&key).into_owned();
+            let (version, pools) = (stored.version, stored.pools);
+            let value = Stored::encode(version, &pools, &[]);
+            let digest = sha256(&[]);
+            let event =
+                Event { kind: Kind::Bundle, name: name.clone(), version, digest, pools, body: None, deleted: true };
+            let event = serde_json::to_vec(&event).map_err(Refusal::internal)?;
+            let tombstone = Write::put(BUNDLES, key, stored.revision + 1, value)
+                .expect(Expect::Version(stored.revision))
+                .expires_at(now() + self.retention().tombstone_seconds)
+                .event(event);
+            writes.push(tombstone);
+            buried.push(name);
+        }
+        if !writes.is_empty() {
+            let entry = Entry::new(&Actor::itself(), AuditAction::DeleteBundles).targets(buried);
+            self.commit_and_announce(entry, writes.into())?;
+        }
+        match tombstones.is_empty() {
+            true => Ok(()),
+            false => self.purge(BUNDLES, tombstones),
+        }
+    }
+}
+
+impl Vault {
+    /// Bundles that will be deleted, the earliest first.
+    pub(crate) fn deletions(&self, query: &DeletionQuery) -> Result<DeletionList, Refusal> {
+        let until = query.within.map_or(u64::MAX >> 1, |within| now().saturating_add(within));
+        let limit = query.limit.unwrap_or(MAX_DELETIONS).clamp(1, MAX_DELETIONS);
+        let mut list = DeletionList::default();
+        for (key, record) in self.storage().expired(BUNDLES, until, limit).map_err(refusal)? {
+            let Some(stored) = Stored::decode(&record).filter(|stored| !stored.is_tombstone()) else { continue };
+            let site: DnsName = String::from_utf8_lossy(&key).parse().map_err(Refusal::internal)?;
+            let departed = self.has_departed(site.as_str())?;
+            let at = Timestamp::from_second(stored.expires_at.unwrap_or(0) as i64).map_err(Refusal::internal)?;
+            list.deletions.push(Deletion { site, at, departed });
+        }
+        Ok(list)
+    }
+}
+
+fn names(expired: &[Expired]) -> Vec<String> {
+    expired.iter().map(|(key, _)| String::from_utf8_lossy(key).into_owned()).collect()
 }
 
 /// Seconds since 1970.
@@ -52,4 +146,11 @@ pub(crate) fn now() -> u64 {
     jiff::Timestamp::now().as_second().try_into().unwrap_or(0)
 }
 
+/// Between two sweeps.
+const EVERY: Duration = Duration::from_secs(30);
+
+/// Records in one transaction.
 const BATCH: usize = 500;
+
+/// Deletions in one answer.
+const MAX_DELETIONS: usize = 1000;

@@ -1,63 +1,60 @@
 //! The state of certstore: durable records, the issuers that count now, and the wake-up of waiting readers.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use certseal_seal::{VerifyingKey, VerifyingKeys, ring_issuers};
 use certseal_service::problem::Refusal;
 use certseal_store::{Expect, Position, Record, Storage, StoreError, Transaction, Write};
-use certseal_wire::{Caller, Event, KeyRing, Kind, ProblemKind, PutOutcome};
+use certseal_wire::{AuditAction, BundleInfo, Event, KeyRing, Kind, ProblemKind, PutOutcome};
 use tokio::sync::watch;
 
 use crate::{
+    audit::{Actor, Entry},
+    config::Retention,
     metrics::Metrics,
-    records::{self, CHALLENGES, Checked, ONLY, RING, Stored},
+    records::{self, BUNDLES, CHALLENGES, Checked, LATE, Lasts, MARKS, ONLY, RING, ROUTES, Stored},
+    sweep::now,
 };
 
 /// The key ring, and the issuers that count under it.
 #[derive(Default)]
-struct Trusted {
-    ring: Arc<KeyRing>,
-    issuers: VerifyingKeys,
+pub(crate) struct Trusted {
+    /// An empty one of version 0 before the first.
+    pub(crate) ring: KeyRing,
+    pub(crate) issuers: VerifyingKeys,
+    /// Of the ring's record; 0 before the first.
+    revision: u64,
 }
 
-impl From<KeyRing> for Trusted {
-    fn from(ring: KeyRing) -> Self {
-        Self { issuers: ring_issuers(&ring), ring: Arc::new(ring) }
+impl Trusted {
+    /// Holds as long as this ring is the stored one.
+    fn guard(&self) -> Write {
+        Write::require(RING, ONLY, expect(self.revision))
     }
 }
 
 pub(crate) struct Vault {
     storage: Arc<dyn Storage>,
     security: VerifyingKey,
-    trusted: RwLock<Trusted>,
-    /// Held while a ring is checked and stored, so that rings take effect in the order in which they are stored.
-    ring_writes: Mutex<()>,
-    /// Held shared while stanzas are added, and alone while a rotation is verified or old stanzas go: nothing that was
-    /// not verified may be what is left.
-    pub(crate) stanzas: RwLock<()>,
+    /// As last seen. Another process may have stored a newer ring: what rests on this one is committed under its guard.
+    trusted: RwLock<Arc<Trusted>>,
     news: watch::Sender<u64>,
+    retention: Retention,
     pub(crate) metrics: Metrics,
 }
 
 impl Vault {
-    pub(crate) fn new(storage: Arc<dyn Storage>, security: VerifyingKey, metrics: Metrics) -> anyhow::Result<Self> {
-        let ring = storage.get(RING, ONLY)?;
-        let trusted = match ring.as_ref().and_then(Stored::decode) {
-            Some(stored) => Checked::ring(stored.bytes, &security).map(|(_, ring)| Trusted::from(ring)),
-            None => Ok(Trusted::default()),
-        };
-        let trusted =
-            trusted.map_err(|refusal| anyhow::anyhow!("the stored key ring does not count: {}", refusal.0))?;
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        security: VerifyingKey,
+        retention: Retention,
+        metrics: Metrics,
+    ) -> anyhow::Result<Self> {
         let head = storage.head()?.seq;
-        Ok(Self {
-            storage,
-            security,
-            trusted: RwLock::new(trusted),
-            ring_writes: Mutex::new(()),
-            stanzas: RwLock::new(()),
-            news: watch::Sender::new(head),
-            metrics,
-        })
+        let trusted = RwLock::default();
+        let vault = Self { storage, security, trusted, news: watch::Sender::new(head), retention, metrics };
+        vault.refresh().map_err(|refusal| anyhow::anyhow!("the stored key ring does not count: {}", refusal.0))?;
+        Ok(vault)
     }
 
     pub(crate) fn healthy(&self) -> Result<(), StoreError> {
@@ -73,40 +70,152 @@ impl Vault {
         &*self.storage
     }
 
-    /// The issuers whose signatures count now.
-    pub(crate) fn issuers(&self) -> VerifyingKeys {
+    pub(crate) fn retention(&self) -> &Retention {
+        &self.retention
+    }
+
+    /// The key ring as last seen, and the issuers whose signatures count under it.
+    pub(crate) fn trusted(&self) -> Arc<Trusted> {
         // The lock is held for assignments only, which leave no half-made state behind.
-        self.trusted.read().unwrap_or_else(PoisonError::into_inner).issuers.clone()
+        self.trusted.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The key ring; an empty one of version 0 before the first.
-    pub(crate) fn ring(&self) -> Arc<KeyRing> {
-        self.trusted.read().unwrap_or_else(PoisonError::into_inner).ring.clone()
+    /// The key ring as it is stored now, whoever stored it.
+    pub(crate) fn refresh(&self) -> Result<Arc<Trusted>, Refusal> {
+        let Some(record) = self.storage.get(RING, ONLY).map_err(refusal)? else { return Ok(self.trusted()) };
+        let known = self.trusted();
+        if known.revision == record.version {
+            return Ok(known);
+        }
+        let stored = Stored::decode(&record).ok_or_else(|| Refusal::internal("the stored ring is not one of ours"))?;
+        let (_, ring) = Checked::ring(stored.bytes, &self.security)?;
+        Ok(self.trust(ring, record.version))
     }
 
-    /// Stores a bundle, route, account list or checkpoint.
-    pub(crate) fn put(&self, checked: Checked) -> Result<PutOutcome, Refusal> {
-        let outcome = self.replace(&checked)?;
-        self.metrics.written(checked.kind, outcome.changed);
-        Ok(outcome)
+    fn trust(&self, ring: KeyRing, revision: u64) -> Arc<Trusted> {
+        let newer = Arc::new(Trusted { issuers: ring_issuers(&ring), ring, revision });
+        let mut trusted = self.trusted.write().unwrap_or_else(PoisonError::into_inner);
+        if trusted.revision < revision {
+            *trusted = newer.clone();
+        }
+        newer
+    }
+
+    /// Stores a bundle, route, account list or checkpoint that `check` finds good under the key ring.
+    pub(crate) fn put(
+        &self,
+        actor: &Actor,
+        check: impl Fn(&Trusted) -> Result<Checked, Refusal>,
+    ) -> Result<PutOutcome, Refusal> {
+        let mut trusted = self.trusted();
+        let checked = match check(&trusted) {
+            // Another process may know a ring under which it is good.
+            Err(refusal) if refusal.0.kind == ProblemKind::Unverified => {
+                let newest = self.refresh()?;
+                if Arc::ptr_eq(&newest, &trusted) {
+                    return Err(refusal);
+                }
+                trusted = newest;
+                check(&trusted)?
+            }
+            other => other?,
+        };
+        for _ in 0..ATTEMPTS {
+            match self.replace(actor, &checked, &trusted)? {
+                Ok(outcome) => {
+                    self.metrics.written(checked.kind, outcome.changed);
+                    return Ok(outcome);
+                }
+                // The record itself is compared again below, and the others may have changed for a moment only.
+                Err(StoreError::Conflict { table, .. }) => {
+                    if table == RING {
+                        trusted = self.refresh()?;
+                        check(&trusted)?;
+                    }
+                }
+                Err(error) => return Err(refusal(error)),
+            }
+        }
+        Err(Refusal::new(
+            ProblemKind::Conflict,
+            format!("{} {} changes all the time: try again", checked.kind, checked.name),
+        ))
+    }
+
+    /// Compare-and-swap: the version must be above the stored one. The same bytes again are no change.
+    ///
+    /// It need not be the very next: a writer that goes on after this store came back from a backup is ahead of it.
+    fn replace(
+        &self,
+        actor: &Actor,
+        checked: &Checked,
+        trusted: &Trusted,
+    ) -> Result<Result<PutOutcome, StoreError>, Refusal> {
+        let version = checked.version;
+        // What is required was read before anything that is decided by it.
+        let beside = self.beside(checked, trusted)?;
+        let Some(write) = self.prepare(checked)? else { return Ok(Ok(PutOutcome { version, changed: false })) };
+        let writes = [trusted.guard()].into_iter().chain(beside).chain([write]).collect();
+        let transaction = Transaction { writes, audit: entry(actor, checked).bytes()? };
+        Ok(self.committed(transaction).map(|position| {
+            self.announce(position);
+            PutOutcome { version, changed: true }
+        }))
+    }
+
+    /// What is written or required together with a record.
+    fn beside(&self, checked: &Checked, trusted: &Trusted) -> Result<Vec<Write>, Refusal> {
+        let name = checked.name.as_str();
+        match checked.kind {
+            // Whether the site has left decides how long it is kept.
+            Kind::Bundle => {
+                let route = self.storage.get(ROUTES, name.as_bytes()).map_err(refusal)?;
+                let mut writes = vec![Write::require(ROUTES, name, expect(route.map_or(0, |route| route.version)))];
+                if checked.is_sealed_late(&trusted.ring) {
+                    writes.push(mark(LATE)?);
+                }
+                Ok(writes)
+            }
+            Kind::Route => {
+                let departs = checked.lasts == Lasts::UntilDeparted;
+                if !departs && !self.has_departed(name)? {
+                    return Ok(vec![]);
+                }
+                let stored = self.get(Kind::Bundle, name)?.filter(|stored| !stored.is_tombstone());
+                let Some(stored) = stored else { return Ok(vec![]) };
+                let end = if departs { now() + self.retention.departed_seconds } else { self.end_of(&stored)? };
+                Ok(vec![until(name, &stored, end)])
+            }
+            _ => Ok(vec![]),
+        }
+    }
+
+    /// When a stored bundle is deleted, while its site stays.
+    fn end_of(&self, stored: &Stored) -> Result<u64, Refusal> {
+        let bundle = certseal_seal::Bundle::parse(&stored.bytes).map_err(Refusal::internal)?;
+        let info: BundleInfo = serde_json::from_slice(&bundle.statement().payload.0).map_err(Refusal::internal)?;
+        Ok(seconds(info.not_after) + self.retention.expired_seconds)
     }
 
     /// Stores the ring; from then on its issuers count. What it changes about unseal keys needs a rotation that two
     /// people agreed on, which moves on in the same transaction.
-    pub(crate) fn put_ring(&self, caller: &Caller, bytes: Vec<u8>) -> Result<PutOutcome, Refusal> {
+    pub(crate) fn put_ring(&self, actor: &Actor, bytes: Vec<u8>) -> Result<PutOutcome, Refusal> {
         let (checked, ring) = Checked::ring(bytes, &self.security)?;
-        let _alone = self.ring_writes.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcome = match self.prepare(&checked)? {
-            None => PutOutcome { version: checked.version, changed: false },
-            Some(write) => {
-                let moved = self.rotation_moved_by(caller, &self.ring(), &ring)?;
-                self.commit_and_announce(Transaction { writes: moved.into_iter().chain([write]).collect() })?;
-                PutOutcome { version: checked.version, changed: true }
-            }
-        };
-        *self.trusted.write().unwrap_or_else(PoisonError::into_inner) = ring.into();
-        self.metrics.written(Kind::Ring, outcome.changed);
-        Ok(outcome)
+        let trusted = self.refresh()?;
+        let (version, mut changed) = (checked.version, false);
+        // Before anything is looked at: what is sealed late meanwhile moves the mark.
+        let late = self.mark_guard(LATE)?;
+        if let Some(write) = self.prepare(&checked)? {
+            let moved = self.rotation_moved_by(actor, &trusted.ring, &ring)?;
+            let writes = [trusted.guard(), late].into_iter().chain(moved).chain([write]).collect();
+            let transaction = Transaction { writes, audit: entry(actor, &checked).bytes()? };
+            let position = self.committed(transaction).map_err(refusal)?;
+            self.trust(ring, trusted.revision + 1);
+            self.announce(position);
+            changed = true;
+        }
+        self.metrics.written(Kind::Ring, changed);
+        Ok(PutOutcome { version, changed })
     }
 
     /// The security team's key.
@@ -114,25 +223,15 @@ impl Vault {
         &self.security
     }
 
-    /// Compare-and-swap: the version must be above the stored one. The same bytes again are no change.
-    ///
-    /// It need not be the very next: a writer that goes on after this store came back from a backup is ahead of it.
-    fn replace(&self, checked: &Checked) -> Result<PutOutcome, Refusal> {
-        let version = checked.version;
-        let Some(write) = self.prepare(checked)? else { return Ok(PutOutcome { version, changed: false }) };
-        self.commit_and_announce(write.into())?;
-        Ok(PutOutcome { version, changed: true })
-    }
-
     /// The write that replaces a record; none when it is there already.
     fn prepare(&self, checked: &Checked) -> Result<Option<Write>, Refusal> {
         let (table, key) = (records::table(checked.kind), records::key(checked.kind, &checked.name));
         let current = self.get(checked.kind, &checked.name)?;
         let version = checked.version;
-        let (expect, before, revision) = match &current {
+        let (before, revision) = match &current {
             Some(stored) if stored.version == version && stored.bytes == checked.bytes => return Ok(None),
-            Some(stored) => (Expect::Version(stored.revision), stored.version, stored.revision),
-            None => (Expect::Absent, 0, 0),
+            Some(stored) => (stored.version, stored.revision),
+            None => (0, 0),
         };
         if version <= before {
             return Err(conflict(before, version));
@@ -147,44 +246,108 @@ impl Vault {
         let pools = if checked.kind == Kind::Route { &event.pools } else { &checked.pools };
         let value = Stored::encode(version, pools, &checked.bytes);
         let event = serde_json::to_vec(&event).map_err(Refusal::internal)?;
-        Ok(Some(Write::put(table, key, revision + 1, value).expect(expect).event(event)))
+        let mut write = Write::put(table, key, revision + 1, value).expect(expect(revision)).event(event);
+        match checked.lasts {
+            Lasts::ForEver => {}
+            Lasts::Until(not_after) => {
+                let departed = self.has_departed(&checked.name)?;
+                let ends = if departed {
+                    now() + self.retention.departed_seconds
+                } else {
+                    not_after + self.retention.expired_seconds
+                };
+                write = write.expires_at(ends);
+            }
+            Lasts::UntilDeparted => {
+                write = write.expires_at(now() + self.retention.departed_seconds + self.retention.tombstone_seconds)
+            }
+        }
+        Ok(Some(write))
     }
 
-    /// Keeps a challenge until `expires_at`, in seconds since 1970.
-    pub(crate) fn put_challenge(&self, key: Vec<u8>, bytes: Vec<u8>, expires_at: u64) -> Result<(), Refusal> {
-        self.commit(Write::put(CHALLENGES, key, 1, bytes).expires_at(expires_at).into()).map(drop)
+    /// Whether the newest route says that the site has left: only such routes end by themselves.
+    pub(crate) fn has_departed(&self, site: &str) -> Result<bool, Refusal> {
+        let route = self.storage.get(ROUTES, site.as_bytes()).map_err(refusal)?;
+        Ok(route.is_some_and(|route| route.expires_at.is_some()))
     }
 
-    pub(crate) fn challenge(&self, key: &[u8], now: u64) -> Result<Option<Record>, Refusal> {
-        let record = self.storage.get(CHALLENGES, key).map_err(refusal)?;
+    /// Keeps a challenge until the time that `check` answers, in seconds since 1970.
+    pub(crate) fn put_challenge(
+        &self,
+        actor: &Actor,
+        key: &str,
+        bytes: &[u8],
+        check: impl Fn(&Trusted) -> Result<u64, Refusal>,
+    ) -> Result<(), Refusal> {
+        self.commit_under_ring(|trusted| {
+            let entry = Entry::new(actor, AuditAction::PutChallenge).target(key);
+            let write = Write::put(CHALLENGES, key, 1, bytes).expires_at(check(trusted)?);
+            Ok(Transaction { writes: vec![write], audit: entry.bytes()? })
+        })
+    }
+
+    /// Commits what `build` finds good under the key ring, if that is still the stored one then.
+    pub(crate) fn commit_under_ring(
+        &self,
+        build: impl Fn(&Trusted) -> Result<Transaction, Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut trusted = self.trusted();
+        loop {
+            match self.committed(build(&trusted)?.with(trusted.guard())) {
+                Ok(_) => return Ok(()),
+                Err(StoreError::Conflict { table, .. }) if table == RING => trusted = self.refresh()?,
+                Err(error) => return Err(refusal(error)),
+            }
+        }
+    }
+
+    pub(crate) fn challenge(&self, key: &str, now: u64) -> Result<Option<Record>, Refusal> {
+        let record = self.storage.get(CHALLENGES, key.as_bytes()).map_err(refusal)?;
         Ok(record.filter(|record| record.expires_at.is_none_or(|end| end > now)))
     }
 
-    pub(crate) fn delete_challenges(&self, keys: impl IntoIterator<Item = Vec<u8>>) -> Result<(), Refusal> {
-        self.commit(keys.into_iter().map(|key| Write::delete(CHALLENGES, key)).collect()).map(drop)
+    pub(crate) fn delete_challenge(&self, actor: &Actor, key: &str) -> Result<(), Refusal> {
+        let entry = Entry::new(actor, AuditAction::DeleteChallenges).target(key);
+        self.commit(entry, Write::delete(CHALLENGES, key).into()).map(drop)
     }
 
+    /// The record, or the tombstone that is left of it.
     pub(crate) fn get(&self, kind: Kind, name: &str) -> Result<Option<Stored>, Refusal> {
         let record = self.storage.get(records::table(kind), records::key(kind, name)).map_err(refusal)?;
         let unreadable = || Refusal::internal(format!("the stored {kind} {name} is not one of ours"));
         record.map(|record| Stored::decode(&record).ok_or_else(unreadable)).transpose()
     }
 
-    /// Commits, and wakes who waits for news.
-    pub(crate) fn commit_and_announce(&self, transaction: Transaction) -> Result<(), Refusal> {
-        let position = self.commit(transaction)?;
+    /// A requirement that nobody sets this mark before the commit.
+    pub(crate) fn mark_guard(&self, mark: &str) -> Result<Write, Refusal> {
+        let record = self.storage.get(MARKS, mark.as_bytes()).map_err(refusal)?;
+        Ok(Write::require(MARKS, mark, expect_record(record.as_ref())))
+    }
+
+    /// Commits what `entry` tells of together with the entry, and wakes who waits for news.
+    pub(crate) fn commit_and_announce(&self, entry: Entry, transaction: Transaction) -> Result<(), Refusal> {
+        let position = self.commit(entry, transaction)?;
         self.announce(position);
         Ok(())
     }
 
-    pub(crate) fn commit(&self, transaction: Transaction) -> Result<Position, Refusal> {
-        self.storage.commit(transaction).map_err(|error| {
-            self.metrics.commit_failed();
-            refusal(error)
-        })
+    /// Commits what `entry` tells of together with the entry.
+    pub(crate) fn commit(&self, entry: Entry, mut transaction: Transaction) -> Result<Position, Refusal> {
+        transaction.audit.extend(entry.bytes()?);
+        self.commit_unaudited(transaction)
     }
 
-    fn announce(&self, position: Position) {
+    /// For what is no change of anything that counts, and for transactions that bring their entries along.
+    pub(crate) fn commit_unaudited(&self, transaction: Transaction) -> Result<Position, Refusal> {
+        self.committed(transaction).map_err(refusal)
+    }
+
+    fn committed(&self, transaction: Transaction) -> Result<Position, StoreError> {
+        self.storage.commit(transaction).inspect_err(|_| self.metrics.commit_failed())
+    }
+
+    /// Wakes who waits for news up to this position.
+    pub(crate) fn announce(&self, position: Position) {
         self.news.send_if_modified(|seq| {
             let newer = position.seq > *seq;
             *seq = (*seq).max(position.seq);
@@ -192,6 +355,50 @@ impl Vault {
         });
     }
 }
+
+/// A bundle as it is, with another end.
+fn until(site: &str, stored: &Stored, expires_at: u64) -> Write {
+    let value = Stored::encode(stored.version, &stored.pools, &stored.bytes);
+    let again = Write::put(BUNDLES, site, stored.revision + 1, value).expires_at(expires_at);
+    again.expect(Expect::Version(stored.revision))
+}
+
+/// A write that sets a mark: guards that were taken before do not hold any more.
+pub(crate) fn mark(mark: &str) -> Result<Write, Refusal> {
+    // Random, so that two processes that set it at one time do not hide one another.
+    let version = getrandom::u64().map_err(Refusal::internal)? >> 1;
+    Ok(Write::put(MARKS, mark, version, Vec::new()))
+}
+
+/// The entry for a record that is stored.
+fn entry(actor: &Actor, checked: &Checked) -> Entry {
+    let action = match checked.kind {
+        Kind::Bundle => AuditAction::PutBundle,
+        Kind::Route => AuditAction::PutRoute,
+        Kind::Ring => AuditAction::PutRing,
+        Kind::Accounts => AuditAction::PutAccounts,
+        Kind::Checkpoint => AuditAction::PutCheckpoint,
+    };
+    let entry = Entry::new(actor, action).version(checked.version).digest(certseal_seal::sha256(&checked.bytes));
+    if checked.name.is_empty() { entry } else { entry.target(&checked.name) }
+}
+
+/// What a write expects of a record that had this revision; 0 for one that was not there.
+pub(crate) fn expect(revision: u64) -> Expect {
+    if revision == 0 { Expect::Absent } else { Expect::Version(revision) }
+}
+
+fn expect_record(record: Option<&Record>) -> Expect {
+    record.map_or(Expect::Absent, |record| Expect::Version(record.version))
+}
+
+/// Seconds since 1970; 0 for what lies before.
+pub(crate) fn seconds(at: jiff::Timestamp) -> u64 {
+    at.as_second().try_into().unwrap_or(0)
+}
+
+/// How often a write is tried again that another one came before.
+const ATTEMPTS: usize = 5;
 
 /// Reads an event as it was stored.
 pub(crate) fn parse_event(bytes: &[u8]) -> Result<Event, Refusal> {
@@ -227,16 +434,17 @@ pub(crate) mod tests {
     pub(crate) fn vault(dir: &std::path::Path) -> Vault {
         let security = certseal_seal::SigningKey::generate().unwrap().verifying_key();
         let storage = SledStore::open(dir, SledOptions::default()).unwrap();
-        Vault::new(Arc::new(storage), security, Metrics::default()).unwrap()
+        Vault::new(Arc::new(storage), security, Retention::default(), Metrics::default()).unwrap()
     }
 
     fn pools(names: &[&str]) -> Vec<PoolName> {
         names.iter().map(|name| name.parse().unwrap()).collect()
     }
 
-    fn put(vault: &Vault, kind: Kind, version: u64, names: &[&str]) {
+    pub(crate) fn put(vault: &Vault, kind: Kind, version: u64, names: &[&str]) {
         let bytes = version.to_be_bytes().to_vec();
-        vault.put(Checked { kind, name: "a.example".into(), version, pools: pools(names), bytes }).unwrap();
+        let checked = |_: &Trusted| Ok(Checked::new(kind, "a.example".into(), version, pools(names), bytes.clone()));
+        vault.put(&Actor::itself(), checked).unwrap();
     }
 
     /// The feed keeps one event of the site, and an edge that was away must learn from it that the site has left.

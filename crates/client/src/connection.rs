@@ -1,6 +1,14 @@
-//! One daemon, reached over pooled mTLS connections.
+//! One service, reached over pooled mTLS connections: a daemon, or several that share a database.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use certseal_wire::Problem;
@@ -13,10 +21,42 @@ use hyper_util::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-/// A daemon's address and the connections to it.
+/// Where a service is: origins such as `https://certstore-1.internal:7443`, separated by commas. All of them serve the
+/// same; one that does not answer is left for the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origins(Vec<Uri>);
+
+impl FromStr for Origins {
+    type Err = ClientError;
+
+    fn from_str(text: &str) -> Result<Self, ClientError> {
+        let bad = || ClientError::BadUrl(text.chars().take(200).collect());
+        let origins: Vec<Uri> =
+            text.split(',').map(|origin| origin.trim().parse()).collect::<Result<_, _>>().map_err(|_| bad())?;
+        let is_origin = |uri: &Uri| uri.scheme_str() == Some("https") && uri.authority().is_some() && uri.path() == "/";
+        if origins.len() > MAX_ORIGINS || !origins.iter().all(is_origin) {
+            return Err(bad());
+        }
+        Ok(Self(origins))
+    }
+}
+
+impl fmt::Display for Origins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, origin) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{origin}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A service's addresses and the connections to it.
 #[derive(Debug, Clone)]
 pub struct Connection {
-    base: Uri,
+    origins: Arc<[Uri]>,
+    /// The index of the origin that answered last; shared by all clones.
+    current: Arc<AtomicUsize>,
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
@@ -25,8 +65,8 @@ pub struct Connection {
 #[non_exhaustive]
 pub enum ClientError {
     /// The URL is not one of a daemon.
-    #[error("expected a URL such as https://certstore.internal:7443, got {0}")]
-    BadUrl(Uri),
+    #[error("expected up to 16 URLs such as https://certstore.internal:7443, separated by commas, got {0}")]
+    BadUrl(String),
     /// No connection, or it broke.
     #[error("cannot reach {base}: {detail}")]
     Unreachable {
@@ -59,14 +99,8 @@ pub enum ClientError {
 }
 
 impl Connection {
-    /// A connection to the daemon at `base`, such as `https://certstore.internal:7443`. Nothing is sent yet.
-    ///
-    /// # Errors
-    /// [`ClientError::BadUrl`] when `base` is not an https origin.
-    pub fn new(base: Uri, tls: rustls::ClientConfig) -> Result<Self, ClientError> {
-        if base.scheme_str() != Some("https") || base.authority().is_none() || base.path() != "/" {
-            return Err(ClientError::BadUrl(base));
-        }
+    /// A connection to the service at `origins`. Nothing is sent yet.
+    pub fn new(origins: Origins, tls: rustls::ClientConfig) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(Duration::from_secs(5)));
@@ -81,7 +115,7 @@ impl Connection {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .build(connector);
-        Ok(Self { base, http })
+        Self { origins: origins.0.into(), current: Arc::default(), http }
     }
 
     pub(crate) async fn bytes(&self, call: Call<'_>) -> Result<Option<Bytes>, ClientError> {
@@ -109,27 +143,62 @@ impl Connection {
         }
     }
 
+    /// Sends to the origin that answered last. Where that one does not answer, the next is asked: at once for a request
+    /// that may be repeated, and with the next request otherwise.
     async fn send(&self, call: Call<'_>) -> Result<(StatusCode, Bytes), ClientError> {
+        let is_repeatable = call.method != Method::POST;
+        let mut busy = 0;
+        let mut left = self.origins.len();
+        loop {
+            let index = self.current.load(Ordering::Relaxed) % self.origins.len();
+            let outcome = self.send_to(&self.origins[index], &call).await;
+            let is_out = match &outcome {
+                Ok((StatusCode::SERVICE_UNAVAILABLE, _)) => true,
+                // Nothing was done: whoever is busy says when to come back.
+                Ok((StatusCode::TOO_MANY_REQUESTS, body)) if busy < MAX_BUSY => {
+                    busy += 1;
+                    let wait = serde_json::from_slice::<Problem>(body).ok().and_then(|problem| problem.retry_after);
+                    tokio::time::sleep(Duration::from_secs(wait.unwrap_or(1).min(LONGEST_BUSY))).await;
+                    continue;
+                }
+                Ok(_) => false,
+                Err(ClientError::Unreachable { .. } | ClientError::TimedOut { .. }) => true,
+                Err(_) => false,
+            };
+            left -= 1;
+            if !is_out {
+                return outcome;
+            }
+            // Whoever notices first moves on for all.
+            let next = (index + 1) % self.origins.len();
+            let _ = self.current.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+            if left == 0 || !is_repeatable {
+                return outcome;
+            }
+        }
+    }
+
+    async fn send_to(&self, origin: &Uri, call: &Call<'_>) -> Result<(StatusCode, Bytes), ClientError> {
         let Call { method, path, body, content_type, patience, limit } = call;
-        let unreachable = |detail| ClientError::Unreachable { base: self.base.clone(), detail };
-        // `base` has a scheme and an authority, and paths are made of names that need no escaping.
-        let uri = format!("https://{}{path}", self.base.authority().expect("checked in new"));
+        let unreachable = |detail| ClientError::Unreachable { base: origin.clone(), detail };
+        // An origin has an authority, and paths are made of names that need no escaping.
+        let uri = format!("https://{}{path}", origin.authority().expect("checked when it was read"));
         let request = Request::builder()
             .method(method)
             .uri(uri)
-            .header(CONTENT_TYPE, content_type)
-            .body(Full::new(body))
+            .header(CONTENT_TYPE, *content_type)
+            .body(Full::new(body.clone()))
             .map_err(|e| unreachable(e.to_string()))?;
         let exchange = async {
             let response = self.http.request(request).await.map_err(|e| unreachable(causes(&e)))?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), limit).collect().await;
+            let body = Limited::new(response.into_body(), *limit).collect().await;
             let body = body.map_err(|e| unreachable(format!("its answer broke off or exceeds {limit} octets: {e}")))?;
             Ok((status, body.to_bytes()))
         };
         let seconds = patience.as_secs();
-        let timed_out = || ClientError::TimedOut { base: self.base.clone(), seconds };
-        tokio::time::timeout(patience, exchange).await.unwrap_or_else(|_| Err(timed_out()))
+        let timed_out = || ClientError::TimedOut { base: origin.clone(), seconds };
+        tokio::time::timeout(*patience, exchange).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
     fn parse<T: DeserializeOwned>(&self, status: StatusCode, body: &[u8]) -> Result<T, ClientError> {
@@ -144,7 +213,8 @@ impl Connection {
     }
 
     fn unexpected(&self, status: StatusCode, detail: String) -> ClientError {
-        ClientError::Unexpected { base: self.base.clone(), status, detail }
+        let index = self.current.load(Ordering::Relaxed) % self.origins.len();
+        ClientError::Unexpected { base: self.origins[index].clone(), status, detail }
     }
 }
 
@@ -211,3 +281,25 @@ fn causes(error: &dyn std::error::Error) -> String {
 }
 
 const PATIENCE: Duration = Duration::from_secs(15);
+
+const MAX_ORIGINS: usize = 16;
+
+/// How often a busy service is asked again.
+const MAX_BUSY: u32 = 5;
+
+/// The longest wait for a busy service, in seconds.
+const LONGEST_BUSY: u64 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_read_from_a_list_and_nothing_else() {
+        let two: Origins = "https://a.internal:7443, https://b.internal:7443".parse().unwrap();
+        assert_eq!(two.to_string(), "https://a.internal:7443/, https://b.internal:7443/");
+        for bad in ["", "http://a", "https://a/path", "https://a,", "a.internal:7443", "https://a, ftp://b"] {
+            assert!(bad.parse::<Origins>().is_err(), "{bad}");
+        }
+    }
+}

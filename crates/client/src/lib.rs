@@ -4,7 +4,7 @@
 //! # async fn example(tls: rustls::ClientConfig) -> Result<(), Box<dyn std::error::Error>> {
 //! use certseal_client::{Connection, StoreClient};
 //!
-//! let store = StoreClient::new(Connection::new("https://certstore.internal:7443".parse()?, tls)?);
+//! let store = StoreClient::new(Connection::new("https://certstore.internal:7443".parse()?, tls));
 //! let bundle = store.bundle(&"shop.example.com".parse()?).await?;
 //! # Ok(())
 //! # }
@@ -15,5 +15,5 @@ mod connection;
 mod store;
 
 pub use certman::CertmanClient;
-pub use connection::{ClientError, Connection};
+pub use connection::{ClientError, Connection, Origins};
 pub use store::StoreClient;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use certseal_wire::{
-    Approval, DnsName, DrillOrder, EdgeList, EdgeOrders, EdgeReport, FeedPage, FeedQuery, Inventory, PoolName,
-    PutOutcome, Retirement, RewrapOutcome, RewrapRequest, Rotation, RotationId, RotationList, SealedPage, SealedQuery,
-    Signed, Verification,
+    Approval, AuditPage, AuditQuery, DeletionList, DeletionQuery, DnsName, DrillOrder, EdgeList, EdgeOrders,
+    EdgeReport, Event, FeedPage, FeedQuery, Inventory, PoolName, PutOutcome, Retirement, RewrapOutcome, RewrapRequest,
+    Rotation, RotationId, RotationList, SealedPage, SealedQuery, Segment, Signed, Snapshot, Verification,
 };
 
 use crate::{ClientError, Connection, connection::Call};
@@ -172,6 +172,41 @@ impl StoreClient {
     /// Asks the edges of a pool to open sealed keys at random.
     pub async fn order_drill(&self, pool: &PoolName, order: &DrillOrder) -> Result<(), ClientError> {
         self.0.json(Call::put_json(&format!("/v1/drills/{pool}"), order)).await
+    }
+
+    /// What a reader without a cursor begins with.
+    pub async fn snapshot(&self) -> Result<Snapshot, ClientError> {
+        self.0.json(Call::get("/v1/snapshot").long_poll(LONG, 64 * 1024 * 1024)).await
+    }
+
+    /// The events of one segment of a snapshot.
+    pub async fn segment(&self, segment: &Segment) -> Result<Vec<Event>, ClientError> {
+        let path = format!("/v1/snapshot/{}", segment.digest);
+        self.0.json(Call::get(&path).long_poll(LONG, 64 * 1024 * 1024)).await
+    }
+
+    /// A page of the audit log.
+    pub async fn audit(&self, query: &AuditQuery) -> Result<AuditPage, ClientError> {
+        let mut path = format!("/v1/audit?after={}", query.after.unwrap_or(0));
+        path += &query.limit.map(|limit| format!("&limit={limit}")).unwrap_or_default();
+        self.0.json(Call::get(&path).long_poll(Duration::ZERO, 64 * 1024 * 1024)).await
+    }
+
+    /// Stores a signed [`certseal_wire::AuditCheckpoint`].
+    pub async fn put_audit_checkpoint(&self, checkpoint: &Signed) -> Result<PutOutcome, ClientError> {
+        self.0.json(Call::put_json("/v1/audit/checkpoint", checkpoint)).await
+    }
+
+    /// The newest signed [`certseal_wire::AuditCheckpoint`].
+    pub async fn audit_checkpoint(&self) -> Result<Option<Signed>, ClientError> {
+        self.0.found_json(Call::get("/v1/audit/checkpoint")).await
+    }
+
+    /// Bundles that will be deleted by themselves, the earliest first.
+    pub async fn deletions(&self, query: &DeletionQuery) -> Result<DeletionList, ClientError> {
+        let mut path = format!("/v1/deletions?limit={}", query.limit.unwrap_or(1000));
+        path += &query.within.map(|within| format!("&within={within}")).unwrap_or_default();
+        self.0.json(Call::get(&path)).await
     }
 
     /// A page of the feed; waits for news when there are none and the query says so.

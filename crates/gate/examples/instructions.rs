@@ -207,5 +207,13 @@ fn signed<D: Document>(key: &SigningKey, document: &D) -> Result<Vec<u8>> {
 
 fn event(kind: Kind, name: &str, body: Vec<u8>) -> Event {
     let digest = sha256(&body);
-    Event { kind, name: name.to_owned(), version: 1, digest, pools: Vec::new(), body: Some(Base64(body)) }
+    Event {
+        kind,
+        name: name.to_owned(),
+        version: 1,
+        digest,
+        pools: Vec::new(),
+        body: Some(Base64(body)),
+        deleted: false,
+    }
 }

@@ -18,7 +18,7 @@ async fn main() -> anyhow::Result<()> {
     let [listen, url, ca, certificate, key, unseal_key, security_key, directory] = args.as_slice() else {
         anyhow::bail!("expected LISTEN STORE-URL CA CERTIFICATE KEY UNSEAL-KEY SECURITY-KEY MIRROR-DIRECTORY");
     };
-    let store = StoreClient::new(Connection::new(url.parse()?, mutual_tls(ca, certificate, key)?)?);
+    let store = StoreClient::new(Connection::new(url.parse()?, mutual_tls(ca, certificate, key)?));
 
     // What certseal needs: the mirror, its follower, and the resolver.
     let unseal_key = UnsealKey::from_pem(&read_to_string(unseal_key)?)?;

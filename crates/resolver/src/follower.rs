@@ -7,7 +7,7 @@ use std::{
 
 use certseal_client::{ClientError, StoreClient};
 use certseal_wire::{
-    Base64, Change, Digest, DnsName, Event, FeedPage, FeedQuery, Kind, ParseError, PoolName, ProblemKind,
+    Base64, Change, Digest, DnsName, Event, FeedPage, FeedQuery, Kind, ParseError, PoolName, ProblemKind, Snapshot,
 };
 use jiff::Timestamp;
 use tokio::{sync::watch, task::JoinSet};
@@ -109,19 +109,19 @@ impl Follower {
     /// One page of the feed, and some of the refused items while they are retried.
     async fn step(&mut self) -> Result<(), FollowError> {
         let asked = Instant::now();
-        let after = self.mirror.cursor();
+        let Some(after) = self.mirror.cursor() else { return self.read_snapshot().await };
         let has_time = self.status.borrow().caught_up && matches!(self.retry, Retry::Rests);
         let wait = if has_time { WAIT.as_secs() } else { 0 };
-        let query = FeedQuery { after, limit: Some(PAGE), wait: Some(wait) };
+        let query = FeedQuery { after: Some(after), limit: Some(PAGE), wait: Some(wait) };
         let mut page = match self.store.feed(&query).await {
-            Err(ClientError::Refused(problem)) if problem.kind == ProblemKind::Gone && after.is_some() => {
-                tracing::warn!(detail = problem.detail, "the feed began anew: reading it from its start");
+            Err(ClientError::Refused(problem)) if problem.kind == ProblemKind::Gone => {
+                tracing::warn!(detail = problem.detail, "the cursor is no good any more: beginning with a snapshot");
                 return self.blocking(|mirror| mirror.reset_cursor()).await;
             }
             other => other?,
         };
         let idle = page.events.is_empty() && page.end;
-        if !page.end && after == Some(page.cursor) {
+        if !page.end && after == page.cursor {
             return Err(FollowError::Stuck);
         }
         let end = page.end;
@@ -139,6 +139,26 @@ impl Follower {
         if idle && asked.elapsed() < LEAST_INTERVAL {
             tokio::time::sleep(LEAST_INTERVAL).await;
         }
+        Ok(())
+    }
+
+    /// Takes everything that the store has. What is here already stays as it is, so that an interrupted attempt costs
+    /// little when it is made again.
+    async fn read_snapshot(&mut self) -> Result<(), FollowError> {
+        let Snapshot { cursor, segments } = self.store.snapshot().await?;
+        let (count, began) = (segments.len(), Instant::now());
+        for segment in segments {
+            let mut events = self.store.segment(&segment).await?;
+            self.fetch_bodies(&mut events).await?;
+            let applied = self.apply_items(events).await?;
+            if applied.ring_changed {
+                self.begin_retry();
+            }
+            let missing = applied.missing.iter().map(|site| item(Kind::Bundle, site.as_str(), None)).collect();
+            self.fetch_and_apply(missing).await?;
+        }
+        self.blocking(move |mirror| mirror.apply(&FeedPage { cursor, events: Vec::new(), end: false })).await?;
+        tracing::info!(segments = count, took = ?began.elapsed(), "snapshot read; following the feed from {cursor}");
         Ok(())
     }
 
@@ -228,7 +248,8 @@ impl Follower {
     /// that it does not know.
     async fn fetch_bodies(&self, events: &mut [Event]) -> Result<Vec<(Kind, String)>, FollowError> {
         let mut unknown = Vec::new();
-        let mut wanted = events.iter_mut().filter(|event| event.body.is_none() && !self.mirror.holds(event));
+        let mut wanted =
+            events.iter_mut().filter(|event| event.body.is_none() && !event.deleted && !self.mirror.holds(event));
         loop {
             let mut fetches = JoinSet::new();
             let batch: Vec<&mut Event> = wanted.by_ref().take(FETCHES).collect();
@@ -342,7 +363,7 @@ fn unnamed(kind: Kind, error: &ParseError) -> Fetched {
 
 fn item(kind: Kind, name: &str, body: Option<Vec<u8>>) -> Event {
     let body = body.map(Base64);
-    Event { kind, name: name.to_owned(), version: 0, digest: Digest([0; 32]), pools: Vec::new(), body }
+    Event { kind, name: name.to_owned(), version: 0, digest: Digest([0; 32]), pools: Vec::new(), body, deleted: false }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,10 @@
 
 use axum::{
     body::Body,
-    http::{Response, StatusCode, header::CONTENT_TYPE},
+    http::{
+        Response, StatusCode,
+        header::{CONTENT_TYPE, RETRY_AFTER},
+    },
     response::IntoResponse,
 };
 use certseal_wire::{Problem, ProblemKind};
@@ -29,7 +32,11 @@ impl IntoResponse for Refusal {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         // Serialization fails for maps with other than text keys only; a problem has none.
         let body = serde_json::to_vec(&self.0).expect("a problem serializes");
-        (status, [(CONTENT_TYPE, "application/problem+json")], body).into_response()
+        let mut response = (status, [(CONTENT_TYPE, "application/problem+json")], body).into_response();
+        if let Some(seconds) = self.0.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }
 

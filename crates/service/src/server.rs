@@ -135,7 +135,11 @@ pub async fn serve_plain(listener: TcpListener, app: Router, limits: Limits, shu
     .await;
 }
 
-/// Serves `app` over mTLS. Every request carries the [`certseal_wire::Caller`] as an extension.
+/// Where a request came from: an extension of every request over mTLS.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerAddress(pub SocketAddr);
+
+/// Serves `app` over mTLS. Every request carries the [`certseal_wire::Caller`] and the [`PeerAddress`] as extensions.
 pub async fn serve_mtls(
     listener: TcpListener,
     tls: ServerConfig,
@@ -157,7 +161,11 @@ pub async fn serve_mtls(
             let caller = tls::caller(certificate, &domain)
                 .inspect_err(|error| tracing::warn!(%peer, error, "caller refused"))
                 .ok()?;
-            Some((stream, requests_to(app, move |request| drop(request.extensions_mut().insert(caller.clone())))))
+            let prepare = move |request: &mut Request<Incoming>| {
+                request.extensions_mut().insert(caller.clone());
+                request.extensions_mut().insert(PeerAddress(peer));
+            };
+            Some((stream, requests_to(app, prepare)))
         }
     })
     .await;

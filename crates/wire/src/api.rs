@@ -79,6 +79,26 @@ pub struct FeedPage {
     pub end: bool,
 }
 
+/// The answer of `GET /v1/snapshot`: what a reader without a cursor begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Where the feed goes on once all segments are read.
+    pub cursor: Cursor,
+    /// The parts, to be read in any order from `GET /v1/snapshot/DIGEST`; each is a JSON array of [`Event`].
+    pub segments: Vec<Segment>,
+}
+
+/// One immutable part of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// SHA-256 of its bytes: its name.
+    pub digest: Digest,
+    /// Its size in octets.
+    pub octets: u64,
+    /// The events in it.
+    pub events: u64,
+}
+
 /// One change in the feed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -95,6 +115,9 @@ pub struct Event {
     /// The record itself, where it is small enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Base64>,
+    /// Whether the record is gone: it expired, or its site left.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
 }
 
 /// The kinds of record in the feed.

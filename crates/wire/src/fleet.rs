@@ -118,3 +118,33 @@ pub struct DrillFailure {
     /// Why.
     pub reason: String,
 }
+
+/// The query of `GET /v1/deletions`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeletionQuery {
+    /// List what is deleted within so many seconds from now; all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<u64>,
+    /// At most so many; the server has its own limit too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+}
+
+/// Bundles that will be deleted by themselves, the earliest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeletionList {
+    /// The bundles.
+    pub deletions: Vec<Deletion>,
+}
+
+/// A bundle that will be deleted by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deletion {
+    /// The bundle's site.
+    pub site: DnsName,
+    /// When.
+    pub at: Timestamp,
+    /// Whether its site has left; its certificate expires otherwise.
+    pub departed: bool,
+}

@@ -13,6 +13,7 @@
 //! ```
 
 mod api;
+mod audit;
 mod bytes;
 mod caller;
 mod documents;
@@ -23,16 +24,20 @@ mod problem;
 mod rotation;
 
 pub use api::{
-    Cursor, Event, FeedPage, FeedQuery, Import, Kind, OrderSummary, PutOutcome, Renewal, Replacement, Reseal, SiteList,
-    SiteRequest, SiteState, SiteStatus,
+    Cursor, Event, FeedPage, FeedQuery, Import, Kind, OrderSummary, PutOutcome, Renewal, Replacement, Reseal, Segment,
+    SiteList, SiteRequest, SiteState, SiteStatus, Snapshot,
 };
+pub use audit::{AuditAction, AuditCheckpoint, AuditLine, AuditMark, AuditOutcome, AuditPage, AuditQuery, AuditRecord};
 pub use bytes::Base64;
 pub use caller::{Caller, Role, TrustDomain};
 pub use documents::{
     AcmeAccounts, BundleInfo, Challenge, Change, Checkpoint, Document, IssuerEntry, KeyRing, KeyState, Route, Signed,
     UnsealEntry, Upstream,
 };
-pub use fleet::{DrillClass, DrillFailure, DrillOrder, DrillReport, EdgeList, EdgeOrders, EdgeReport, EdgeStatus};
+pub use fleet::{
+    Deletion, DeletionList, DeletionQuery, DrillClass, DrillFailure, DrillOrder, DrillReport, EdgeList, EdgeOrders,
+    EdgeReport, EdgeStatus,
+};
 pub use ids::{Digest, EnvelopeId, Epoch, GroupId, KeyId, RotationId, SignerId};
 pub use names::{DnsName, NameSet, ParseError, PoolName};
 pub use problem::{Problem, ProblemKind};

@@ -12,12 +12,15 @@ pub struct Problem {
     pub status: u16,
     /// What was expected, what came, and what to do.
     pub detail: String,
+    /// Seconds after which to try again, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
 }
 
 impl Problem {
     /// A problem of `kind` with its status.
     pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, status: kind.status(), detail: detail.into() }
+        Self { kind, status: kind.status(), detail: detail.into(), retry_after: None }
     }
 }
 
@@ -68,6 +71,8 @@ kinds! {
     TooLarge = 413, "urn:certseal:too-large";
     /// The document is well-formed but its signature or binding is not good.
     Unverified = 422, "urn:certseal:unverified";
+    /// Too many requests, of this caller or of all, are under way: try again after the time that the answer says.
+    Busy = 429, "urn:certseal:busy";
     /// The server failed.
     Internal = 500, "urn:certseal:internal";
     /// A part that this one needs cannot be reached now; try again.

@@ -1,30 +1,28 @@
 //! Stanzas of stored bundles: added, and removed, for a rotation.
 
-use std::sync::PoisonError;
-
 use certseal_seal::{Bundle, Envelope, Stanza, sha256};
 use certseal_service::problem::Refusal;
-use certseal_store::{Expect, Position, Transaction, Write};
+use certseal_store::{Expect, Position, Write};
 use certseal_wire::{
-    Caller, Cursor, DnsName, Epoch, Event, Kind, PoolName, ProblemKind, Rewrap, RewrapOutcome, RewrapRequest, Role,
-    Rotation, RotationId, RotationPlan, RotationState, Verification,
+    AuditAction, Cursor, DnsName, Epoch, Event, Kind, PoolName, ProblemKind, Rewrap, RewrapOutcome, RewrapRequest,
+    Role, Rotation, RotationId, RotationPlan, RotationState, Verification,
 };
 
-use super::{Known, conflict, note, write};
+use super::{Known, conflict, entry, note, write};
 use crate::{
+    audit::{Actor, Entry},
     records::{BUNDLES, Stored, malformed},
-    vault::{Vault, refusal},
+    vault::{Vault, mark, refusal},
 };
 
 impl Vault {
     /// Adds stanzas for a rotation's new key. After a verification that calls for another one.
     pub(crate) fn rewrap(
         &self,
-        caller: &Caller,
+        caller: &Actor,
         id: RotationId,
         request: &RewrapRequest,
     ) -> Result<RewrapOutcome, Refusal> {
-        let _shared = self.stanzas.read().unwrap_or_else(PoisonError::into_inner);
         let known = self.under_way(caller, id)?;
         let sites: usize = request.rewraps.iter().map(|rewrap| rewrap.sites.len()).sum();
         if sites > RewrapRequest::MAX_SITES {
@@ -32,7 +30,8 @@ impl Vault {
         }
         // What is there is replaced by admins only: an edge that was taken over could spoil what others rely on.
         let may_replace = caller.role == Role::Admin;
-        let mut changes = Changes::default();
+        // Every commit below moves the mark: a verification that began before does not count any more.
+        let mut changes = Changes::new(caller, AuditAction::AddStanzas, id, vec![mark(&stanzas_of(id))?]);
         for rewrap in &request.rewraps {
             let stanza = stanza(&known.plan, rewrap)?;
             for target in &rewrap.sites {
@@ -57,28 +56,33 @@ impl Vault {
             rotation.state = RotationState::Active;
             rotation.verified_at = None;
             note(&mut rotation, caller, "more is sealed to the new key: it has to be verified again");
-            match self.commit(write(id, known.revision, &rotation)?.into()) {
+            let entry = entry(caller, AuditAction::AddStanzas, &rotation);
+            match self.commit(entry, write(id, known.revision, &rotation)?.into()) {
                 // Another request of the same kind came first, and says the same.
                 Err(refusal) if refusal.0.kind == ProblemKind::Conflict && self.is_active(caller, id)? => {}
                 other => drop(other?),
             }
+            changes.guards.push(self.present(id)?.guard());
+        } else {
+            changes.guards.push(known.guard());
         }
         let changed = self.commit_changes(changes)?;
         Ok(RewrapOutcome { changed, unchanged: sites as u64 - changed, next: None })
     }
 
-    fn is_active(&self, caller: &Caller, id: RotationId) -> Result<bool, Refusal> {
+    fn is_active(&self, caller: &Actor, id: RotationId) -> Result<bool, Refusal> {
         Ok(self.under_way(caller, id)?.rotation.state == RotationState::Active)
     }
 
     /// Notes that every bundle was opened with the new key, if every bundle has a stanza for it.
     pub(crate) fn verified(
         &self,
-        caller: &Caller,
+        caller: &Actor,
         id: RotationId,
         verification: &Verification,
     ) -> Result<Rotation, Refusal> {
-        let _alone = self.stanzas.write().unwrap_or_else(PoisonError::into_inner);
+        // Nothing that was not verified may be what is left: stanzas that come while bundles are counted move the mark.
+        let unmoved = self.mark_guard(&stanzas_of(id))?;
         let Known { plan, mut rotation, revision } = self.under_way(caller, id)?;
         let least = verification.bundles.div_ceil(u64::from(plan.verify_one_in.max(1)));
         if verification.opened < least {
@@ -105,19 +109,21 @@ impl Vault {
             caller,
             format!("verified: {opened} of {bundles} bundles opened with epoch {}", plan.to.epoch),
         );
-        self.commit(write(id, revision, &rotation)?.into())?;
+        let entry = entry(caller, AuditAction::VerifyRotation, &rotation);
+        self.commit(entry, vec![unmoved, write(id, revision, &rotation)?].into())?;
         Ok(rotation)
     }
 
     /// Removes stanzas for a rotation's old keys from the next bundles after `after`.
     pub(crate) fn retire_stanzas(
         &self,
-        caller: &Caller,
+        caller: &Actor,
         id: RotationId,
         after: Option<&DnsName>,
     ) -> Result<RewrapOutcome, Refusal> {
-        let _alone = self.stanzas.write().unwrap_or_else(PoisonError::into_inner);
-        let Known { plan, rotation, .. } = self.under_way(caller, id)?;
+        let known = self.under_way(caller, id)?;
+        let mut changes = Changes::new(caller, AuditAction::RemoveStanzas, id, vec![known.guard()]);
+        let Known { plan, rotation, .. } = known;
         if rotation.state != RotationState::Verified {
             return Err(conflict(format!("rotation {id} is {}: verify it first", rotation.state)));
         }
@@ -132,7 +138,6 @@ impl Vault {
         }
         let after = after.map(|site| site.as_str().as_bytes());
         let page = self.storage().scan(BUNDLES, after, RewrapRequest::MAX_SITES).map_err(refusal)?;
-        let mut changes = Changes::default();
         let count = page.len();
         let mut next = None;
         for (key, _) in page {
@@ -159,40 +164,47 @@ impl Vault {
         site: &DnsName,
         change: impl Fn(&Bundle) -> Option<Envelope>,
     ) -> Result<(), Refusal> {
-        let Some(stored) = self.get(Kind::Bundle, site.as_str())? else { return Ok(()) };
+        let stored = self.get(Kind::Bundle, site.as_str())?.filter(|stored| !stored.is_tombstone());
+        let Some(stored) = stored else { return Ok(()) };
         let bundle = Bundle::parse(&stored.bytes).map_err(Refusal::internal)?;
         let Some(envelope) = change(&bundle) else { return Ok(()) };
         let bytes = bundle.with_sealed(envelope).to_bytes().map_err(Refusal::internal)?;
         let (name, version, pools) = (site.to_string(), stored.version, stored.pools);
-        let event = Event { kind: Kind::Bundle, name, version, digest: sha256(&bytes), pools, body: None };
+        let event =
+            Event { kind: Kind::Bundle, name, version, digest: sha256(&bytes), pools, body: None, deleted: false };
         let value = Stored::encode(version, &event.pools, &bytes);
         let event = serde_json::to_vec(&event).map_err(Refusal::internal)?;
         let octets = value.len() + event.len() + site.as_str().len();
-        let write = Write::put(BUNDLES, site.as_str(), stored.revision + 1, value);
+        let mut write = Write::put(BUNDLES, site.as_str(), stored.revision + 1, value);
+        if let Some(end) = stored.expires_at {
+            write = write.expires_at(end);
+        }
         changes.writes.push((octets, write.expect(Expect::Version(stored.revision)).event(event)));
         Ok(())
     }
 
     /// Commits what was planned, in transactions of the size that the storage takes. Answers how much of it.
     fn commit_changes(&self, changes: Changes) -> Result<u64, Refusal> {
-        let (mut committed, mut transaction, mut octets) = (0, Transaction::default(), 0);
-        for (size, write) in changes.writes {
-            if octets + size > MAX_CHANGES && !transaction.writes.is_empty() {
-                committed += self.commit_some(std::mem::take(&mut transaction))?;
+        let Changes { writes, guards, entry } = changes;
+        let (mut committed, mut some, mut octets) = (0, Vec::new(), 0);
+        for (size, write) in writes {
+            if octets + size > MAX_CHANGES && !some.is_empty() {
+                committed += self.commit_some(&entry, &guards, std::mem::take(&mut some))?;
                 octets = 0;
             }
             octets += size;
-            transaction.writes.push(write);
+            some.push(write);
         }
-        if !transaction.writes.is_empty() {
-            committed += self.commit_some(transaction)?;
+        if !some.is_empty() {
+            committed += self.commit_some(&entry, &guards, some)?;
         }
         Ok(committed)
     }
 
-    fn commit_some(&self, transaction: Transaction) -> Result<u64, Refusal> {
-        let count = transaction.writes.len() as u64;
-        match self.commit_and_announce(transaction) {
+    fn commit_some(&self, entry: &Entry, guards: &[Write], writes: Vec<Write>) -> Result<u64, Refusal> {
+        let count = writes.len() as u64;
+        let entry = entry.clone().targets(writes.iter().map(|write| String::from_utf8_lossy(&write.key).into_owned()));
+        match self.commit_and_announce(entry, guards.iter().cloned().chain(writes).collect()) {
             Ok(()) => Ok(count),
             // Somebody else changed one of them: whoever asked looks again, and nothing is lost.
             Err(refusal) if refusal.0.kind == ProblemKind::Conflict => Ok(0),
@@ -201,7 +213,7 @@ impl Vault {
     }
 
     /// The rotation, while stanzas may change for it by this caller.
-    fn under_way(&self, caller: &Caller, id: RotationId) -> Result<Known, Refusal> {
+    fn under_way(&self, caller: &Actor, id: RotationId) -> Result<Known, Refusal> {
         let known = self.present(id)?;
         let may = match &caller.role {
             Role::Admin => true,
@@ -271,6 +283,9 @@ impl Vault {
             for (key, record) in &page {
                 let stored =
                     Stored::decode(record).ok_or_else(|| Refusal::internal("a stored bundle is not one of ours"))?;
+                if stored.is_tombstone() {
+                    continue;
+                }
                 let bundle = Bundle::parse(&stored.bytes).map_err(Refusal::internal)?;
                 if !look(&site_of(key)?, stored.version, &bundle)? {
                     return Ok(());
@@ -280,10 +295,24 @@ impl Vault {
     }
 }
 
-/// Bundles that are about to be written, with their sizes.
-#[derive(Default)]
+/// Bundles that are about to be written.
 struct Changes {
+    /// With their sizes.
     writes: Vec<(usize, Write)>,
+    /// What goes into every transaction with them.
+    guards: Vec<Write>,
+    entry: Entry,
+}
+
+impl Changes {
+    fn new(actor: &Actor, action: AuditAction, id: RotationId, guards: Vec<Write>) -> Self {
+        Self { writes: Vec::new(), guards, entry: Entry::new(actor, action).detail(format!("rotation {id}")) }
+    }
+}
+
+/// The mark that moves when stanzas are added for a rotation.
+fn stanzas_of(id: RotationId) -> String {
+    format!("stanzas of {id}")
 }
 
 /// The stanza that a request describes.

@@ -6,13 +6,13 @@ use certseal_seal::{
 };
 use certseal_store::{SledOptions, SledStore};
 use certseal_wire::{
-    Base64, BundleInfo, Digest, DnsName, EdgeReport, IssuerEntry, Kind, NameSet, Rewrap, RewrapOutcome, RewrapRequest,
-    RewrapTarget, Role, SealedQuery, UnsealEntry, Verification,
+    Base64, BundleInfo, Caller, Digest, DnsName, EdgeReport, IssuerEntry, Kind, NameSet, Rewrap, RewrapOutcome,
+    RewrapRequest, RewrapTarget, Role, SealedQuery, UnsealEntry, Verification,
 };
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 
 use super::*;
-use crate::{metrics::Metrics, records::Checked};
+use crate::{config::Retention, metrics::Metrics, records::Checked, vault::Trusted};
 
 #[test]
 fn a_rotation_goes_from_its_plan_to_the_retired_key_and_every_step_is_noted() {
@@ -128,7 +128,7 @@ fn a_plan_that_is_forged_altered_or_does_not_fit_is_refused() {
 #[test]
 fn a_forged_ring_is_refused_and_so_is_one_that_no_rotation_provides_for() {
     let world = World::new(&[]);
-    let mut ring = (*world.vault.ring()).clone();
+    let mut ring = world.vault.trusted().ring.clone();
     ring.version += 1;
     let forged = serde_json::to_vec(&SigningKey::generate().unwrap().sign(&ring)).unwrap();
     assert_eq!(world.vault.put_ring(&admin(ALICE), forged).unwrap_err().0.kind, ProblemKind::Unverified);
@@ -155,20 +155,20 @@ fn a_key_is_not_made_active_before_every_edge_has_it() {
     let world = World::new(&[]);
     let plan = world.approved();
     world.put_ring(|ring| ring.keys.push(plan.to.clone())).unwrap();
-    world.report("edge-2", world.vault.ring().version, Vec::new());
+    world.report("edge-2", world.vault.trusted().ring.version, Vec::new());
     world.edge_has(&plan);
     let activate = || world.put_ring(|ring| move_to(ring, &[(1, KeyState::Retiring), (2, KeyState::Active)]));
     let early = activate().unwrap_err();
     assert!(early.0.detail.contains("eu/edge-2 have not acknowledged"), "{}", early.0.detail);
     let pool: PoolName = "eu".parse().unwrap();
-    world.vault.forget_edge(&pool, "edge-2").unwrap();
+    world.vault.forget_edge(&admin(ALICE), &pool, "edge-2").unwrap();
     // Somebody who has its identity cannot hold the rotation up by reporting on.
     let report = EdgeReport { name: "edge-2".into(), ..world.vault.edges().unwrap().edges[0].report.clone() };
-    let thief = Caller { role: Role::Edge(pool.clone()), name: "edge-2".into() };
+    let thief = actor(Role::Edge(pool.clone()), "edge-2");
     let refused = world.vault.edge_reported(&thief, &pool, "edge-2", report.clone()).unwrap_err();
     assert!(refused.0.detail.contains("was forgotten"), "{}", refused.0.detail);
     activate().unwrap();
-    world.vault.admit_edge(&pool, "edge-2").unwrap();
+    world.vault.admit_edge(&admin(ALICE), &pool, "edge-2").unwrap();
     world.vault.edge_reported(&thief, &pool, "edge-2", report).unwrap();
 }
 
@@ -199,11 +199,11 @@ fn stanzas_change_for_the_bundle_and_pool_that_were_meant_and_by_the_pools_own_p
         }],
     };
     for role in [Role::Edge("us".parse().unwrap()), Role::Issuer, Role::Platform] {
-        let caller = Caller { role, name: "x".into() };
+        let caller = actor(role, "x");
         let refused = world.vault.rewrap(&caller, plan.id, &rewrap(header, 48)).unwrap_err();
         assert_eq!(refused.0.kind, ProblemKind::Forbidden);
     }
-    let edge = Caller { role: Role::Edge("eu".parse().unwrap()), name: "edge-1".into() };
+    let edge = actor(Role::Edge("eu".parse().unwrap()), "edge-1");
     assert_eq!(
         world.vault.rewrap(&edge, plan.id, &rewrap(Digest([0; 32]), 48)).unwrap().changed,
         0,
@@ -278,7 +278,8 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let (security, issuer) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
         let storage = SledStore::open(dir.path(), SledOptions::default()).unwrap();
-        let vault = Vault::new(Arc::new(storage), security.verifying_key(), Metrics::default()).unwrap();
+        let vault =
+            Vault::new(Arc::new(storage), security.verifying_key(), Retention::default(), Metrics::default()).unwrap();
         let (first, recipient) = entry(1, Suite::P256, KeyState::Active);
         let world = Self { vault, security, issuer, recipients: vec![recipient], _dir: dir };
         world
@@ -295,7 +296,7 @@ impl World {
     }
 
     fn put_ring(&self, change: impl FnOnce(&mut KeyRing)) -> Result<(), Refusal> {
-        let mut ring = (*self.vault.ring()).clone();
+        let mut ring = self.vault.trusted().ring.clone();
         ring.version += 1;
         change(&mut ring);
         let bytes = serde_json::to_vec(&self.security.sign(&ring)).unwrap();
@@ -309,7 +310,7 @@ impl World {
             id: RotationId(id),
             pool: "eu".parse().unwrap(),
             reason: RotationReason::Routine,
-            ring_version: self.vault.ring().version,
+            ring_version: self.vault.trusted().ring.version,
             from: vec![Epoch(1)],
             to: entry(2, Suite::P256, KeyState::Pending).0,
             verify_one_in: 1,
@@ -349,7 +350,7 @@ impl World {
     }
 
     fn edge_has(&self, plan: &RotationPlan) {
-        self.report("edge-1", self.vault.ring().version, vec![plan.to.key_id]);
+        self.report("edge-1", self.vault.trusted().ring.version, vec![plan.to.key_id]);
     }
 
     fn report(&self, name: &str, ring: u64, keys: Vec<certseal_wire::KeyId>) {
@@ -372,7 +373,7 @@ impl World {
             drill: None,
         };
         change(&mut report);
-        let caller = Caller { role: Role::Edge(pool.clone()), name: name.into() };
+        let caller = actor(Role::Edge(pool.clone()), name);
         self.vault.edge_reported(&caller, &pool, name, report).unwrap();
     }
 
@@ -398,8 +399,8 @@ impl World {
             authority: "test".into(),
         };
         let bytes = Bundle::new(self.issuer.sign(&info), chain, envelope).to_bytes().unwrap();
-        let checked = Checked::bundle(&site, bytes, &self.vault.issuers(), &self.vault.ring())?;
-        self.vault.put(checked).map(drop)
+        let check = |trusted: &Trusted| Checked::bundle(&site, bytes.clone(), &trusted.issuers, &trusted.ring);
+        self.vault.put(&actor(Role::Issuer, "certman"), check).map(drop)
     }
 
     fn bundle(&self, site: &str) -> Bundle {
@@ -426,8 +427,12 @@ impl World {
     }
 }
 
-fn admin(name: &str) -> Caller {
-    Caller { role: Role::Admin, name: name.into() }
+fn admin(name: &str) -> Actor {
+    actor(Role::Admin, name)
+}
+
+fn actor(role: Role, name: &str) -> Actor {
+    Actor { caller: Caller { role, name: name.into() }, from: None }
 }
 
 /// The public half of a new unseal key of pool eu.

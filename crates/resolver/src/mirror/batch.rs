@@ -68,6 +68,9 @@ impl<'a> Batch<'a> {
 
     /// Whether the item changed something.
     fn accept(&mut self, event: &Event, name: &str) -> Result<bool, Failure> {
+        if event.deleted {
+            return self.deleted(event, name);
+        }
         if self.is_held(event, name)? {
             return Ok(false);
         }
@@ -83,6 +86,26 @@ impl<'a> Batch<'a> {
             Kind::Accounts => self.accounts(body),
             Kind::Checkpoint => self.checkpoint(name.parse()?, body),
         }
+    }
+
+    /// certstore deleted a record. A bundle goes from here too when what certman signed says so: its certificate expired.
+    /// Nobody takes a site away by saying that it is gone.
+    fn deleted(&mut self, event: &Event, name: &str) -> Result<bool, Failure> {
+        let held = match event.kind {
+            Kind::Bundle => self.tables.bundles.record(name)?,
+            _ => None,
+        };
+        let Some(bundle) = held.and_then(|held| Bundle::parse(&held).ok()) else { return Ok(false) };
+        let info = bundle.verify(&self.issuers)?;
+        if info.not_after > Timestamp::now() {
+            tracing::warn!(site = name, "certstore deleted a bundle that is good: it is kept here");
+            return Ok(false);
+        }
+        let site: DnsName = name.parse()?;
+        self.tables.bundles.remove(&site)?;
+        self.tables.settle(Kind::Bundle, name, u64::MAX)?;
+        self.applied.changed.push(site);
+        Ok(true)
     }
 
     /// Whether the event announces what is held already, so that its body need not be looked at.

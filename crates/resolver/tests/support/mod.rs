@@ -225,7 +225,7 @@ pub(crate) fn checkpoint(version: u64, changes: &[(Kind, &str, u64)]) -> Checkpo
 
 pub(crate) fn event(kind: Kind, site: &str, version: u64, body: Vec<u8>) -> Event {
     let digest = sha256(&body);
-    Event { kind, name: site.to_owned(), version, digest, pools: Vec::new(), body: Some(Base64(body)) }
+    Event { kind, name: site.to_owned(), version, digest, pools: Vec::new(), body: Some(Base64(body)), deleted: false }
 }
 
 /// A page whose cursor is its number of events; only that it is kept matters here.

@@ -1,0 +1,148 @@
+//! Who waits, and who is asked to come back later, so that a fleet that starts at one time neither drowns the daemon nor
+//! keeps writers out.
+//!
+//! Writes pass freely: the storage takes them in groups. What reads much, pages that leave slowly, and single callers
+//! that ask for too much have limits, and get 429 with a time to come back that is not the same for all.
+
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::body::{Body, HttpBody};
+use bytes::Bytes;
+use certseal_service::problem::Refusal;
+use certseal_wire::{Caller, ProblemKind};
+use http_body::Frame;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+pub(crate) struct Admission {
+    heavy: Arc<Semaphore>,
+    /// In kibibytes.
+    pages: Arc<Semaphore>,
+    callers: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+/// Leave to do something; given back when it is dropped.
+pub(crate) struct Permit {
+    _permit: OwnedSemaphorePermit,
+    _place: Option<Place>,
+}
+
+/// One of a caller's places.
+struct Place {
+    callers: Arc<Mutex<HashMap<String, usize>>>,
+    caller: String,
+}
+
+impl Admission {
+    pub(crate) fn new() -> Self {
+        Self {
+            heavy: Arc::new(Semaphore::new(HEAVY)),
+            pages: Arc::new(Semaphore::new(PAGES_KIB)),
+            callers: Arc::default(),
+        }
+    }
+
+    /// Leave to read much.
+    pub(crate) async fn heavy(&self, caller: &Caller) -> Result<Permit, Refusal> {
+        let place = self.place(caller).ok_or_else(|| {
+            busy(format!("{caller} has {HEAVY_OF_A_CALLER} large requests under way: wait for one to end"))
+        })?;
+        match timeout(PATIENCE, self.heavy.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Permit { _permit: permit, _place: Some(place) }),
+            _ => Err(busy(format!("{HEAVY} large requests are under way: come back later"))),
+        }
+    }
+
+    /// Leave to keep so many octets until they are sent.
+    pub(crate) fn page(&self, octets: usize) -> Result<Permit, Refusal> {
+        // A page has few megabytes at most.
+        let kib = octets.div_ceil(1024).clamp(1, PAGES_KIB) as u32;
+        match self.pages.clone().try_acquire_many_owned(kib) {
+            Ok(permit) => Ok(Permit { _permit: permit, _place: None }),
+            Err(_) => Err(busy("too many answers wait for readers that are slow: come back later")),
+        }
+    }
+
+    fn place(&self, caller: &Caller) -> Option<Place> {
+        let caller = caller.to_string();
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let places = callers.entry(caller.clone()).or_default();
+        if *places >= HEAVY_OF_A_CALLER {
+            return None;
+        }
+        *places += 1;
+        Some(Place { callers: self.callers.clone(), caller })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(places) = callers.get_mut(&self.caller) {
+            *places -= 1;
+            if *places == 0 {
+                callers.remove(&self.caller);
+            }
+        }
+    }
+}
+
+/// A refusal with a time to come back: 1 to 5 seconds.
+pub(crate) fn busy(detail: impl Into<String>) -> Refusal {
+    // Without randomness all come back together, which is no reason to fail.
+    let spread = getrandom::u32().unwrap_or(0) % 5;
+    let mut refusal = Refusal::new(ProblemKind::Busy, detail);
+    refusal.0.retry_after = Some(1 + u64::from(spread));
+    refusal
+}
+
+/// A body that keeps its permit until it is sent. It leaves in parts, so that a reader that stops holds nothing more than
+/// what the permit counts.
+pub(crate) fn held(data: Bytes, permit: Permit) -> Body {
+    Body::new(Held { data, _permit: permit })
+}
+
+struct Held {
+    data: Bytes,
+    _permit: Permit,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.data.is_empty() {
+            return Poll::Ready(None);
+        }
+        let part = self.data.len().min(PART);
+        Poll::Ready(Some(Ok(Frame::data(self.data.split_to(part)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.data.len() as u64)
+    }
+}
+
+/// Large requests at one time.
+const HEAVY: usize = 64;
+/// Large requests of one caller at one time.
+const HEAVY_OF_A_CALLER: usize = 8;
+/// Octets of pages that wait to be sent, in KiB.
+const PAGES_KIB: usize = 256 * 1024;
+/// How long a large request waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Octets of a part of a body.
+const PART: usize = 64 * 1024;

@@ -1,0 +1,236 @@
+//! Snapshots: what a reader without a cursor begins with.
+//!
+//! A snapshot is the feed's events with their records, cut into immutable segments named by their SHA-256, and the cursor
+//! from which the feed goes on. It is made once for all edges of a pool, kept in files, and made anew when it is old.
+//!
+//! What changes while it is made is in it in its old or new state, or not at all: the feed after the cursor tells it.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use certseal_seal::sha256;
+use certseal_service::problem::Refusal;
+use certseal_store::Position;
+use certseal_wire::{Base64, Cursor, Digest, Event, ProblemKind, Role, Segment, Snapshot};
+
+use crate::{
+    admission::Admission,
+    audit::Actor,
+    feed::{MAX_INLINE, MAX_PAGE, is_for, may_read},
+    vault::{Vault, parse_event, refusal},
+};
+
+pub(crate) struct Snapshots {
+    vault: Arc<Vault>,
+    admission: Arc<Admission>,
+    directory: PathBuf,
+    scopes: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<Kept>>>>,
+    cache: quick_cache::sync::Cache<Digest, Bytes, Octets>,
+}
+
+/// Whose events are in a snapshot: an edge's role, or none for those who see all.
+type Scope = Option<String>;
+
+/// The snapshots of a scope that are there.
+#[derive(Default)]
+struct Kept {
+    newest: Option<Made>,
+    /// Readers of the one before may still be under way.
+    before: Option<Made>,
+}
+
+struct Made {
+    snapshot: Snapshot,
+    at: Instant,
+    took: Duration,
+}
+
+impl Snapshots {
+    /// Snapshots in `directory`, which is emptied.
+    pub(crate) fn new(vault: Arc<Vault>, admission: Arc<Admission>, directory: &Path) -> io::Result<Self> {
+        match fs::remove_dir_all(directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?,
+        }
+        let cache = quick_cache::sync::Cache::with_weighter(64, CACHED, Octets);
+        Ok(Self { vault, admission, directory: directory.to_owned(), scopes: Mutex::default(), cache })
+    }
+
+    /// The newest snapshot for `actor`'s role; made now, when there is none or it is old. Others wait for it meanwhile.
+    pub(crate) async fn newest(self: Arc<Self>, actor: &Actor) -> Result<Snapshot, Refusal> {
+        let (role, scope) = (actor.role.clone(), scope(&actor.role));
+        let kept = self.scopes.lock().unwrap_or_else(PoisonError::into_inner).entry(scope).or_default().clone();
+        // Patience of its own: who makes it holds a place among the large requests, who waits for it none.
+        let waited = tokio::time::timeout(PATIENCE, kept.lock_owned()).await;
+        let mut kept = waited.map_err(|_| crate::admission::busy("a snapshot is being made: come back for it"))?;
+        let head = self.vault.storage().head().map_err(refusal)?;
+        if let Some(made) = kept.newest.as_ref().filter(|made| made.is_fresh(head)) {
+            return Ok(made.snapshot.clone());
+        }
+        let permit = self.admission.heavy(&actor.caller).await?;
+        let snapshots = self.clone();
+        // It goes on when the caller gives up: the next one finds it.
+        let making = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let made = snapshots.make(&role)?;
+            let snapshot = made.snapshot.clone();
+            let dropped = kept.before.take();
+            kept.before = kept.newest.replace(made);
+            snapshots.remove(&role, dropped, &kept);
+            Ok(snapshot)
+        });
+        making.await.map_err(Refusal::internal)?
+    }
+
+    /// The bytes of a segment of `actor`'s snapshots.
+    pub(crate) async fn segment(self: Arc<Self>, actor: &Actor, digest: Digest) -> Result<(Bytes, Segment), Refusal> {
+        let gone = || Refusal::new(ProblemKind::Gone, "there is no such segment any more: begin again with a snapshot");
+        let scoped = self.scopes.lock().unwrap_or_else(PoisonError::into_inner).get(&scope(&actor.role)).cloned();
+        let scoped = scoped.ok_or_else(gone)?;
+        // While a snapshot is being made, its predecessors' readers wait, which is why the wait is bounded.
+        let kept = tokio::time::timeout(PATIENCE, scoped.lock()).await;
+        let kept = kept.map_err(|_| crate::admission::busy("a snapshot is being made: come back for it"))?;
+        let segment = kept.segment(digest).ok_or_else(gone)?;
+        drop(kept);
+        let path = self.path(&actor.role, digest);
+        let snapshots = self.clone();
+        let bytes = tokio::task::spawn_blocking(move || {
+            snapshots.cache.get_or_insert_with(&digest, || fs::read(&path).map(Bytes::from))
+        });
+        // Removed in between: as good as never there.
+        let bytes = bytes.await.map_err(Refusal::internal)?.map_err(|_: io::Error| gone())?;
+        Ok((bytes, segment))
+    }
+
+    fn make(&self, role: &Role) -> Result<Made, Refusal> {
+        let begun = Instant::now();
+        let storage = self.vault.storage();
+        let Position { epoch, seq: head } = storage.head().map_err(refusal)?;
+        let mut snapshot = Snapshot { cursor: Cursor { epoch, seq: head }, segments: Vec::new() };
+        let (mut events, mut count, mut after) = (vec![b'['], 0, 0);
+        loop {
+            let entries = storage.feed(after, READ_AT_ONCE).map_err(refusal)?;
+            let Some(last) = entries.last() else { break };
+            after = last.seq;
+            for entry in entries.iter().filter(|entry| entry.seq <= head) {
+                let Some(event) = self.event(role, parse_event(&entry.event)?)? else { continue };
+                if count > 0 {
+                    events.push(b',');
+                }
+                serde_json::to_writer(&mut events, &event).map_err(Refusal::internal)?;
+                count += 1;
+                if events.len() >= MAX_PAGE {
+                    self.finish(role, &mut snapshot, &mut events, &mut count)?;
+                }
+            }
+            if after >= head {
+                break;
+            }
+        }
+        if count > 0 {
+            self.finish(role, &mut snapshot, &mut events, &mut count)?;
+        }
+        let took = begun.elapsed();
+        tracing::info!(segments = snapshot.segments.len(), ?took, "snapshot made");
+        Ok(Made { snapshot, at: Instant::now(), took })
+    }
+
+    /// The event with its record, if `role` may see both. What is larger is fetched by name.
+    fn event(&self, role: &Role, event: Event) -> Result<Option<Event>, Refusal> {
+        if event.deleted || !is_for(role, &event.pools) {
+            return Ok(None);
+        }
+        let Some(stored) = self.vault.get(event.kind, &event.name)? else { return Ok(None) };
+        if stored.version != event.version || stored.is_tombstone() {
+            return Ok(None);
+        }
+        if !may_read(role, event.kind, &stored.pools) || stored.bytes.len() > MAX_INLINE {
+            return Ok(Some(event));
+        }
+        Ok(Some(Event { body: Some(Base64(stored.bytes)), ..event }))
+    }
+
+    fn finish(
+        &self,
+        role: &Role,
+        snapshot: &mut Snapshot,
+        events: &mut Vec<u8>,
+        count: &mut u64,
+    ) -> Result<(), Refusal> {
+        events.push(b']');
+        let digest = sha256(events);
+        let path = self.path(role, digest);
+        fs::write(&path, &events).map_err(|error| Refusal::internal(format!("{}: {error}", path.display())))?;
+        snapshot.segments.push(Segment { digest, octets: events.len() as u64, events: *count });
+        *count = 0;
+        events.truncate(1);
+        Ok(())
+    }
+
+    /// Pools have files of their own, also where they are equal: each goes with its own snapshot.
+    fn path(&self, role: &Role, digest: Digest) -> PathBuf {
+        let scope = scope(role);
+        self.directory.join(format!("{}-{digest}", scope.as_deref().unwrap_or("all pools")))
+    }
+
+    /// Removes the files of a snapshot that no other one shares.
+    fn remove(&self, role: &Role, dropped: Option<Made>, kept: &Kept) {
+        for segment in dropped.iter().flat_map(|made| &made.snapshot.segments) {
+            let is_shared = kept.segment(segment.digest).is_some();
+            if !is_shared && let Err(error) = fs::remove_file(self.path(role, segment.digest)) {
+                tracing::warn!(%error, "cannot remove a segment of an old snapshot");
+            }
+        }
+    }
+}
+
+impl Kept {
+    fn segment(&self, digest: Digest) -> Option<Segment> {
+        let all = self.newest.iter().chain(&self.before).flat_map(|made| &made.snapshot.segments);
+        all.copied().find(|segment| segment.digest == digest)
+    }
+}
+
+impl Made {
+    /// Old is what many would have to read much after. What took long to make is kept longer.
+    fn is_fresh(&self, head: Position) -> bool {
+        let Cursor { epoch, seq } = self.snapshot.cursor;
+        let is_near = head.seq - seq <= NEAR;
+        epoch == head.epoch && (is_near || self.at.elapsed() < LEAST_AGE.max(20 * self.took))
+    }
+}
+
+/// Pools have segments of their own: what is in them differs.
+fn scope(role: &Role) -> Scope {
+    match role {
+        Role::Edge(pool) => Some(pool.to_string()),
+        _ => None,
+    }
+}
+
+#[derive(Clone)]
+struct Octets;
+
+impl quick_cache::Weighter<Digest, Bytes> for Octets {
+    fn weight(&self, _: &Digest, bytes: &Bytes) -> u64 {
+        bytes.len() as u64
+    }
+}
+
+/// Events read from the storage at one time.
+const READ_AT_ONCE: usize = 500;
+/// Octets of segments in memory.
+const CACHED: u64 = 64 * 1024 * 1024;
+/// A snapshot is used again for at least so long,
+const LEAST_AGE: Duration = Duration::from_secs(60);
+/// or while no more than so many sequences came after it.
+const NEAR: u64 = 1000;
+/// How long one waits for a snapshot that is being made.
+const PATIENCE: Duration = Duration::from_secs(25);
