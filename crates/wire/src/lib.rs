@@ -14,6 +14,7 @@
 
 mod api;
 mod audit;
+mod backup;
 mod bytes;
 mod caller;
 mod documents;
@@ -28,6 +29,7 @@ pub use api::{
     SiteList, SiteRequest, SiteState, SiteStatus, Snapshot,
 };
 pub use audit::{AuditAction, AuditCheckpoint, AuditLine, AuditMark, AuditOutcome, AuditPage, AuditQuery, AuditRecord};
+pub use backup::{BackupPage, BackupPlan, BackupQuery, BackupRecord, BackupTable, RestoreEnd, RestoreRequest};
 pub use bytes::Base64;
 pub use caller::{Caller, Role, TrustDomain};
 pub use documents::{
