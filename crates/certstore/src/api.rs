@@ -52,6 +52,7 @@ pub(crate) fn router(service: Service, shutdown: Shutdown) -> Router {
         .route("/v1/audit/checkpoint", put(put_audit_checkpoint).get(audit_checkpoint))
         .route("/v1/deletions", get(deletions))
         .merge(crate::rotation_api::router())
+        .merge(crate::backup::router())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(Bundle::MAX))
@@ -318,7 +319,11 @@ async fn account(State(service): State<Service>, actor: Actor, request: Request,
         Role::Platform => RoleLabel::Platform,
         Role::Service => RoleLabel::Service,
     };
-    let mut response = match service.rates.admit(&actor) {
+    let admitted = match service.vault.is_restoring() && !path.starts_with("/v1/restore") {
+        true => Err(Refusal::new(ProblemKind::Unavailable, "a backup is being restored: come back when that is done")),
+        false => service.rates.admit(&actor),
+    };
+    let mut response = match admitted {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     };

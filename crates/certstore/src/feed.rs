@@ -77,6 +77,7 @@ impl Feed {
     }
 
     fn catch_up(&self) -> Result<(), Refusal> {
+        self.vault.refresh_restoring()?;
         loop {
             let from = self.tail().end();
             let head = self.vault.storage().head().map_err(refusal)?;

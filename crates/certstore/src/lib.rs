@@ -11,6 +11,7 @@
 //! GET    /v1/feed?after=&limit=&wait=            edge (own pool), issuer, admin
 //! GET    /v1/audit?after=&limit=                 admin, issuer
 //! PUT    /v1/audit/checkpoint        issuer      GET  admin, issuer
+//! GET    /v1/backup, /v1/backup/TABLE           admin;  POST /v1/restore, /v1/restore/end   admin, into an empty store
 //! GET    /v1/deletions?within=&limit=            admin
 //!
 //! PUT    /v1/rotations/ID            admin       GET  edge, issuer, admin       also GET /v1/rotations
@@ -31,6 +32,7 @@
 mod admission;
 mod api;
 mod audit;
+mod backup;
 mod config;
 mod feed;
 mod fleet;

@@ -193,11 +193,11 @@ fn edge(path: EdgePath) -> Result<(PoolName, String), Refusal> {
     Ok((pool.parse().map_err(malformed)?, name))
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8], expected: &str) -> Result<T, Refusal> {
+pub(crate) fn parse<T: DeserializeOwned>(body: &[u8], expected: &str) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|e| malformed(format!("expected {expected}: {e}")))
 }
 
-fn admins_only(caller: &Caller) -> Result<(), Refusal> {
+pub(crate) fn admins_only(caller: &Caller) -> Result<(), Refusal> {
     match caller.role {
         Role::Admin => Ok(()),
         _ => Err(forbidden(caller, "admin")),

@@ -1,6 +1,9 @@
 //! The state of certstore: durable records, the issuers that count now, and the wake-up of waiting readers.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{
+    Arc, PoisonError, RwLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use certseal_seal::{VerifyingKey, VerifyingKeys, ring_issuers};
 use certseal_service::problem::Refusal;
@@ -40,6 +43,8 @@ pub(crate) struct Vault {
     trusted: RwLock<Arc<Trusted>>,
     news: watch::Sender<u64>,
     retention: Retention,
+    /// Whether a backup is being restored: nobody else is served meanwhile.
+    restoring: AtomicBool,
     pub(crate) metrics: Metrics,
 }
 
@@ -52,8 +57,10 @@ impl Vault {
     ) -> anyhow::Result<Self> {
         let head = storage.head()?.seq;
         let trusted = RwLock::default();
-        let vault = Self { storage, security, trusted, news: watch::Sender::new(head), retention, metrics };
-        vault.refresh().map_err(|refusal| anyhow::anyhow!("the stored key ring does not count: {}", refusal.0))?;
+        let (news, restoring) = (watch::Sender::new(head), AtomicBool::new(false));
+        let vault = Self { storage, security, trusted, news, retention, restoring, metrics };
+        let ring = vault.refresh().and_then(|_| vault.refresh_restoring());
+        ring.map_err(|refusal| anyhow::anyhow!("the stored key ring does not count: {}", refusal.0))?;
         Ok(vault)
     }
 
@@ -68,6 +75,15 @@ impl Vault {
 
     pub(crate) fn storage(&self) -> &dyn Storage {
         &*self.storage
+    }
+
+    /// Whether a backup is being restored, as last seen.
+    pub(crate) fn is_restoring(&self) -> bool {
+        self.restoring.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_restoring(&self, restoring: bool) {
+        self.restoring.store(restoring, Ordering::Relaxed);
     }
 
     pub(crate) fn retention(&self) -> &Retention {
