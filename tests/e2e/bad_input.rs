@@ -472,7 +472,7 @@ fn make_identity(platform: &Platform, name: &str, lifetime: SignedDuration, uri:
     fs::write(platform.pki(&format!("{name}.key")), key.serialize_pem()).unwrap();
 }
 
-fn refused<T: std::fmt::Debug>(outcome: Result<T, ClientError>, kind: ProblemKind, says: &str) {
+pub fn refused<T: std::fmt::Debug>(outcome: Result<T, ClientError>, kind: ProblemKind, says: &str) {
     match outcome {
         Err(ClientError::Refused(problem)) => {
             assert_eq!(problem.kind, kind, "{problem}");

@@ -84,7 +84,7 @@ impl FaultProxy {
         let app = Router::new().fallback(forward).with_state(state.clone());
 
         let (certificate, key) = pebble.proxy_identity.clone();
-        let identity = TlsFiles { ca: pebble.tls_root.clone(), certificate, key };
+        let identity = TlsFiles { ca: pebble.tls_root.clone(), certificate, key, crl: None };
         let config = rustls::ServerConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -97,7 +97,7 @@ impl FaultProxy {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = server::bind(address).await.unwrap();
         let (running, shutdown) = Shutdown::new();
-        tokio::spawn(server::serve(listener, Limits::default(), shutdown, move |stream, _| {
+        tokio::spawn(server::serve(listener, Limits::default(), shutdown, server::never(), move |stream, _| {
             let (acceptor, app) = (acceptor.clone(), app.clone());
             async move {
                 let stream = acceptor.accept(stream).await.ok()?;

@@ -63,7 +63,7 @@ impl HostileStore {
         let listener = server::bind(free_address()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (running, shutdown) = Shutdown::new();
-        let tls = certctl::pki::tls_files(&pki, "certstore").server_config().unwrap();
+        let tls = certctl::pki::tls_files(&pki, "certstore").server_config().unwrap().into();
         let domain = "certseal.internal".parse().unwrap();
         tokio::spawn(server::serve_mtls(listener, tls, domain, app, Limits::default(), shutdown));
         Self { address, acted, _running: running }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod acme;
+mod audit;
 mod bad_input;
 mod boundaries;
 mod canary;
@@ -12,8 +13,10 @@ mod compromised;
 mod demo;
 mod edge;
 mod fault_proxy;
+mod guards;
 mod hostile_store;
 mod interop;
+mod lifetime;
 mod migration;
 mod pebble;
 mod platform;

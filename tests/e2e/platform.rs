@@ -106,6 +106,15 @@ impl Platform {
         self.edge.wait_for(self.addresses["https"]);
     }
 
+    /// Restarts certstore with other lines in its configuration, put before its first table.
+    pub fn configure_certstore(&mut self, lines: &str) {
+        self.certstore.kill();
+        let config = self.dir.path().join("certstore.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text.replace("[tls]", &format!("{lines}\n[tls]"))).unwrap();
+        self.restart_certstore();
+    }
+
     /// Restarts the edge with its mirror, towards the store at `address`.
     pub fn lead_edge_to(&mut self, address: SocketAddr) {
         self.edge.kill();

@@ -165,6 +165,15 @@ pub(crate) enum PkiCommand {
         #[arg(long = "server-name", value_name = "NAME", value_parser = server_name)]
         server_names: Vec<ServerName<'static>>,
     },
+    /// Shut identities out for good: put them on the revocation list crl.pem, which daemons read again when it changes.
+    /// Without names the list is signed anew, which it needs every 30 days
+    Revoke {
+        /// Directory of the PKI
+        #[arg(long)]
+        dir: PathBuf,
+        /// Names of the identities' files, such as edge-2
+        names: Vec<String>,
+    },
     /// Add one identity
     Issue {
         /// Directory of the PKI

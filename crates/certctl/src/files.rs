@@ -118,6 +118,21 @@ fn is_taken(path: &Path) -> bool {
 }
 
 /// Writes a new file that everybody can read.
+/// Puts a public file in the place of the one that may be there, whole or not at all.
+pub(crate) fn replace_public(
+    dir: &Path,
+    name: &str,
+    text: String,
+    content: &str,
+    holder: &str,
+) -> anyhow::Result<MadeFile> {
+    let (path, unfinished) = (dir.join(name), dir.join(format!("{name}.new")));
+    let _ = fs::remove_file(&unfinished);
+    let written = write_public(&unfinished, &text).and_then(|()| fs::rename(&unfinished, &path));
+    written.and_then(|()| File::open(dir)?.sync_all()).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(MadeFile { path, content: content.to_owned(), holder: holder.to_owned(), private: false })
+}
+
 pub(crate) fn write_public(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
     file.write_all(text.as_bytes())?;

@@ -3,6 +3,8 @@
 //! An identity is a SPIFFE ID in a certificate (SPIFFE X509-SVID): `spiffe://TRUST-DOMAIN/ROLE/NAME`. The CA's own
 //! certificate carries `spiffe://TRUST-DOMAIN`, which is where [`issue`] learns the trust domain from.
 
+mod revocation;
+
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, Ipv6Addr},
@@ -28,6 +30,7 @@ use x509_parser::{
 };
 use zeroize::Zeroizing;
 
+pub use self::revocation::revoke;
 pub use crate::files::MadeFile;
 use crate::files::NewFiles;
 
@@ -132,6 +135,7 @@ pub fn tls_files(dir: &Path, name: &str) -> TlsFiles {
         ca: dir.join("ca.pem"),
         certificate: dir.join(format!("{name}.pem")),
         key: dir.join(format!("{name}.key")),
+        crl: None,
     }
 }
 
@@ -244,10 +248,14 @@ fn ca_params(name: &str) -> CertificateParams {
 
 /// Valid from a little before now, for hosts whose clocks are behind.
 fn set_validity(params: &mut CertificateParams, years: u32) {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let now = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(since_1970);
+    let now = rcgen::date_time_ymd(1970, 1, 1) + since_1970();
     params.not_before = now - CLOCK_SKEW;
     params.not_after = now + YEAR * years;
+}
+
+/// Now, in whole seconds.
+fn since_1970() -> Duration {
+    Duration::from_secs(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }
 
 fn uri(text: &str) -> anyhow::Result<SanType> {

@@ -71,6 +71,7 @@ impl Settings {
             ca: required(&self.ca, "ca")?.clone(),
             certificate: required(&self.cert, "cert")?.clone(),
             key: required(&self.key, "key")?.clone(),
+            crl: None,
         };
         Ok(Connection::new(uri, tls.client_config()?))
     }

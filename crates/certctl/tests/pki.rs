@@ -6,7 +6,7 @@ use std::{fs, io::Read, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use certctl::pki::{self, PkiOptions};
 use certseal_seal::{SigningKey, VerifyingKey};
-use certseal_service::tls::caller;
+use certseal_service::tls::{TlsFiles, caller};
 use certseal_wire::{Caller, Role};
 use rustls::{ClientConnection, ServerConnection};
 use rustls_pki_types::ServerName;
@@ -121,6 +121,24 @@ fn an_identity_that_is_issued_later_works_and_keeps_the_trust_domain() {
 }
 
 #[test]
+fn who_is_revoked_is_not_let_in_and_stays_revoked() {
+    let dir = made();
+    pki::issue(dir.path(), "edge/eu".parse().unwrap(), "edge-2", &[]).unwrap();
+    pki::revoke(dir.path(), &["edge-2".into()]).unwrap();
+    assert!(handshake(dir.path(), "edge-2", "certstore", "localhost").is_ok(), "without the list nobody is refused");
+    let with_list = |client: &str| handshake_with_list(dir.path(), client, "certstore", "localhost");
+    let error = with_list("edge-2").unwrap_err();
+    assert!(error.contains("Revoked"), "{error}");
+    assert!(with_list("edge-eu").is_ok(), "the others are let in");
+
+    pki::revoke(dir.path(), &["platform".into()]).unwrap();
+    pki::revoke(dir.path(), &[]).unwrap();
+    assert!(with_list("edge-2").is_err() && with_list("platform").is_err() && with_list("admin").is_ok());
+    let error = pki::revoke(dir.path(), &["edge-3".into()]).unwrap_err().to_string();
+    assert!(error.contains("edge-3"), "{error}");
+}
+
+#[test]
 fn what_is_no_identity_is_not_issued() {
     let dir = made();
     for name in ["", "Edge", "a/b", "../x", "a b"] {
@@ -177,7 +195,16 @@ fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
 
 /// A whole mTLS handshake in memory: whom the server met, or why the two did not come together.
 fn handshake(dir: &Path, client: &str, server: &str, address: &str) -> Result<Caller, String> {
-    let server = pki::tls_files(dir, server).server_config().unwrap();
+    meet(dir, client, pki::tls_files(dir, server), address)
+}
+
+/// With a server that goes by the revocation list.
+fn handshake_with_list(dir: &Path, client: &str, server: &str, address: &str) -> Result<Caller, String> {
+    meet(dir, client, TlsFiles { crl: Some(dir.join("crl.pem")), ..pki::tls_files(dir, server) }, address)
+}
+
+fn meet(dir: &Path, client: &str, server: TlsFiles, address: &str) -> Result<Caller, String> {
+    let server = server.server_config().unwrap();
     let client = pki::tls_files(dir, client).client_config().unwrap();
     let name = ServerName::try_from(address.to_owned()).unwrap();
     let mut server = ServerConnection::new(Arc::new(server)).unwrap();

@@ -111,6 +111,10 @@ fn legacy_suite<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Leg
 pub struct Limits {
     /// Connections of visitors at one time, to each of the two ports.
     pub connections: usize,
+    /// Connections from one address at one time, to each of the two ports.
+    pub per_address: usize,
+    /// After so long a connection ends with its request under way.
+    pub lifetime: u64,
     /// Requests to upstreams that are under way at one time, from their header to the end of their response.
     pub requests: usize,
     /// Connections that were upgraded, to WebSocket, at one time.
@@ -131,9 +135,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        let server::Limits { connections, handshake, header, idle, drain } = server::Limits::default();
+        let server::Limits { connections, per_address, lifetime, handshake, header, idle, drain } =
+            server::Limits::default();
         Self {
             connections,
+            per_address,
+            lifetime: lifetime.as_secs(),
             requests: 10_000,
             upgrades: connections,
             handshake: handshake.as_secs(),
@@ -150,6 +157,8 @@ impl Limits {
     pub(crate) fn server(&self) -> server::Limits {
         server::Limits {
             connections: self.connections,
+            per_address: self.per_address,
+            lifetime: Duration::from_secs(self.lifetime),
             handshake: Duration::from_secs(self.handshake),
             header: Duration::from_secs(self.header),
             idle: Duration::from_secs(self.idle),

@@ -172,7 +172,7 @@ async fn serve_https(
     limits: Limits,
     shutdown: Shutdown,
 ) {
-    server::serve(listener, limits.server(), shutdown, move |stream, peer| {
+    server::serve(listener, limits.server(), shutdown, server::never(), move |stream, peer| {
         let (tls, proxy, metrics) = (tls.clone(), proxy.clone(), metrics.clone());
         async move {
             let (stream, visitor) = greet(&tls, &metrics, stream, peer).await?;
@@ -213,7 +213,7 @@ async fn greet(
 }
 
 async fn serve_http(listener: TcpListener, plain: Arc<Plain>, limits: Limits, shutdown: Shutdown) {
-    server::serve(listener, limits.server(), shutdown, move |stream, _| {
+    server::serve(listener, limits.server(), shutdown, server::never(), move |stream, _| {
         let plain = plain.clone();
         async move {
             let service = hyper::service::service_fn(move |request: Request<Incoming>| {

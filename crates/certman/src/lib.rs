@@ -86,7 +86,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let seconds = groups.max_age_seconds;
     ensure!((1..=86_400).contains(&seconds), "expected groups.max_age_seconds between 1 and 86400, got {seconds}");
     let groups = Groups::new(groups.size, SignedDuration::from_secs(seconds.into()));
-    let tls = config.tls.server_config()?;
+    let tls = config.tls.live(shutdown.clone())?;
     let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
         .with_context(|| config.security_key.display().to_string())?;
     let issuer = SigningKey::from_pem(&files::read_private(&config.issuer_key)?)

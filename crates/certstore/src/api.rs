@@ -222,8 +222,8 @@ async fn segment(
     readers_only(&actor)?;
     let digest = digest.parse().map_err(malformed)?;
     let permit = service.admission.heavy(&actor).await?;
-    let (bytes, segment) = service.snapshots.segment(&actor, digest).await?;
-    let what = format!("segment {digest} of a snapshot: {} records", segment.events);
+    let (bytes, segment, cursor) = service.snapshots.segment(&actor, digest).await?;
+    let what = format!("snapshot at {cursor}, segment {digest}: {} records", segment.events);
     service.reads.note(actor, What::Many(what)).await?;
     Ok(([(CONTENT_TYPE, JSON)], held(bytes, permit)).into_response())
 }

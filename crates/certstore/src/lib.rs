@@ -94,7 +94,7 @@ impl Running {
 /// # Errors
 /// When a file of the configuration is not usable, the store does not open, or the address is taken.
 pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running> {
-    let tls = config.tls.server_config()?;
+    let tls = config.tls.live(shutdown.clone())?;
     let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
         .with_context(|| config.security_key.display().to_string())?;
     let listener = server::bind(config.listen).await?;

@@ -89,15 +89,19 @@ impl Snapshots {
         making.await.map_err(Refusal::internal)?
     }
 
-    /// The bytes of a segment of `actor`'s snapshots.
-    pub(crate) async fn segment(self: Arc<Self>, actor: &Actor, digest: Digest) -> Result<(Bytes, Segment), Refusal> {
+    /// The bytes of a segment of `actor`'s snapshots, and the cursor of the snapshot.
+    pub(crate) async fn segment(
+        self: Arc<Self>,
+        actor: &Actor,
+        digest: Digest,
+    ) -> Result<(Bytes, Segment, Cursor), Refusal> {
         let gone = || Refusal::new(ProblemKind::Gone, "there is no such segment any more: begin again with a snapshot");
         let scoped = self.scopes.lock().unwrap_or_else(PoisonError::into_inner).get(&scope(&actor.role)).cloned();
         let scoped = scoped.ok_or_else(gone)?;
         // While a snapshot is being made, its predecessors' readers wait, which is why the wait is bounded.
         let kept = tokio::time::timeout(PATIENCE, scoped.lock()).await;
         let kept = kept.map_err(|_| crate::admission::busy("a snapshot is being made: come back for it"))?;
-        let segment = kept.segment(digest).ok_or_else(gone)?;
+        let (segment, cursor) = kept.segment(digest).ok_or_else(gone)?;
         drop(kept);
         let path = self.path(&actor.role, digest);
         let snapshots = self.clone();
@@ -106,7 +110,7 @@ impl Snapshots {
         });
         // Removed in between: as good as never there.
         let bytes = bytes.await.map_err(Refusal::internal)?.map_err(|_: io::Error| gone())?;
-        Ok((bytes, segment))
+        Ok((bytes, segment, cursor))
     }
 
     fn make(&self, role: &Role) -> Result<Made, Refusal> {
@@ -192,9 +196,11 @@ impl Snapshots {
 }
 
 impl Kept {
-    fn segment(&self, digest: Digest) -> Option<Segment> {
-        let all = self.newest.iter().chain(&self.before).flat_map(|made| &made.snapshot.segments);
-        all.copied().find(|segment| segment.digest == digest)
+    fn segment(&self, digest: Digest) -> Option<(Segment, Cursor)> {
+        self.newest.iter().chain(&self.before).find_map(|Made { snapshot, .. }| {
+            let segment = snapshot.segments.iter().find(|segment| segment.digest == digest)?;
+            Some((*segment, snapshot.cursor))
+        })
     }
 }
 

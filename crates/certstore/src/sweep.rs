@@ -147,7 +147,7 @@ pub(crate) fn now() -> u64 {
 }
 
 /// Between two sweeps.
-const EVERY: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_secs(5);
 
 /// Records in one transaction.
 const BATCH: usize = 500;

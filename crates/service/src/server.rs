@@ -1,31 +1,47 @@
 //! Listeners: bounded connections, time-outs on everything before a request is there, graceful shutdown.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{Router, body::Body};
 use certseal_wire::TrustDomain;
 use hyper::{Request, Response, body::Incoming, service::Service};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::conn::auto,
 };
-use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
-use crate::{Shutdown, lively::Lively, tls};
+use crate::{
+    Shutdown,
+    lively::Lively,
+    tls::{self, LiveTls},
+};
 
 /// What a listener allows.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Connections at one time; further ones wait in the kernel's queue.
     pub connections: usize,
+    /// Connections from one address at one time; further ones are closed at once.
+    pub per_address: usize,
+    /// After so long a connection ends with its request under way, however lively it is.
+    pub lifetime: Duration,
     /// From accepting a connection to the end of its TLS handshake.
     pub handshake: Duration,
     /// From the handshake to the first octet, from one request's end to the end of the next one's header (HTTP/1), and
@@ -41,6 +57,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            per_address: 2_500,
+            lifetime: Duration::from_secs(60 * 60),
             handshake: Duration::from_secs(10),
             header: Duration::from_secs(60),
             idle: Duration::from_secs(300),
@@ -67,17 +85,25 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves connections until the shutdown begins, then lets open requests end.
 ///
 /// `greet` turns a new connection into a byte stream and the service for its requests; it runs within
-/// `limits.handshake`. When it answers None, the connection is closed.
-pub async fn serve<G, F, I, S>(listener: TcpListener, limits: Limits, shutdown: Shutdown, greet: G)
-where
+/// `limits.handshake`. When it answers None, the connection is closed. Whenever `cut` moves, all connections end as soon as
+/// their requests are answered.
+pub async fn serve<G, F, I, S>(
+    listener: TcpListener,
+    limits: Limits,
+    shutdown: Shutdown,
+    cut: watch::Receiver<u64>,
+    greet: G,
+) where
     G: Fn(TcpStream, SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Option<(I, S)>> + Send,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Send + 'static,
     S::Future: Send + 'static,
 {
-    let slots = Arc::new(Semaphore::new(limits.connections));
-    let graceful = GracefulShutdown::new();
+    // More than the semaphore can count is no limit.
+    let places = limits.connections.min(MAX_PLACES);
+    let slots = Arc::new(Semaphore::new(places));
+    let addresses = Addresses::default();
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new()).header_read_timeout(limits.header).max_buf_size(64 * 1024);
     http.http2()
@@ -107,28 +133,54 @@ where
             },
             () = &mut begun => break,
         };
+        let Some(place) = addresses.place(peer.ip(), limits.per_address) else {
+            tracing::debug!(%peer, "connection refused: its address has too many");
+            continue;
+        };
         let _ = stream.set_nodelay(true);
-        let (greet, http, watcher) = (greet.clone(), http.clone(), graceful.watcher());
-        let Limits { handshake, header, idle, .. } = limits;
+        let (greet, http, mut cut, ending) = (greet.clone(), http.clone(), cut.clone(), shutdown.clone());
+        // What moved before this connection was there does not count.
+        cut.mark_unchanged();
+        let Limits { handshake, header, idle, lifetime, .. } = limits;
         tokio::spawn(async move {
-            let _slot = slot;
+            let _held = (slot, place);
             let Ok(Some((io, service))) = timeout(handshake, greet(stream, peer)).await else { return };
             let io = TokioIo::new(Lively::new(io, header, idle));
-            let connection = http.serve_connection_with_upgrades(io, service).into_owned();
-            if let Err(error) = watcher.watch(connection).await {
+            let mut connection = pin!(http.serve_connection_with_upgrades(io, service).into_owned());
+            let is_cut = async {
+                if cut.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let outcome = tokio::select! {
+                outcome = connection.as_mut() => outcome,
+                () = async {
+                    tokio::select! {
+                        () = is_cut => {}
+                        () = ending.begun() => {}
+                        () = tokio::time::sleep(lifetime) => {}
+                    }
+                } => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = outcome {
                 tracing::debug!(%peer, %error, "connection ended");
             }
         });
     }
     drop(listener);
-    if timeout(limits.drain, graceful.shutdown()).await.is_err() {
+    // All places are free once all connections have ended; there are few enough to count.
+    let ended = slots.acquire_many(places as u32);
+    if timeout(limits.drain, ended).await.is_err() {
         tracing::warn!("some requests were still open at the end of the drain time");
     }
 }
 
 /// Serves `app` in the clear.
 pub async fn serve_plain(listener: TcpListener, app: Router, limits: Limits, shutdown: Shutdown) {
-    serve(listener, limits, shutdown, move |stream, _| {
+    serve(listener, limits, shutdown, never(), move |stream, _| {
         let app = app.clone();
         async move { Some((stream, requests_to(app, |_| ()))) }
     })
@@ -140,17 +192,17 @@ pub async fn serve_plain(listener: TcpListener, app: Router, limits: Limits, shu
 pub struct PeerAddress(pub SocketAddr);
 
 /// Serves `app` over mTLS. Every request carries the [`certseal_wire::Caller`] and the [`PeerAddress`] as extensions.
+/// With every new TLS configuration old connections end, so that who was let in is asked again who it is.
 pub async fn serve_mtls(
     listener: TcpListener,
-    tls: ServerConfig,
+    tls: LiveTls,
     domain: TrustDomain,
     app: Router,
     limits: Limits,
     shutdown: Shutdown,
 ) {
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
-    serve(listener, limits, shutdown, move |stream, peer| {
-        let (acceptor, app, domain) = (acceptor.clone(), app.clone(), domain.clone());
+    serve(listener, limits, shutdown, tls.generations(), move |stream, peer| {
+        let (acceptor, app, domain) = (TlsAcceptor::from(tls.current()), app.clone(), domain.clone());
         async move {
             let stream = acceptor
                 .accept(stream)
@@ -171,6 +223,44 @@ pub async fn serve_mtls(
     .await;
 }
 
+/// For a listener whose connections nothing cuts.
+pub fn never() -> watch::Receiver<u64> {
+    watch::channel(0).1
+}
+
+/// How many connections each address has.
+#[derive(Clone, Default)]
+struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One of an address's places.
+struct Place {
+    addresses: Addresses,
+    address: IpAddr,
+}
+
+impl Addresses {
+    fn place(&self, address: IpAddr, most: usize) -> Option<Place> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        (*count < most).then(|| {
+            *count += 1;
+            Place { addresses: self.clone(), address }
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
 /// The service of one connection: `app`, with each request prepared by `prepare`.
 fn requests_to(
     app: Router,
@@ -181,3 +271,6 @@ fn requests_to(
         app.clone().oneshot(request.map(Body::new))
     })
 }
+
+/// As many permits as are surely countable.
+const MAX_PLACES: usize = 1 << 24;

@@ -1,5 +1,7 @@
 //! TLS identities, and the caller behind a client certificate.
 
+mod live;
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,7 +17,12 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde::Deserialize;
 use x509_parser::{extensions::GeneralName, prelude::FromDer};
 
-use crate::config::{self, ConfigError};
+pub use live::LiveTls;
+
+use crate::{
+    Shutdown,
+    config::{self, ConfigError},
+};
 
 /// Where an mTLS identity and the CA of its peers are.
 #[derive(Debug, Clone, Deserialize)]
@@ -27,17 +34,34 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Our private key, PEM; readable by its owner only.
     pub key: PathBuf,
+    /// What the private CA has revoked, PEM or DER: a server refuses clients with a certificate in it, and clients of a
+    /// CA that it does not cover.
+    #[serde(default)]
+    pub crl: Option<PathBuf>,
 }
 
 impl TlsFiles {
+    /// A server's configuration that follows these files from now on, until the shutdown begins.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file that is not usable now. Later ones are logged, and the last good files count.
+    pub fn live(self, shutdown: Shutdown) -> Result<LiveTls, ConfigError> {
+        let (sender, live) = LiveTls::channel(self.server_config()?);
+        tokio::spawn(live::follow(self, sender, shutdown));
+        Ok(live)
+    }
+
     /// A server that accepts only clients with a certificate of the CA.
     ///
     /// # Errors
     /// [`ConfigError`] names the file that is not usable.
     pub fn server_config(&self) -> Result<ServerConfig, ConfigError> {
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), provider())
-            .build()
-            .map_err(|e| ConfigError::invalid(&self.ca, e))?;
+        let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), provider());
+        if let Some(crl) = &self.crl {
+            // A list past its next update goes on counting: to refuse everybody would be worse, and the log says it.
+            verifier = verifier.with_crls(live::revocations(crl)?).only_check_end_entity_revocation();
+        }
+        let verifier = verifier.build().map_err(|e| ConfigError::invalid(&self.ca, e))?;
         let (chain, key) = self.identity()?;
         let mut server = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -96,7 +120,7 @@ pub struct Peer {
 impl Peer {
     /// The daemon at `url`, with the identity and the CA in `files`.
     pub fn new(url: String, files: TlsFiles) -> Self {
-        let TlsFiles { ca, certificate, key } = files;
+        let TlsFiles { ca, certificate, key, .. } = files;
         Self { url, ca, certificate, key }
     }
 
@@ -106,7 +130,7 @@ impl Peer {
     /// [`ConfigError`] names the file that is not usable.
     pub fn client_config(&self) -> Result<ClientConfig, ConfigError> {
         let Self { ca, certificate, key, .. } = self.clone();
-        TlsFiles { ca, certificate, key }.client_config()
+        TlsFiles { ca, certificate, key, crl: None }.client_config()
     }
 }
 

@@ -12,6 +12,7 @@ pub(super) fn run(command: PkiCommand, output: Output) -> anyhow::Result<()> {
             pki::init(&dir, &PkiOptions { trust_domain, pools, server_names })?
         }
         PkiCommand::Issue { dir, role, name, server_names } => pki::issue(&dir, role, &name, &server_names)?,
+        PkiCommand::Revoke { dir, names } => pki::revoke(&dir, &names)?,
         PkiCommand::LocalCa { dir, name } => pki::local_ca(&dir, &name)?,
     };
     output.show(&made, || files(&made))

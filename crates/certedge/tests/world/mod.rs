@@ -116,11 +116,11 @@ impl World {
             .route("/v1/challenges/{host}/{token}", get(challenge))
             .with_state(store);
         let file = |name: &str| self.path(name);
-        let tls = TlsFiles { ca: file("ca.pem"), certificate: file("store.pem"), key: file("store.key") };
+        let tls = TlsFiles { ca: file("ca.pem"), certificate: file("store.pem"), key: file("store.key"), crl: None };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (handle, shutdown) = Shutdown::new();
-        let tls = tls.server_config().unwrap();
+        let tls = tls.server_config().unwrap().into();
         let domain = "test".parse().unwrap();
         tokio::spawn(server::serve_mtls(listener, tls, domain, app, ServerLimits::default(), shutdown));
         (port, handle)
