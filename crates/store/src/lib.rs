@@ -48,12 +48,14 @@
 
 mod audit;
 mod error;
+mod lease;
 mod postgres_store;
 mod sled_store;
 mod storage;
 
 pub use audit::{AuditEnds, AuditEntry, AuditLink};
 pub use error::StoreError;
+pub use lease::{LEASES, Lease};
 pub use postgres_store::{PostgresOptions, PostgresStore};
 pub use sled_store::{SledOptions, SledStore};
 pub use storage::{

@@ -11,8 +11,8 @@ use std::{
 };
 
 use certseal_store::{
-    Expect, MAX_KEY_BYTES, MAX_TRANSACTION_WRITES, SledOptions, SledStore, Storage, StoreError, Table, Transaction,
-    Write,
+    Expect, LEASES, Lease, MAX_KEY_BYTES, MAX_TRANSACTION_WRITES, SledOptions, SledStore, Storage, StoreError, Table,
+    Transaction, Write,
 };
 
 mod support;
@@ -43,6 +43,8 @@ on_every_backend! {
     an_audit_entry_is_there_exactly_when_its_transaction_is,
     a_required_record_guards_a_transaction,
     what_is_purged_raises_the_floor_of_the_feed,
+    a_lease_has_one_holder_and_a_late_write_under_a_lost_one_is_refused,
+    of_many_that_want_a_lease_one_gets_it,
 }
 
 fn a_write_applies_only_to_the_version_it_expects(backend: &dyn Backend) {
@@ -329,6 +331,52 @@ fn what_is_purged_raises_the_floor_of_the_feed(backend: &dyn Backend) {
     assert_eq!(events(&*store, 0), ["b1"]);
     assert_eq!(store.floor().unwrap(), tombstone);
     assert_eq!(store.get(SITES, b"a").unwrap(), None);
+}
+
+fn a_lease_has_one_holder_and_a_late_write_under_a_lost_one_is_refused(backend: &dyn Backend) {
+    let store = backend.open();
+    let work = |lease: &Lease, value: &str| {
+        store.commit(Transaction::from(lease.guard()).with(Write::put(SITES, "work", 1, value)))
+    };
+    let acquire = |owner, now| Lease::acquire(&*store, "sweep", owner, 10, now).unwrap();
+    let first = acquire("a", 100).unwrap();
+    assert_eq!(first.expires_at(), 110);
+    assert_eq!(acquire("b", 109), None);
+    work(&first, "a").unwrap();
+    let first = first.renew(&*store, 10, 105).unwrap().unwrap();
+    assert_eq!(acquire("b", 114), None);
+
+    let second = acquire("b", 115).unwrap();
+    assert!(matches!(work(&first, "late"), Err(StoreError::Conflict { table: LEASES, .. })));
+    work(&second, "b").unwrap();
+    assert_eq!(store.get(SITES, b"work").unwrap().unwrap().value, b"b");
+    assert_eq!(first.clone().renew(&*store, 10, 116).unwrap(), None);
+    first.release(&*store).unwrap();
+    work(&second, "not released by another").unwrap();
+
+    second.clone().release(&*store).unwrap();
+    assert!(work(&second, "released").is_err());
+    let third = acquire("a", 116).unwrap();
+    assert!(work(&second, "of a holder before").is_err());
+    // A restarted owner gets its own lease back, and fences what it had under way.
+    let again = acquire("a", 117).unwrap();
+    assert!(work(&third, "before the restart").is_err());
+    work(&again, "after it").unwrap();
+}
+
+fn of_many_that_want_a_lease_one_gets_it(backend: &dyn Backend) {
+    let store = backend.open();
+    for round in 0..5 {
+        let holders = thread::scope(|scope| {
+            let wanting = (0..4).map(|n| {
+                let store = &store;
+                scope.spawn(move || Lease::acquire(&**store, "job", &n.to_string(), 10, round * 10).unwrap().is_some())
+            });
+            let wanting: Vec<_> = wanting.collect();
+            wanting.into_iter().map(|one| one.join().unwrap()).filter(|held| *held).count()
+        });
+        assert_eq!(holders, 1);
+    }
 }
 
 #[test]

@@ -40,9 +40,9 @@ impl PostgresBackend {
         Self(Server::shared().database())
     }
 
-    /// On a server of its own, which may crash.
-    pub fn alone() -> Self {
-        Self(Arc::new(Server::start()).database())
+    /// On a server that may crash, since nobody else's test needs it.
+    pub fn on(server: &Arc<Server>) -> Self {
+        Self(Arc::clone(server).database())
     }
 }
 

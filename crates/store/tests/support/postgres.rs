@@ -71,13 +71,27 @@ impl Server {
         Database { server: self, name }
     }
 
+    /// Where its socket is.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Ends the server as a power cut would, and starts it again.
     pub fn crash(&self) {
-        let mut process = self.process.lock().unwrap();
+        self.stop();
+        self.restart();
+    }
+
+    /// Ends the server as a power cut would.
+    pub fn stop(&self) {
         let mut stop = as_account(binaries().join("pg_ctl"));
         run(stop.args(["stop", "--mode=immediate", "--wait", "--pgdata"]).arg(self.directory.path().join("data")));
-        process.end();
-        *process = serve(self.directory.path());
+        self.process.lock().unwrap().end();
+    }
+
+    /// Starts the server that was stopped.
+    pub fn restart(&self) {
+        *self.process.lock().unwrap() = serve(self.directory.path());
     }
 
     /// Runs a statement; answers its rows, one a line.
