@@ -1,6 +1,7 @@
 //! The backends that tests of the contract run over.
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "each test uses its part")]
 
+pub mod cluster;
 pub mod postgres;
 
 use std::sync::Arc;

@@ -139,6 +139,11 @@ impl Guarded {
         Self(guarded.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
+    /// Of the shell around the program.
+    pub fn id(&self) -> i32 {
+        self.0.id().try_into().unwrap()
+    }
+
     pub fn end(&mut self) {
         drop(self.0.stdin.take());
         let _ = self.0.wait();
