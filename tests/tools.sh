@@ -8,6 +8,9 @@
 #                                         target/tools/softhsm/usr/lib/softhsm/libsofthsm2.so
 #   target/tools/bin/cargo-deny           licences, banned crates, sources
 #   target/tools/python                   a Python with HPKE that is not ours
+#   target/tools/postgresql/bin           a PostgreSQL server: the system's, or one unpacked here
+#   target/tools/bin/etcd, etcdctl        where Patroni keeps who leads
+#   target/tools/patroni                  a Python with Patroni, which promotes a replica when a primary is lost
 #
 # Everything that is there already at the right version is left alone, so a second run takes a moment.
 #
@@ -26,6 +29,9 @@ pebble_suites=(forky testing sid trixie stable)
 # The SoftHSM that the tests are written for.
 softhsm_minimum=2.6
 cargo_deny_version=0.20.2
+# The first PostgreSQL with all that the storage backend asks for.
+postgresql_minimum=15
+patroni_packages=('patroni[etcd3]==4.1.5' 'psycopg[binary]==3.3.9')
 python_packages=(pyhpke==0.6.5 cryptography==50.0.2)
 
 tools=$PWD/target/tools
@@ -38,6 +44,9 @@ main() {
     softhsm
     cargo_deny
     python
+    postgresql
+    etcd
+    patroni
 }
 
 fail() {
@@ -325,6 +334,127 @@ python() {
     "$tools/python/bin/pip" install --quiet --disable-pip-version-check "${python_packages[@]}" ||
         fail "could not install ${python_packages[*]} from the Python package index"
     printf '%s' "${python_packages[*]}" >"$stamp"
+}
+
+# --- PostgreSQL, etcd, Patroni -----------------------------------------------------------------------------------
+
+postgresql() {
+    local installed programs='' version directory=$tools/postgresql
+    if postgresql_runs; then
+        printf 'postgresql %s\n' "$(postgresql_version)"
+        return
+    fi
+    rm -rf -- "$directory"
+    for installed in /usr/lib/postgresql/*/bin; do
+        version=$(basename "$(dirname "$installed")")
+        [[ -x $installed/postgres && -x $installed/initdb ]] && new_enough "$version" "$postgresql_minimum" &&
+            programs=$installed
+    done
+    if [[ -n $programs ]]; then
+        mkdir -p "$directory"
+        ln -sfn "$programs" "$directory/bin"
+    else
+        unpack_postgresql "$directory"
+    fi
+    postgresql_runs || fail "PostgreSQL in $directory does not run:" \
+        "$("$directory/bin/postgres" --version 2>&1 | head -n 1); install Debian's postgresql >= $postgresql_minimum"
+    printf 'postgresql %s\n' "$(postgresql_version)"
+}
+
+postgresql_version() {
+    "$tools/postgresql/bin/postgres" --version 2>/dev/null | sed -n 's/^postgres (PostgreSQL) \([0-9.]*\).*/\1/p'
+}
+
+postgresql_runs() {
+    new_enough "$(postgresql_version)" "$postgresql_minimum" &&
+        "$tools/postgresql/bin/initdb" --version >/dev/null 2>&1 &&
+        "$tools/postgresql/bin/psql" --version >/dev/null 2>&1
+}
+
+# The programs stay where the package has them, relative to their data, under wrappers that know where the libraries
+# are. The server refuses to run as root: tests start it as another account, which must be able to read it.
+unpack_postgresql() {
+    local directory=$1 package program real libraries
+    own_suite
+    package=$(apt-cache -c "$scratch/apt.conf" depends postgresql 2>/dev/null |
+        sed -n 's/.*Depends: \(postgresql-[0-9]*\)$/\1/p' | head -n 1)
+    if [[ -z $package ]] || ! new_enough "${package#postgresql-}" "$postgresql_minimum"; then
+        fail "this system's archive has ${package:-no postgresql}; install PostgreSQL >= $postgresql_minimum"
+    fi
+    unpack_missing "$directory/root" "$package"
+    real=$directory/root/usr/lib/postgresql/${package#postgresql-}/bin
+    libraries=$(find "$directory/root" -name '*.so*' -printf '%h\n' | sort -u | paste -s -d :)
+    mkdir -p "$directory/bin"
+    for program in "$real"/*; do
+        printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$libraries" "$program" \
+            >"$directory/bin/$(basename "$program")"
+    done
+    chmod 755 "$directory"/bin/*
+}
+
+etcd() {
+    if ! "$tools/bin/etcd" --version >/dev/null 2>&1 || ! "$tools/bin/etcdctl" version >/dev/null 2>&1; then
+        local program
+        if have etcd && have etcdctl; then
+            for program in etcd etcdctl; do ln -sfn "$(command -v "$program")" "$tools/bin/$program"; done
+        else
+            own_suite
+            rm -rf -- "$tools/etcd"
+            unpack_missing "$tools/etcd" etcd-server etcd-client
+            for program in etcd etcdctl; do ln -sfn "../etcd/usr/bin/$program" "$tools/bin/$program"; done
+        fi
+        "$tools/bin/etcd" --version >/dev/null 2>&1 ||
+            fail 'etcd does not run here: install Debian'"'"'s etcd-server and etcd-client'
+    fi
+    "$tools/bin/etcd" --version | sed -n 's/^etcd Version: /etcd /p'
+}
+
+# Points the private apt at the suite that the system itself has: libraries have to fit.
+own_suite() {
+    local command mirror own=''
+    for command in apt-config apt-get apt-cache dpkg-deb; do
+        have "$command" || fail "cannot fetch PostgreSQL and etcd without $command: install them"
+    done
+    prepare_scratch
+    [[ -r /etc/os-release ]] && own=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
+    while read -r mirror; do
+        select_suite "$mirror" "$own" && return
+    done < <(archives)
+    fail "no apt source of this system has a usable index of ${own:-its suite}: install postgresql, etcd-server, etcd-client"
+}
+
+# Downloads packages with those of their dependencies that the system lacks, and unpacks them under $1.
+unpack_missing() {
+    local directory=$1 package
+    shift
+    rm -f -- "$scratch"/cache/archives/*.deb
+    # Without recommendations, and against the system's own list of what it has.
+    apt-get -c "$scratch/apt.conf" -qq -y --no-install-recommends --download-only \
+        -o Dir::State::status="${CERTSEAL_DPKG_STATUS:-/var/lib/dpkg/status}" -o Debug::NoLocking=1 \
+        install "$@" >&2 || fail "could not download $*"
+    mkdir -p "$directory"
+    for package in "$scratch"/cache/archives/*.deb; do
+        dpkg-deb -x "$package" "$directory"
+    done
+}
+
+# A directory of packages and not a virtual environment: the tests run it as another account, and the python3 of whoever
+# runs this may lie where only its owner can read.
+patroni() {
+    local stamp=$tools/patroni/packages python=/usr/bin/python3
+    [[ -x $python ]] || python=$(command -v python3) || fail 'python3 is missing: install Debian'"'"'s python3'
+    if [[ ! -f $stamp || $(<"$stamp") != "${patroni_packages[*]}" ]]; then
+        rm -rf -- "$tools/patroni"
+        mkdir -p "$tools/patroni/bin"
+        python3 -m pip --python "$python" install --quiet --disable-pip-version-check --root-user-action=ignore \
+            --target "$tools/patroni/packages.d" "${patroni_packages[@]}" ||
+            fail "could not install ${patroni_packages[*]} from the Python package index"
+        printf '#!/bin/sh\nPYTHONPATH=%s exec %s -m patroni "$@"\n' "$tools/patroni/packages.d" "$python" \
+            >"$tools/patroni/bin/patroni"
+        chmod 755 "$tools/patroni/bin/patroni"
+        printf '%s' "${patroni_packages[*]}" >"$stamp"
+    fi
+    "$tools/patroni/bin/patroni" --version || fail 'Patroni does not run here'
 }
 
 main "$@"

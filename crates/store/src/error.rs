@@ -1,6 +1,6 @@
 //! What can go wrong, and what to do about it.
 
-use std::{error::Error, io, path::PathBuf, sync::Arc};
+use std::{error::Error, io, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{Expect, Position, Table};
 
@@ -136,6 +136,73 @@ pub enum StoreError {
     Failed {
         /// The failure that came first.
         cause: String,
+    },
+
+    /// The database server did not answer for as long as the options allow. Whether the change was made is not known.
+    #[error(
+        "expected an answer of the database within {waited:?}, came: {cause}; see to the database, and read before \
+         repeating a change: whether it was made is not known"
+    )]
+    Unavailable {
+        /// How long was tried.
+        waited: Duration,
+        /// What the last try met.
+        cause: String,
+    },
+
+    /// The database server refused a statement, and would refuse it again. Nothing was changed.
+    #[error("the database failed to {action}: {cause}")]
+    Database {
+        /// What it was asked to do.
+        action: &'static str,
+        /// Its own error.
+        cause: String,
+    },
+
+    /// The database's tables were made by a newer release.
+    #[error("the database has schema version {found}, expected at most {known}: run the newer release that made it")]
+    SchemaTooNew {
+        /// The version in the database.
+        found: i32,
+        /// The newest that this release knows.
+        known: i32,
+    },
+
+    /// A setting of the database server would lose acknowledged writes.
+    #[error("the database server has {setting} = {value}, expected {expected}: change it and restart the server")]
+    UnsafeServer {
+        /// The setting's name.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// A value that is safe.
+        expected: &'static str,
+    },
+
+    /// The options for the connection to a database server do not fit together or are not safe.
+    #[error("cannot connect to the database like this: {problem}")]
+    Options {
+        /// What was expected, what came, and what to do.
+        problem: String,
+    },
+
+    /// The database server shows less than it has acknowledged, or another history.
+    #[error(
+        "the database is at {found}, expected {expected} or later: it was restored or a replica without the newest \
+         writes took over; bring back the newer database, or open it as a restored copy, which starts a new epoch"
+    )]
+    WentBack {
+        /// What was acknowledged or shown last.
+        expected: Position,
+        /// Where the database is.
+        found: Position,
+    },
+
+    /// A copy into this store was begun and not finished.
+    #[error("the copy from {origin} into this store was not finished: empty the store and run the migration again")]
+    Unfinished {
+        /// Where it comes from.
+        origin: String,
     },
 }
 

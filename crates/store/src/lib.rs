@@ -48,11 +48,15 @@
 
 mod audit;
 mod error;
+mod lease;
+mod postgres_store;
 mod sled_store;
 mod storage;
 
 pub use audit::{AuditEnds, AuditEntry, AuditLink};
 pub use error::StoreError;
+pub use lease::{LEASES, Lease};
+pub use postgres_store::{PostgresOptions, PostgresStore};
 pub use sled_store::{SledOptions, SledStore};
 pub use storage::{
     Change, Entry, Expect, MAX_AUDIT_ENTRY_BYTES, MAX_EVENT_BYTES, MAX_KEY_BYTES, MAX_TRANSACTION_BYTES,

@@ -1,48 +1,66 @@
 //! The store against a model: sorted maps and a list of events, under random transactions and reopenings.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+mod support;
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use certseal_store::{
-    AuditEnds, AuditEntry, AuditLink, Change, Expect, SledOptions, SledStore, Storage, StoreError, Table, Transaction,
-    Write,
+    AuditEnds, AuditEntry, AuditLink, Change, Expect, Storage, StoreError, Table, Transaction, Write,
 };
-use proptest::{collection::vec, prelude::*};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    test_runner::{TestCaseResult, TestRunner},
+};
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+use support::{Backend, PostgresBackend, SledBackend, postgres::Server};
 
-    #[test]
-    fn the_store_agrees_with_its_model(steps in vec(step(), 1..40)) {
-        let directory = tempfile::tempdir().unwrap();
-        let open = || SledStore::open(directory.path(), SledOptions::default()).unwrap();
-        let mut store = open();
-        let mut model = Model::default();
-        for step in steps {
-            match step {
-                Step::Commit(writes, audit) => {
-                    let expected = model.commit(&writes, &audit);
-                    match store.commit(Transaction { writes, audit }) {
-                        Ok(position) => prop_assert_eq!(expected, Ok(position.seq)),
-                        Err(StoreError::Conflict { found, .. }) => prop_assert_eq!(expected, Err(found)),
-                        Err(error) => return Err(TestCaseError::fail(error.to_string())),
-                    }
-                }
-                Step::DropAudit(through) => {
-                    let dropped = model.drop_audit(through);
-                    prop_assert_eq!(store.drop_audit(through).is_ok(), true);
-                    // Dropping takes a sequence of its own where it drops anything.
-                    model.seq += u64::from(dropped);
-                }
-                Step::Reopen => {
-                    drop(store);
-                    store = open();
+#[test]
+fn the_sled_store_agrees_with_its_model() {
+    agree(40, || Box::new(SledBackend::scratch()));
+}
+
+/// Its server crashes and cuts its connections now and then.
+#[test]
+fn the_postgres_store_agrees_with_its_model() {
+    let server = Arc::new(Server::start());
+    agree(16, || Box::new(PostgresBackend::on(&server)));
+}
+
+fn agree(cases: u32, scratch: impl Fn() -> Box<dyn Backend>) {
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    TestRunner::new(config).run(&vec(step(), 1..40), |steps| agrees(&*scratch(), steps)).unwrap();
+}
+
+fn agrees(backend: &dyn Backend, steps: Vec<Step>) -> TestCaseResult {
+    let mut store = backend.open();
+    let mut model = Model::default();
+    for step in steps {
+        match step {
+            Step::Commit(writes, audit) => {
+                let expected = model.commit(&writes, &audit);
+                match store.commit(Transaction { writes, audit }) {
+                    Ok(position) => prop_assert_eq!(expected, Ok(position.seq)),
+                    Err(StoreError::Conflict { found, .. }) => prop_assert_eq!(expected, Err(found)),
+                    Err(error) => return Err(TestCaseError::fail(error.to_string())),
                 }
             }
-            prop_assert_eq!(store.head().unwrap().seq, model.seq);
+            Step::DropAudit(through) => {
+                let dropped = model.drop_audit(through);
+                store.drop_audit(through).map_err(|error| TestCaseError::fail(error.to_string()))?;
+                // Dropping takes a sequence of its own where it drops anything.
+                model.seq += u64::from(dropped);
+            }
+            Step::Reopen => {
+                drop(store);
+                store = backend.open();
+            }
+            Step::Disturb(how) => backend.disturb(how),
         }
-        model.compare(&store)?;
+        prop_assert_eq!(store.head().unwrap().seq, model.seq);
     }
+    model.compare(&*store)
 }
 
 #[derive(Clone, Debug)]
@@ -50,6 +68,7 @@ enum Step {
     Commit(Vec<Write>, Vec<Vec<u8>>),
     DropAudit(u64),
     Reopen,
+    Disturb(u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -58,6 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (vec(write(), 1..5), audit).prop_map(|(writes, audit)| Step::Commit(writes, audit)),
         1 => (0..6u64).prop_map(Step::DropAudit),
         1 => Just(Step::Reopen),
+        1 => (0..6u8).prop_map(Step::Disturb),
     ]
 }
 
@@ -145,7 +165,7 @@ impl Model {
         Ok(self.seq)
     }
 
-    fn compare(&self, store: &SledStore) -> Result<(), TestCaseError> {
+    fn compare(&self, store: &dyn Storage) -> TestCaseResult {
         for table in [FIRST, SECOND] {
             let records = || self.records.iter().filter(move |((of, _), _)| *of == table);
             let stored: Vec<_> = records().map(|((_, key), stored)| (key.clone(), stored.clone())).collect();

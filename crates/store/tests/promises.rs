@@ -6,21 +6,49 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
 use certseal_store::{
-    Expect, MAX_KEY_BYTES, MAX_TRANSACTION_WRITES, SledOptions, SledStore, Storage, StoreError, Table, Transaction,
-    Write,
+    Expect, LEASES, Lease, MAX_KEY_BYTES, MAX_TRANSACTION_WRITES, SledOptions, SledStore, Storage, StoreError, Table,
+    Transaction, Write,
 };
 
-#[test]
-fn a_write_applies_only_to_the_version_it_expects() {
-    let (_directory, store) = scratch();
+mod support;
+
+use support::{Backend, PostgresBackend, SledBackend};
+
+/// Each promise is a test with every backend.
+macro_rules! on_every_backend {
+    ($($promise:ident,)*) => {
+        mod sled {
+            $(#[test] fn $promise() { super::$promise(&super::SledBackend::scratch()) })*
+        }
+        mod postgres {
+            $(#[test] fn $promise() { super::$promise(&super::PostgresBackend::scratch()) })*
+        }
+    };
+}
+
+on_every_backend! {
+    a_write_applies_only_to_the_version_it_expects,
+    of_many_rivals_one_wins_each_version,
+    a_conflict_in_one_write_undoes_its_whole_transaction_and_no_other,
+    the_feed_holds_the_newest_event_of_each_key_in_order,
+    a_follower_of_the_feed_misses_nothing,
+    lists_are_bounded_ordered_and_keep_to_their_table,
+    what_was_acknowledged_is_there_after_reopening,
+    what_is_too_large_is_refused,
+    an_audit_entry_is_there_exactly_when_its_transaction_is,
+    a_required_record_guards_a_transaction,
+    what_is_purged_raises_the_floor_of_the_feed,
+    a_lease_has_one_holder_and_a_late_write_under_a_lost_one_is_refused,
+    of_many_that_want_a_lease_one_gets_it,
+}
+
+fn a_write_applies_only_to_the_version_it_expects(backend: &dyn Backend) {
+    let store = backend.open();
     let put = |version, expect| store.commit(Write::put(SITES, "a", version, "v").expect(expect).into());
     let found = |result: Result<_, StoreError>| match result {
         Err(StoreError::Conflict { table: SITES, key, found, .. }) if key == b"a" => found,
@@ -41,9 +69,8 @@ fn a_write_applies_only_to_the_version_it_expects() {
     put(1, Expect::Absent).unwrap();
 }
 
-#[test]
-fn of_many_rivals_one_wins_each_version() {
-    let (_directory, store) = scratch();
+fn of_many_rivals_one_wins_each_version(backend: &dyn Backend) {
+    let store = backend.open();
     store.commit(Write::put(SITES, "counter", 0, "").into()).unwrap();
     let increments = 25;
     thread::scope(|scope| {
@@ -65,9 +92,8 @@ fn of_many_rivals_one_wins_each_version() {
     assert_eq!(store.get(SITES, b"counter").unwrap().unwrap().version, 4 * increments);
 }
 
-#[test]
-fn a_conflict_in_one_write_undoes_its_whole_transaction_and_no_other() {
-    let (_directory, store) = scratch();
+fn a_conflict_in_one_write_undoes_its_whole_transaction_and_no_other(backend: &dyn Backend) {
+    let store = backend.open();
     store.commit(Write::put(SITES, "b", 1, "old").event("old").into()).unwrap();
     let before = store.head().unwrap();
     let torn = Transaction::from(Write::put(SITES, "a", 1, vec![0; 100_000]).expires_at(1).event("a"))
@@ -78,7 +104,7 @@ fn a_conflict_in_one_write_undoes_its_whole_transaction_and_no_other() {
     assert_eq!(store.get(SITES, b"a").unwrap(), None);
     assert_eq!(store.get(SITES, b"b").unwrap().unwrap().value, b"old");
     assert_eq!(store.expired(SITES, u64::MAX, 10).unwrap(), []);
-    assert_eq!(events(&store, 0), ["old"]);
+    assert_eq!(events(&*store, 0), ["old"]);
     assert_eq!(store.head().unwrap(), before);
 
     let in_order = Transaction::from(Write::put(SITES, "d", 1, "first").expect(Expect::Absent))
@@ -87,9 +113,8 @@ fn a_conflict_in_one_write_undoes_its_whole_transaction_and_no_other() {
     assert_eq!(store.get(SITES, b"d").unwrap().unwrap().value, b"second");
 }
 
-#[test]
-fn the_feed_holds_the_newest_event_of_each_key_in_order() {
-    let (_directory, store) = scratch();
+fn the_feed_holds_the_newest_event_of_each_key_in_order(backend: &dyn Backend) {
+    let store = backend.open();
     let put = |table, key, event: &str| store.commit(Write::put(table, key, 1, "v").event(event).into()).unwrap();
     put(SITES, "a", "a1");
     let cursor = put(SITES, "b", "b1").seq;
@@ -98,18 +123,16 @@ fn the_feed_holds_the_newest_event_of_each_key_in_order() {
     put(SITES, "a", "a2");
     store.commit(Write::delete(SITES, "b").event("b gone").into()).unwrap();
 
-    assert_eq!(events(&store, 0), ["route a1", "a2", "b gone"]);
-    assert_eq!(events(&store, cursor), ["route a1", "a2", "b gone"]);
+    assert_eq!(events(&*store, 0), ["route a1", "a2", "b gone"]);
+    assert_eq!(events(&*store, cursor), ["route a1", "a2", "b gone"]);
     let first = store.feed(0, 1).unwrap().remove(0);
-    assert_eq!(events(&store, first.seq), ["a2", "b gone"]);
+    assert_eq!(events(&*store, first.seq), ["a2", "b gone"]);
     assert_eq!(store.feed(store.head().unwrap().seq, 10).unwrap(), []);
     assert_eq!(store.feed(u64::MAX, 10).unwrap(), []);
 }
 
-#[test]
-fn a_follower_of_the_feed_misses_nothing() {
-    let (_directory, store) = scratch();
-    let store = Arc::new(store);
+fn a_follower_of_the_feed_misses_nothing(backend: &dyn Backend) {
+    let store = backend.open();
     let (writers, keys, rounds) = (3, 4, 60);
     let finished = AtomicBool::new(false);
     let mut seen = HashMap::new();
@@ -156,9 +179,8 @@ fn a_follower_of_the_feed_misses_nothing() {
     }
 }
 
-#[test]
-fn lists_are_bounded_ordered_and_keep_to_their_table() {
-    let (_directory, store) = scratch();
+fn lists_are_bounded_ordered_and_keep_to_their_table(backend: &dyn Backend) {
+    let store = backend.open();
     for (key, expires_at) in [("aa", 30), ("ab", 10), ("b", 20)] {
         store.commit(Write::put(SITES, key, 1, key).expires_at(expires_at).into()).unwrap();
         store.commit(Write::put(ROUTES, key, 1, key).into()).unwrap();
@@ -177,19 +199,18 @@ fn lists_are_bounded_ordered_and_keep_to_their_table() {
     assert_eq!(store.scan(SITES, None, 0).unwrap(), []);
 }
 
-#[test]
-fn what_was_acknowledged_is_there_after_reopening() {
-    let (directory, store) = scratch();
+fn what_was_acknowledged_is_there_after_reopening(backend: &dyn Backend) {
+    let store = backend.open();
     let long: Vec<u8> = (0..200_000u32).map(|n| n as u8).collect();
     store.commit(Write::put(SITES, "long", 1, long.clone()).event("long").into()).unwrap();
     let head = store.commit(Write::put(SITES, "short", 1, "v").expires_at(9).event("short").into()).unwrap();
     drop(store);
 
-    let store = open(directory.path()).unwrap();
+    let store = backend.open();
     assert_eq!(store.head().unwrap(), head);
     assert_eq!(store.get(SITES, b"long").unwrap().unwrap().value, long);
     assert_eq!(store.get(SITES, b"short").unwrap().unwrap().expires_at, Some(9));
-    assert_eq!(events(&store, 0), ["long", "short"]);
+    assert_eq!(events(&*store, 0), ["long", "short"]);
     let next = store.commit(Write::delete(SITES, "long").into()).unwrap();
     assert_eq!((next.epoch, next.seq), (head.epoch, head.seq + 1));
 }
@@ -248,9 +269,8 @@ fn a_full_disk_refuses_commits_before_anything_changes() {
     store.commit(Write::put(SITES, "a", 2, "v").into()).unwrap();
 }
 
-#[test]
-fn what_is_too_large_is_refused() {
-    let (_directory, store) = scratch();
+fn what_is_too_large_is_refused(backend: &dyn Backend) {
+    let store = backend.open();
     let limit = SledOptions::default().max_value_bytes;
     store.commit(Write::put(SITES, vec![b'k'; MAX_KEY_BYTES], 1, vec![0; limit]).into()).unwrap();
     let too_many = (0..=MAX_TRANSACTION_WRITES).map(|n| Write::delete(SITES, n.to_string())).collect();
@@ -266,31 +286,29 @@ fn what_is_too_large_is_refused() {
     }
 }
 
-#[test]
-fn an_audit_entry_is_there_exactly_when_its_transaction_is() {
-    let (directory, store) = scratch();
+fn an_audit_entry_is_there_exactly_when_its_transaction_is(backend: &dyn Backend) {
+    let store = backend.open();
     let put = |version, expect| Transaction::from(Write::put(SITES, "a", version, "v").expect(expect));
     store.commit(put(1, Expect::Absent).audited("made").audited("and told")).unwrap();
     assert!(store.commit(put(2, Expect::Absent).audited("refused")).is_err());
     store.commit(Transaction::default().audited("read")).unwrap();
 
-    let bodies = |store: &SledStore, after| {
+    let bodies = |store: &dyn Storage, after| {
         let entries = store.audit(after, 10).unwrap().into_iter();
         entries.map(|entry| String::from_utf8(entry.body).unwrap()).collect::<Vec<_>>()
     };
-    assert_eq!(bodies(&store, 0), ["made", "and told", "read"]);
+    assert_eq!(bodies(&*store, 0), ["made", "and told", "read"]);
     store.drop_audit(2).unwrap();
     drop(store);
-    let store = open(directory.path()).unwrap();
-    assert_eq!(bodies(&store, 0), ["read"]);
+    let store = backend.open();
+    assert_eq!(bodies(&*store, 0), ["read"]);
     let ends = store.audit_ends().unwrap();
     assert_eq!((ends.start.number, ends.head.number), (2, 3));
     assert_eq!(ends.start.next(b"read"), ends.head);
 }
 
-#[test]
-fn a_required_record_guards_a_transaction() {
-    let (_directory, store) = scratch();
+fn a_required_record_guards_a_transaction(backend: &dyn Backend) {
+    let store = backend.open();
     store.commit(Write::put(ROUTES, "guard", 1, "").event("guard 1").into()).unwrap();
     let guarded = |version| {
         let write = Write::require(ROUTES, "guard", Expect::Version(version));
@@ -300,20 +318,65 @@ fn a_required_record_guards_a_transaction() {
     assert_eq!(store.get(SITES, b"a").unwrap(), None);
     guarded(1).unwrap();
     assert_eq!(store.get(SITES, b"a").unwrap().unwrap().version, 1);
-    assert_eq!(events(&store, 0), ["guard 1"]);
+    assert_eq!(events(&*store, 0), ["guard 1"]);
 }
 
-#[test]
-fn what_is_purged_raises_the_floor_of_the_feed() {
-    let (_directory, store) = scratch();
+fn what_is_purged_raises_the_floor_of_the_feed(backend: &dyn Backend) {
+    let store = backend.open();
     store.commit(Write::put(SITES, "a", 1, "v").event("a1").into()).unwrap();
     let tombstone = store.commit(Write::put(SITES, "a", 2, "").event("a left").into()).unwrap().seq;
     store.commit(Write::put(SITES, "b", 1, "v").event("b1").into()).unwrap();
     assert_eq!(store.floor().unwrap(), 0);
     store.commit(Write::purge(SITES, "a").expect(Expect::Version(2)).into()).unwrap();
-    assert_eq!(events(&store, 0), ["b1"]);
+    assert_eq!(events(&*store, 0), ["b1"]);
     assert_eq!(store.floor().unwrap(), tombstone);
     assert_eq!(store.get(SITES, b"a").unwrap(), None);
+}
+
+fn a_lease_has_one_holder_and_a_late_write_under_a_lost_one_is_refused(backend: &dyn Backend) {
+    let store = backend.open();
+    let work = |lease: &Lease, value: &str| {
+        store.commit(Transaction::from(lease.guard()).with(Write::put(SITES, "work", 1, value)))
+    };
+    let acquire = |owner, now| Lease::acquire(&*store, "sweep", owner, 10, now).unwrap();
+    let first = acquire("a", 100).unwrap();
+    assert_eq!(first.expires_at(), 110);
+    assert_eq!(acquire("b", 109), None);
+    work(&first, "a").unwrap();
+    let first = first.renew(&*store, 10, 105).unwrap().unwrap();
+    assert_eq!(acquire("b", 114), None);
+
+    let second = acquire("b", 115).unwrap();
+    assert!(matches!(work(&first, "late"), Err(StoreError::Conflict { table: LEASES, .. })));
+    work(&second, "b").unwrap();
+    assert_eq!(store.get(SITES, b"work").unwrap().unwrap().value, b"b");
+    assert_eq!(first.clone().renew(&*store, 10, 116).unwrap(), None);
+    first.release(&*store).unwrap();
+    work(&second, "not released by another").unwrap();
+
+    second.clone().release(&*store).unwrap();
+    assert!(work(&second, "released").is_err());
+    let third = acquire("a", 116).unwrap();
+    assert!(work(&second, "of a holder before").is_err());
+    // A restarted owner gets its own lease back, and fences what it had under way.
+    let again = acquire("a", 117).unwrap();
+    assert!(work(&third, "before the restart").is_err());
+    work(&again, "after it").unwrap();
+}
+
+fn of_many_that_want_a_lease_one_gets_it(backend: &dyn Backend) {
+    let store = backend.open();
+    for round in 0..5 {
+        let holders = thread::scope(|scope| {
+            let wanting = (0..4).map(|n| {
+                let store = &store;
+                scope.spawn(move || Lease::acquire(&**store, "job", &n.to_string(), 10, round * 10).unwrap().is_some())
+            });
+            let wanting: Vec<_> = wanting.collect();
+            wanting.into_iter().map(|one| one.join().unwrap()).filter(|held| *held).count()
+        });
+        assert_eq!(holders, 1);
+    }
 }
 
 #[test]
@@ -351,7 +414,7 @@ fn open(directory: &Path) -> Result<SledStore, StoreError> {
     SledStore::open(directory, SledOptions::default())
 }
 
-fn events(store: &SledStore, after: u64) -> Vec<String> {
+fn events(store: &dyn Storage, after: u64) -> Vec<String> {
     let entries = store.feed(after, 100).unwrap();
     entries.into_iter().map(|entry| String::from_utf8(entry.event).unwrap()).collect()
 }

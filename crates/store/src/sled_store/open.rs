@@ -129,10 +129,15 @@ fn exclusive_lock(directory: &Path) -> Result<File, StoreError> {
     let path = directory.join(LOCK_FILE);
     let lock = File::options().write(true).create(true).truncate(false).open(&path);
     let lock = lock.map_err(StoreError::io("open", &path))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { directory: directory.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(StoreError::io("lock", path)(error)),
+    let give_up = Instant::now() + LOCK_RELEASE;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            // A process that this one is just starting holds a copy of a lock that was dropped, until it has started.
+            Err(TryLockError::WouldBlock) if Instant::now() < give_up => thread::sleep(Duration::from_millis(20)),
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked { directory: directory.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", path)(error)),
+        }
     }
 }
 
@@ -259,5 +264,7 @@ const LOCK_FILE: &str = "lock";
 const SEGMENT_BYTES: usize = 4 << 20;
 
 const MIN_CACHE_BYTES: u64 = 16 << 20;
+
+const LOCK_RELEASE: Duration = Duration::from_secs(1);
 
 const ENGINE_RELEASE: Duration = Duration::from_secs(5);

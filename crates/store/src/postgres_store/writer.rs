@@ -1,0 +1,254 @@
+//! Group commit: one thread sends what has queued up as one database transaction, and acknowledges it.
+//!
+//! ```text
+//!  BEGIN; lock the row of `meta`    everybody who writes waits here, so groups follow each other
+//!  read versions                    of all touched keys, in one query
+//!  (work the group out in memory)
+//!  write the net effect             records, feed, audit; own row of `writers`; `meta`
+//!  COMMIT                           returns once it is as durable as the server's replication says
+//! ```
+//!
+//! Each group takes effect once. Whatever fails before COMMIT is sent has changed nothing, since the server ends the
+//! transaction of a lost connection, and the group is worked out anew. When a reply to COMMIT fails to come, the group's
+//! number in the writer's own row tells: the group's transaction has written it, and holds a lock on that row until it
+//! has ended. So whoever asks waits for a commit that is still under way on an old connection, and what it reads then is
+//! final; on another server, after a failover, the old connection can acknowledge nothing any more.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::runtime::Handle;
+
+use super::{
+    failure::{FIRST_PAUSE, Fault, next_pause},
+    meta::{self, WriterId},
+    session::{Connector, Session},
+    shared::Shared,
+    statements,
+};
+use crate::{Change, Position, StoreError, Transaction};
+
+/// Something to do, and where its answer goes.
+pub(super) struct Request {
+    pub(super) work: Work,
+    pub(super) reply: SyncSender<Answer>,
+}
+
+pub(super) enum Work {
+    Apply(Transaction),
+    /// Drops the entries of the audit log up to this number.
+    DropAudit(u64),
+}
+
+pub(super) type Answer = Result<Position, StoreError>;
+
+/// The only thing in this process that changes the database.
+pub(super) struct Writer {
+    pub(super) connector: Arc<Connector>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: WriterId,
+    pub(super) give_up: Duration,
+    session: Option<Session>,
+    /// The number of the newest group.
+    group: i64,
+}
+
+/// A group that was not acknowledged.
+enum Unacknowledged {
+    /// It changed nothing.
+    Undone(Fault),
+    /// COMMIT was sent. What to answer if it turns out to be committed.
+    InDoubt(Vec<Answer>, Fault),
+}
+
+impl From<Fault> for Unacknowledged {
+    fn from(fault: Fault) -> Self {
+        Self::Undone(fault)
+    }
+}
+
+impl Writer {
+    pub(super) fn new(connector: Arc<Connector>, shared: Arc<Shared>, id: WriterId, give_up: Duration) -> Self {
+        Self { connector, shared, id, give_up, session: None, group: 0 }
+    }
+
+    /// Commits until every sender is gone and the queue is empty.
+    pub(super) fn run(mut self, requests: &Receiver<Request>, runtime: &Handle) {
+        let mut held = None;
+        while let Some(first) = held.take().or_else(|| requests.recv().ok()) {
+            let (group, next) = gathered(first, requests);
+            held = next;
+            let answers = runtime.block_on(self.acknowledged(&group));
+            for (request, answer) in group.iter().zip(answers) {
+                // Whoever asked may have gone; what is committed stays committed.
+                let _ = request.reply.send(answer);
+            }
+        }
+    }
+
+    /// Each transaction's own outcome, or the same error for all.
+    async fn acknowledged(&mut self, group: &[Request]) -> Vec<Answer> {
+        self.group += 1;
+        let (started, mut pause) = (Instant::now(), FIRST_PAUSE);
+        let mut doubtful = None;
+        loop {
+            let left = self.give_up.saturating_sub(started.elapsed());
+            let tried = match doubtful.take() {
+                None => self.attempt(group, left).await,
+                Some(answers) => self.settle(answers, left).await,
+            };
+            let fault = match tried {
+                Ok(Some(answers)) => {
+                    self.shared.in_contact();
+                    return answers;
+                }
+                // It is certain now that it was not committed: once more, at once.
+                Ok(None) => continue,
+                Err(Unacknowledged::Undone(fault)) => fault,
+                Err(Unacknowledged::InDoubt(answers, fault)) => {
+                    doubtful = Some(answers);
+                    fault
+                }
+            };
+            self.session = None;
+            // A doubtful group is asked after even when the fault itself would last.
+            let hopeless = !fault.passing && doubtful.is_none();
+            if hopeless || started.elapsed() + pause >= self.give_up {
+                let in_doubt = Fault { passing: fault.passing || doubtful.is_some(), ..fault };
+                let error = in_doubt.given_up(started.elapsed());
+                self.shared.out_of_contact(&error);
+                return vec![Err(error); group.len()];
+            }
+            tracing::warn!(error = %fault.error, in_doubt = doubtful.is_some(), "a group of writes is tried again");
+            tokio::time::sleep(pause).await;
+            pause = next_pause(pause);
+        }
+    }
+
+    async fn attempt(&mut self, group: &[Request], left: Duration) -> Result<Option<Vec<Answer>>, Unacknowledged> {
+        if self.session.as_ref().is_none_or(Session::is_closed) {
+            self.session = Some(self.connector.connect().await?);
+        }
+        let Some(session) = &self.session else { return Ok(None) };
+        let before = self.shared.proven();
+        let begin = begin(left);
+        // Sent together, in this order.
+        let ((), state) = tokio::try_join!(biased; session.run("begin", &begin), meta::lock(session))?;
+        self.shared.check(before, state.position)?;
+
+        let (answers, reached) = match group {
+            [Request { work: Work::DropAudit(through), .. }] => {
+                let dropped = statements::drop_audit(session, *through, state).await?;
+                meta::note_group(session, self.id, self.group).await?;
+                meta::store(session, &dropped).await?;
+                (vec![Ok(dropped.position)], dropped.position)
+            }
+            _ => {
+                let mut loaded = statements::load(session, state, group.iter().filter_map(transaction)).await?;
+                let answers = group.iter().filter_map(transaction).map(|one| loaded.apply(one)).collect();
+                statements::store(session, &loaded, self.id, self.group).await?;
+                (answers, loaded.state.position)
+            }
+        };
+        match session.commit(left).await {
+            Ok(()) => {
+                self.shared.prove(reached);
+                Ok(Some(answers))
+            }
+            // The server's word that it has rolled back; everything else may have happened after the commit.
+            Err(fault) if rolled_back(&fault) => Err(Unacknowledged::Undone(fault)),
+            Err(fault) => Err(Unacknowledged::InDoubt(answers, fault)),
+        }
+    }
+
+    /// Finds out what became of the group: its answers, none if it has to be sent again.
+    async fn settle(&mut self, answers: Vec<Answer>, left: Duration) -> Result<Option<Vec<Answer>>, Unacknowledged> {
+        let settled = async {
+            let session = self.connector.connect().await?;
+            let last = meta::last_group(&session, self.id, left).await?;
+            Ok((session, last))
+        };
+        match settled.await {
+            Err(fault) => Err(Unacknowledged::InDoubt(answers, fault)),
+            Ok((session, last)) if last < self.group => {
+                self.session = Some(session);
+                Ok(None)
+            }
+            Ok((session, _)) => {
+                self.session = Some(session);
+                if let Some(Ok(reached)) = answers.iter().rev().find(|answer| answer.is_ok()) {
+                    self.shared.prove(*reached);
+                }
+                Ok(Some(answers))
+            }
+        }
+    }
+}
+
+/// What goes together with `first`: what waits already, up to the limits. What did not fit comes first next time.
+fn gathered(first: Request, requests: &Receiver<Request>) -> (Vec<Request>, Option<Request>) {
+    let mut bytes = size(&first.work);
+    let mut group = vec![first];
+    if matches!(group[0].work, Work::DropAudit(_)) {
+        return (group, None);
+    }
+    while group.len() < MAX_GROUP_LENGTH
+        && let Ok(next) = requests.try_recv()
+    {
+        bytes += size(&next.work);
+        if bytes > MAX_GROUP_BYTES || matches!(next.work, Work::DropAudit(_)) {
+            return (group, Some(next));
+        }
+        group.push(next);
+    }
+    (group, None)
+}
+
+fn size(work: &Work) -> usize {
+    let Work::Apply(transaction) = work else { return 0 };
+    let writes = transaction.writes.iter().map(|write| {
+        let value = if let Change::Put { value, .. } = &write.change { value.len() } else { 0 };
+        write.key.len() + value + write.event.as_ref().map_or(0, Vec::len)
+    });
+    writes.sum::<usize>() + transaction.audit.iter().map(Vec::len).sum::<usize>()
+}
+
+fn transaction(request: &Request) -> Option<&Transaction> {
+    match &request.work {
+        Work::Apply(transaction) => Some(transaction),
+        Work::DropAudit(_) => None,
+    }
+}
+
+/// A process that hangs in the middle must not keep the others from the locked row; one that waits must not wait for
+/// longer than its callers do.
+fn begin(left: Duration) -> String {
+    let patience = left.as_millis().max(1);
+    format!(
+        "{}; SET LOCAL lock_timeout = {patience}; SET LOCAL idle_in_transaction_session_timeout = {}",
+        meta::BEGIN,
+        IDLE_LIMIT.as_millis()
+    )
+}
+
+/// serialization_failure and deadlock_detected.
+fn rolled_back(fault: &Fault) -> bool {
+    match &fault.error {
+        StoreError::Database { cause, .. } => cause.contains("SQLSTATE 40001") || cause.contains("SQLSTATE 40P01"),
+        _ => false,
+    }
+}
+
+/// The most transactions that share one commit.
+const MAX_GROUP_LENGTH: usize = 256;
+
+/// The most bytes that share one commit, so that nobody else waits long for the locked row.
+const MAX_GROUP_BYTES: usize = 8 << 20;
+
+/// How long a writer may hold the locked row without a word.
+const IDLE_LIMIT: Duration = Duration::from_secs(10);

@@ -1,0 +1,290 @@
+//! What the PostgreSQL backend promises beyond the contract: of lost replies, of several stores at once, of servers that
+//! are not to be trusted with data.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::{
+    io::{Read, Write as _},
+    os::unix::net::{UnixListener, UnixStream},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use certseal_store::{Expect, PostgresOptions, PostgresStore, Storage, StoreError, Table, Transaction, Write};
+
+use support::postgres::{Database, Server};
+
+/// A reply to COMMIT that is lost before or after the server has it: no write is lost, none happens twice.
+#[test]
+fn a_commit_takes_effect_once_when_its_reply_is_lost() {
+    let database = Server::shared().database();
+    let cutter = Cutter::start(&database);
+    let store = open(&cutter.url(&database));
+    let (writers, rounds) = (4, 60);
+    thread::scope(|scope| {
+        for writer in 0..writers {
+            let store = &store;
+            scope.spawn(move || {
+                for round in 1..=rounds {
+                    // Absent or the version before: a second application would end in a conflict.
+                    let expect = if round == 1 { Expect::Absent } else { Expect::Version(round - 1) };
+                    let key = format!("k{writer}");
+                    let write = Write::put(TABLE, key.as_str(), round, "v").expect(expect).event("e");
+                    store.commit(Transaction::from(write).audited(format!("{key} {round}"))).unwrap();
+                }
+            });
+        }
+        scope.spawn(|| {
+            for _ in 0..30 {
+                cutter.armed.store(true, Ordering::Release);
+                thread::sleep(Duration::from_millis(25));
+            }
+        });
+    });
+    let total = writers * rounds;
+    assert!(cutter.before.load(Ordering::Acquire) >= 3, "too few cuts to tell");
+    assert!(cutter.after.load(Ordering::Acquire) >= 3, "too few cuts to tell");
+    assert_eq!(store.audit_ends().unwrap().head.number, total);
+    assert_eq!(store.head().unwrap().seq, total, "each write has one event");
+}
+
+#[test]
+fn stores_that_share_a_database_share_one_history() {
+    let database = Arc::new(Server::shared().database());
+    // At once, on an empty database: the tables are made by one of them.
+    let opening = (0..4).map(|_| {
+        let url = database.url();
+        thread::spawn(move || open(&url))
+    });
+    let opening: Vec<_> = opening.collect();
+    let stores: Vec<_> = opening.into_iter().map(|one| one.join().unwrap()).collect();
+    assert!(stores.iter().all(|store| store.head().unwrap() == stores[0].head().unwrap()));
+
+    let (rounds, reader) = (40, &stores[3]);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let following = scope.spawn(|| follow(reader, &done));
+        let writing: Vec<_> = (stores[..3].iter().enumerate())
+            .map(|(index, store)| {
+                scope.spawn(move || {
+                    for round in 1..=rounds {
+                        increment(store);
+                        let event = format!("{index} {round}");
+                        store.commit(Write::put(TABLE, index.to_string(), round, "").event(event).into()).unwrap();
+                    }
+                })
+            })
+            .collect();
+        writing.into_iter().for_each(|writer| writer.join().unwrap());
+        done.store(true, Ordering::Release);
+        let seen = following.join().unwrap();
+        assert_eq!(seen, [rounds; 3], "the follower missed the newest event of a store");
+    });
+    assert_eq!(reader.get(TABLE, b"counter").unwrap().unwrap().version, 3 * rounds);
+}
+
+#[test]
+fn a_server_that_does_not_sync_its_disk_is_refused() {
+    let database = Arc::new(Server::start_with(&["fsync=off"])).database();
+    let refused = PostgresStore::open(PostgresOptions::new(database.url()));
+    assert!(matches!(refused, Err(StoreError::UnsafeServer { setting: "fsync", .. })), "{refused:?}");
+}
+
+#[test]
+fn a_weakened_synchronous_commit_is_strengthened() {
+    let database = Server::shared().database();
+    database.sql(&format!("ALTER DATABASE {} SET synchronous_commit = off", database.sql("SELECT current_database()")));
+    assert_eq!(database.sql("SHOW synchronous_commit"), "off");
+    let store = open(&database.url());
+    // What the session that writes has in force shows only from inside: in a trigger.
+    database.sql(
+        "CREATE TABLE seen (setting text);
+         CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN INSERT INTO seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
+         CREATE TRIGGER see AFTER UPDATE ON certseal.meta EXECUTE FUNCTION see()",
+    );
+    store.commit(Write::put(TABLE, "a", 1, "v").into()).unwrap();
+    assert_eq!(database.sql("SELECT DISTINCT setting FROM seen"), "on");
+}
+
+#[test]
+fn tables_of_a_newer_release_are_refused() {
+    let database = Server::shared().database();
+    drop(open(&database.url()));
+    database.sql("INSERT INTO certseal.schema_migrations VALUES (99, now())");
+    let refused = PostgresStore::open(PostgresOptions::new(database.url()));
+    assert!(matches!(refused, Err(StoreError::SchemaTooNew { found: 99, .. })), "{refused:?}");
+}
+
+#[test]
+fn a_database_that_went_back_is_refused_until_it_is_declared_restored() {
+    let database = Server::shared().database();
+    let options = || PostgresOptions { give_up: Duration::from_secs(1), ..PostgresOptions::new(database.url()) };
+    let store = PostgresStore::open(options()).unwrap();
+    store.commit(Write::put(TABLE, "a", 1, "v").into()).unwrap();
+    database.sql("UPDATE certseal.meta SET seq = 0");
+    let write = || Transaction::from(Write::put(TABLE, "a", 2, "v"));
+    assert!(matches!(store.commit(write()), Err(StoreError::WentBack { .. })));
+    assert!(matches!(store.head(), Err(StoreError::WentBack { .. })));
+    let before = store.get(TABLE, b"a").unwrap().unwrap();
+    assert_eq!(before.version, 1, "a refusal changes nothing");
+
+    let restored = PostgresStore::open_restored(options()).unwrap();
+    let position = restored.commit(write()).unwrap();
+    assert!(matches!(store.commit(write()), Err(StoreError::WentBack { found, .. }) if found.epoch == position.epoch));
+}
+
+#[test]
+fn an_unreachable_database_is_an_error_within_the_time_that_was_set() {
+    let server = Arc::new(Server::start());
+    let database = Arc::clone(&server).database();
+    let give_up = Duration::from_millis(600);
+    let store = PostgresStore::open(PostgresOptions { give_up, ..PostgresOptions::new(database.url()) }).unwrap();
+    server.stop();
+    let started = std::time::Instant::now();
+    let failed = store.commit(Write::put(TABLE, "a", 1, "v").into());
+    assert!(matches!(failed, Err(StoreError::Unavailable { .. })), "{failed:?}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(store.healthy().is_err());
+    assert!(matches!(store.get(TABLE, b"a"), Err(StoreError::Unavailable { .. })));
+
+    server.restart();
+    store.commit(Write::put(TABLE, "a", 1, "v").expect(Expect::Absent).into()).unwrap();
+    store.healthy().unwrap();
+}
+
+#[test]
+fn numbers_that_the_database_cannot_hold_are_refused() {
+    let database = Server::shared().database();
+    let store = open(&database.url());
+    let refused = store.commit(Write::put(TABLE, "a", u64::MAX, "v").into());
+    assert!(matches!(refused, Err(StoreError::TooLarge { .. })));
+    assert_eq!(store.head().unwrap().seq, 0);
+}
+
+/// From a reactor, where waiting for a future the ordinary way would panic.
+#[tokio::test]
+async fn a_store_may_be_used_and_dropped_on_a_reactor() {
+    let database = Server::shared().database();
+    let store = open(&database.url());
+    store.commit(Write::put(TABLE, "a", 1, "v").into()).unwrap();
+    assert_eq!(store.get(TABLE, b"a").unwrap().unwrap().version, 1);
+    drop(store);
+}
+
+fn follow(store: &PostgresStore, done: &AtomicBool) -> [u64; 3] {
+    let (mut cursor, mut seen) = (0, [0; 3]);
+    loop {
+        let last_round = done.load(Ordering::Acquire);
+        let page = store.feed(cursor, 5).unwrap();
+        if page.is_empty() && last_round {
+            return seen;
+        }
+        for entry in page {
+            assert!(entry.seq > cursor);
+            cursor = entry.seq;
+            let event = String::from_utf8(entry.event).unwrap();
+            let (index, round) = event.split_once(' ').unwrap();
+            let (index, round): (usize, u64) = (index.parse().unwrap(), round.parse().unwrap());
+            assert!(seen[index] < round);
+            seen[index] = round;
+        }
+    }
+}
+
+fn increment(store: &PostgresStore) {
+    loop {
+        let version = store.get(TABLE, b"counter").unwrap().map_or(0, |record| record.version);
+        let expect = if version == 0 { Expect::Absent } else { Expect::Version(version) };
+        match store.commit(Write::put(TABLE, "counter", version + 1, "").expect(expect).into()) {
+            Ok(_) => return,
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn open(url: &str) -> PostgresStore {
+    PostgresStore::open(PostgresOptions::new(url)).unwrap()
+}
+
+/// Stands between a store and its server, and cuts connections around COMMIT when it is armed: before the server sees
+/// it, and after it has answered, in turn.
+struct Cutter {
+    directory: tempfile::TempDir,
+    armed: Arc<AtomicBool>,
+    before: Arc<AtomicU32>,
+    after: Arc<AtomicU32>,
+}
+
+impl Cutter {
+    fn start(database: &Database) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join(SOCKET)).unwrap();
+        let cutter = Self { directory, armed: Arc::default(), before: Arc::default(), after: Arc::default() };
+        let (armed, before, after) = (cutter.armed.clone(), cutter.before.clone(), cutter.after.clone());
+        let server: PathBuf = database.server.directory().join(SOCKET);
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (armed, before, after) = (armed.clone(), before.clone(), after.clone());
+                let (client, server) = (client.unwrap(), UnixStream::connect(&server).unwrap());
+                thread::spawn(move || forward(&client, &server, &armed, &before, &after));
+            }
+        });
+        cutter
+    }
+
+    fn url(&self, database: &Database) -> String {
+        database
+            .url()
+            .replace(&*database.server.directory().to_string_lossy(), &self.directory.path().to_string_lossy())
+    }
+}
+
+fn forward(client: &UnixStream, server: &UnixStream, armed: &AtomicBool, before: &AtomicU32, after: &AtomicU32) {
+    let muted = Arc::new(AtomicBool::new(false));
+    let answering = {
+        let (mut from, mut to, muted) = (server.try_clone().unwrap(), client.try_clone().unwrap(), muted.clone());
+        thread::spawn(move || {
+            let mut buffer = [0; 65536];
+            while let Ok(read @ 1..) = from.read(&mut buffer) {
+                // The server has answered; its answer gets lost with the connection.
+                if muted.load(Ordering::Acquire) || to.write_all(&buffer[..read]).is_err() {
+                    break;
+                }
+            }
+            let _ = to.shutdown(std::net::Shutdown::Both);
+            let _ = from.shutdown(std::net::Shutdown::Both);
+        })
+    };
+    let (mut from, mut to) = (client, server);
+    let mut buffer = [0; 65536];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        let commits = buffer[..read].windows(7).any(|bytes| bytes == b"COMMIT\0");
+        if commits && armed.swap(false, Ordering::AcqRel) {
+            if before.load(Ordering::Acquire) <= after.load(Ordering::Acquire) {
+                before.fetch_add(1, Ordering::AcqRel);
+                break;
+            }
+            after.fetch_add(1, Ordering::AcqRel);
+            muted.store(true, Ordering::Release);
+        }
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
+    let _ = from.shutdown(std::net::Shutdown::Both);
+    if !muted.load(Ordering::Acquire) {
+        let _ = to.shutdown(std::net::Shutdown::Both);
+    }
+    answering.join().unwrap();
+}
+
+const SOCKET: &str = ".s.PGSQL.5432";
+const TABLE: Table = Table::new("t");
