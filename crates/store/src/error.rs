@@ -104,6 +104,18 @@ pub enum StoreError {
         problem: &'static str,
     },
 
+    /// The engine cannot read its files.
+    #[error(
+        "database in {directory} is damaged ({problem}): bring back the files as they were, or begin anew in an empty \
+         directory and restore a backup"
+    )]
+    Damaged {
+        /// The store's directory.
+        directory: PathBuf,
+        /// What the engine says.
+        problem: String,
+    },
+
     /// Another store, here or in another process, has this directory open.
     #[error("{directory} is in use by another process or store: stop it, or choose another directory")]
     Locked {

@@ -179,7 +179,7 @@ fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, StoreErr
     }
 }
 
-fn unusable(path: &PathBuf, error: impl fmt::Display) -> StoreError {
+fn unusable(path: &std::path::Path, error: impl fmt::Display) -> StoreError {
     let problem = format!("expected certificates or a key in PEM in {}, came: {error}", path.display());
     StoreError::Options { problem }
 }

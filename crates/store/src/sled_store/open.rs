@@ -4,6 +4,7 @@ use std::{
     fs::{self, DirBuilder, File, Permissions, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -149,10 +150,18 @@ fn open_engine(directory: &Path, options: &SledOptions) -> Result<(sled::Db, Tre
         .cache_capacity(options.cache_bytes.max(MIN_CACHE_BYTES));
     let give_up = Instant::now() + ENGINE_RELEASE;
     let database = loop {
-        match config.open() {
+        // The engine gives up on some damage with a panic.
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+        let opened = opened.map_err(|_| damaged(directory, "the engine panicked; its message stands before this"))?;
+        match opened {
             // Threads of an engine that was just dropped may hold its file a moment longer than our lock.
             Err(error) if is_locked(&error) && Instant::now() < give_up => thread::sleep(Duration::from_millis(20)),
             Err(error) if is_locked(&error) => return Err(StoreError::Locked { directory: directory.to_owned() }),
+            Err(
+                error @ (sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) | sled::Error::Unsupported(_)),
+            ) => {
+                return Err(damaged(directory, error));
+            }
             other => break other.map_err(StoreError::engine("open"))?,
         }
     };
@@ -167,6 +176,10 @@ fn open_engine(directory: &Path, options: &SledOptions) -> Result<(sled::Db, Tre
     sync_directory(&engine_directory)?;
     sync_directory(directory)?;
     Ok((database, trees, log))
+}
+
+fn damaged(directory: &Path, problem: impl ToString) -> StoreError {
+    StoreError::Damaged { directory: directory.to_owned(), problem: problem.to_string() }
 }
 
 fn is_locked(error: &sled::Error) -> bool {
