@@ -18,18 +18,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use certseal_client::StoreClient;
-use certseal_seal::{
-    Bundle, Group, KeyKind, Recipient, SealRequest, SigningKey, Suite, TlsPrivateKey, accept_ring, ring_recipient,
-    seal, spki_digest,
-};
-use certseal_wire::{BundleInfo, DnsName, FeedQuery, Kind, NameSet};
-use jiff::Timestamp;
-use rcgen::{CertificateParams, DnType, Issuer, KeyPair, PublicKeyData};
+use certseal_seal::{Bundle, Group};
+use certseal_wire::{DnsName, FeedQuery, Kind};
 use serde_json::Value;
 
 use crate::{
     platform::{Authority, POOL, Platform, daemon},
+    press::{Press, site},
     process::{program, run},
     team::Load,
     tls_client::Connection,
@@ -218,63 +213,5 @@ impl Fleet {
             assert!(Instant::now() < deadline, "{edges:?}\n{}", self.platform.edge.log());
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
-    }
-}
-
-fn site(n: usize) -> DnsName {
-    format!("site-{n:07}.customers.test").parse().unwrap()
-}
-
-/// Makes genuine bundles.
-struct Press {
-    issuer: SigningKey,
-    ca: Issuer<'static, KeyPair>,
-    recipient: Recipient,
-}
-
-impl Press {
-    async fn new(platform: &Platform, store: &StoreClient) -> Self {
-        let text = |file: &str| fs::read_to_string(platform.pki(file)).unwrap();
-        let security = certseal_seal::VerifyingKey::from_pem(&text("security.pub")).unwrap();
-        let ring = accept_ring(&store.ring().await.unwrap().unwrap(), &security, 0).unwrap();
-        let ca_key = KeyPair::from_pem(&text("local-ca.key")).unwrap();
-        Self {
-            issuer: SigningKey::from_pem(&text("issuer.key")).unwrap(),
-            ca: Issuer::from_ca_cert_pem(&text("local-ca.pem"), ca_key).unwrap(),
-            recipient: ring_recipient(&ring, &POOL.parse().unwrap()).unwrap(),
-        }
-    }
-
-    fn bundle(&self, site: &DnsName, group: u32, open: &mut Option<Group>) -> Vec<u8> {
-        let names = NameSet::try_from(vec![site.clone()]).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![site.to_string()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, site.as_str());
-        let chain = vec![params.signed_by(&key, &self.ca).unwrap().der().to_vec()];
-        let recipients = [self.recipient.clone()];
-        let spki = spki_digest(&key.subject_public_key_info());
-        let request = SealRequest { suite: Suite::P256, names: &names, spki, key_version: 1, recipients: &recipients };
-        let private = TlsPrivateKey::new(KeyKind::EcdsaP256, key.serialize_der());
-        let envelope = if group == 1 {
-            seal(&request, &private, &self.issuer).unwrap()
-        } else {
-            let is_full = open.as_ref().is_none_or(|open| open.sealed() >= group);
-            if is_full {
-                *open = Some(Group::begin(Suite::P256, &recipients).unwrap());
-            }
-            open.as_mut().unwrap().seal(&request, &private, &self.issuer).unwrap()
-        };
-        let info = BundleInfo {
-            site: site.clone(),
-            names,
-            version: 1,
-            pools: vec![POOL.parse().unwrap()],
-            chain: Bundle::chain_digest(&chain),
-            envelope: envelope.header().hash(),
-            not_before: Timestamp::now(),
-            not_after: Timestamp::now() + jiff::SignedDuration::from_hours(24 * 90),
-            authority: "local".into(),
-        };
-        Bundle::new(self.issuer.sign(&info), chain, envelope).to_bytes().unwrap()
     }
 }
