@@ -49,6 +49,7 @@
 mod audit;
 mod error;
 mod lease;
+pub mod migrate;
 mod postgres_store;
 mod sled_store;
 mod storage;
