@@ -29,6 +29,7 @@ mod config;
 mod feed;
 mod fleet;
 mod metrics;
+pub mod migrate;
 mod records;
 mod rotation;
 mod rotation_api;
@@ -44,10 +45,12 @@ use certseal_service::{
     server::{self, Limits},
     telemetry,
 };
-use certseal_store::{SledOptions, SledStore, Storage};
+use certseal_store::{PostgresStore, SledOptions, SledStore, Storage};
 use tokio::task::JoinHandle;
 
-pub use config::Config;
+pub use config::{Config, Postgres};
+
+use config::Engine;
 
 use vault::Vault;
 
@@ -82,9 +85,14 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let listener = server::bind(config.listen).await?;
     let address = listener.local_addr()?;
     let options = SledOptions { reserve_bytes: config.reserve_bytes, ..SledOptions::default() };
-    let data_dir = config.data_dir.clone();
-    let storage: Arc<dyn Storage> =
-        Arc::new(tokio::task::spawn_blocking(move || SledStore::open(&data_dir, options)).await??);
+    let engine = config.engine()?;
+    let storage = tokio::task::spawn_blocking(move || match engine {
+        Engine::Sled(directory) => {
+            SledStore::open(&directory, options).map(|store| Arc::new(store) as Arc<dyn Storage>)
+        }
+        Engine::Postgres(options) => PostgresStore::open(*options).map(|store| Arc::new(store) as Arc<dyn Storage>),
+    });
+    let storage = storage.await??;
     let (metrics, registry) = metrics::Metrics::new();
     let vault = Arc::new(Vault::new(storage, security, metrics)?);
 
