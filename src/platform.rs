@@ -60,7 +60,8 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
         certstore::Config {
             listen: loopback(0),
             telemetry: None,
-            data_dir: dir.join("certstore"),
+            data_dir: Some(dir.join("certstore")),
+            postgres: None,
             trust_domain: trust_domain.clone(),
             security_key: pki_dir.join("security.pub"),
             tls: pki::tls_files(&pki_dir, "certstore"),

@@ -1,8 +1,10 @@
 //! The configuration file.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
+use anyhow::ensure;
 use certseal_service::tls::TlsFiles;
+use certseal_store::PostgresOptions;
 use certseal_wire::TrustDomain;
 use serde::Deserialize;
 
@@ -14,8 +16,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where health and metrics are served in the clear; nowhere when absent.
     pub telemetry: Option<SocketAddr>,
-    /// The directory of the database; made when it is missing.
-    pub data_dir: PathBuf,
+    /// The directory of the embedded database; made when it is missing. Either this or `postgres`.
+    pub data_dir: Option<PathBuf>,
+    /// The PostgreSQL database, which several certstores can share. Either this or `data_dir`.
+    pub postgres: Option<Postgres>,
     /// The trust domain of callers' SPIFFE IDs.
     pub trust_domain: TrustDomain,
     /// The security team's public key, PEM: who signs the key ring.
@@ -33,7 +37,7 @@ pub struct Config {
     /// Requests a second that each caller may make.
     #[serde(default = "default_rate")]
     pub requests_per_second: NonZeroU32,
-    /// Where snapshots for readers are kept, which can be made anew; in the directory of the database when absent.
+    /// Where snapshots for readers are kept, which can be made anew; with the data, or where temporary files are, when absent.
     pub snapshot_dir: Option<PathBuf>,
     /// Connections at one time.
     #[serde(default = "default_connections")]
@@ -81,6 +85,71 @@ impl Default for Retention {
     }
 }
 
+/// A PostgreSQL database.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Postgres {
+    /// libpq's connection string, without a password; with several hosts the one that accepts writes is used.
+    pub url: String,
+    /// A file with the password alone, readable by its owner only.
+    pub password_file: Option<PathBuf>,
+    /// The CA of the servers' certificates, PEM. Needed unless the database is on this machine.
+    pub ca: Option<PathBuf>,
+    /// Our certificate for the database, PEM, if it asks for one.
+    pub certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    pub key: Option<PathBuf>,
+    /// Sessions for reading.
+    pub pool_size: Option<usize>,
+    /// How long a request tries again during a failover, in seconds.
+    pub give_up_seconds: Option<u64>,
+}
+
+/// Where the data is.
+#[derive(Debug, Clone)]
+pub(crate) enum Engine {
+    Sled(PathBuf),
+    Postgres(Box<PostgresOptions>),
+}
+
+impl Config {
+    /// Where snapshots for readers are kept.
+    pub(crate) fn snapshot_dir(&self) -> PathBuf {
+        let beside = |directory: &PathBuf| directory.join("snapshots");
+        let nowhere = || std::env::temp_dir().join(format!("certstore-snapshots-{}", std::process::id()));
+        self.snapshot_dir.clone().unwrap_or_else(|| self.data_dir.as_ref().map_or_else(nowhere, beside))
+    }
+
+    pub(crate) fn engine(&self) -> anyhow::Result<Engine> {
+        match (&self.data_dir, &self.postgres) {
+            (Some(directory), None) => Ok(Engine::Sled(directory.clone())),
+            (None, Some(postgres)) => Ok(Engine::Postgres(Box::new(postgres.options()?))),
+            (Some(_), Some(_)) => {
+                anyhow::bail!("expected either data_dir or [postgres], came both: leave out the one that has no data")
+            }
+            (None, None) => {
+                anyhow::bail!("expected data_dir or [postgres], came neither: say where the data is to be kept")
+            }
+        }
+    }
+}
+
+impl Postgres {
+    fn options(&self) -> anyhow::Result<PostgresOptions> {
+        ensure!(
+            self.certificate.is_some() == self.key.is_some(),
+            "expected certificate and key of [postgres] together, came one of them: add the other one"
+        );
+        let mut options = PostgresOptions::new(&self.url);
+        options.password_file.clone_from(&self.password_file);
+        options.ca.clone_from(&self.ca);
+        options.identity = self.certificate.clone().zip(self.key.clone());
+        options.pool_size = self.pool_size.unwrap_or(options.pool_size);
+        options.give_up = self.give_up_seconds.map_or(options.give_up, Duration::from_secs);
+        Ok(options)
+    }
+}
+
 fn default_reserve() -> u64 {
     certseal_store::SledOptions::default().reserve_bytes
 }
@@ -91,4 +160,26 @@ fn default_rate() -> NonZeroU32 {
 
 fn default_connections() -> usize {
     10_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_data_is_in_exactly_one_place() {
+        let config = |place: &str| {
+            let text = format!(
+                "listen = \"127.0.0.1:0\"\n{place}\ntrust_domain = \"certseal.internal\"\nsecurity_key = \"k\"\n\
+                 tls = {{ ca = \"a\", certificate = \"b\", key = \"c\" }}\n"
+            );
+            toml::from_str::<Config>(&text).unwrap().engine()
+        };
+        let (directory, database) = ("data_dir = \"d\"", "postgres = { url = \"host=127.0.0.1\" }");
+        assert!(matches!(config(directory), Ok(Engine::Sled(_))));
+        assert!(matches!(config(database), Ok(Engine::Postgres(_))));
+        assert!(config("").is_err());
+        assert!(config(&format!("{directory}\n{database}")).is_err());
+        assert!(config("postgres = { url = \"host=127.0.0.1\", certificate = \"c\" }").is_err());
+    }
 }

@@ -37,6 +37,7 @@ mod config;
 mod feed;
 mod fleet;
 mod metrics;
+pub mod migrate;
 mod rates;
 mod records;
 mod rotation;
@@ -54,14 +55,15 @@ use certseal_service::{
     server::{self, Limits},
     telemetry,
 };
-use certseal_store::{SledOptions, SledStore, Storage};
+use certseal_store::{PostgresStore, SledOptions, SledStore, Storage};
 use tokio::task::JoinHandle;
 
-pub use config::{AuditFiles, Config, Retention};
+pub use config::{AuditFiles, Config, Postgres, Retention};
 
 use admission::Admission;
 use api::Service;
 use audit::ReadLog;
+use config::Engine;
 use feed::Feed;
 use rates::Rates;
 use snapshot::Snapshots;
@@ -94,19 +96,23 @@ impl Running {
 /// # Errors
 /// When a file of the configuration is not usable, the store does not open, or the address is taken.
 pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running> {
+    let (engine, snapshot_dir) = (config.engine()?, config.snapshot_dir());
     let tls = config.tls.live(shutdown.clone())?;
     let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
         .with_context(|| config.security_key.display().to_string())?;
     let listener = server::bind(config.listen).await?;
     let address = listener.local_addr()?;
     let options = SledOptions { reserve_bytes: config.reserve_bytes, ..SledOptions::default() };
-    let data_dir = config.data_dir.clone();
-    let storage: Arc<dyn Storage> =
-        Arc::new(tokio::task::spawn_blocking(move || SledStore::open(&data_dir, options)).await??);
+    let storage = tokio::task::spawn_blocking(move || match engine {
+        Engine::Sled(directory) => {
+            SledStore::open(&directory, options).map(|store| Arc::new(store) as Arc<dyn Storage>)
+        }
+        Engine::Postgres(options) => PostgresStore::open(*options).map(|store| Arc::new(store) as Arc<dyn Storage>),
+    });
+    let storage = storage.await??;
     let (metrics, registry) = metrics::Metrics::new();
     let vault = Arc::new(Vault::new(storage, security, config.retention, metrics)?);
     let (admission, reads) = (Arc::new(Admission::new()), ReadLog::start(vault.clone()));
-    let snapshot_dir = config.snapshot_dir.unwrap_or_else(|| config.data_dir.join("snapshots"));
     let snapshots = Snapshots::new(vault.clone(), admission.clone(), &snapshot_dir)
         .with_context(|| format!("cannot use {} for snapshots", snapshot_dir.display()))?;
     let feed = Arc::new(

@@ -210,8 +210,17 @@ pub enum StoreError {
         found: Position,
     },
 
+    /// The store's data was moved to another one.
+    #[error("the store in {place} was moved to {to}: use that one; this one is behind it")]
+    Moved {
+        /// This store.
+        place: String,
+        /// The one that has the data now.
+        to: String,
+    },
+
     /// A copy into this store was begun and not finished.
-    #[error("the copy from {origin} into this store was not finished: empty the store and run the migration again")]
+    #[error("the copy from {origin} into this store was not finished: run the migration again, which begins anew")]
     Unfinished {
         /// Where it comes from.
         origin: String,

@@ -13,6 +13,9 @@
 //!        └──────────── acknowledged ──────────┘
 //! ```
 //!
+//! The diagram shows [`SledStore`], the embedded backend. [`PostgresStore`] keeps the same contract in a database that
+//! several processes share; [`migrate`] copies one into the other; [`Lease`] keeps work to one holder at a time.
+//!
 //! What a caller may rely on, with every backend:
 //!
 //! - **Acknowledged means durable.** [`Storage::commit`] returns once its writes survive a kill and a power cut.
@@ -21,9 +24,9 @@
 //!   `(table, key)`, tombstones included: read from 0 it is a snapshot, read from a cursor it is what changed since.
 //! - **The audit log is a chain.** Entries are appended in the transaction of what they tell of; each carries a hash over
 //!   itself and all before it.
-//! - **Damage stays local.** Records and events carry checksums. A damaged record is an error when it is asked for by
+//! - **Damage stays local.** Records and events carry checksums, or the database's pages do. A damaged record is an error when it is asked for by
 //!   name, is left out of lists with a log line, and can be overwritten or deleted.
-//! - **No silent rollback.** A store that is behind what it has acknowledged refuses to open.
+//! - **No silent rollback.** A store that is behind what it has acknowledged refuses to open, or to go on.
 //!
 //! Calls block. Asynchronous callers run them off their reactor.
 //!
@@ -49,6 +52,7 @@
 mod audit;
 mod error;
 mod lease;
+pub mod migrate;
 mod postgres_store;
 mod sled_store;
 mod storage;

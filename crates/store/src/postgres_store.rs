@@ -5,12 +5,14 @@
 //!
 //! Submodules: [`options`] connection string and TLS, [`session`] one connection, [`schema`] tables, [`meta`] the rows
 //! of the store and its writers, [`writer`] group commit, [`group`] conditions and net effect, [`statements`] its SQL,
-//! [`reader`] records and lists, [`shared`] what is known to be durable, [`failure`] what is worth another try.
+//! [`reader`] records and lists, [`shared`] what is known to be durable, [`failure`] what is worth another try, [`portable`] copies
+//! from and to other engines.
 
 mod failure;
 mod group;
 mod meta;
 mod options;
+mod portable;
 mod reader;
 mod schema;
 mod session;

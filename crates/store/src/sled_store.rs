@@ -1,12 +1,14 @@
 //! The embedded backend: sled, with the syncs that make its commits durable.
 //!
 //! Submodules: [`open`] the directory and its checks, [`writer`] group commit, [`apply`] one transaction, [`reader`]
-//! records and lists, [`published`] what the feed may show, [`high_water`] the independent witness, [`layout`] bytes.
+//! records and lists, [`published`] what the feed may show, [`high_water`] the independent witness, [`layout`] bytes,
+//! [`portable`] copies from and to other engines.
 
 mod apply;
 mod high_water;
 mod layout;
 mod open;
+mod portable;
 mod published;
 mod reader;
 #[cfg(test)]

@@ -19,7 +19,8 @@ pub trait Storage: Send + Sync + 'static {
     /// for the audit log are appended together with the writes, or not at all.
     ///
     /// After [`StoreError::Conflict`], [`StoreError::Full`], [`StoreError::TooLarge`] or [`StoreError::Corrupt`]
-    /// nothing was changed. After any other error the outcome is unknown until the store has been opened again.
+    /// nothing was changed, nor after [`StoreError::Database`] from a server. After any other error the outcome is unknown
+    /// until the store has been opened again, or, with a server, until the record has been read again.
     fn commit(&self, transaction: Transaction) -> Result<Position, StoreError>;
 
     /// The record under this key; [`StoreError::Corrupt`] if its checksum does not match.

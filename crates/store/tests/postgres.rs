@@ -140,6 +140,52 @@ fn a_database_that_went_back_is_refused_until_it_is_declared_restored() {
     assert!(matches!(store.commit(write()), Err(StoreError::WentBack { found, .. }) if found.epoch == position.epoch));
 }
 
+/// The server reports success, with a warning, when its wait for replicas is cancelled: what it committed may be gone
+/// after a failover. Nobody is to rely on it before a replica has it.
+#[test]
+fn what_no_replica_has_is_neither_acknowledged_nor_shown() {
+    let server = Arc::new(Server::start());
+    let database = Arc::clone(&server).database();
+    let options = |seconds| PostgresOptions {
+        give_up: Duration::from_secs(seconds),
+        statement_timeout: Duration::from_secs(1),
+        ..PostgresOptions::new(database.url())
+    };
+    let (writer, reader) = (PostgresStore::open(options(4)).unwrap(), PostgresStore::open(options(2)).unwrap());
+    let first = writer.commit(Write::put(TABLE, "a", 1, "v").event("a1").into()).unwrap();
+    assert_eq!(reader.head().unwrap(), first);
+    let wait_for = |standby: &str| {
+        server.sql("postgres", &format!("ALTER SYSTEM SET synchronous_standby_names = '{standby}'"));
+        server.sql("postgres", "SELECT pg_reload_conf()");
+        thread::sleep(Duration::from_millis(300));
+    };
+    wait_for("a_replica_that_is_gone");
+    let cancel = || {
+        let waiting = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        server.sql("postgres", waiting).lines().filter(|line| *line == "t").count()
+    };
+    thread::scope(|scope| {
+        let writing = scope.spawn(|| writer.commit(Write::put(TABLE, "a", 2, "v").event("a2").into()));
+        let mut cancelled = 0;
+        while !writing.is_finished() {
+            cancelled += cancel();
+            thread::sleep(Duration::from_millis(50));
+        }
+        let outcome = writing.join().unwrap();
+        assert!(cancelled > 0, "nothing waited for a replica");
+        assert!(matches!(outcome, Err(StoreError::Unavailable { .. })), "{outcome:?}");
+    });
+    // Control: the server itself shows it.
+    assert_eq!(database.sql("SELECT version FROM certseal.records"), "2");
+    assert!(matches!(reader.feed(0, 10), Err(StoreError::Unavailable { .. })));
+    assert!(matches!(reader.head(), Err(StoreError::Unavailable { .. })));
+
+    wait_for("");
+    let feed = reader.feed(0, 10).unwrap();
+    assert_eq!(feed.iter().map(|entry| entry.event.as_slice()).collect::<Vec<_>>(), [b"a2"]);
+    writer.commit(Write::put(TABLE, "a", 3, "v").expect(Expect::Version(2)).into()).unwrap();
+}
+
 #[test]
 fn an_unreachable_database_is_an_error_within_the_time_that_was_set() {
     let server = Arc::new(Server::start());

@@ -65,6 +65,12 @@ pub(super) async fn read(session: &Session) -> Result<State, Fault> {
     decoded(&rows)
 }
 
+/// Reads the row of a store that a copy may still be going into.
+pub(super) async fn read_unfinished(session: &Session) -> Result<State, Fault> {
+    let rows = session.query("read the store's row", &format!("{SELECT} WHERE id = 1"), &[]).await?;
+    rows.first().ok_or_else(no_row).and_then(state)
+}
+
 /// Locks the row until the transaction ends, and reads it.
 pub(super) async fn lock(session: &Session) -> Result<State, Fault> {
     let rows = session.query("lock the store's row", &format!("{SELECT} WHERE id = 1 FOR UPDATE"), &[]).await?;
@@ -130,13 +136,25 @@ pub(super) fn unreadable(error: tokio_postgres::Error) -> Fault {
 }
 
 fn decoded(rows: &[Row]) -> Result<State, Fault> {
-    let Some(row) = rows.first() else { return Err(not_ours("no row in certseal.meta")) };
+    let row = rows.first().ok_or_else(no_row)?;
     let importing: Option<String> = row.try_get(7).map_err(unreadable)?;
     if let Some(origin) = importing {
         return Err(Fault::lasting(StoreError::Unfinished { origin }));
     }
+    let moved_to: Option<String> = row.try_get(8).map_err(unreadable)?;
+    if let Some(to) = moved_to {
+        return Err(Fault::lasting(StoreError::Moved { place: "this database".to_owned(), to }));
+    }
+    state(row)
+}
+
+fn state(row: &Row) -> Result<State, Fault> {
     let audit = AuditEnds { head: link(row, 3)?, start: link(row, 5)? };
     Ok(State { position: position(row)?, floor: natural(row, 2)?, audit })
+}
+
+fn no_row() -> Fault {
+    not_ours("no row in certseal.meta")
 }
 
 fn not_ours(came: &str) -> Fault {
@@ -150,4 +168,4 @@ pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 pub(super) const COMMIT_PATIENCE: Duration = Duration::from_secs(30);
 
 const SELECT: &str = "SELECT epoch, seq, floor, audit_number, audit_hash, audit_start_number, audit_start_hash, \
-                      importing FROM certseal.meta";
+                      importing, moved_to FROM certseal.meta";

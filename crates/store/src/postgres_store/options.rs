@@ -1,6 +1,12 @@
 //! What a connection needs, and the refusal of connections that somebody on the way could read or answer.
 
-use std::{fmt, fs, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt, fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
@@ -169,7 +175,7 @@ fn is_local(host: &Host) -> bool {
     }
 }
 
-fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError> {
     let found: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(path).and_then(|found| found.collect::<Result<Vec<_>, _>>());
     match found {
@@ -179,7 +185,7 @@ fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, StoreErr
     }
 }
 
-fn unusable(path: &std::path::Path, error: impl fmt::Display) -> StoreError {
+fn unusable(path: &Path, error: impl fmt::Display) -> StoreError {
     let problem = format!("expected certificates or a key in PEM in {}, came: {error}", path.display());
     StoreError::Options { problem }
 }

@@ -31,7 +31,7 @@ async fn migrate_in_transaction(session: &Session) -> Result<(), Fault> {
         session.run("note a migration", &applied).await?;
         session.run("migrate the tables", statements).await?;
     }
-    session.commit(session_patience()).await
+    session.commit(super::meta::COMMIT_PATIENCE).await
 }
 
 /// The version of the tables, if there are any.
@@ -64,10 +64,6 @@ fn racing(fault: Fault) -> Fault {
     Fault { passing: fault.passing || lost, ..fault }
 }
 
-fn session_patience() -> std::time::Duration {
-    std::time::Duration::from_secs(30)
-}
-
 /// unique_violation, duplicate_schema, duplicate_table, duplicate_object, and "tuple concurrently updated".
 const RACES: [&str; 5] =
     ["SQLSTATE 23505", "SQLSTATE 42P06", "SQLSTATE 42P07", "SQLSTATE 42710", "tuple concurrently updated"];
@@ -88,7 +84,9 @@ const MIGRATIONS: [&str; 1] = ["
         audit_start_number int8 NOT NULL CHECK (audit_start_number >= 0),
         audit_start_hash bytea NOT NULL CHECK (octet_length(audit_start_hash) = 32),
         -- Where a copy into this store comes from, while it is not finished.
-        importing text
+        importing text,
+        -- Where the data went when it was copied elsewhere.
+        moved_to text
     );
     CREATE TABLE certseal.records (
         tbl bytea NOT NULL,

@@ -10,9 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(super) use super::apply::Reached;
 use super::{
     SledOptions,
-    apply::{Reached, Trees},
+    apply::Trees,
     high_water::{self, HighWater},
     layout,
 };
@@ -34,6 +35,7 @@ impl Opened {
     pub(super) fn verified(directory: &Path, options: &SledOptions) -> Result<Self, StoreError> {
         create_private(directory)?;
         let lock = exclusive_lock(directory)?;
+        refuse_marked(directory)?;
         let witness = HighWater::open(directory)?;
         if let Some((_, expected)) = &witness
             && !directory.join(ENGINE_DIRECTORY).exists()
@@ -74,6 +76,7 @@ impl Opened {
     pub(super) fn restored(directory: &Path, options: &SledOptions) -> Result<Self, StoreError> {
         create_private(directory)?;
         let lock = exclusive_lock(directory)?;
+        refuse_marked(directory)?;
         let (database, trees, log) = open_engine(directory, options)?;
         let seq = match stored_position(&trees, directory) {
             Ok(position) => position.map_or(0, |position| position.seq),
@@ -85,6 +88,56 @@ impl Opened {
         let high_water = HighWater::create(directory, position)?;
         let reached = Reached { position, audit: restored_audit_head(&trees)? };
         Ok(Self { directory: directory.to_owned(), lock, database, trees, log, high_water, reached })
+    }
+}
+
+impl Opened {
+    /// Opens a new directory, or the leftover of a copy, for a copy from `origin`; marks it as unfinished.
+    pub(super) fn for_copy(directory: &Path, options: &SledOptions, origin: &str) -> Result<Self, StoreError> {
+        create_private(directory)?;
+        let lock = exclusive_lock(directory)?;
+        let leftover = directory.join(UNFINISHED_FILE).exists();
+        if !leftover && (directory.join(ENGINE_DIRECTORY).exists() || directory.join(high_water::FILE_NAME).exists()) {
+            let problem = "not empty, so nothing can be copied there: name another directory; what was looked at is";
+            return Err(StoreError::Database {
+                action: "begin a copy",
+                cause: format!("{problem} {}", directory.display()),
+            });
+        }
+        write_marker(directory, UNFINISHED_FILE, origin)?;
+        let engine_directory = directory.join(ENGINE_DIRECTORY);
+        if engine_directory.exists() {
+            fs::remove_dir_all(&engine_directory).map_err(StoreError::io("remove", engine_directory))?;
+        }
+        let (database, trees, log) = open_engine(directory, options)?;
+        let position = Position { epoch: random_epoch()?, seq: 0 };
+        let high_water = HighWater::create(directory, position)?;
+        let reached = Reached { position, audit: AuditLink::START };
+        Ok(Self { directory: directory.to_owned(), lock, database, trees, log, high_water, reached })
+    }
+}
+
+/// Leaves a durable word in the directory.
+pub(super) fn write_marker(directory: &Path, name: &str, text: &str) -> Result<(), StoreError> {
+    let path = directory.join(name);
+    fs::write(&path, format!("{text}\n")).map_err(StoreError::io("write", &path))?;
+    File::open(&path).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", path))?;
+    sync_directory(directory)
+}
+
+/// Refuses a directory whose data is elsewhere, or not all here yet.
+fn refuse_marked(directory: &Path) -> Result<(), StoreError> {
+    let word = |name| match fs::read_to_string(directory.join(name)) {
+        Ok(text) => Ok(Some(text.trim_end().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("read", directory.join(name))(error)),
+    };
+    if let Some(to) = word(MOVED_FILE)? {
+        return Err(StoreError::Moved { place: directory.display().to_string(), to });
+    }
+    match word(UNFINISHED_FILE)? {
+        Some(origin) => Err(StoreError::Unfinished { origin }),
+        None => Ok(()),
     }
 }
 
@@ -270,6 +323,12 @@ fn behind(directory: &Path, expected: Position, found: Option<Position>) -> Stor
 
 /// The engine's own directory, inside the store's.
 pub(super) const ENGINE_DIRECTORY: &str = "sled";
+
+/// Says where a directory's data went.
+pub(super) const MOVED_FILE: &str = "moved";
+
+/// Says that a copy into the directory is not complete, and where it comes from.
+pub(super) const UNFINISHED_FILE: &str = "unfinished";
 
 const LOCK_FILE: &str = "lock";
 

@@ -22,7 +22,6 @@ impl Reader {
         Self { trees, published }
     }
 
-    #[cfg(test)]
     pub(super) fn trees(&self) -> &Trees {
         &self.trees
     }
@@ -165,7 +164,7 @@ impl Reader {
     }
 
     /// The record whose header was read; none if it is damaged or has just been replaced.
-    fn assembled(&self, record_key: &[u8], bytes: &[u8]) -> Result<Option<Record>, StoreError> {
+    pub(super) fn assembled(&self, record_key: &[u8], bytes: &[u8]) -> Result<Option<Record>, StoreError> {
         let Some((header, inline)) = Header::decode(record_key, bytes) else { return Ok(None) };
         let mut value = inline.to_vec();
         for index in 0..header.chunks() {

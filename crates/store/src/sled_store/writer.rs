@@ -1,7 +1,7 @@
 //! Group commit: one thread applies what has queued up, makes it durable at once, and acknowledges it.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         mpsc::{Receiver, SyncSender},
@@ -110,6 +110,10 @@ pub(super) struct Space {
 impl Space {
     pub(super) fn new(directory: PathBuf, reserve: u64) -> Self {
         Self { directory, reserve }
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     pub(super) fn check(&self) -> Result<(), StoreError> {

@@ -107,6 +107,12 @@ impl Database {
         format!("host={} user=certseal dbname={}", self.server.directory.path().display(), self.name)
     }
 
+    /// The same as a URI.
+    pub fn uri(&self) -> String {
+        let directory = self.server.directory.path().to_string_lossy().replace('/', "%2F");
+        format!("postgres://certseal@{directory}/{}", self.name)
+    }
+
     /// Runs a statement in it; answers its rows, one a line.
     pub fn sql(&self, statement: &str) -> String {
         self.server.sql(&self.name, statement)
