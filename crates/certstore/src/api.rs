@@ -12,7 +12,6 @@ use axum::{
     http::{Method, StatusCode, header::CONTENT_TYPE, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, put},
 };
 use certseal_seal::Bundle;
 use certseal_service::{
@@ -20,15 +19,19 @@ use certseal_service::{
     problem::{Refusal, method_not_allowed, not_found},
 };
 use certseal_wire::{
-    AuditAction, AuditPage, AuditQuery, Caller, Challenge, DeletionList, DeletionQuery, DnsName, FeedQuery, Kind,
-    ParseError, PoolName, ProblemKind, PutOutcome, Role, Signed, Snapshot,
+    AuditAction, AuditPage, AuditQuery, Caller, Challenge, Cursor, DeletionList, DeletionQuery, Digest, DnsName, Event,
+    FeedPage, FeedQuery, Kind, ParseError, PoolName, ProblemKind, PutOutcome, Role, Signed, Snapshot,
 };
+
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     admission::{Admission, held},
     audit::{Actor, Entry, ReadLog, What},
     feed::{Feed, may_read},
     metrics::RoleLabel,
+    openapi::{Refused, described},
     rates::Rates,
     records::{Checked, challenge_expiry, malformed},
     snapshot::Snapshots,
@@ -38,27 +41,32 @@ use crate::{
 
 /// The router of certstore's interface.
 pub(crate) fn router(service: Service, shutdown: Shutdown) -> Router {
-    Router::new()
-        .route("/v1/bundles/{site}", put(put_bundle).get(bundle))
-        .route("/v1/routes/{site}", put(put_route).get(route))
-        .route("/v1/challenges/{host}/{token}", put(put_challenge).get(challenge).delete(delete_challenge))
-        .route("/v1/ring", put(put_ring).get(ring))
-        .route("/v1/accounts", put(put_accounts).get(accounts))
-        .route("/v1/checkpoints/{pool}", put(put_checkpoint).get(checkpoint))
-        .route("/v1/feed", get(feed))
-        .route("/v1/snapshot", get(snapshot))
-        .route("/v1/snapshot/{digest}", get(segment))
-        .route("/v1/audit", get(audit))
-        .route("/v1/audit/checkpoint", put(put_audit_checkpoint).get(audit_checkpoint))
-        .route("/v1/deletions", get(deletions))
-        .merge(crate::rotation_api::router())
-        .merge(crate::backup::router())
+    described()
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(Bundle::MAX))
         .layer(middleware::from_fn_with_state(service.clone(), account))
         .layer(Extension(shutdown))
         .with_state(service)
+}
+
+/// All operations, with their description.
+pub(crate) fn routes(description: OpenApi) -> OpenApiRouter<Service> {
+    OpenApiRouter::with_openapi(description)
+        .routes(routes!(put_bundle, bundle))
+        .routes(routes!(put_route, route))
+        .routes(routes!(put_challenge, challenge, delete_challenge))
+        .routes(routes!(put_ring, ring))
+        .routes(routes!(put_accounts, accounts))
+        .routes(routes!(put_checkpoint, checkpoint))
+        .routes(routes!(feed))
+        .routes(routes!(snapshot))
+        .routes(routes!(segment))
+        .routes(routes!(audit))
+        .routes(routes!(put_audit_checkpoint, audit_checkpoint))
+        .routes(routes!(deletions))
+        .merge(crate::rotation_api::router())
+        .merge(crate::backup::router())
 }
 
 /// What handlers work with.
@@ -78,6 +86,13 @@ impl FromRef<Service> for Arc<Vault> {
     }
 }
 
+#[utoipa::path(
+    put, path = "/v1/bundles/{site}", tag = "bundles",
+    summary = "Stores a bundle. Role issuer.",
+    params(("site" = DnsName, Path)),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 200, body = PutOutcome), Refused),
+)]
 async fn put_bundle(
     State(vault): State<Arc<Vault>>,
     IssuerOnly(actor): IssuerOnly,
@@ -89,6 +104,13 @@ async fn put_bundle(
         .map(Json)
 }
 
+#[utoipa::path(
+    put, path = "/v1/routes/{site}", tag = "routes",
+    summary = "Stores a signed route. Role issuer.",
+    params(("site" = DnsName, Path)),
+    request_body = Signed,
+    responses((status = 200, body = PutOutcome), Refused),
+)]
 async fn put_route(
     State(vault): State<Arc<Vault>>,
     IssuerOnly(actor): IssuerOnly,
@@ -98,6 +120,12 @@ async fn put_route(
     blocking(move || vault.put(&actor, |trusted| Checked::route(&site, body.clone(), &trusted.issuers))).await.map(Json)
 }
 
+#[utoipa::path(
+    put, path = "/v1/accounts", tag = "accounts",
+    summary = "Stores the signed list of ACME accounts. Role issuer.",
+    request_body = Signed,
+    responses((status = 200, body = PutOutcome), Refused),
+)]
 async fn put_accounts(
     State(vault): State<Arc<Vault>>,
     IssuerOnly(actor): IssuerOnly,
@@ -106,6 +134,13 @@ async fn put_accounts(
     blocking(move || vault.put(&actor, |trusted| Checked::accounts(body.clone(), &trusted.issuers))).await.map(Json)
 }
 
+#[utoipa::path(
+    put, path = "/v1/checkpoints/{pool}", tag = "checkpoints",
+    summary = "Stores a signed checkpoint of a pool. Role issuer.",
+    params(("pool" = PoolName, Path)),
+    request_body = Signed,
+    responses((status = 200, body = PutOutcome), Refused),
+)]
 async fn put_checkpoint(
     State(vault): State<Arc<Vault>>,
     IssuerOnly(actor): IssuerOnly,
@@ -117,6 +152,12 @@ async fn put_checkpoint(
         .map(Json)
 }
 
+#[utoipa::path(
+    put, path = "/v1/ring", tag = "ring",
+    summary = "Stores the signed key ring. Role admin.",
+    request_body = Signed,
+    responses((status = 200, body = PutOutcome), Refused),
+)]
 async fn put_ring(
     State(vault): State<Arc<Vault>>,
     actor: Actor,
@@ -128,6 +169,13 @@ async fn put_ring(
     blocking(move || vault.put_ring(&actor, body)).await.map(Json)
 }
 
+#[utoipa::path(
+    put, path = "/v1/challenges/{host}/{token}", tag = "challenges",
+    summary = "Stores a signed challenge until it expires. Role issuer.",
+    params(("host" = DnsName, Path), ("token" = String, Path)),
+    request_body = Signed,
+    responses((status = 200, body = PutOutcome), Refused),
+)]
 async fn put_challenge(
     State(vault): State<Arc<Vault>>,
     IssuerOnly(actor): IssuerOnly,
@@ -143,6 +191,12 @@ async fn put_challenge(
     .await
 }
 
+#[utoipa::path(
+    delete, path = "/v1/challenges/{host}/{token}", tag = "challenges",
+    summary = "Forgets a challenge. Role issuer.",
+    params(("host" = DnsName, Path), ("token" = String, Path)),
+    responses((status = 200, body = PutOutcome), Refused),
+)]
 async fn delete_challenge(
     State(vault): State<Arc<Vault>>,
     IssuerOnly(actor): IssuerOnly,
@@ -152,6 +206,12 @@ async fn delete_challenge(
     Ok(Json(PutOutcome { version: 1, changed: true }))
 }
 
+#[utoipa::path(
+    get, path = "/v1/bundles/{site}", tag = "bundles",
+    summary = "The bundle of a site. Roles edge (own pool), issuer, admin.",
+    params(("site" = DnsName, Path)),
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), Refused),
+)]
 async fn bundle(
     State(service): State<Service>,
     actor: Actor,
@@ -162,6 +222,12 @@ async fn bundle(
     Ok(response)
 }
 
+#[utoipa::path(
+    get, path = "/v1/routes/{site}", tag = "routes",
+    summary = "The signed route of a site. Roles edge (own pool), issuer, admin.",
+    params(("site" = DnsName, Path)),
+    responses((status = 200, body = Signed), Refused),
+)]
 async fn route(
     State(vault): State<Arc<Vault>>,
     actor: Actor,
@@ -170,14 +236,30 @@ async fn route(
     record(vault, &actor, Kind::Route, site.to_string()).await
 }
 
+#[utoipa::path(
+    get, path = "/v1/ring", tag = "ring",
+    summary = "The signed key ring. Roles edge, issuer, admin.",
+    responses((status = 200, body = Signed), Refused),
+)]
 async fn ring(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Response, Refusal> {
     record(vault, &actor, Kind::Ring, String::new()).await
 }
 
+#[utoipa::path(
+    get, path = "/v1/accounts", tag = "accounts",
+    summary = "The signed list of ACME accounts. Roles edge, issuer, admin.",
+    responses((status = 200, body = Signed), Refused),
+)]
 async fn accounts(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Response, Refusal> {
     record(vault, &actor, Kind::Accounts, String::new()).await
 }
 
+#[utoipa::path(
+    get, path = "/v1/checkpoints/{pool}", tag = "checkpoints",
+    summary = "The signed checkpoint of a pool. Roles edge (own pool), issuer, admin.",
+    params(("pool" = PoolName, Path)),
+    responses((status = 200, body = Signed), Refused),
+)]
 async fn checkpoint(
     State(vault): State<Arc<Vault>>,
     actor: Actor,
@@ -186,6 +268,12 @@ async fn checkpoint(
     record(vault, &actor, Kind::Checkpoint, pool.to_string()).await
 }
 
+#[utoipa::path(
+    get, path = "/v1/challenges/{host}/{token}", tag = "challenges",
+    summary = "A signed challenge. Roles edge, issuer, admin.",
+    params(("host" = DnsName, Path), ("token" = String, Path)),
+    responses((status = 200, body = Signed), Refused),
+)]
 async fn challenge(
     State(vault): State<Arc<Vault>>,
     actor: Actor,
@@ -197,6 +285,16 @@ async fn challenge(
     Ok(body(Kind::Route, record.value))
 }
 
+#[utoipa::path(
+    get, path = "/v1/feed", tag = "feed",
+    summary = "What changed after a cursor; waits for news. Roles edge (own pool), issuer, admin.",
+    params(
+        ("after" = Option<Cursor>, Query, description = "Answer what came after this; a snapshot says where to begin."),
+        ("limit" = Option<u32>, Query, description = "At most this many events."),
+        ("wait" = Option<u32>, Query, description = "Seconds to wait for news, at most 30."),
+    ),
+    responses((status = 200, body = FeedPage), Refused),
+)]
 async fn feed(
     State(service): State<Service>,
     actor: Actor,
@@ -209,11 +307,22 @@ async fn feed(
     Ok(([(CONTENT_TYPE, JSON)], held(page, permit)).into_response())
 }
 
+#[utoipa::path(
+    get, path = "/v1/snapshot", tag = "feed",
+    summary = "What a reader without a cursor begins with. Roles edge (own pool), issuer, admin.",
+    responses((status = 200, body = Snapshot), Refused),
+)]
 async fn snapshot(State(service): State<Service>, actor: Actor) -> Result<Json<Snapshot>, Refusal> {
     readers_only(&actor)?;
     service.snapshots.newest(&actor).await.map(Json)
 }
 
+#[utoipa::path(
+    get, path = "/v1/snapshot/{digest}", tag = "feed",
+    summary = "One segment of a snapshot. Roles edge (own pool), issuer, admin.",
+    params(("digest" = Digest, Path)),
+    responses((status = 200, body = Vec<Event>), Refused),
+)]
 async fn segment(
     State(service): State<Service>,
     actor: Actor,
@@ -228,6 +337,15 @@ async fn segment(
     Ok(([(CONTENT_TYPE, JSON)], held(bytes, permit)).into_response())
 }
 
+#[utoipa::path(
+    get, path = "/v1/audit", tag = "audit",
+    summary = "A page of the audit log. Roles admin, issuer.",
+    params(
+        ("after" = Option<u64>, Query, description = "Answer the entries after this number."),
+        ("limit" = Option<u32>, Query, description = "At most this many entries."),
+    ),
+    responses((status = 200, body = AuditPage), Refused),
+)]
 async fn audit(
     State(vault): State<Arc<Vault>>,
     actor: Actor,
@@ -240,6 +358,12 @@ async fn audit(
     blocking(move || vault.audit_page(&query)).await.map(Json)
 }
 
+#[utoipa::path(
+    put, path = "/v1/audit/checkpoint", tag = "audit",
+    summary = "Stores what certman saw of the audit log, signed. Role issuer.",
+    request_body = Signed,
+    responses((status = 200, body = PutOutcome), Refused),
+)]
 async fn put_audit_checkpoint(
     State(vault): State<Arc<Vault>>,
     IssuerOnly(actor): IssuerOnly,
@@ -248,6 +372,11 @@ async fn put_audit_checkpoint(
     blocking(move || vault.put_audit_checkpoint(&actor, &body)).await.map(Json)
 }
 
+#[utoipa::path(
+    get, path = "/v1/audit/checkpoint", tag = "audit",
+    summary = "What certman saw last of the audit log, signed. Roles admin, issuer.",
+    responses((status = 200, body = Signed), Refused),
+)]
 async fn audit_checkpoint(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Json<Signed>, Refusal> {
     if !matches!(actor.role, Role::Admin | Role::Issuer) {
         return Err(forbidden(&actor, "admin or issuer"));
@@ -257,6 +386,15 @@ async fn audit_checkpoint(State(vault): State<Arc<Vault>>, actor: Actor) -> Resu
     signed.map(Json).ok_or_else(missing)
 }
 
+#[utoipa::path(
+    get, path = "/v1/deletions", tag = "bundles",
+    summary = "Bundles that will be deleted by themselves, the earliest first. Role admin.",
+    params(
+        ("within" = Option<u64>, Query, description = "List what is deleted within so many seconds from now."),
+        ("limit" = Option<u32>, Query, description = "At most so many."),
+    ),
+    responses((status = 200, body = DeletionList), Refused),
+)]
 async fn deletions(
     State(vault): State<Arc<Vault>>,
     actor: Actor,

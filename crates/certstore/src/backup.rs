@@ -7,9 +7,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{DefaultBodyLimit, Path, Query, State, rejection::QueryRejection},
-    routing::{get, post},
 };
 use certseal_seal::sha256;
 use certseal_service::problem::Refusal;
@@ -19,10 +18,15 @@ use certseal_wire::{
     ProblemKind, RestoreEnd, RestoreRequest,
 };
 use jiff::Timestamp;
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt},
+    routes,
+};
 
 use crate::{
     api::{Body, Service, blocking},
     audit::{Actor, Entry, What, mark},
+    openapi::Refused,
     records::{
         ACCOUNTS, BUNDLES, CHALLENGES, CHECKPOINTS, Checked, DRILLS, EDGES, FORGOTTEN, MARKS, RING, ROTATIONS, ROUTES,
         Stored, malformed, unverified,
@@ -31,19 +35,34 @@ use crate::{
     vault::{Vault, refusal},
 };
 
-pub(crate) fn router() -> Router<Service> {
-    Router::new()
-        .route("/v1/backup", get(plan))
-        .route("/v1/backup/{table}", get(page))
-        .route("/v1/restore", post(restore).layer(DefaultBodyLimit::max(MAX_RESTORE)))
-        .route("/v1/restore/end", post(end))
+pub(crate) fn router() -> OpenApiRouter<Service> {
+    OpenApiRouter::new()
+        .routes(routes!(plan))
+        .routes(routes!(page))
+        .routes(routes!(restore).layer(DefaultBodyLimit::max(MAX_RESTORE)))
+        .routes(routes!(end))
 }
 
+#[utoipa::path(
+    get, path = "/v1/backup", tag = "backup",
+    summary = "What a backup has to copy. Role admin.",
+    responses((status = 200, body = BackupPlan), Refused),
+)]
 async fn plan(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Json<BackupPlan>, Refusal> {
     admins_only(&actor)?;
     blocking(move || vault.backup_plan(&actor)).await.map(Json)
 }
 
+#[utoipa::path(
+    get, path = "/v1/backup/{table}", tag = "backup",
+    summary = "Records of a table. Role admin.",
+    params(
+        ("table" = String, Path),
+        ("after" = Option<String>, Query, description = "Go on after this key, in hex."),
+        ("only" = Option<String>, Query, description = "Only the record with this key, in hex."),
+    ),
+    responses((status = 200, body = BackupPage), Refused),
+)]
 async fn page(
     State(service): State<Service>,
     actor: Actor,
@@ -64,12 +83,24 @@ async fn page(
     Ok(Json(page))
 }
 
+#[utoipa::path(
+    post, path = "/v1/restore", tag = "backup",
+    summary = "Takes records of a backup into an empty store. Role admin.",
+    request_body = RestoreRequest,
+    responses((status = 200, description = "Done"), Refused),
+)]
 async fn restore(State(vault): State<Arc<Vault>>, actor: Actor, Body(body): Body) -> Result<Json<()>, Refusal> {
     admins_only(&actor)?;
     let request: RestoreRequest = parse(&body, "records of a backup")?;
     blocking(move || vault.restore(&actor, &request)).await.map(Json)
 }
 
+#[utoipa::path(
+    post, path = "/v1/restore/end", tag = "backup",
+    summary = "Ends a restore. Role admin.",
+    request_body = RestoreEnd,
+    responses((status = 200, description = "Done"), Refused),
+)]
 async fn end(State(vault): State<Arc<Vault>>, actor: Actor, Body(body): Body) -> Result<Json<()>, Refusal> {
     admins_only(&actor)?;
     let end: RestoreEnd = parse(&body, "the counts of a backup, and where it was made")?;

@@ -12,6 +12,7 @@
 //! GET    /v1/audit?after=&limit=                 admin, issuer
 //! PUT    /v1/audit/checkpoint        issuer      GET  admin, issuer
 //! GET    /v1/backup, /v1/backup/TABLE           admin;  POST /v1/restore, /v1/restore/end   admin, into an empty store
+//! GET    /v1/openapi.json                        every role: this interface in OpenAPI
 //! GET    /v1/deletions?within=&limit=            admin
 //!
 //! PUT    /v1/rotations/ID            admin       GET  edge, issuer, admin       also GET /v1/rotations
@@ -38,6 +39,7 @@ mod feed;
 mod fleet;
 mod metrics;
 pub mod migrate;
+mod openapi;
 mod rates;
 mod records;
 mod rotation;
@@ -59,6 +61,7 @@ use certseal_store::{PostgresStore, SledOptions, SledStore, Storage};
 use tokio::task::JoinHandle;
 
 pub use config::{AuditFiles, Config, Postgres, Retention};
+pub use openapi::openapi;
 
 use admission::Admission;
 use api::Service;

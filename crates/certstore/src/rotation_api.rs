@@ -3,49 +3,64 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{DefaultBodyLimit, Path, Query, State, rejection::QueryRejection},
-    routing::{get, post, put},
 };
 use certseal_service::problem::Refusal;
 use certseal_wire::{
-    Approval, Caller, DrillOrder, EdgeList, EdgeOrders, EdgeReport, Inventory, PoolName, ProblemKind, Retirement,
-    RewrapOutcome, RewrapRequest, Role, Rotation, RotationId, RotationList, SealedPage, SealedQuery, Signed,
-    Verification,
+    Approval, Caller, DnsName, DrillOrder, EdgeList, EdgeOrders, EdgeReport, Inventory, PoolName, ProblemKind,
+    Retirement, RewrapOutcome, RewrapRequest, Role, Rotation, RotationId, RotationList, SealedPage, SealedQuery,
+    Signed, Verification,
 };
 use serde::de::DeserializeOwned;
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt},
+    routes,
+};
 
 use crate::{
     api::{Body, Named, Service, blocking, forbidden, readers_only},
     audit::{Actor, What},
+    openapi::Refused,
     records::malformed,
     vault::Vault,
 };
 
-pub(crate) fn router() -> Router<Service> {
-    Router::new()
-        .route("/v1/rotations", get(rotations))
-        .route("/v1/rotations/{id}", put(propose).get(rotation))
-        .route("/v1/rotations/{id}/approval", post(approve))
-        .route("/v1/rotations/{id}/abort", post(abort))
-        .route("/v1/rotations/{id}/rewraps", post(rewrap).layer(DefaultBodyLimit::max(MAX_REWRAPS)))
-        .route("/v1/rotations/{id}/verification", post(verify))
-        .route("/v1/rotations/{id}/retirements", post(retire))
-        .route("/v1/sealed", get(sealed))
-        .route("/v1/inventory", get(inventory))
-        .route("/v1/edges", get(edges))
-        .route("/v1/edges/{pool}/{name}", put(report).delete(forget_edge))
-        .route("/v1/edges/{pool}/{name}/admission", post(admit_edge))
-        .route("/v1/drills/{pool}", put(order_drill))
+pub(crate) fn router() -> OpenApiRouter<Service> {
+    OpenApiRouter::new()
+        .routes(routes!(rotations))
+        .routes(routes!(propose, rotation))
+        .routes(routes!(approve))
+        .routes(routes!(abort))
+        .routes(routes!(rewrap).layer(DefaultBodyLimit::max(MAX_REWRAPS)))
+        .routes(routes!(verify))
+        .routes(routes!(retire))
+        .routes(routes!(sealed))
+        .routes(routes!(inventory))
+        .routes(routes!(edges))
+        .routes(routes!(report, forget_edge))
+        .routes(routes!(admit_edge))
+        .routes(routes!(order_drill))
 }
 
 type Vaulted = State<Arc<Vault>>;
 
+#[utoipa::path(
+    get, path = "/v1/rotations", tag = "rotations",
+    summary = "All rotations, the newest first. Roles edge, issuer, admin.",
+    responses((status = 200, body = RotationList), Refused),
+)]
 async fn rotations(State(vault): Vaulted, caller: Actor) -> Result<Json<RotationList>, Refusal> {
     readers_only(&caller)?;
     blocking(move || vault.rotation_list()).await.map(Json)
 }
 
+#[utoipa::path(
+    get, path = "/v1/rotations/{id}", tag = "rotations",
+    summary = "A rotation. Roles edge, issuer, admin.",
+    params(("id" = RotationId, Path)),
+    responses((status = 200, body = Rotation), Refused),
+)]
 async fn rotation(
     State(vault): Vaulted,
     caller: Actor,
@@ -57,6 +72,13 @@ async fn rotation(
     known.map(|known| Json(known.rotation)).ok_or_else(missing)
 }
 
+#[utoipa::path(
+    put, path = "/v1/rotations/{id}", tag = "rotations",
+    summary = "Proposes a rotation by its signed plan. Role admin.",
+    params(("id" = RotationId, Path)),
+    request_body = Signed,
+    responses((status = 200, body = Rotation), Refused),
+)]
 async fn propose(
     State(vault): Vaulted,
     caller: Actor,
@@ -68,6 +90,13 @@ async fn propose(
     blocking(move || vault.propose(&caller, id, plan)).await.map(Json)
 }
 
+#[utoipa::path(
+    post, path = "/v1/rotations/{id}/approval", tag = "rotations",
+    summary = "The second admin agrees to exactly this plan. Role admin.",
+    params(("id" = RotationId, Path)),
+    request_body = Approval,
+    responses((status = 200, body = Rotation), Refused),
+)]
 async fn approve(
     State(vault): Vaulted,
     caller: Actor,
@@ -79,11 +108,24 @@ async fn approve(
     blocking(move || vault.approve(&caller, id, &approval)).await.map(Json)
 }
 
+#[utoipa::path(
+    post, path = "/v1/rotations/{id}/abort", tag = "rotations",
+    summary = "Gives up a rotation whose key is not in the ring. Role admin.",
+    params(("id" = RotationId, Path)),
+    responses((status = 200, body = Rotation), Refused),
+)]
 async fn abort(State(vault): Vaulted, caller: Actor, Named(id): Named<RotationId>) -> Result<Json<Rotation>, Refusal> {
     admins_only(&caller)?;
     blocking(move || vault.abort(&caller, id)).await.map(Json)
 }
 
+#[utoipa::path(
+    post, path = "/v1/rotations/{id}/rewraps", tag = "rotations",
+    summary = "Adds stanzas for the new key. Roles admin, edge (own pool).",
+    params(("id" = RotationId, Path)),
+    request_body = RewrapRequest,
+    responses((status = 200, body = RewrapOutcome), Refused),
+)]
 async fn rewrap(
     State(vault): Vaulted,
     caller: Actor,
@@ -94,6 +136,13 @@ async fn rewrap(
     blocking(move || vault.rewrap(&caller, id, &request)).await.map(Json)
 }
 
+#[utoipa::path(
+    post, path = "/v1/rotations/{id}/verification", tag = "rotations",
+    summary = "Says that bundles were opened with the new key. Role admin.",
+    params(("id" = RotationId, Path)),
+    request_body = Verification,
+    responses((status = 200, body = Rotation), Refused),
+)]
 async fn verify(
     State(vault): Vaulted,
     caller: Actor,
@@ -105,6 +154,13 @@ async fn verify(
     blocking(move || vault.verified(&caller, id, &verification)).await.map(Json)
 }
 
+#[utoipa::path(
+    post, path = "/v1/rotations/{id}/retirements", tag = "rotations",
+    summary = "Removes stanzas for the old keys from the next bundles. Role admin.",
+    params(("id" = RotationId, Path)),
+    request_body = Retirement,
+    responses((status = 200, body = RewrapOutcome), Refused),
+)]
 async fn retire(
     State(vault): Vaulted,
     caller: Actor,
@@ -116,6 +172,18 @@ async fn retire(
     blocking(move || vault.retire_stanzas(&caller, id, after.as_ref())).await.map(Json)
 }
 
+#[utoipa::path(
+    get, path = "/v1/sealed", tag = "rotations",
+    summary = "A page of sealed keys. Roles admin, edge (own pool).",
+    params(
+        ("after" = Option<DnsName>, Query, description = "Go on after this site."),
+        ("limit" = Option<u32>, Query, description = "At most so many."),
+        ("pool" = Option<PoolName>, Query, description = "Only what is sealed to this pool."),
+        ("lacking" = Option<u32>, Query, description = "Only what has no stanza for this epoch of the pool."),
+        ("legacy" = Option<bool>, Query, description = "Only legacy keys."),
+    ),
+    responses((status = 200, body = SealedPage), Refused),
+)]
 async fn sealed(
     State(service): State<Service>,
     caller: Actor,
@@ -139,16 +207,33 @@ async fn sealed(
     Ok(Json(page))
 }
 
+#[utoipa::path(
+    get, path = "/v1/inventory", tag = "bundles",
+    summary = "Counts by suite, pool and epoch. Role admin.",
+    responses((status = 200, body = Inventory), Refused),
+)]
 async fn inventory(State(vault): Vaulted, caller: Actor) -> Result<Json<Inventory>, Refusal> {
     admins_only(&caller)?;
     blocking(move || vault.inventory()).await.map(Json)
 }
 
+#[utoipa::path(
+    get, path = "/v1/edges", tag = "edges",
+    summary = "Edges that reported lately. Role admin.",
+    responses((status = 200, body = EdgeList), Refused),
+)]
 async fn edges(State(vault): Vaulted, caller: Actor) -> Result<Json<EdgeList>, Refusal> {
     admins_only(&caller)?;
     blocking(move || vault.edges()).await.map(Json)
 }
 
+#[utoipa::path(
+    put, path = "/v1/edges/{pool}/{name}", tag = "edges",
+    summary = "What an edge says of itself. That edge.",
+    params(("pool" = PoolName, Path), ("name" = String, Path)),
+    request_body = EdgeReport,
+    responses((status = 200, body = EdgeOrders), Refused),
+)]
 async fn report(
     State(vault): Vaulted,
     caller: Actor,
@@ -160,18 +245,37 @@ async fn report(
     blocking(move || vault.edge_reported(&caller, &pool, &name, report)).await.map(Json)
 }
 
+#[utoipa::path(
+    delete, path = "/v1/edges/{pool}/{name}", tag = "edges",
+    summary = "Forgets an edge, and refuses its reports. Role admin.",
+    params(("pool" = PoolName, Path), ("name" = String, Path)),
+    responses((status = 200, description = "Done"), Refused),
+)]
 async fn forget_edge(State(vault): Vaulted, caller: Actor, path: EdgePath) -> Result<Json<()>, Refusal> {
     admins_only(&caller)?;
     let (pool, name) = edge(path)?;
     blocking(move || vault.forget_edge(&caller, &pool, &name)).await.map(Json)
 }
 
+#[utoipa::path(
+    post, path = "/v1/edges/{pool}/{name}/admission", tag = "edges",
+    summary = "Takes the reports of a forgotten edge again. Role admin.",
+    params(("pool" = PoolName, Path), ("name" = String, Path)),
+    responses((status = 200, description = "Done"), Refused),
+)]
 async fn admit_edge(State(vault): Vaulted, caller: Actor, path: EdgePath) -> Result<Json<()>, Refusal> {
     admins_only(&caller)?;
     let (pool, name) = edge(path)?;
     blocking(move || vault.admit_edge(&caller, &pool, &name)).await.map(Json)
 }
 
+#[utoipa::path(
+    put, path = "/v1/drills/{pool}", tag = "edges",
+    summary = "Asks the edges of a pool for a drill. Role admin.",
+    params(("pool" = PoolName, Path)),
+    request_body = DrillOrder,
+    responses((status = 200, description = "Done"), Refused),
+)]
 async fn order_drill(
     State(vault): Vaulted,
     caller: Actor,

@@ -56,6 +56,7 @@ impl From<Cursor> for String {
 /// The query of `GET /v1/feed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FeedQuery {
     /// Answer what came after this; from the start when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,6 +71,7 @@ pub struct FeedQuery {
 
 /// The answer of `GET /v1/feed`: the newest event of each record, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FeedPage {
     /// Where the next page begins.
     pub cursor: Cursor,
@@ -81,6 +83,7 @@ pub struct FeedPage {
 
 /// The answer of `GET /v1/snapshot`: what a reader without a cursor begins with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Snapshot {
     /// Where the feed goes on once all segments are read.
     pub cursor: Cursor,
@@ -90,6 +93,7 @@ pub struct Snapshot {
 
 /// One immutable part of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Segment {
     /// SHA-256 of its bytes: its name.
     pub digest: Digest,
@@ -101,6 +105,7 @@ pub struct Segment {
 
 /// One change in the feed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Event {
     /// What changed.
     pub kind: Kind,
@@ -123,6 +128,7 @@ pub struct Event {
 /// The kinds of record in the feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Kind {
     /// A bundle.
     Bundle,
@@ -150,6 +156,7 @@ impl fmt::Display for Kind {
 
 /// The answer to an accepted write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PutOutcome {
     /// The stored version.
     pub version: u64,
@@ -160,6 +167,7 @@ pub struct PutOutcome {
 /// The body of `PUT /v1/sites/NAME` at certman.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SiteRequest {
     /// The names that lead to the site, its own among them.
     pub names: NameSet,
@@ -172,6 +180,7 @@ pub struct SiteRequest {
 /// The body of `POST /v1/sites/NAME/renew` at certman.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Renewal {
     /// When to renew, if that is earlier than planned; now when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -181,6 +190,7 @@ pub struct Renewal {
 /// The body of `POST /v1/sites/NAME/replacement` at certman: others may have the key of a stored certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Replacement {
     /// The version of the bundle with that key. Once a later one is stored, its certificate is revoked.
     pub version: u64,
@@ -189,6 +199,7 @@ pub struct Replacement {
 /// The body of `POST /v1/sites/NAME/import` at certman: a site with a certificate that a platform has already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Import {
     /// The site.
     pub site: SiteRequest,
@@ -202,6 +213,7 @@ pub struct Import {
 /// open it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Reseal {
     /// An envelope that certman has not signed yet, for the version after the stored one.
     pub draft: Base64,
@@ -210,6 +222,7 @@ pub struct Reseal {
 /// Where a site is on its way to HTTPS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum SiteState {
     /// Its first certificate is on its way.
     Pending,
@@ -234,6 +247,7 @@ impl fmt::Display for SiteState {
 
 /// What certman knows about one site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SiteStatus {
     /// The site.
     pub site: DnsName,
@@ -259,6 +273,7 @@ pub struct SiteStatus {
 
 /// An order under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OrderSummary {
     /// The step that it is at.
     pub step: String,
@@ -272,6 +287,7 @@ pub struct OrderSummary {
 
 /// A page of `GET /v1/sites` at certman.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SiteList {
     /// Sites in the order of their names.
     pub sites: Vec<SiteStatus>,

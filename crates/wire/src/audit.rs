@@ -9,6 +9,7 @@ use crate::{Cursor, Digest, Document};
 
 /// One entry of the audit log, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditRecord {
     /// When, by certstore's clock.
     pub at: Timestamp,
@@ -16,6 +17,7 @@ pub struct AuditRecord {
     pub by: String,
     /// From which address; none for what certstore did by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub from: Option<IpAddr>,
     /// What was done.
     pub action: AuditAction,
@@ -39,6 +41,7 @@ pub struct AuditRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum AuditAction {
     /// A bundle was stored.
     PutBundle,
@@ -98,6 +101,7 @@ pub enum AuditAction {
 /// What came of what an entry tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum AuditOutcome {
     /// It was done.
     Done,
@@ -107,6 +111,7 @@ pub enum AuditOutcome {
 
 /// A place in the audit log: the number of an entry, and the hash over it and all entries before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditMark {
     /// The entry's number; the first is 1, and 0 stands for the empty log.
     pub number: u64,
@@ -117,6 +122,7 @@ pub struct AuditMark {
 /// The query of `GET /v1/audit`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditQuery {
     /// Answer the entries after this number; from the first that is kept when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,6 +134,7 @@ pub struct AuditQuery {
 
 /// The answer of `GET /v1/audit`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditPage {
     /// The mark before the first entry that is kept: older entries were moved into files.
     pub start: AuditMark,
@@ -141,6 +148,7 @@ pub struct AuditPage {
 
 /// One entry as it was stored. In a file each stands on a line of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditLine {
     /// Its place in the log.
     #[serde(flatten)]
@@ -152,6 +160,7 @@ pub struct AuditLine {
 /// What certman saw of the audit log, signed: a log that has less, or something else there, was tampered with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AuditCheckpoint {
     /// The newest entry then.
     pub head: AuditMark,

@@ -8,6 +8,7 @@ use crate::{AuditMark, Base64, Cursor};
 /// The query of `GET /v1/backup/TABLE`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BackupQuery {
     /// Go on after this key, in lower-case hex; from the first when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -19,6 +20,7 @@ pub struct BackupQuery {
 
 /// The answer of `GET /v1/backup`: what a backup has to copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BackupPlan {
     /// The tables, in the order in which they are to be copied.
     pub tables: Vec<BackupTable>,
@@ -32,6 +34,7 @@ pub struct BackupPlan {
 
 /// A table of the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BackupTable {
     /// Its name.
     pub name: String,
@@ -42,6 +45,7 @@ pub struct BackupTable {
 
 /// The answer of `GET /v1/backup/TABLE`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BackupPage {
     /// Records in the order of their keys.
     pub records: Vec<BackupRecord>,
@@ -52,6 +56,7 @@ pub struct BackupPage {
 /// One record, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BackupRecord {
     /// The table.
     pub table: String,
@@ -70,6 +75,7 @@ pub struct BackupRecord {
 /// said, it serves nobody.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RestoreRequest {
     /// The records, at most [`RestoreRequest::MAX_RECORDS`].
     pub records: Vec<BackupRecord>,
@@ -83,6 +89,7 @@ impl RestoreRequest {
 /// The body of `POST /v1/restore/end`: the backup is complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RestoreEnd {
     /// How many records the store must hold now, by table.
     pub records: std::collections::BTreeMap<String, u64>,

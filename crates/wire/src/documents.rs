@@ -16,6 +16,7 @@ use crate::{Base64, Digest, DnsName, Epoch, KeyId, Kind, NameSet, ParseError, Po
 /// `certseal-seal` makes and checks the signature. There is no way from here to the document without that check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Signed {
     /// The document as JSON, byte for byte as it was signed.
     pub payload: Base64,
@@ -34,6 +35,7 @@ pub trait Document: Serialize + DeserializeOwned {
 /// What certman states about one certificate; part of every bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BundleInfo {
     /// The site that the certificate is for.
     pub site: DnsName,
@@ -62,6 +64,7 @@ impl Document for BundleInfo {
 /// Where requests for a site go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Route {
     /// The site.
     pub site: DnsName,
@@ -82,6 +85,7 @@ impl Document for Route {
 /// An http-01 answer (RFC 8555, 8.3).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Challenge {
     /// The name under validation.
     pub host: DnsName,
@@ -112,6 +116,7 @@ impl Document for Challenge {
 /// The thumbprints (RFC 7638) of the platform's own ACME accounts: edges answer challenges for no others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AcmeAccounts {
     /// Counts up from 1 with each change.
     pub version: u64,
@@ -126,6 +131,7 @@ impl Document for AcmeAccounts {
 /// What certman stored lately for one pool: an edge that has less is kept from news.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Checkpoint {
     /// The pool.
     pub pool: PoolName,
@@ -152,6 +158,7 @@ impl Document for Checkpoint {
 /// One record that certstore acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Change {
     /// What changed.
     pub kind: Kind,
@@ -170,6 +177,7 @@ impl fmt::Display for Change {
 /// All unseal keys by their public halves, and the issuers whose signatures count.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct KeyRing {
     /// Counts up from 1 with each change.
     pub version: u64,
@@ -193,6 +201,7 @@ impl Document for KeyRing {
 /// The public half of one unseal key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UnsealEntry {
     /// The pool whose edges hold the private half.
     pub pool: PoolName,
@@ -211,6 +220,7 @@ pub struct UnsealEntry {
 /// Where an unseal key is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum KeyState {
     /// Known, not yet sealed to.
     Pending,
@@ -243,6 +253,7 @@ impl fmt::Display for KeyState {
 /// One signing key of certman.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct IssuerEntry {
     /// The key's id.
     pub id: SignerId,

@@ -8,6 +8,7 @@ use crate::{Cursor, DnsName, EnvelopeId, Epoch, KeyId, PoolName};
 /// What an edge says of itself: the body of `PUT /v1/edges/POOL/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EdgeReport {
     /// The edge's pool.
     pub pool: PoolName,
@@ -44,6 +45,7 @@ impl EdgeReport {
 
 /// The answer to an edge's report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EdgeOrders {
     /// A drill that somebody asks for. The edge bounds its size and how often it follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,6 +54,7 @@ pub struct EdgeOrders {
 
 /// An edge's last report, as certstore has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EdgeStatus {
     /// What it said.
     #[serde(flatten)]
@@ -62,6 +65,7 @@ pub struct EdgeStatus {
 
 /// The answer of `GET /v1/edges`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EdgeList {
     /// The edges that have reported lately, by pool and name.
     pub edges: Vec<EdgeStatus>,
@@ -70,6 +74,7 @@ pub struct EdgeList {
 /// Asks the edges of a pool to open sealed keys at random: the body of `PUT /v1/drills/POOL`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DrillOrder {
     /// Random; the report repeats it.
     pub id: EnvelopeId,
@@ -80,6 +85,7 @@ pub struct DrillOrder {
 /// What came of opening sealed keys at random.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DrillReport {
     /// The order that it follows; none when it was on schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,6 +101,7 @@ pub struct DrillReport {
 /// Sealed keys of one suite that the same unseal key opens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DrillClass {
     /// The suite's name.
     pub suite: String,
@@ -112,6 +119,7 @@ pub struct DrillClass {
 /// A site whose key could not be used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DrillFailure {
     /// The site.
     pub site: DnsName,
@@ -122,6 +130,7 @@ pub struct DrillFailure {
 /// The query of `GET /v1/deletions`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeletionQuery {
     /// List what is deleted within so many seconds from now; all when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,6 +142,7 @@ pub struct DeletionQuery {
 
 /// Bundles that will be deleted by themselves, the earliest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeletionList {
     /// The bundles.
     pub deletions: Vec<Deletion>,
@@ -140,6 +150,7 @@ pub struct DeletionList {
 
 /// A bundle that will be deleted by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Deletion {
     /// The bundle's site.
     pub site: DnsName,

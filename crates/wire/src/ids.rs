@@ -79,6 +79,7 @@ hex_id!(
 /// The generation of a pool's unseal key; counts from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Epoch(pub u32);
 
 impl fmt::Display for Epoch {

@@ -21,6 +21,8 @@ mod documents;
 mod fleet;
 mod ids;
 mod names;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod problem;
 mod rotation;
 

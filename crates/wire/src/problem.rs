@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// An RFC 9457 problem document: what a daemon answers instead of what was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
     /// What kind of problem it is; a stable name for programs.
     #[serde(rename = "type")]
@@ -35,6 +36,7 @@ macro_rules! kinds {
         /// The kinds of problem that certseal's daemons report.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[non_exhaustive]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         pub enum ProblemKind {
             $($(#[$doc])* #[serde(rename = $uri)] $name,)*
             /// A kind that this version does not know.

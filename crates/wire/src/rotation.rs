@@ -18,6 +18,7 @@ use crate::{Base64, Cursor, Digest, DnsName, Document, Epoch, PoolName, Rotation
 /// Signed by the security team.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RotationPlan {
     /// Random, unique.
     pub id: RotationId,
@@ -48,6 +49,7 @@ impl Document for RotationPlan {
 /// Why a key is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum RotationReason {
     /// Its time has come: content keys are sealed to the new key, TLS keys stay.
     Routine,
@@ -68,6 +70,7 @@ impl fmt::Display for RotationReason {
 /// Where a rotation is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum RotationState {
     /// Waits for a second person.
     Proposed,
@@ -109,6 +112,7 @@ impl fmt::Display for RotationState {
 /// A rotation as certstore keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Rotation {
     /// The signed [`RotationPlan`].
     pub plan: Signed,
@@ -129,6 +133,7 @@ pub struct Rotation {
 /// One step of a rotation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RotationStep {
     /// When, by certstore's clock.
     pub at: Timestamp,
@@ -140,6 +145,7 @@ pub struct RotationStep {
 
 /// The rotations that certstore knows, the newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RotationList {
     /// The rotations.
     pub rotations: Vec<Rotation>,
@@ -148,6 +154,7 @@ pub struct RotationList {
 /// The body of `POST /v1/rotations/ID/approval`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Approval {
     /// The digest of the plan that was looked at.
     pub plan: Digest,
@@ -156,6 +163,7 @@ pub struct Approval {
 /// The body of `POST /v1/rotations/ID/rewraps`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RewrapRequest {
     /// Stanzas for the rotation's new key, and where they belong.
     pub rewraps: Vec<Rewrap>,
@@ -169,6 +177,7 @@ impl RewrapRequest {
 /// One content key, sealed to the rotation's new key. Pool, epoch and key id are those of the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Rewrap {
     /// HPKE's encapsulated key.
     pub enc: Base64,
@@ -181,6 +190,7 @@ pub struct Rewrap {
 /// A bundle that gets a stanza.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RewrapTarget {
     /// The site.
     pub site: DnsName,
@@ -190,6 +200,7 @@ pub struct RewrapTarget {
 
 /// The answer to `POST /v1/rotations/ID/rewraps` and `POST /v1/rotations/ID/retirements`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RewrapOutcome {
     /// Bundles that were changed.
     pub changed: u64,
@@ -203,6 +214,7 @@ pub struct RewrapOutcome {
 /// The body of `POST /v1/rotations/ID/verification`: what whoever holds the new key has opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Verification {
     /// Bundles that were opened with the new key, and whose key is the certificate's.
     pub opened: u64,
@@ -213,6 +225,7 @@ pub struct Verification {
 /// The body of `POST /v1/rotations/ID/retirements`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Retirement {
     /// Go on after this site; from the first one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -222,6 +235,7 @@ pub struct Retirement {
 /// The query of `GET /v1/sealed`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SealedQuery {
     /// Go on after this site; from the first one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -242,6 +256,7 @@ pub struct SealedQuery {
 
 /// The answer of `GET /v1/sealed`: sealed keys, in the order of their sites.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SealedPage {
     /// The sealed keys.
     pub keys: Vec<SealedEntry>,
@@ -251,6 +266,7 @@ pub struct SealedPage {
 
 /// The sealed key of one site.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SealedEntry {
     /// The site.
     pub site: DnsName,
@@ -265,6 +281,7 @@ pub struct SealedEntry {
 
 /// What certstore keeps, in numbers: the answer of `GET /v1/inventory`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Inventory {
     /// All bundles.
     pub bundles: u64,
@@ -278,6 +295,7 @@ pub struct Inventory {
 
 /// How many envelopes are sealed to one unseal key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EpochCount {
     /// The pool.
     pub pool: PoolName,
