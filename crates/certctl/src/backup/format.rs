@@ -226,7 +226,7 @@ pub(super) mod tests {
     /// A sound backup: three bundles and a route, then one of the bundles again and a new one, and two entries.
     pub(crate) fn backup() -> Vec<u8> {
         let log = sound_log(NEW_LOG, &["a", "b"]);
-        let mut writer = Writer::new(Vec::new());
+        let mut writer = Writer::new(Vec::<u8>::new());
         let feed = "00000000000000000000000000000007:40".parse().unwrap();
         let at = "2026-11-01T08:00:00Z".parse().unwrap();
         writer.line(&Head { certseal_backup: VERSION, at, feed, audit: log[0].mark }).unwrap();

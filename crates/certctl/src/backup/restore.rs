@@ -36,14 +36,13 @@ pub async fn restore(store: &StoreClient, path: &Path, progress: &dyn Progress) 
     let found = verify(path, progress)?;
     progress.begin("restoring records", found.records.values().sum::<u64>() + found.again);
     let mut sending = Sending { store, records: Vec::new(), octets: 0, sent: BTreeMap::new(), has_begun: false };
-    match send(&mut sending, path, &found, progress).await {
+    let outcome = send(&mut sending, path, &found, progress).await;
+    match outcome {
         Ok(()) => {
             let (at, feed, newest) = (found.head.at, found.head.feed, found.newest);
             Ok(Restored { at, feed, records: sending.sent, newest })
         }
-        Err(error) if !sending.has_begun && is_refusal(&error) => {
-            Err(error.context("certstore took nothing of the backup"))
-        }
+        Err(error) if !sending.has_begun => Err(error.context("certstore took nothing of the backup")),
         Err(error) => Err(error.context(
             "the backup is not restored, and certstore serves nobody: stop it, remove its data directory or its database, \
              start it, and begin again",
@@ -51,14 +50,10 @@ pub async fn restore(store: &StoreClient, path: &Path, progress: &dyn Progress) 
     }
 }
 
-fn is_refusal(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref::<ClientError>(), Some(ClientError::Refused(_)))
-}
-
 /// Sends the records that count. One that came again is left out where it came first.
 async fn send(sending: &mut Sending<'_>, path: &Path, found: &Found, progress: &dyn Progress) -> anyhow::Result<()> {
-    let open = || File::open(path).with_context(|| format!("cannot open {}", path.display()));
-    let mut reader = Reader::new(BufReader::new(open()?));
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let mut reader = Reader::new(BufReader::new(file));
     let mut is_again = false;
     while let Some(line) = reader.next_line()? {
         match line {
