@@ -65,7 +65,7 @@ async fn restore(file: &Path, settings: &Settings, output: Output) -> anyhow::Re
         format!(
             "{}\ncertstore has the backup of {:.0}, and serves. Its feed begins a new epoch: edges read everything anew by \
              themselves and keep what they have that is newer; certman goes on by itself.\nWhat was acknowledged after \
-             {:.0} is lost, unless certman or an edge still has it: look at `certctl site list`. The audit log goes on \
+             {:.0} may be lost, unless certman or an edge still has it: look at `certctl site list`. The audit log goes on \
              after {}; the entries up to that are in the backup.",
             counts(&restored.records),
             restored.at,
