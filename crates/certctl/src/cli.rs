@@ -1,5 +1,8 @@
 //! The command line.
 
+mod audit;
+mod backup;
+
 use std::path::PathBuf;
 
 use certseal_seal::{LegacySuite, Suite};
@@ -7,6 +10,9 @@ use certseal_wire::{Digest, DnsName, PoolName, Role, RotationId, SignerId, Trust
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use rustls_pki_types::ServerName;
+
+pub(crate) use audit::{AuditCommand, SearchArgs, TailArgs, VerifyArgs};
+pub(crate) use backup::BackupCommand;
 
 use crate::{legacy, migrate, pki::DEFAULT_TRUST_DOMAIN, settings::Settings};
 
@@ -46,6 +52,12 @@ pub(crate) enum Command {
     /// What certstore keeps
     #[command(subcommand)]
     Bundle(BundleCommand),
+    /// The audit log of certstore: who did what, from where, and what came of it
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Copies of all that certstore keeps: ciphertext and signed documents, so that they are safe anywhere
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// Bring sites with their certificates and keys, as a platform has sealed them: a folder NAME for each, with chain.pem,
     /// key.sealed and, if need be, site.toml
     Import(ImportArgs),
@@ -490,6 +502,12 @@ pub(crate) enum BundleCommand {
         /// The site
         name: DnsName,
     },
+    /// List the bundles that will be deleted by themselves, with the sealed keys in them, the earliest first
+    Deletions {
+        /// Only those within so many days
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        within: Option<u32>,
+    },
 }
 
 fn server_name(text: &str) -> Result<ServerName<'static>, String> {
@@ -536,6 +554,8 @@ mod tests {
             &["keys", "generate", "--pool", "eu"],
             &["keys", "generate", "--pool", "eu", "--out", "f", "--token", "pkcs11:token=t"],
             &["pki", "init", "--dir", "d", "--server-name", "a b"],
+            &["bundle", "deletions", "--within", "0"],
+            &["backup", "create"],
         ] {
             let all = ["certctl"].iter().chain(args);
             assert!(Cli::try_parse_from(all).is_err(), "{args:?}");

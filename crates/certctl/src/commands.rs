@@ -1,5 +1,7 @@
 //! The commands: each reads its arguments, calls what it needs, and shows the outcome.
 
+mod audit;
+mod backup;
 mod bundle;
 mod drill;
 mod edges;
@@ -32,6 +34,8 @@ pub(crate) async fn run(cli: Cli, output: Output) -> anyhow::Result<()> {
         Command::Import(args) => import::run(args, &settings()?, output).await,
         Command::Migrate(command) => migrate::run(command, &settings()?, output).await,
         Command::Export(args) => export::run(args, &settings()?, output).await,
+        Command::Audit(command) => audit::run(command, &settings()?, output).await,
+        Command::Backup(command) => backup::run(command, &settings()?, output).await,
         Command::Bundle(command) => bundle::run(command, &settings()?, output).await,
     }
 }

@@ -6,13 +6,15 @@
 //! certctl edges list | forget               what edges say of themselves
 //! certctl drill unseal                      sealed keys opened at random, on every edge
 //! certctl site add | list | status | ...    sites at certman
-//! certctl bundle show                       what certstore keeps for one site; never a secret
+//! certctl bundle show | deletions           what certstore keeps for one site, never a secret; what it will delete
+//! certctl audit tail | search | verify ..   who did what, and whether the log of it is whole
+//! certctl backup create | verify | restore  all that certstore keeps, as it is: sealed and signed
 //! certctl import                            sites that a platform has, with keys as it sealed them
 //! certctl migrate plan | run | status       from those keys to keys of our own
 //! certctl export                            everything handed back
 //! ```
 //!
-//! What the commands of [`pki`], [`keys`] and [`rotation`] do can be called directly, by the all-in-one program and by tests:
+//! What the commands of [`pki`], [`keys`], [`rotation`], [`audit`] and [`backup`] do can be called directly, by the all-in-one program and by tests:
 //!
 //! ```
 //! use certctl::pki::{self, PkiOptions};
@@ -26,6 +28,8 @@
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 
+pub mod audit;
+pub mod backup;
 mod cli;
 mod commands;
 pub mod export;
@@ -34,6 +38,7 @@ mod files;
 pub mod import;
 pub mod keys;
 pub mod legacy;
+mod lines;
 pub mod migrate;
 mod output;
 pub mod pki;

@@ -38,10 +38,16 @@ impl Output {
 
 /// Prints one line on standard output. That the reader has left, as `head` does, is no error.
 pub(crate) fn line(text: &str) -> anyhow::Result<()> {
+    next_line(text).map(drop)
+}
+
+/// Prints one line of many on standard output. Whether somebody still reads; there is no need to go on otherwise.
+pub(crate) fn next_line(text: &str) -> anyhow::Result<bool> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -80,7 +86,7 @@ fn render<const N: usize>(mut table: Table, rows: impl IntoIterator<Item = [Stri
 }
 
 /// Text from outside without what could steer a terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use certseal_wire::{
-    Approval, AuditPage, AuditQuery, DeletionList, DeletionQuery, DnsName, DrillOrder, EdgeList, EdgeOrders,
-    EdgeReport, Event, FeedPage, FeedQuery, Inventory, PoolName, PutOutcome, Retirement, RewrapOutcome, RewrapRequest,
-    Rotation, RotationId, RotationList, SealedPage, SealedQuery, Segment, Signed, Snapshot, Verification,
+    Approval, AuditPage, AuditQuery, BackupPage, BackupPlan, BackupQuery, DeletionList, DeletionQuery, DnsName,
+    DrillOrder, EdgeList, EdgeOrders, EdgeReport, Event, FeedPage, FeedQuery, Inventory, PoolName, PutOutcome,
+    RestoreEnd, RestoreRequest, Retirement, RewrapOutcome, RewrapRequest, Rotation, RotationId, RotationList,
+    SealedPage, SealedQuery, Segment, Signed, Snapshot, Verification,
 };
 
 use crate::{ClientError, Connection, connection::Call};
@@ -209,6 +210,34 @@ impl StoreClient {
         self.0.json(Call::get(&path)).await
     }
 
+    /// What a backup has to copy.
+    pub async fn backup_plan(&self) -> Result<BackupPlan, ClientError> {
+        self.0.json(Call::get("/v1/backup").patient(LONG)).await
+    }
+
+    /// A page of the records of a table, as they are stored.
+    pub async fn backup_page(&self, table: &str, query: &BackupQuery) -> Result<BackupPage, ClientError> {
+        let mut path = format!("/v1/backup/{}", escaped(table));
+        let mut separator = '?';
+        for (name, value) in [("after", &query.after), ("only", &query.only)] {
+            if let Some(value) = value {
+                path += &format!("{separator}{name}={}", escaped(value));
+                separator = '&';
+            }
+        }
+        self.0.json(Call::get(&path).long_poll(LONG, 64 * 1024 * 1024)).await
+    }
+
+    /// Gives records of a backup to a store that holds nothing else.
+    pub async fn restore(&self, request: &RestoreRequest) -> Result<(), ClientError> {
+        self.0.json(Call::post_json("/v1/restore", request).patient(LONG)).await
+    }
+
+    /// Says that a store has all records of a backup: it serves from then on.
+    pub async fn end_restore(&self, end: &RestoreEnd) -> Result<(), ClientError> {
+        self.0.json(Call::post_json("/v1/restore/end", end).patient(LONG)).await
+    }
+
     /// A page of the feed; waits for news when there are none and the query says so.
     pub async fn feed(&self, query: &FeedQuery) -> Result<FeedPage, ClientError> {
         let wait = query.wait.unwrap_or(0);
@@ -223,5 +252,25 @@ impl StoreClient {
     }
 }
 
+/// A name as one segment of a path: whatever is not unreserved is percent-encoded (RFC 3986, 2.1).
+fn escaped(name: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    name.bytes().map(escape).collect()
+}
+
 /// In addition to the usual time, for what looks at every bundle.
 const LONG: Duration = Duration::from_secs(120);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_spaces_is_one_segment_of_a_path() {
+        assert_eq!(escaped("forgotten edges"), "forgotten%20edges");
+        assert_eq!(escaped("a/b?c%"), "a%2Fb%3Fc%25");
+    }
+}

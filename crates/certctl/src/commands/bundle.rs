@@ -3,7 +3,9 @@
 use anyhow::{Context, bail};
 use certseal_client::StoreClient;
 use certseal_seal::{Bundle, Sealed, VerifyingKey, accept_ring, ring_issuers, sha256};
-use certseal_wire::{BundleInfo, Digest, DnsName, EnvelopeId, Epoch, GroupId, KeyId, PoolName, SignerId};
+use certseal_wire::{
+    BundleInfo, Deletion, DeletionQuery, Digest, DnsName, EnvelopeId, Epoch, GroupId, KeyId, PoolName, SignerId,
+};
 use jiff::Timestamp;
 use serde::Serialize;
 use x509_parser::{
@@ -20,7 +22,13 @@ use crate::{
 };
 
 pub(super) async fn run(command: BundleCommand, settings: &Settings, output: Output) -> anyhow::Result<()> {
-    let BundleCommand::Show { name } = command;
+    match command {
+        BundleCommand::Show { name } => show(name, settings, output).await,
+        BundleCommand::Deletions { within } => deletions(within, settings, output).await,
+    }
+}
+
+async fn show(name: DnsName, settings: &Settings, output: Output) -> anyhow::Result<()> {
     let security = settings.security_public()?;
     let store = settings.store()?;
     let bytes = store.bundle(&name).await?;
@@ -42,6 +50,22 @@ pub(super) async fn run(command: BundleCommand, settings: &Settings, output: Out
         Verdict::Refuted(reason) => bail!("the bundle of {name} is not genuine: {reason}"),
         _ => Ok(()),
     }
+}
+
+async fn deletions(within: Option<u32>, settings: &Settings, output: Output) -> anyhow::Result<()> {
+    let within = within.map(|days| u64::from(days) * 24 * 60 * 60);
+    let list = settings.store()?.deletions(&DeletionQuery { within, limit: Some(MAX_DELETIONS) }).await?;
+    output.show(&list, || {
+        let rows = list.deletions.iter().map(|Deletion { site, at, departed }| {
+            let why = if *departed { "the site has left" } else { "its certificate expires" };
+            [site.to_string(), at.to_string(), why.to_owned()]
+        });
+        let text = table(["SITE", "DELETED AT", "WHY"], rows);
+        match list.deletions.len() {
+            MAX_DELETIONS.. => format!("{text}\nThese are the first {MAX_DELETIONS}; there may be more."),
+            _ => text,
+        }
+    })
 }
 
 /// What certman states about `bundle`, if an issuer of the verified key ring put it together for the site `name`.
@@ -210,3 +234,6 @@ fn description(view: &View) -> String {
     let rows = stanzas.map(|stanza| [stanza.pool.to_string(), stanza.epoch.to_string(), stanza.key_id.to_string()]);
     format!("{head}\n{}", table(["POOL", "EPOCH", "KEY ID"], rows))
 }
+
+/// The most that certstore lists in one answer.
+const MAX_DELETIONS: usize = 1000;

@@ -229,6 +229,11 @@ impl Bar {
         self.current().finish_and_clear();
     }
 
+    /// Does what prints, without the bar in its way.
+    pub(super) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.current().suspend(print)
+    }
+
     fn current(&self) -> ProgressBar {
         // A handle; the lock is held for assignments only.
         self.bar.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -241,9 +246,12 @@ impl Progress for Bar {
             return;
         }
         self.clear();
-        let template = "{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}";
+        let (bar, template) = match total {
+            0 => (ProgressBar::new_spinner(), "{spinner} {msg} {human_pos} {per_sec}"),
+            _ => (ProgressBar::new(total), "{msg} {wide_bar} {human_pos}/{human_len} {per_sec} {eta}"),
+        };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::new(total).with_style(style).with_message(what.to_owned());
+        let bar = bar.with_style(style).with_message(what.to_owned());
         *self.bar.lock().unwrap_or_else(PoisonError::into_inner) = bar;
     }
 

@@ -1,0 +1,116 @@
+//! Giving a backup to an empty store.
+
+use std::{collections::BTreeMap, fs::File, io::BufReader, mem, path::Path};
+
+use anyhow::{Context, ensure};
+use certseal_client::{ClientError, StoreClient};
+use certseal_wire::{AuditMark, BackupRecord, Cursor, RestoreEnd, RestoreRequest};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    format::{Line, Reader},
+    verify::{Found, identity, verify},
+};
+use crate::rotation::Progress;
+
+/// What a store has from a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Restored {
+    /// When the backup was begun: what was acknowledged after that may be lost.
+    pub at: Timestamp,
+    /// Where the feed was then.
+    pub feed: Cursor,
+    /// Records by table.
+    pub records: BTreeMap<String, u64>,
+    /// The newest entry of the audit log, after which it goes on.
+    pub newest: AuditMark,
+}
+
+/// Verifies the whole backup, then gives its records to a store that holds nothing, each once.
+///
+/// # Errors
+/// When the backup is not sound, which is seen before anything is sent; when certstore cannot be reached or refuses. After
+/// the first records are sent, an error means that the store has to be emptied before the next attempt.
+pub async fn restore(store: &StoreClient, path: &Path, progress: &dyn Progress) -> anyhow::Result<Restored> {
+    let found = verify(path, progress)?;
+    progress.begin("restoring records", found.records.values().sum::<u64>() + found.again);
+    let mut sending = Sending { store, records: Vec::new(), octets: 0, sent: BTreeMap::new(), has_begun: false };
+    let outcome = send(&mut sending, path, &found, progress).await;
+    match outcome {
+        Ok(()) => {
+            let (at, feed, newest) = (found.head.at, found.head.feed, found.newest);
+            Ok(Restored { at, feed, records: sending.sent, newest })
+        }
+        Err(error) if !sending.has_begun => Err(error.context("certstore took nothing of the backup")),
+        Err(error) => Err(error.context(
+            "the backup is not restored, and certstore serves nobody: stop it, remove its data directory or its database, \
+             start it, and begin again",
+        )),
+    }
+}
+
+/// Sends the records that count. One that came again is left out where it came first.
+async fn send(sending: &mut Sending<'_>, path: &Path, found: &Found, progress: &dyn Progress) -> anyhow::Result<()> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let mut reader = Reader::new(BufReader::new(file));
+    let mut is_again = false;
+    while let Some(line) = reader.next_line()? {
+        match line {
+            Line::Record(record) => {
+                // Without anything that came again there is no need for identities.
+                let counts = is_again || found.newer.is_empty() || !found.newer.contains(&identity(&record));
+                if counts {
+                    sending.add(record).await?;
+                }
+                progress.advance(1);
+            }
+            Line::Again(_) => is_again = true,
+            _ => {}
+        }
+    }
+    ensure!(reader.digest() == found.sha256, "{} changed while it was read", path.display());
+    sending.flush().await?;
+    let end = RestoreEnd { records: sending.sent.clone(), feed: found.head.feed, audit: found.newest };
+    sending.store.end_restore(&end).await.context("certstore does not take the end of the backup")
+}
+
+/// Records on their way, in requests of a bounded size.
+struct Sending<'a> {
+    store: &'a StoreClient,
+    records: Vec<BackupRecord>,
+    octets: usize,
+    /// Counted by table. No record is sent twice, so these are what the store must hold in the end.
+    sent: BTreeMap<String, u64>,
+    /// Whether the store may have taken something.
+    has_begun: bool,
+}
+
+impl Sending<'_> {
+    async fn add(&mut self, record: BackupRecord) -> anyhow::Result<()> {
+        let octets = record.value.0.len();
+        let is_full = self.records.len() >= RestoreRequest::MAX_RECORDS || self.octets + octets > MAX_OCTETS;
+        if is_full && !self.records.is_empty() {
+            self.flush().await?;
+        }
+        *self.sent.entry(record.table.clone()).or_default() += 1;
+        self.octets += octets;
+        self.records.push(record);
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> anyhow::Result<()> {
+        if self.records.is_empty() {
+            return Ok(());
+        }
+        self.octets = 0;
+        let request = RestoreRequest { records: mem::take(&mut self.records) };
+        let outcome = self.store.restore(&request).await;
+        // Only a clear refusal shows that nothing was taken.
+        self.has_begun |= !matches!(outcome, Err(ClientError::Refused(_)));
+        outcome.context("certstore does not take the records")
+    }
+}
+
+/// Octets of values in one request, unless a single record has more.
+const MAX_OCTETS: usize = 2 * 1024 * 1024;

@@ -1,0 +1,246 @@
+//! `certctl audit`.
+
+use std::{ops::ControlFlow, path::Path, time::Duration};
+
+use anyhow::{bail, ensure};
+use certseal_client::StoreClient;
+use certseal_wire::{AuditLine, AuditPage, AuditQuery, AuditRecord};
+use serde::Serialize;
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::rotate::Bar;
+use crate::{
+    audit::{self, AuditFiles, AuditPages, Search},
+    cli::{AuditCommand, SearchArgs, TailArgs, VerifyArgs},
+    failure::{Failure, may_pass},
+    files::Growing,
+    output::{Output, details, next_line, or_dash, printable},
+    rotation::Progress,
+    settings::Settings,
+};
+
+pub(super) async fn run(command: AuditCommand, settings: &Settings, output: Output) -> anyhow::Result<()> {
+    match command {
+        AuditCommand::Tail(args) => tail(&settings.store()?, &args, output).await,
+        AuditCommand::Search(args) => search(&settings.store()?, args, output).await,
+        AuditCommand::Verify(args) => verify(args, settings, output).await,
+        AuditCommand::Export { to } => export(&settings.store()?, &to, output).await,
+    }
+}
+
+async fn tail(store: &StoreClient, args: &TailArgs, output: Output) -> anyhow::Result<()> {
+    let page = store.audit(&AuditQuery { after: None, limit: Some(1) }).await?;
+    let mut last = page.head.number.saturating_sub(args.lines).max(page.start.number);
+    if !print_header(output)? {
+        return Ok(());
+    }
+    loop {
+        let AuditPage { head, entries, .. } = match store.audit(&AuditQuery { after: Some(last), limit: None }).await {
+            Ok(page) => page,
+            Err(error) if args.follow && may_pass(&error) => {
+                sleep(POLL).await;
+                continue;
+            }
+            Err(error) => bail!(error),
+        };
+        ensure!(
+            head.number >= last,
+            "the log went back from entry {last} to entry {}: the store came back from a backup, or its end was cut off",
+            head.number
+        );
+        for line in &entries {
+            ensure!(line.mark.number > last, "certstore answers entry {} after entry {last}", line.mark.number);
+            last = line.mark.number;
+            if !print(line, output)? {
+                return Ok(());
+            }
+        }
+        match (entries.is_empty() || last >= head.number, args.follow) {
+            (false, _) => {}
+            (true, true) => sleep(POLL).await,
+            (true, false) => return Ok(()),
+        }
+    }
+}
+
+async fn search(store: &StoreClient, args: SearchArgs, output: Output) -> anyhow::Result<()> {
+    let SearchArgs { by, target, action, since, until, refused, files } = args;
+    let search = Search { by, target, action, since, until, refused };
+    let mut pages = AuditPages::new(store).await?;
+    let bar = Bar::new(output);
+    if !print_header(output)? {
+        return Ok(());
+    }
+    if let Some(files) = files {
+        let files = AuditFiles::in_dir(&files)?;
+        let (mut last, mut is_read) = (files.first().mark.number, true);
+        bar.begin("searching files", pages.head().number.saturating_sub(last));
+        files.each(|line| {
+            last = line.mark.number;
+            bar.advance(1);
+            if search.matches(&line) {
+                is_read = bar.suspend(|| print(&line, output))?;
+            }
+            Ok(if is_read { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        if !is_read {
+            return Ok(());
+        }
+        // Entries in files may still be in the store.
+        pages.go_on_after(last);
+    }
+    bar.begin("searching", pages.head().number - pages.start().number);
+    while let Some(page) = pages.next().await? {
+        for line in page.iter().filter(|line| search.matches(line)) {
+            if !bar.suspend(|| print(line, output))? {
+                return Ok(());
+            }
+        }
+        bar.advance(page.len() as u64);
+    }
+    bar.clear();
+    Ok(())
+}
+
+async fn verify(args: VerifyArgs, settings: &Settings, output: Output) -> anyhow::Result<()> {
+    let security = settings.security_public()?.ok_or_else(|| {
+        let text = "expected --security-public: without the security team's public key no checkpoint can be trusted";
+        Failure::Usage(text.to_owned())
+    })?;
+    let files = args.files.as_deref().map(AuditFiles::in_dir).transpose()?;
+    let (store, bar) = (settings.store()?, Bar::new(output));
+    let outcome = audit::verify(&store, files.as_ref(), args.expect, &security, &bar).await;
+    bar.clear();
+    let verified = outcome?;
+    output.show(&verified, || {
+        let checkpoint = verified
+            .checkpoint
+            .map(|seen| format!("entry {}, signed at {:.0}, {} s ago", seen.number, seen.at, seen.age_seconds));
+        let text = details([
+            ("entries", format!("{} verified, from entry {} on", verified.entries, verified.after + 1)),
+            ("first", or_dash(verified.first_at)),
+            ("last", or_dash(verified.last_at)),
+            ("checkpoint", or_dash(checkpoint)),
+            ("mark", verified.mark.clone()),
+        ]);
+        let warnings = verified.warnings.iter().map(|warning| format!("\nwarning: {warning}\n"));
+        let advice = format!(
+            "\nKeep the mark where whoever runs certstore cannot change it, and give it to the next run:\n  \
+             certctl audit verify --expect {}\n",
+            verified.mark
+        );
+        text + &warnings.collect::<String>() + &advice
+    })
+}
+
+async fn export(store: &StoreClient, to: &Path, output: Output) -> anyhow::Result<()> {
+    let mut pages = AuditPages::new(store).await?;
+    if to == Path::new("-") {
+        while let Some(page) = pages.next().await? {
+            for line in &page {
+                if !next_line(&serde_json::to_string(line)?)? {
+                    return Ok(());
+                }
+            }
+        }
+        return Ok(());
+    }
+    let (mut file, bar, mut entries) = (Growing::create(to)?, Bar::new(output), 0u64);
+    bar.begin("exporting", pages.head().number - pages.start().number);
+    while let Some(page) = pages.next().await? {
+        for line in &page {
+            file.write(serde_json::to_string(line)?.as_bytes())?;
+            file.write(b"\n")?;
+        }
+        entries += page.len() as u64;
+        bar.advance(page.len() as u64);
+    }
+    file.finish()?;
+    bar.clear();
+    let (start, head) = (audit::mark_text(&pages.start()), audit::mark_text(&pages.head()));
+    output.show(&json!({ "file": to, "entries": entries, "after": start, "mark": head }), || {
+        format!("{entries} entries after {start}, up to {head}, written to {}", to.display())
+    })
+}
+
+/// Prints an entry; as JSON the way it is kept. Whether somebody still reads.
+fn print(line: &AuditLine, output: Output) -> anyhow::Result<bool> {
+    if output.is_json() { next_line(&serde_json::to_string(line)?) } else { next_line(&printable(&row(line))) }
+}
+
+fn print_header(output: Output) -> anyhow::Result<bool> {
+    if output.is_json() {
+        return Ok(true);
+    }
+    next_line(&columns(["NUMBER", "AT", "BY", "FROM", "ACTION", "TARGETS", "OUTCOME", "DETAIL"].map(str::to_owned)))
+}
+
+fn row(line: &AuditLine) -> String {
+    let number = line.mark.number.to_string();
+    let Ok(record) = serde_json::from_str::<AuditRecord>(&line.entry) else {
+        let entry = line.entry.replace('\n', " ");
+        return columns([number, "-".into(), "-".into(), "-".into(), "DAMAGED".into(), "-".into(), "-".into(), entry]);
+    };
+    let version = record.version.map(|version| format!("version {version}"));
+    let detail = [version, record.detail.map(|detail| detail.replace('\n', " "))];
+    let detail: Vec<String> = detail.into_iter().flatten().collect();
+    columns([
+        number,
+        format!("{:.0}", record.at),
+        record.by,
+        or_dash(record.from),
+        name(&record.action),
+        shortened(&record.targets),
+        name(&record.outcome),
+        if detail.is_empty() { "-".to_owned() } else { detail.join("; ") },
+    ])
+}
+
+/// Columns of a fixed width, since the rows to come are not known.
+fn columns([number, at, by, from, action, targets, outcome, detail]: [String; 8]) -> String {
+    format!("{number:>9}  {at:<20}  {by:<20}  {from:<15}  {action:<20}  {targets:<30}  {outcome:<7}  {detail}")
+}
+
+/// The first target, and how many there are besides.
+fn shortened(targets: &[String]) -> String {
+    match targets {
+        [] => "-".to_owned(),
+        [one] => one.clone(),
+        [one, others @ ..] => format!("{one} +{}", others.len()),
+    }
+}
+
+/// The name that a value has in JSON.
+fn name(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => "-".to_owned(),
+    }
+}
+
+/// Between two looks for new entries.
+const POLL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::{NEW_LOG, sound_log};
+
+    #[test]
+    fn a_row_shows_what_an_entry_says_and_a_damaged_one_as_it_is() {
+        let lines = sound_log(
+            NEW_LOG,
+            &[
+                r#"{"at":"2026-11-01T08:00:00.123Z","by":"issuer/certman-1","from":"10.0.0.7","action":"put-bundle","targets":["a.example","b.example"],"version":3,"outcome":"done"}"#,
+                "nonsense",
+            ],
+        );
+        let words = |line: &AuditLine| row(line).split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
+        assert_eq!(
+            words(&lines[0]),
+            "1 2026-11-01T08:00:00Z issuer/certman-1 10.0.0.7 put-bundle a.example +1 done version 3"
+        );
+        assert_eq!(words(&lines[1]), "2 - - - DAMAGED - - nonsense");
+    }
+}

@@ -1,0 +1,80 @@
+//! `certctl backup`.
+
+use std::{collections::BTreeMap, path::Path};
+
+use super::rotate::Bar;
+use crate::{
+    audit::mark_text,
+    backup,
+    cli::BackupCommand,
+    output::{Output, details, table},
+    settings::Settings,
+};
+
+pub(super) async fn run(command: BackupCommand, settings: &Settings, output: Output) -> anyhow::Result<()> {
+    match command {
+        BackupCommand::Create { to } => create(&to, settings, output).await,
+        BackupCommand::Verify { file } => verify(&file, output),
+        BackupCommand::Restore { file } => restore(&file, settings, output).await,
+    }
+}
+
+async fn create(to: &Path, settings: &Settings, output: Output) -> anyhow::Result<()> {
+    let (store, bar) = (settings.store()?, Bar::new(output));
+    let outcome = backup::create(&store, to, &bar).await;
+    bar.clear();
+    let created = outcome?;
+    output.show(&created, || {
+        let head = details([
+            ("backup", created.file.display().to_string()),
+            ("of", format!("{:.0}", created.at)),
+            ("copied again", format!("{} records that changed meanwhile", created.again)),
+            ("audit log", format!("{} entries, up to {}", created.audit_entries, mark_text(&created.newest))),
+            ("size", format!("{} octets", created.octets)),
+            ("SHA-256", format!("{} (of all but the last line)", created.sha256)),
+        ]);
+        format!("{head}\n{}", counts(&created.records))
+    })
+}
+
+fn verify(file: &Path, output: Output) -> anyhow::Result<()> {
+    let bar = Bar::new(output);
+    let outcome = backup::verify(file, &bar);
+    bar.clear();
+    let found = outcome?;
+    output.show(&found, || {
+        let head = details([
+            ("backup", "complete and undamaged".to_owned()),
+            ("of", format!("{:.0}", found.head.at)),
+            ("feed", found.head.feed.to_string()),
+            ("copied again", format!("{} records that changed meanwhile", found.again)),
+            ("audit log", format!("{} entries, up to {}", found.audit_entries, mark_text(&found.newest))),
+            ("size", format!("{} octets in {} lines", found.octets, found.lines)),
+            ("SHA-256", format!("{} (of all but the last line)", found.sha256)),
+        ]);
+        format!("{head}\n{}", counts(&found.records))
+    })
+}
+
+async fn restore(file: &Path, settings: &Settings, output: Output) -> anyhow::Result<()> {
+    let (store, bar) = (settings.store()?, Bar::new(output));
+    let outcome = backup::restore(&store, file, &bar).await;
+    bar.clear();
+    let restored = outcome?;
+    output.show(&restored, || {
+        format!(
+            "{}\ncertstore has the backup of {:.0}, and serves. Its feed begins a new epoch: edges read everything anew by \
+             themselves and keep what they have that is newer; certman goes on by itself.\nWhat was acknowledged after \
+             {:.0} may be lost, unless certman or an edge still has it: look at `certctl site list`. The audit log goes on \
+             after {}; the entries up to that are in the backup.",
+            counts(&restored.records),
+            restored.at,
+            restored.at,
+            mark_text(&restored.newest)
+        )
+    })
+}
+
+fn counts(records: &BTreeMap<String, u64>) -> String {
+    table(["TABLE", "RECORDS"], records.iter().map(|(name, count)| [name.clone(), count.to_string()]))
+}
