@@ -77,7 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (vec(write(), 1..5), audit).prop_map(|(writes, audit)| Step::Commit(writes, audit)),
         1 => (0..6u64).prop_map(Step::DropAudit),
         1 => Just(Step::Reopen),
-        1 => (0..6u8).prop_map(Step::Disturb),
+        1 => (0..16u8).prop_map(Step::Disturb),
     ]
 }
 

@@ -5,8 +5,13 @@
 mod support;
 
 use std::{
+    fs,
     io::{Read, Write as _},
-    os::unix::net::{UnixListener, UnixStream},
+    net::TcpListener,
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        net::{UnixListener, UnixStream},
+    },
     path::PathBuf,
     sync::{
         Arc,
@@ -203,6 +208,55 @@ fn an_unreachable_database_is_an_error_within_the_time_that_was_set() {
     server.restart();
     store.commit(Write::put(TABLE, "a", 1, "v").expect(Expect::Absent).into()).unwrap();
     store.healthy().unwrap();
+}
+
+#[test]
+fn a_server_is_used_over_tls_when_it_proves_its_name() {
+    let files = tempfile::tempdir().unwrap();
+    fs::set_permissions(files.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = |name: &str| files.path().join(name);
+    let issue = |names: &[&str], prefix: &str| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let certificate = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        fs::write(path(&format!("{prefix}.pem")), certificate.pem()).unwrap();
+        fs::write(path(&format!("{prefix}.key")), key.serialize_pem()).unwrap();
+        fs::set_permissions(path(&format!("{prefix}.key")), fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    issue(&["localhost"], "server");
+    issue(&["localhost"], "other");
+    if let Some((user, group)) = support::postgres::account() {
+        chown(path("server.key"), Some(user), Some(group)).unwrap();
+    }
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (certificate, key) = (path("server.pem"), path("server.key"));
+    let server = Arc::new(Server::start_with(&[
+        "listen_addresses=127.0.0.1",
+        &format!("port={port}"),
+        "ssl=on",
+        &format!("ssl_cert_file={}", certificate.display()),
+        &format!("ssl_key_file={}", key.display()),
+    ]));
+    let connect = |host: &str, ca: &str| {
+        let url = format!("host={host} port={port} user=certseal dbname=postgres sslmode=verify-full");
+        let give_up = Duration::from_secs(1);
+        PostgresStore::open(PostgresOptions { ca: Some(path(ca)), give_up, ..PostgresOptions::new(url) })
+    };
+    let store = connect("localhost", "server.pem").unwrap();
+    store.commit(Write::put(TABLE, "a", 1, "v").into()).unwrap();
+    let mut asking = server.client(port);
+    let encrypted = support::postgres::run(asking.args([
+        "--command",
+        "SELECT count(*) > 0 AND bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+         WHERE application_name = 'certseal'",
+    ]));
+    assert_eq!(encrypted, "t");
+    let refused = |host, ca| match connect(host, ca) {
+        Err(StoreError::Unavailable { cause, .. }) => cause.contains("invalid peer certificate"),
+        _ => false,
+    };
+    assert!(refused("localhost", "other.pem"), "another CA's server");
+    assert!(refused("127.0.0.1", "server.pem"), "another name");
 }
 
 #[test]

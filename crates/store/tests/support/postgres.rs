@@ -54,7 +54,7 @@ impl Server {
         let mut initialize = as_account(binaries().join("initdb"));
         initialize.args(["--username=certseal", "--auth=trust", "--no-sync", "--no-instructions", "--pgdata"]);
         run(initialize.arg(&data));
-        for setting in settings {
+        for setting in ["listen_addresses="].iter().chain(settings) {
             let (name, value) = setting.split_once('=').unwrap();
             let file = data.join("postgresql.conf");
             let text = fs::read_to_string(&file).unwrap();
@@ -96,9 +96,15 @@ impl Server {
 
     /// Runs a statement; answers its rows, one a line.
     pub fn sql(&self, database: &str, statement: &str) -> String {
+        run(self.client(5432).args(["--dbname", database, "--command", statement]))
+    }
+
+    /// A client of the server, which was told to use this port.
+    pub fn client(&self, port: u16) -> Command {
         let mut psql = Command::new(binaries().join("psql"));
         psql.args(["--username=certseal", "--no-psqlrc", "--tuples-only", "--no-align", "--host"]);
-        run(psql.arg(self.directory.path()).args(["--dbname", database, "--command", statement]))
+        psql.arg(self.directory.path()).args(["--port", &port.to_string(), "--dbname=postgres"]);
+        psql
     }
 }
 
@@ -210,12 +216,15 @@ pub fn run(command: &mut Command) -> String {
 fn serve(directory: &Path) -> Guarded {
     let mut postgres = Command::new(binaries().join("postgres"));
     postgres.arg("-D").arg(directory.join("data")).arg("-k").arg(directory);
-    postgres.args(["-c", "listen_addresses=", "-c", "max_connections=200", "-c", "log_min_messages=fatal"]);
+    postgres.args(["-c", "max_connections=200", "-c", "log_min_messages=fatal"]);
     let process = Guarded::spawn(&postgres, "QUIT");
     let give_up = Instant::now() + Duration::from_secs(60);
     let is_ready = || {
         let mut ready = Command::new(binaries().join("pg_isready"));
-        ready.arg("--quiet").arg("--host").arg(directory).status().unwrap().success()
+        // The file's fourth line is the port.
+        let pid_file = fs::read_to_string(directory.join("data/postmaster.pid")).unwrap_or_default();
+        let Some(port) = pid_file.lines().nth(3) else { return false };
+        ready.args(["--quiet", "--port", port, "--host"]).arg(directory).status().unwrap().success()
     };
     while !is_ready() {
         assert!(Instant::now() < give_up, "PostgreSQL does not start");
