@@ -18,6 +18,7 @@ mod hostile_store;
 mod interop;
 mod lifetime;
 mod migration;
+mod openapi;
 mod pebble;
 mod platform;
 mod press;

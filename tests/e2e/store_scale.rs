@@ -60,7 +60,8 @@ impl Store {
             let pin =
                 |cores: &str, pid: u32| drop(run(Command::new("taskset").args(["-apc", cores, &pid.to_string()])));
             pin("0", self.platform.certstore.pid());
-            pin("1-", std::process::id());
+            let last = std::fs::read_to_string("/proc/cpuinfo").unwrap().matches("processor\t").count() - 1;
+            pin(&format!("{}-{last}", 1.min(last)), std::process::id());
         }
     }
 

@@ -2,7 +2,8 @@
 //! keeps writers out.
 //!
 //! Writes pass freely: the storage takes them in groups. What reads much, pages that leave slowly, and single callers
-//! that ask for too much have limits, and get 429 with a time to come back that is not the same for all.
+//! that ask for too much have limits, and get 429 with a time to come back that is not the same for all. Few large answers
+//! are sent at one time, so that a write does not wait behind many of them for the processor.
 
 use std::{
     collections::HashMap,
@@ -19,6 +20,7 @@ use certseal_wire::{Caller, ProblemKind};
 use http_body::Frame;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -53,7 +55,7 @@ impl Admission {
     /// Leave to read much.
     pub(crate) async fn heavy(&self, caller: &Caller) -> Result<Permit, Refusal> {
         let place = self.place(caller).ok_or_else(|| {
-            busy(format!("{caller} has {HEAVY_OF_A_CALLER} large requests under way: wait for one to end"))
+            busy(format!("{caller} has {HEAVY_OF_A_CALLER} large requests under way: wait until one of them ends"))
         })?;
         match timeout(PATIENCE, self.heavy.clone().acquire_owned()).await {
             Ok(Ok(permit)) => Ok(Permit { _permit: permit, _place: Some(place) }),
@@ -104,15 +106,34 @@ pub(crate) fn busy(detail: impl Into<String>) -> Refusal {
     refusal
 }
 
-/// A body that keeps its permit until it is sent. It leaves in parts, so that a reader that stops holds nothing more than
-/// what the permit counts.
-pub(crate) fn held(data: Bytes, permit: Permit) -> Body {
-    Body::new(Held { data, _permit: permit })
+/// A body that keeps its permit for a page until it is sent. It leaves in parts, so that a reader that stops holds nothing
+/// more than what the permit counts.
+pub(crate) fn held(data: Bytes, page: Permit) -> Body {
+    Body::new(Held { data, _page: page, turn: None })
+}
+
+/// A body that also keeps its turn among the large requests until it is sent, but not for long: readers that are slow
+/// must not keep others out.
+pub(crate) fn held_in_turn(data: Bytes, page: Permit, turn: Permit) -> Body {
+    let turn = tokio::spawn(async move {
+        tokio::time::sleep(LONGEST_TURN).await;
+        drop(turn);
+    });
+    Body::new(Held { data, _page: page, turn: Some(turn) })
 }
 
 struct Held {
     data: Bytes,
-    _permit: Permit,
+    _page: Permit,
+    turn: Option<JoinHandle<()>>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(turn) = &self.turn {
+            turn.abort();
+        }
+    }
 }
 
 impl HttpBody for Held {
@@ -137,12 +158,59 @@ impl HttpBody for Held {
 }
 
 /// Large requests at one time.
-const HEAVY: usize = 64;
+const HEAVY: usize = 8;
 /// Large requests of one caller at one time.
-const HEAVY_OF_A_CALLER: usize = 8;
+const HEAVY_OF_A_CALLER: usize = 4;
 /// Octets of pages that wait to be sent, in KiB.
 const PAGES_KIB: usize = 256 * 1024;
 /// How long a large request waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an answer that is being sent keeps its turn.
+const LONGEST_TURN: Duration = Duration::from_secs(1);
 /// Octets of a part of a body.
 const PART: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn caller(name: &str) -> Caller {
+        Caller { role: "edge/eu".parse().unwrap(), name: name.into() }
+    }
+
+    #[tokio::test]
+    async fn one_caller_has_few_places_and_all_together_have_more() {
+        let admission = Admission::new();
+        let mut permits = Vec::new();
+        for _ in 0..HEAVY_OF_A_CALLER {
+            permits.push(admission.heavy(&caller("a")).await.unwrap());
+        }
+        let refused = admission.heavy(&caller("a")).await.err().unwrap();
+        assert_eq!(refused.0.kind, ProblemKind::Busy);
+        assert!((1..=5).contains(&refused.0.retry_after.unwrap()));
+        let other = admission.heavy(&caller("b")).await.unwrap();
+        permits.pop();
+        permits.push(admission.heavy(&caller("a")).await.unwrap());
+        drop((permits, other));
+        assert!(admission.callers.lock().unwrap().is_empty(), "callers that have nothing are forgotten");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_stops_gives_its_turn_to_others_and_its_octets_stay_counted() {
+        let admission = Admission::new();
+        let data = Bytes::from(vec![0; 1024 * 1024]);
+        let mut stopped = Vec::new();
+        for n in 0..HEAVY {
+            let turn = admission.heavy(&caller(&n.to_string())).await.unwrap();
+            stopped.push(held_in_turn(data.clone(), admission.page(data.len()).unwrap(), turn));
+        }
+        let began = Instant::now();
+        admission.heavy(&caller("next")).await.unwrap();
+        assert!(began.elapsed() < 2 * LONGEST_TURN, "it waited for readers that do not read");
+        assert_eq!(admission.pages.available_permits(), PAGES_KIB - HEAVY * 1024);
+        drop(stopped);
+        assert_eq!(admission.pages.available_permits(), PAGES_KIB);
+    }
+}

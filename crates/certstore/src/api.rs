@@ -27,7 +27,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    admission::{Admission, held},
+    admission::{Admission, held, held_in_turn},
     audit::{Actor, Entry, ReadLog, What},
     feed::{Feed, may_read},
     metrics::RoleLabel,
@@ -330,11 +330,12 @@ async fn segment(
 ) -> Result<Response, Refusal> {
     readers_only(&actor)?;
     let digest = digest.parse().map_err(malformed)?;
-    let permit = service.admission.heavy(&actor).await?;
+    let turn = service.admission.heavy(&actor).await?;
     let (bytes, segment, cursor) = service.snapshots.segment(&actor, digest).await?;
     let what = format!("snapshot at {cursor}, segment {digest}: {} records", segment.events);
     service.reads.note(actor, What::Many(what)).await?;
-    Ok(([(CONTENT_TYPE, JSON)], held(bytes, permit)).into_response())
+    let page = service.admission.page(bytes.len())?;
+    Ok(([(CONTENT_TYPE, JSON)], held_in_turn(bytes, page, turn)).into_response())
 }
 
 #[utoipa::path(

@@ -21,7 +21,7 @@ use crate::api::{Service, routes};
         description = "Keeps sealed TLS keys, signed documents and their feed, and can open none of it. Callers show a \
             certificate of the platform's private CA; its SPIFFE ID says who they are."
     ),
-    components(schemas(Problem, certseal_wire::AuditRecord))
+    components(schemas(Problem, certseal_wire::AuditRecord, certseal_wire::RotationId))
 )]
 struct Description;
 

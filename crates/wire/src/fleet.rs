@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Cursor, DnsName, EnvelopeId, Epoch, KeyId, PoolName};
 
-/// What an edge says of itself: the body of `PUT /v1/edges/POOL/NAME`.
+/// What an edge says of itself: the body of `PUT /v1/edges/POOL/NAME`. A newer edge may say more than an older certstore
+/// knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EdgeReport {
     /// The edge's pool.

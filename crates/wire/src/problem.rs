@@ -36,7 +36,6 @@ macro_rules! kinds {
         /// The kinds of problem that certseal's daemons report.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[non_exhaustive]
-        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         pub enum ProblemKind {
             $($(#[$doc])* #[serde(rename = $uri)] $name,)*
             /// A kind that this version does not know.
