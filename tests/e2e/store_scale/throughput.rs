@@ -111,11 +111,10 @@ async fn fetch(store: &Store, count: usize, time: Duration) -> usize {
     after - before
 }
 
-/// What a fleet of a million sites renews in a day is 17,000 bundles: the long run does more than ten times that, on few
-/// sites, while edges follow and one of them does not read.
+/// A fleet of a million sites renews 17,000 bundles in a day: the long run changes 480,000, on few sites, while edges follow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn memory_stays_flat_however_much_changes() {
-    let (sites, rounds) = if is_long() { (2_000, 100) } else { (100, 12) };
+    let (sites, rounds) = if is_long() { (2_000, 240) } else { (100, 12) };
     let store = Store::start().await;
     let start = {
         let mut edge = store.caller("edge-eu").await;
@@ -144,15 +143,17 @@ async fn memory_stays_flat_however_much_changes() {
     }
     ends.store(true, Ordering::Relaxed);
     let read: usize = edges.join_all().await.into_iter().sum();
-    // The caches are full after a quarter.
-    let (quarter, end) = (memory[memory.len() / 4], *memory.last().unwrap());
+    // The caches fill in the first half.
+    let half = memory.len() / 2;
+    let most = |part: &[u64]| part.iter().copied().max().unwrap_or(0);
+    let (middle, end) = (most(&memory[half / 2..half]), most(&memory[half + half / 2..]));
     println!(
-        "{} changes of {sites} bundles, {} MiB read by 20 edges: {quarter} MiB of memory after a quarter, {end} MiB at the \
-         end; a round took {:?} in the middle",
+        "{} changes of {sites} bundles, {} MiB read by 20 edges: at most {middle} MiB of memory in the second quarter, {end} MiB \
+         in the last; a round took {:?} in the middle",
         sites as u64 * rounds,
         read >> 20,
         percentile(&mut took, 50),
     );
     assert!(read > 0);
-    assert!(end <= quarter + quarter / 4 + 32, "memory grows: {memory:?}");
+    assert!(end <= middle + middle / 8 + 16, "memory grows: {memory:?}");
 }
