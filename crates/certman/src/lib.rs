@@ -24,6 +24,7 @@ mod journal;
 mod metrics;
 pub mod site;
 mod storehouse;
+mod witness;
 mod worker;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};

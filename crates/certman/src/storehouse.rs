@@ -11,8 +11,8 @@ use certseal_seal::{
     ring_recipient,
 };
 use certseal_wire::{
-    AcmeAccounts, AuditCheckpoint, AuditMark, AuditPage, AuditQuery, BundleInfo, Challenge, Change, Checkpoint,
-    DnsName, Document, KeyRing, KeyState, Kind, NameSet, PoolName, ProblemKind, Route, Signed,
+    AcmeAccounts, AuditCheckpoint, AuditQuery, BundleInfo, Challenge, Change, Checkpoint, DnsName, Document, KeyRing,
+    KeyState, Kind, NameSet, PoolName, ProblemKind, Route, Signed,
 };
 use jiff::{SignedDuration, Timestamp};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -21,6 +21,7 @@ use crate::{
     checkpoint::RecentChanges,
     journal::{AuditSeen, Journal},
     site::{Answer, Failure, FailureKind, Site},
+    witness,
 };
 
 pub(crate) struct Storehouse {
@@ -235,7 +236,7 @@ impl Storehouse {
         let page =
             self.store.audit(&AuditQuery { after: Some(before), limit: Some(1) }).await.map_err(store_failure)?;
         if let Some(seen) = seen {
-            if let Err(detail) = still_has(&page, &seen) {
+            if let Err(detail) = witness::still_has(&page, &seen) {
                 tracing::error!(
                     detail,
                     "the audit log of certstore is not what it was: somebody may have tampered with it"
@@ -286,30 +287,6 @@ impl Storehouse {
         }
         let guard = tokio::sync::MutexGuard::try_map(cached, |cached| cached.as_mut().map(|(_, ring)| ring));
         guard.map_err(|_| unavailable("there is no key ring"))
-    }
-}
-
-/// Whether the log still has what was seen of it, as far as its entries did not move into files.
-fn still_has(page: &AuditPage, seen: &AuditSeen) -> Result<(), String> {
-    let AuditMark { number, hash } = seen.head;
-    if page.feed.epoch != seen.epoch {
-        tracing::warn!(
-            entries = number.saturating_sub(page.head.number),
-            "certstore came back from a backup: its audit log goes on from there"
-        );
-        return Ok(());
-    }
-    if page.head.number < number {
-        return Err(format!("it ends at entry {}, and had entry {number}: its end was cut off", page.head.number));
-    }
-    let there = match page.entries.first() {
-        _ if page.start.number >= number => (page.start.number == number).then_some(page.start.hash),
-        Some(line) if line.mark.number == number => Some(line.mark.hash),
-        _ => return Err(format!("entry {number} is missing")),
-    };
-    match there {
-        Some(there) if there != hash => Err(format!("entry {number} had hash {hash}, and has {there}")),
-        _ => Ok(()),
     }
 }
 

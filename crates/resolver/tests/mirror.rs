@@ -34,6 +34,28 @@ fn an_older_version_is_refused_and_so_is_the_same_version_with_other_bytes() {
     assert_eq!(mirror.accounts().unwrap().thumbprints, ["x"]);
 }
 
+#[test]
+fn a_bundle_goes_when_its_certificate_has_expired_and_not_because_certstore_says_so() {
+    let (platform, dir) = (Platform::new(), tempfile::tempdir().unwrap());
+    let mirror = platform.mirror(dir.path());
+    let past = jiff::Timestamp::UNIX_EPOCH;
+    let expired = platform.bundle(Draft { not_after: past, ..platform.draft("old.example", &["old.example"], 3) });
+    mirror.apply(&page([platform.simple("good.example", 1), expired.clone()])).unwrap();
+    assert_eq!(mirror.bundle_count(), 2);
+
+    let deleted =
+        |name: &str, version| Event { deleted: true, body: None, ..event(Kind::Bundle, name, version, vec![]) };
+    let told = page([deleted("good.example", 1), deleted("old.example", 3), deleted("unknown.example", 1)]);
+    let applied = mirror.apply(&told).unwrap();
+    assert_eq!((applied.refused.len(), applied.accepted, applied.changed.len()), (0, 1, 1), "{applied:?}");
+    assert_eq!(mirror.bundle_count(), 1, "the good one stays");
+    // What is gone does not come back in an older version.
+    let older = platform.bundle(platform.draft("old.example", &["old.example"], 2));
+    assert!(only_refusal(&mirror.apply(&page([older])).unwrap()).contains("rolled it back"));
+    mirror.apply(&page([platform.bundle(platform.draft("old.example", &["old.example"], 4))])).unwrap();
+    assert_eq!(mirror.bundle_count(), 2);
+}
+
 /// Each bad bundle comes between two good ones, which must be taken, with the cursor.
 #[test]
 fn a_bad_bundle_harms_only_its_name() {

@@ -38,6 +38,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) kind: KeyKind,
     /// What is sealed in place of the certificate's key.
     pub(crate) sealed: Option<Vec<u8>>,
+    pub(crate) not_after: Timestamp,
 }
 
 impl Platform {
@@ -89,6 +90,7 @@ impl Platform {
             key: KeyPair::generate().unwrap(),
             kind: KeyKind::EcdsaP256,
             sealed: None,
+            not_after: Timestamp::MAX,
         }
     }
 
@@ -114,7 +116,7 @@ impl Platform {
             chain: Bundle::chain_digest(&chain),
             envelope: envelope.header().hash(),
             not_before: Timestamp::UNIX_EPOCH,
-            not_after: Timestamp::MAX,
+            not_after: draft.not_after,
             authority: "test".into(),
         };
         let bytes = Bundle::new(draft.issuer.sign(&info), chain, envelope).to_bytes().unwrap();
