@@ -147,6 +147,10 @@ impl Vault {
             return Err(malformed(format!("expected at most {most} records, got {came}")));
         }
         if !self.is_restoring() {
+            // Another process may have begun it a moment ago.
+            self.refresh_restoring()?;
+        }
+        if !self.is_restoring() {
             self.begin_restore(actor)?;
         }
         let mut writes = vec![Write::require(MARKS, RESTORING, Expect::Version(1))];
