@@ -20,11 +20,14 @@ mod lifetime;
 mod migration;
 mod pebble;
 mod platform;
+#[path = "../../crates/store/tests/support/postgres.rs"]
+mod postgres;
 mod press;
 mod process;
 mod readme;
 mod rotation;
 mod rotation_scale;
+mod shared_database;
 mod signer;
 mod store_scale;
 mod team;
