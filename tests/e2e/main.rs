@@ -6,6 +6,7 @@
 
 mod acme;
 mod audit;
+mod backup;
 mod bad_input;
 mod boundaries;
 mod canary;
