@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use certseal_client::StoreClient;
 use certseal_seal::{VerifyingKey, VerifyingKeys, sha256};
 use certseal_wire::{AuditAction, AuditCheckpoint, AuditLine, AuditOutcome, AuditQuery, AuditRecord, Digest, DnsName};
 
@@ -28,7 +29,7 @@ async fn every_change_and_every_read_of_a_sealed_key_is_in_the_log_which_is_a_ch
     let ring = admin.ring().await.unwrap().unwrap();
     platform.store_as("edge-eu").put_ring(&ring).await.unwrap_err();
 
-    let records = verified(&platform).await;
+    let records = verified(&platform.store_as("admin")).await;
     let did = |by: &'static str, action: AuditAction, outcome: AuditOutcome| {
         records.iter().filter(move |record| record.by == by && record.action == action && record.outcome == outcome)
     };
@@ -57,7 +58,7 @@ async fn every_change_and_every_read_of_a_sealed_key_is_in_the_log_which_is_a_ch
             let issuer = VerifyingKey::from_pem(&std::fs::read_to_string(platform.pki("issuer.pub")).unwrap()).unwrap();
             let checkpoint: AuditCheckpoint = VerifyingKeys::from_iter([issuer]).verify(&signed).unwrap();
             if checkpoint.head.number > before.number {
-                let lines = lines(&platform).await;
+                let lines = lines(&platform.store_as("admin")).await;
                 let at = lines.iter().find(|line| line.mark.number == checkpoint.head.number).unwrap();
                 assert_eq!(at.mark, checkpoint.head);
                 break;
@@ -66,7 +67,7 @@ async fn every_change_and_every_read_of_a_sealed_key_is_in_the_log_which_is_a_ch
         assert!(Instant::now() < deadline, "certman does not go on: {}", platform.certman.log());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let after = verified(&platform).await;
+    let after = verified(&platform.store_as("admin")).await;
     assert!(after.len() > records.len() && after[..records.len()] == records[..], "the log was changed");
 }
 
@@ -100,22 +101,22 @@ async fn older_entries_move_into_files_and_the_chain_goes_on() {
         .collect();
     assert_eq!(moved.last().unwrap().mark, start, "the files end where the store begins");
     check_chain(Digest([0; 32]), 0, &moved);
-    verified(&platform).await;
+    verified(&platform.store_as("admin")).await;
 }
 
 /// All that the store has of the log, after a look at its chain.
-async fn verified(platform: &Platform) -> Vec<AuditRecord> {
-    let start = platform.store_as("admin").audit(&AuditQuery { after: None, limit: Some(1) }).await.unwrap().start;
-    let lines = lines(platform).await;
+pub async fn verified(store: &StoreClient) -> Vec<AuditRecord> {
+    let start = store.audit(&AuditQuery { after: None, limit: Some(1) }).await.unwrap().start;
+    let lines = lines(store).await;
     let lines: Vec<_> = lines.into_iter().filter(|line| line.mark.number > start.number).collect();
     check_chain(start.hash, start.number, &lines);
     lines.iter().map(|line| serde_json::from_str(&line.entry).unwrap()).collect()
 }
 
-async fn lines(platform: &Platform) -> Vec<AuditLine> {
+async fn lines(store: &StoreClient) -> Vec<AuditLine> {
     let (mut lines, mut after) = (Vec::new(), None);
     loop {
-        let page = platform.store_as("admin").audit(&AuditQuery { after, limit: Some(7) }).await.unwrap();
+        let page = store.audit(&AuditQuery { after, limit: Some(7) }).await.unwrap();
         let Some(last) = page.entries.last() else { return lines };
         after = Some(last.mark.number);
         lines.extend(page.entries);

@@ -6,6 +6,7 @@
 
 mod acme;
 mod audit;
+mod backup;
 mod bad_input;
 mod boundaries;
 mod canary;
@@ -21,11 +22,14 @@ mod migration;
 mod openapi;
 mod pebble;
 mod platform;
+#[path = "../../crates/store/tests/support/postgres.rs"]
+mod postgres;
 mod press;
 mod process;
 mod readme;
 mod rotation;
 mod rotation_scale;
+mod shared_database;
 mod signer;
 mod store_scale;
 mod team;

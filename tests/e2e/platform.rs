@@ -16,7 +16,10 @@ use certseal_service::Shutdown;
 use certseal_wire::{DnsName, Event, NameSet, SiteRequest, SiteState, SiteStatus};
 use tempfile::TempDir;
 
-use crate::process::{Process, free_address, program, run};
+use crate::{
+    postgres::Database,
+    process::{Process, free_address, program, run},
+};
 
 /// Who signs the certificates.
 pub enum Authority<'a> {
@@ -32,6 +35,8 @@ pub struct Platform {
     pub upstream: SocketAddr,
     pub dir: TempDir,
     _upstream: certseal_service::ShutdownHandle,
+    /// Where certstore keeps its data, when that is not a directory. Ended after the daemons.
+    pub database: Option<Database>,
 }
 
 pub const POOL: &str = "eu";
@@ -40,7 +45,15 @@ impl Platform {
     pub async fn start(authority: Authority<'_>) -> Self {
         let names = ["store", "store-telemetry", "man", "man-telemetry", "https", "http", "edge-telemetry"];
         let addresses = names.map(|name| (name, free_address())).into();
-        Self::start_at(authority, addresses).await
+        Self::start_at(authority, addresses, None).await
+    }
+
+    /// Like `start`, with certstore's data in a PostgreSQL database. certman and the edge also know the address
+    /// `store-b`, where nobody listens yet.
+    pub async fn start_on(database: Database) -> Self {
+        let names = ["store", "store-b", "store-telemetry", "man", "man-telemetry", "https", "http", "edge-telemetry"];
+        let addresses = names.map(|name| (name, free_address())).into();
+        Self::start_at(Authority::Local, addresses, Some(database)).await
     }
 
     /// Like `start`, with the edge's HTTP side at `http`, where the CA will look for it.
@@ -48,17 +61,21 @@ impl Platform {
         let names = ["store", "store-telemetry", "man", "man-telemetry", "https", "edge-telemetry"];
         let mut addresses: BTreeMap<_, _> = names.map(|name| (name, free_address())).into();
         addresses.insert("http", http);
-        Self::start_at(authority, addresses).await
+        Self::start_at(authority, addresses, None).await
     }
 
-    async fn start_at(authority: Authority<'_>, addresses: BTreeMap<&'static str, SocketAddr>) -> Self {
+    async fn start_at(
+        authority: Authority<'_>,
+        addresses: BTreeMap<&'static str, SocketAddr>,
+        database: Option<Database>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pki_dir = dir.path().join("pki");
         let pki_dir_text = pki_dir.to_str().unwrap();
         run(Command::new(program("certctl"))
             .args(["pki", "init", "--pool", POOL, "--pool", "us", "--dir", pki_dir_text]));
         run(Command::new(program("certctl")).args(["pki", "local-ca", "--dir", pki_dir_text]));
-        write_configs(dir.path(), &addresses, &authority);
+        write_configs(dir.path(), &addresses, &authority, database.as_ref());
 
         let mut certstore = daemon(dir.path(), "certstore");
         certstore.wait_for(addresses["store"]);
@@ -88,7 +105,7 @@ impl Platform {
         edge.wait_for(addresses["https"]);
         let (handle, shutdown) = Shutdown::new();
         let upstream = certseal::upstream::start(shutdown).await.unwrap();
-        Self { certstore, certman, edge, addresses, upstream, dir, _upstream: handle }
+        Self { certstore, certman, edge, addresses, upstream, dir, _upstream: handle, database }
     }
 
     pub fn restart_certman(&mut self) {
@@ -163,6 +180,12 @@ impl Platform {
     fn connection(&self, identity: &str, daemon: &str) -> Connection {
         let tls = pki::tls_files(&self.dir.path().join("pki"), identity).client_config().unwrap();
         Connection::new(format!("https://{}", self.addresses[daemon]).parse().unwrap(), tls)
+    }
+
+    /// The certstores at some of the addresses, as one of the identities in the PKI.
+    pub fn stores_as(&self, identity: &str, at: &[&str]) -> StoreClient {
+        let tls = pki::tls_files(&self.dir.path().join("pki"), identity).client_config().unwrap();
+        StoreClient::new(Connection::new(origins(at.iter().map(|name| self.addresses[name])).parse().unwrap(), tls))
     }
 
     /// What certstore has for a site.
@@ -254,7 +277,17 @@ fn certctl_command(dir: &Path, addresses: &BTreeMap<&str, SocketAddr>, identity:
     command
 }
 
-fn write_configs(dir: &Path, addresses: &BTreeMap<&str, SocketAddr>, authority: &Authority<'_>) {
+/// What clients call the service that is at these addresses.
+fn origins(addresses: impl Iterator<Item = SocketAddr>) -> String {
+    addresses.map(|address| format!("https://{address}")).collect::<Vec<_>>().join(", ")
+}
+
+fn write_configs(
+    dir: &Path,
+    addresses: &BTreeMap<&str, SocketAddr>,
+    authority: &Authority<'_>,
+    database: Option<&Database>,
+) {
     let pki = dir.join("pki");
     let pki = pki.to_str().unwrap();
     let at = |name: &str| addresses[name];
@@ -267,36 +300,41 @@ fn write_configs(dir: &Path, addresses: &BTreeMap<&str, SocketAddr>, authority: 
             format!("kind = \"acme\"\ndirectory = \"{directory}\"\nroots = \"{}\"\n", roots.display())
         }
     };
+    let store = origins(["store", "store-b"].iter().filter_map(|name| addresses.get(name).copied()));
+    let data_of_store = match database {
+        None => format!("data_dir = \"{}\"", data("certstore")),
+        Some(database) => {
+            let snapshots = data("certstore-snapshots");
+            format!("postgres = {{ url = \"{}\" }}\nsnapshot_dir = \"{snapshots}\"", database.url())
+        }
+    };
     let certstore = format!(
-        "listen = \"{}\"\ntelemetry = \"{}\"\ndata_dir = \"{}\"\ntrust_domain = \"certseal.internal\"\n\
+        "listen = \"{}\"\ntelemetry = \"{}\"\n{data_of_store}\ntrust_domain = \"certseal.internal\"\n\
          security_key = \"{pki}/security.pub\"\nreserve_bytes = 1048576\n\
          [tls]\nca = \"{pki}/ca.pem\"\ncertificate = \"{pki}/certstore.pem\"\nkey = \"{pki}/certstore.key\"\n",
         at("store"),
         at("store-telemetry"),
-        data("certstore"),
     );
     let certman = format!(
         "listen = \"{}\"\ntelemetry = \"{}\"\ndata_dir = \"{}\"\ntrust_domain = \"certseal.internal\"\n\
          security_key = \"{pki}/security.pub\"\nissuer_key = \"{pki}/issuer.key\"\nretry_seconds = 1\ncheckpoint_seconds = 1\n\
          [tls]\nca = \"{pki}/ca.pem\"\ncertificate = \"{pki}/certman-server.pem\"\nkey = \"{pki}/certman-server.key\"\n\
-         [store]\nurl = \"https://{}\"\nca = \"{pki}/ca.pem\"\ncertificate = \"{pki}/certman.pem\"\nkey = \"{pki}/certman.key\"\n\
+         [store]\nurl = \"{store}\"\nca = \"{pki}/ca.pem\"\ncertificate = \"{pki}/certman.pem\"\nkey = \"{pki}/certman.key\"\n\
          [authority]\n{authority}",
         at("man"),
         at("man-telemetry"),
         data("certman"),
-        at("store"),
     );
     let certedge = format!(
         "pool = \"{POOL}\"\nhttps = \"{}\"\nhttp = \"{}\"\ntelemetry = \"{}\"\nmirror = \"{}\"\n\
          unseal_keys = [\"{}\"]\nsecurity_key = \"{pki}/security.pub\"\n\
-         [store]\nurl = \"https://{}\"\nca = \"{pki}/ca.pem\"\ncertificate = \"{pki}/edge-{POOL}.pem\"\nkey = \"{pki}/edge-{POOL}.key\"\n\
+         [store]\nurl = \"{store}\"\nca = \"{pki}/ca.pem\"\ncertificate = \"{pki}/edge-{POOL}.pem\"\nkey = \"{pki}/edge-{POOL}.key\"\n\
          [reports]\nevery = 1\n",
         at("https"),
         at("http"),
         at("edge-telemetry"),
         data("mirror"),
         data("unseal-keys"),
-        at("store"),
     );
     for (name, text) in [("certstore", certstore), ("certman", certman), ("certedge", certedge)] {
         fs::write(dir.join(format!("{name}.toml")), text).unwrap();

@@ -8,7 +8,10 @@
 //! CERTSEAL_STORE_BUNDLES=1000000 cargo test --release -p certseal --test e2e -- store_scale --nocapture --test-threads 1
 //! ```
 //!
-//! Then certstore has the first core to itself, and those who call it the others.
+//! With `CERTSEAL_STORE_ENGINE=postgres` certstore keeps its data in a PostgreSQL server of the test's own, with the
+//! server's usual settings, which has the other cores too.
+//!
+//! In the long run certstore has the first core to itself, and those who call it the others.
 
 mod caller;
 mod fleet;
@@ -21,6 +24,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     platform::{Authority, Platform},
+    postgres::Server,
     press::{Press, site},
     process::run,
 };
@@ -36,6 +40,15 @@ fn bundles(usual: usize) -> usize {
     std::env::var("CERTSEAL_STORE_BUNDLES").map_or(usual, |count| count.parse().unwrap())
 }
 
+/// A platform with the engine that was asked for.
+async fn platform() -> Platform {
+    match std::env::var("CERTSEAL_STORE_ENGINE").as_deref() {
+        Ok("postgres") => Platform::start_on(Server::shared().database()).await,
+        Ok("sled") | Err(_) => Platform::start(Authority::Local).await,
+        Ok(other) => panic!("expected CERTSEAL_STORE_ENGINE to be sled or postgres, got {other}"),
+    }
+}
+
 /// A platform of which only certstore goes on, on a core of its own in the long run.
 struct Store {
     platform: Platform,
@@ -44,7 +57,7 @@ struct Store {
 
 impl Store {
     async fn start() -> Self {
-        let mut platform = Platform::start(Authority::Local).await;
+        let mut platform = platform().await;
         platform.certman.kill();
         platform.edge.kill();
         platform.configure_certstore("requests_per_second = 1000000\n");
@@ -120,7 +133,11 @@ impl Store {
         found.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
+    /// Of the data, in MiB.
     fn disk(&self) -> u64 {
+        if let Some(database) = &self.platform.database {
+            return database.sql("SELECT pg_database_size(current_database())").parse::<u64>().unwrap() >> 20;
+        }
         size(&self.platform.dir.path().join("certstore")) >> 20
     }
 }

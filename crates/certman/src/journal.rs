@@ -41,6 +41,26 @@ impl Journal {
         records.iter().map(|(_, record)| parse(&record.value)).collect()
     }
 
+    /// Has everything that certstore should have looked at again, after it came back from a backup.
+    pub(crate) fn doubt_all(&self) -> anyhow::Result<u64> {
+        let (mut after, mut count) = (None, 0);
+        loop {
+            let sites = self.list(after.as_ref(), DOUBTED_AT_ONCE)?;
+            for name in sites.iter().map(|site| &site.site) {
+                // Somebody who changes it at the same time comes to an end.
+                while let Some(entry) = self.read(name)? {
+                    let doubted = entry.site.clone().unconfirmed();
+                    if self.write(Some(&entry), &doubted)? {
+                        count += 1;
+                        break;
+                    }
+                }
+            }
+            let Some(last) = sites.last() else { return Ok(count) };
+            after = Some(last.site.clone());
+        }
+    }
+
     /// The names of sites that are due at `now`, longest first.
     pub(crate) fn due(&self, now: Timestamp, limit: usize) -> anyhow::Result<Vec<DnsName>> {
         let records = self.0.expired(SITES, seconds(now), limit)?;
@@ -135,6 +155,9 @@ fn parse(value: &[u8]) -> anyhow::Result<Site> {
 fn seconds(instant: Timestamp) -> u64 {
     instant.as_second().try_into().unwrap_or(0)
 }
+
+/// Sites that are read at one time.
+const DOUBTED_AT_ONCE: usize = 500;
 
 const SITES: Table = Table::new("sites");
 const NAMES: Table = Table::new("names");

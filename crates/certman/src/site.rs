@@ -45,6 +45,9 @@ pub struct Site {
     /// The stored certificate, if others may have its key: an order for another one goes before everything else.
     #[serde(default)]
     pub compromised: Option<Compromised>,
+    /// certstore lost its data and came back from a backup: whether it has the bundle is to be looked at.
+    #[serde(default)]
+    pub unconfirmed: bool,
     /// Certificates with a compromised key that are no longer served, as DER: the CA is to revoke them.
     #[serde(default)]
     pub revoke: Vec<Base64>,
@@ -166,6 +169,8 @@ pub enum Task {
     Revoke(Base64),
     /// Deactivate what is pending in this order at the CA.
     Abandon(String),
+    /// Look which version of the bundle certstore has.
+    Confirm,
     /// Take this step of the order.
     Order(Step),
 }
@@ -175,6 +180,8 @@ pub enum Task {
 pub enum Outcome {
     /// certstore has the route.
     RouteStored,
+    /// certstore has this version of the bundle; 0 for none.
+    Confirmed(u64),
     /// The CA has revoked that certificate, or never will.
     Revoked(Base64),
     /// Nothing is pending in that order any more.
@@ -244,9 +251,17 @@ impl Site {
             order: Some(Step::Requested),
             abandoned: Vec::new(),
             compromised: None,
+            unconfirmed: false,
             revoke: Vec::new(),
             attempt: Attempt::default(),
         }
+    }
+
+    /// The site after certstore came back from a backup, which may be from before the newest route and bundle: the route is
+    /// put again, and a bundle that is not there any more is ordered anew. A dead order is tried once more.
+    pub fn unconfirmed(self) -> Self {
+        let attempt = if self.attempt.dead { Attempt::default() } else { self.attempt };
+        Self { route_stored: false, unconfirmed: !self.departed, attempt, ..self }
     }
 
     /// The site with a certificate and a key that a platform brought: they are stored next. `stored` is the version of the
@@ -332,6 +347,7 @@ impl Site {
             _ if !self.route_stored || !self.abandoned.is_empty() || !self.revoke.is_empty() => at_once,
             _ if self.departed => None,
             (Some(_), _) => at_once,
+            _ if self.unconfirmed => at_once,
             (None, certificate) => certificate.as_ref().map(|certificate| certificate.renew_at),
         }
     }
@@ -344,6 +360,7 @@ impl Site {
             _ if !self.revoke.is_empty() => Task::Revoke(self.revoke[0].clone()),
             (_, Some(order_url)) => Task::Abandon(order_url.clone()),
             (Some(step), None) => Task::Order(step.clone()),
+            (None, None) if self.unconfirmed => Task::Confirm,
             (None, None) => Task::Order(Step::Requested),
         })
     }
@@ -352,6 +369,11 @@ impl Site {
     pub fn after(mut self, outcome: Outcome, now: Timestamp, pace: Pace) -> Self {
         match outcome {
             Outcome::RouteStored => Self { route_stored: true, left: Vec::new(), attempt: Attempt::default(), ..self },
+            Outcome::Confirmed(stored) => {
+                // The key was sealed and forgotten, so that it takes a new one.
+                self.order = (stored < self.bundle_version).then_some(Step::Requested);
+                Self { unconfirmed: false, attempt: Attempt::default(), ..self }
+            }
             Outcome::Revoked(leaf) => {
                 self.revoke.retain(|other| *other != leaf);
                 Self { attempt: Attempt::default(), ..self }

@@ -236,6 +236,9 @@ impl Storehouse {
         let page =
             self.store.audit(&AuditQuery { after: Some(before), limit: Some(1) }).await.map_err(store_failure)?;
         if let Some(seen) = seen {
+            if seen.epoch != page.feed.epoch {
+                self.doubt_all().await?;
+            }
             if let Err(detail) = witness::still_has(&page, &seen) {
                 tracing::error!(
                     detail,
@@ -251,6 +254,19 @@ impl Storehouse {
         let checkpoint = AuditCheckpoint { head: page.head, at: Timestamp::now() };
         self.store.put_audit_checkpoint(&self.issuer.sign(&checkpoint)).await.map_err(store_failure)?;
         self.journal.see_audit(&seen).map_err(unavailable)
+    }
+
+    /// Has every site looked at again: certstore lost its data, and came back from a backup.
+    async fn doubt_all(&self) -> Result<(), Failure> {
+        // Before it has one, its records are not back yet. While it takes them it answers nobody.
+        if self.store.ring().await.map_err(store_failure)?.is_none() {
+            return Err(unavailable("certstore is empty: it waits for `certctl backup restore`"));
+        }
+        let journal = self.journal.clone();
+        let doubted = tokio::task::spawn_blocking(move || journal.doubt_all()).await.map_err(unavailable)?;
+        let sites = doubted.map_err(unavailable)?;
+        tracing::warn!(sites, "certstore came back from a backup: looking what it lacks");
+        Ok(())
     }
 
     /// The version of the stored checkpoint; 0 before the first.

@@ -10,7 +10,7 @@ pub(crate) fn still_has(page: &AuditPage, seen: &AuditSeen) -> Result<(), String
     if page.feed.epoch != seen.epoch {
         tracing::warn!(
             entries = number.saturating_sub(page.head.number),
-            "certstore came back from a backup: its audit log goes on from there"
+            "certstore's audit log is another one since it came back from a backup"
         );
         return Ok(());
     }

@@ -108,6 +108,14 @@ impl Worker {
                 self.storehouse.put_route(site).await?;
                 return Ok(Outcome::RouteStored);
             }
+            Task::Confirm => {
+                let stored = self.storehouse.stored_bundle(&site.site).await?;
+                let version = stored.map_or(0, |(_, info)| info.version);
+                if version < site.bundle_version {
+                    tracing::warn!(site = %site.site, version, "certstore lost the newest bundle: ordering another one");
+                }
+                return Ok(Outcome::Confirmed(version));
+            }
             Task::Revoke(leaf) => {
                 match self.authority.revoke(&leaf.0).await {
                     Err(failure @ Failure { kind: FailureKind::Unavailable | FailureKind::Throttled(_), .. }) => {

@@ -45,6 +45,8 @@ pub(crate) struct Vault {
     retention: Retention,
     /// Whether a backup is being restored: nobody else is served meanwhile.
     restoring: AtomicBool,
+    /// What this process is called among those that share the database: random.
+    process: String,
     pub(crate) metrics: Metrics,
 }
 
@@ -58,7 +60,8 @@ impl Vault {
         let head = storage.head()?.seq;
         let trusted = RwLock::default();
         let (news, restoring) = (watch::Sender::new(head), AtomicBool::new(false));
-        let vault = Self { storage, security, trusted, news, retention, restoring, metrics };
+        let process = format!("{:016x}", getrandom::u64().map_err(|error| anyhow::anyhow!("no randomness: {error}"))?);
+        let vault = Self { storage, security, trusted, news, retention, restoring, process, metrics };
         let ring = vault.refresh().and_then(|_| vault.refresh_restoring());
         ring.map_err(|refusal| anyhow::anyhow!("the stored key ring does not count: {}", refusal.0))?;
         Ok(vault)
@@ -75,6 +78,11 @@ impl Vault {
 
     pub(crate) fn storage(&self) -> &dyn Storage {
         &*self.storage
+    }
+
+    /// The name of this process, as the holder of leases.
+    pub(crate) fn process(&self) -> &str {
+        &self.process
     }
 
     /// Whether a backup is being restored, as last seen.

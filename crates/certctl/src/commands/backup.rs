@@ -64,9 +64,9 @@ async fn restore(file: &Path, settings: &Settings, output: Output) -> anyhow::Re
     output.show(&restored, || {
         format!(
             "{}\ncertstore has the backup of {:.0}, and serves. Its feed begins a new epoch: edges read everything anew by \
-             themselves and keep what they have that is newer; certman goes on by itself.\nWhat was acknowledged after \
-             {:.0} may be lost, unless certman or an edge still has it: look at `certctl site list`. The audit log goes on \
-             after {}; the entries up to that are in the backup.",
+             themselves and keep what they have that is newer; certman puts back what it knows of by itself.\nWhat else was \
+             acknowledged after {:.0} is lost. A new audit log begins; the one before ends with {}, as far as it is in the \
+             backup.",
             counts(&restored.records),
             restored.at,
             restored.at,

@@ -245,3 +245,24 @@ fn a_site_reads_back_from_the_journal() {
     let json = serde_json::to_vec(&site).unwrap();
     assert_eq!(serde_json::from_slice::<Site>(&json).unwrap(), site);
 }
+
+#[test]
+fn after_a_restore_the_route_is_put_again_and_a_bundle_that_is_gone_is_ordered_anew() {
+    let site = stored(routed()).unconfirmed();
+    assert_eq!(site.task(now()), Some(Task::StoreRoute));
+    let site = site.after(Outcome::RouteStored, now(), PACE);
+    assert_eq!(site.task(now()), Some(Task::Confirm));
+    let there = site.clone().after(Outcome::Confirmed(1), now(), PACE);
+    assert_eq!((there.task(now()), there.order.as_ref()), (None, None));
+    let gone = site.after(Outcome::Confirmed(0), now(), PACE);
+    assert_eq!(gone.task(now()), Some(Task::Order(Step::Requested)));
+    assert_eq!((gone.bundle_version, gone.route_version), (1, 1), "the next ones are ahead of what the store has");
+
+    // A site that left has no bundle to look for, and one that has none yet has its order.
+    let left = stored(routed()).departed().after(Outcome::RouteStored, now(), PACE).unconfirmed();
+    assert_eq!(left.task(now()), Some(Task::StoreRoute));
+    assert_eq!(left.after(Outcome::RouteStored, now(), PACE).due(), None);
+    let ordered = routed().unconfirmed().after(Outcome::RouteStored, now(), PACE);
+    assert_eq!(ordered.task(now()), Some(Task::Order(Step::Requested)));
+    assert_eq!(stored(ordered).task(now()), Some(Task::Confirm));
+}

@@ -1,5 +1,8 @@
 //! Older entries of the audit log move into files, one entry on a line, so that the database does not grow for ever.
 //!
+//! Several certstores with one database may be configured alike: a lease says who moves entries. Their directories may be
+//! different ones; the files of all of them together are the whole log.
+//!
 //! A file is complete and on the disk before its entries leave the database. Each line is an
 //! [`AuditLine`](certseal_wire::AuditLine): the chain goes on from file to file, and from the last one into the database.
 
@@ -11,31 +14,57 @@ use std::{
 };
 
 use certseal_service::problem::Refusal;
-use certseal_wire::AuditAction;
+use certseal_store::Lease;
+use certseal_wire::{AuditAction, ProblemKind};
 
 use super::{Actor, Entry, line};
 use crate::{
     config::AuditFiles,
+    sweep::now,
     vault::{Vault, refusal},
 };
 
-/// Moves entries into files, as long as there are more than `files` says.
+/// Moves entries into files, as long as there are more than `files` says. Of several processes with one database, one
+/// does so at a time.
 pub(crate) fn rotate(vault: &Vault, files: &AuditFiles) -> Result<(), Refusal> {
-    loop {
-        let ends = vault.storage().audit_ends().map_err(refusal)?;
-        let kept = ends.head.number - ends.start.number;
-        if kept < files.keep_entries + files.entries_per_file {
+    if !has_enough(vault, files)? {
+        return Ok(());
+    }
+    let storage = vault.storage();
+    let lease = Lease::acquire(storage, LEASE, vault.process(), LEASE_SECONDS, now()).map_err(refusal)?;
+    let Some(lease) = lease else { return Ok(()) };
+    // Looked at again: another process may have moved them until a moment ago.
+    while has_enough(vault, files)? {
+        if !rotate_one(vault, files, &lease)? {
             return Ok(());
         }
-        let (first, last) = (ends.start.number + 1, ends.start.number + files.entries_per_file);
-        let name = format!("audit-{first:012}-{last:012}.jsonl");
-        let write = || write(vault, &files.directory, &name, first, last);
-        write().map_err(|error| Refusal::internal(format!("{}/{name}: {error}", files.directory.display())))??;
-        let entry = Entry::new(&Actor::itself(), AuditAction::RotateAudit).detail(name);
-        vault.commit(entry, Default::default())?;
-        vault.storage().drop_audit(last).map_err(refusal)?;
-        tracing::info!(first, last, "entries of the audit log moved into a file");
     }
+    lease.release(storage).map_err(refusal)
+}
+
+fn has_enough(vault: &Vault, files: &AuditFiles) -> Result<bool, Refusal> {
+    let ends = vault.storage().audit_ends().map_err(refusal)?;
+    Ok(ends.head.number - ends.start.number >= files.keep_entries + files.entries_per_file)
+}
+
+/// Moves the oldest entries into one file. False, with nothing moved, when another process took the lease over meanwhile:
+/// that one writes the same entries into a file of its own.
+fn rotate_one(vault: &Vault, files: &AuditFiles, lease: &Lease) -> Result<bool, Refusal> {
+    let ends = vault.storage().audit_ends().map_err(refusal)?;
+    let (first, last) = (ends.start.number + 1, ends.start.number + files.entries_per_file);
+    let name = format!("audit-{first:012}-{last:012}.jsonl");
+    let write = || write(vault, &files.directory, &name, first, last);
+    write().map_err(|error| Refusal::internal(format!("{}/{name}: {error}", files.directory.display())))??;
+    let entry = Entry::new(&Actor::itself(), AuditAction::RotateAudit).detail(name);
+    match vault.commit(entry, lease.guard().into()) {
+        Ok(_) => {}
+        Err(refusal) if refusal.0.kind == ProblemKind::Conflict => return Ok(false),
+        Err(refusal) => return Err(refusal),
+    }
+    // Whoever takes the lease over from here on can only drop more: what is dropped now is in our file.
+    vault.storage().drop_audit(last).map_err(refusal)?;
+    tracing::info!(first, last, "entries of the audit log moved into a file");
+    Ok(true)
 }
 
 fn write(vault: &Vault, directory: &Path, name: &str, first: u64, last: u64) -> io::Result<Result<(), Refusal>> {
@@ -68,3 +97,117 @@ fn write(vault: &Vault, directory: &Path, name: &str, first: u64, last: u64) -> 
 
 /// Entries read at one time.
 const READ_AT_ONCE: usize = 1000;
+
+/// The lease of who moves entries.
+const LEASE: &str = "audit-files";
+
+/// Longer than a file takes. When whoever holds the lease dies, nothing moves for so long.
+const LEASE_SECONDS: u64 = 600;
+
+#[cfg(test)]
+mod tests {
+    use std::{path::PathBuf, sync::Arc};
+
+    use certseal_seal::SigningKey;
+    use certseal_store::{SledOptions, SledStore, Storage, Transaction};
+    use certseal_wire::{AuditLine, AuditRecord};
+
+    use super::*;
+    use crate::{config::Retention, metrics::Metrics};
+
+    /// Two processes with one database, and where their files go.
+    struct Two {
+        first: Vault,
+        second: Vault,
+        files: AuditFiles,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Two {
+        fn new(entries: usize) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let storage: Arc<dyn Storage> =
+                Arc::new(SledStore::open(&directory.path().join("data"), SledOptions::default()).unwrap());
+            let security = SigningKey::generate().unwrap().verifying_key();
+            let vault =
+                || Vault::new(storage.clone(), security.clone(), Retention::default(), Metrics::default()).unwrap();
+            let (first, second) = (vault(), vault());
+            for n in 0..entries {
+                let entry = Entry::new(&Actor::itself(), AuditAction::Other).detail(n.to_string());
+                first.commit(entry, Transaction::default()).unwrap();
+            }
+            let files = directory.path().join("files");
+            let files = AuditFiles { directory: files, keep_entries: 10, entries_per_file: 20 };
+            Self { first, second, files, _directory: directory }
+        }
+
+        fn names(&self) -> Vec<PathBuf> {
+            let Ok(entries) = fs::read_dir(&self.files.directory) else { return Vec::new() };
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+            names.sort();
+            names
+        }
+
+        /// The number of the first entry that is kept, less one, and what certstore noted about files.
+        fn state(&self) -> (u64, usize) {
+            let start = self.first.storage().audit_ends().unwrap().start.number;
+            let kept = self.first.storage().audit(start, 10_000).unwrap();
+            let moved = self.names().into_iter().flat_map(|name| {
+                let text = fs::read_to_string(name).unwrap();
+                let entry = |line: &str| serde_json::from_str::<AuditLine>(line).unwrap().entry;
+                text.lines().map(entry).collect::<Vec<_>>()
+            });
+            let entries = moved.chain(kept.into_iter().map(|entry| String::from_utf8(entry.body).unwrap()));
+            let is_note =
+                |entry: &String| serde_json::from_str::<AuditRecord>(entry).unwrap().action == AuditAction::RotateAudit;
+            (start, entries.filter(is_note).count())
+        }
+    }
+
+    #[test]
+    fn nobody_moves_entries_while_another_process_does() {
+        let two = Two::new(100);
+        let storage = two.first.storage();
+        let lease = Lease::acquire(storage, LEASE, two.first.process(), LEASE_SECONDS, now()).unwrap().unwrap();
+        rotate(&two.second, &two.files).unwrap();
+        assert_eq!((two.state(), two.names().len()), ((0, 0), 0));
+        lease.release(storage).unwrap();
+        rotate(&two.second, &two.files).unwrap();
+        // Each file is noted with one more entry: 80 and 20 are enough for one more.
+        assert_eq!((two.state(), two.names().len()), ((80, 4), 4));
+    }
+
+    #[test]
+    fn who_lost_the_lease_meanwhile_drops_nothing() {
+        let two = Two::new(100);
+        let storage = two.first.storage();
+        let late = Lease::acquire(storage, LEASE, two.first.process(), 1, now()).unwrap().unwrap();
+        // To the second one the first seems to be dead.
+        let taken = Lease::acquire(storage, LEASE, two.second.process(), LEASE_SECONDS, now() + 2).unwrap().unwrap();
+        assert!(!rotate_one(&two.first, &two.files, &late).unwrap());
+        assert_eq!(two.state(), (0, 0));
+        assert!(rotate_one(&two.second, &two.files, &taken).unwrap());
+        assert_eq!(two.state(), (20, 1));
+    }
+
+    #[test]
+    fn processes_that_sweep_at_one_time_move_each_entry_once() {
+        let two = Two::new(400);
+        std::thread::scope(|scope| {
+            for vault in [&two.first, &two.second] {
+                scope.spawn(|| (0..20).for_each(|_| rotate(vault, &two.files).unwrap()));
+            }
+        });
+        let (start, notes) = two.state();
+        let numbers: Vec<u64> = (two.names().into_iter())
+            .flat_map(|name| {
+                let text = fs::read_to_string(name).unwrap();
+                let number = |line: &str| serde_json::from_str::<AuditLine>(line).unwrap().mark.number;
+                text.lines().map(number).collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(numbers, (1..=start).collect::<Vec<_>>());
+        assert_eq!(notes, two.names().len(), "a file that is written twice is noted twice");
+        assert!(start >= 380, "{start}");
+    }
+}
