@@ -41,24 +41,43 @@ impl Journal {
         records.iter().map(|(_, record)| parse(&record.value)).collect()
     }
 
-    /// Has everything that certstore should have looked at again, after it came back from a backup.
+    /// Has everything that certstore should have looked at again, after it came back from a backup. Answers how many sites
+    /// that are.
     pub(crate) fn doubt_all(&self) -> anyhow::Result<u64> {
-        let (mut after, mut count) = (None, 0);
+        let (mut after, mut count) = (None::<Vec<u8>>, 0);
         loop {
-            let sites = self.list(after.as_ref(), DOUBTED_AT_ONCE)?;
-            for name in sites.iter().map(|site| &site.site) {
-                // Somebody who changes it at the same time comes to an end.
-                while let Some(entry) = self.read(name)? {
-                    let doubted = entry.site.clone().unconfirmed();
-                    if self.write(Some(&entry), &doubted)? {
-                        count += 1;
-                        break;
-                    }
+            let records = self.0.scan(SITES, after.as_deref(), DOUBTED_AT_ONCE)?;
+            let Some((last, _)) = records.last() else { return Ok(count) };
+            after = Some(last.clone());
+            // One record that cannot be read must not hold up the others.
+            let read = |(key, record): &(Vec<u8>, certseal_store::Record)| {
+                let logged = parse(&record.value)
+                    .inspect_err(|error| tracing::error!(site = %key.escape_ascii(), %error, "unreadable site"));
+                logged.ok().map(|site| Entry { site, revision: record.version })
+            };
+            let entries: Vec<Entry> = records.iter().filter_map(read).collect();
+            count += entries.len() as u64;
+            let doubted = |entry: &Entry| put(&entry.site.clone().unconfirmed(), Some(entry));
+            match self.0.commit(entries.iter().map(doubted).collect::<Result<Vec<_>, _>>()?.into()) {
+                Ok(_) => {}
+                // Somebody changed one of them, or all together are too large.
+                Err(StoreError::Conflict { .. } | StoreError::TooLarge { .. }) => {
+                    entries.iter().try_for_each(|entry| self.doubt(&entry.site.site))?;
                 }
+                Err(error) => return Err(error.into()),
             }
-            let Some(last) = sites.last() else { return Ok(count) };
-            after = Some(last.site.clone());
         }
+    }
+
+    fn doubt(&self, name: &DnsName) -> anyhow::Result<()> {
+        // Somebody who changes it at the same time comes to an end.
+        while let Some(entry) = self.read(name)? {
+            let doubted = entry.site.clone().unconfirmed();
+            if self.write(Some(&entry), &doubted)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The names of sites that are due at `now`, longest first.
@@ -83,19 +102,11 @@ impl Journal {
     /// Writes a site in place of `before`, with the names that lead to it. False when somebody else came first.
     pub(crate) fn write(&self, before: Option<&Entry>, site: &Site) -> anyhow::Result<bool> {
         let key = site.site.as_str().as_bytes();
-        let (expect, revision) = match before {
-            Some(entry) => (Expect::Version(entry.revision), entry.revision + 1),
-            None => (Expect::Absent, 1),
-        };
-        let mut put = Write::put(SITES, key, revision, serde_json::to_vec(site)?).expect(expect);
-        if let Some(due) = site.due() {
-            put = put.expires_at(seconds(due));
-        }
         let held: Vec<_> =
             before.filter(|entry| !entry.site.departed).map(|entry| &entry.site.names).into_iter().collect();
         let holds = |name: &DnsName| held.iter().any(|names| names.iter().any(|held| held == name));
         let keeps = |name: &DnsName| !site.departed && site.names.iter().any(|kept| kept == name);
-        let mut transaction = Transaction::from(put);
+        let mut transaction = Transaction::from(put(site, before)?);
         for name in site.names.iter().filter(|name| keeps(name) && !holds(name)) {
             transaction = transaction.with(Write::put(NAMES, name.as_str(), 1, key).expect(Expect::Absent));
         }
@@ -143,6 +154,19 @@ pub(crate) struct AuditSeen {
     pub(crate) head: AuditMark,
 }
 
+/// The write of a site in place of `before`.
+fn put(site: &Site, before: Option<&Entry>) -> anyhow::Result<Write> {
+    let (expect, revision) = match before {
+        Some(entry) => (Expect::Version(entry.revision), entry.revision + 1),
+        None => (Expect::Absent, 1),
+    };
+    let put = Write::put(SITES, site.site.as_str(), revision, serde_json::to_vec(site)?).expect(expect);
+    Ok(match site.due() {
+        Some(due) => put.expires_at(seconds(due)),
+        None => put,
+    })
+}
+
 fn parse(value: &[u8]) -> anyhow::Result<Site> {
     let site: Site = serde_json::from_slice(value).context("the journal holds a site that this version cannot read")?;
     if site.route_version == 0 {
@@ -156,11 +180,40 @@ fn seconds(instant: Timestamp) -> u64 {
     instant.as_second().try_into().unwrap_or(0)
 }
 
-/// Sites that are read at one time.
-const DOUBTED_AT_ONCE: usize = 500;
+/// Sites in one transaction.
+const DOUBTED_AT_ONCE: usize = 200;
 
 const SITES: Table = Table::new("sites");
 const NAMES: Table = Table::new("names");
 const META: Table = Table::new("meta");
 const AUDIT: &[u8] = b"audit";
 const RING: &[u8] = b"ring";
+
+#[cfg(test)]
+mod tests {
+    use certseal_wire::{NameSet, SiteRequest};
+
+    use super::*;
+
+    #[test]
+    fn every_site_is_doubted_whatever_else_is_in_the_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        let count = 2 * DOUBTED_AT_ONCE as u64 + 1;
+        for n in 0..count {
+            let name: DnsName = format!("site-{n}.example").parse().unwrap();
+            let request = SiteRequest {
+                names: NameSet::try_from(vec![name.clone()]).unwrap(),
+                upstream: "http://127.0.0.1:1".parse().unwrap(),
+                pools: vec!["eu".parse().unwrap()],
+            };
+            let site = Site { route_stored: true, order: None, ..Site::new(name, request) };
+            assert!(journal.write(None, &site).unwrap());
+        }
+        journal.0.commit(Write::put(SITES, "unreadable", 1, "{}").into()).unwrap();
+        let due = || journal.due(Timestamp::now(), usize::MAX).unwrap().len() as u64;
+        assert_eq!(due(), 0);
+        assert_eq!(journal.doubt_all().unwrap(), count);
+        assert_eq!(due(), count);
+    }
+}

@@ -23,7 +23,7 @@ pub struct Restored {
     pub feed: Cursor,
     /// Records by table.
     pub records: BTreeMap<String, u64>,
-    /// The newest entry of the audit log, after which it goes on.
+    /// The newest entry of the audit log in the backup; the store begins another log.
     pub newest: AuditMark,
 }
 
