@@ -29,18 +29,21 @@ pub(crate) struct Admission {
     /// In kibibytes.
     pages: Arc<Semaphore>,
     callers: Arc<Mutex<HashMap<String, usize>>>,
+    /// KiB of pages of each caller.
+    waiting: Arc<Mutex<HashMap<String, usize>>>,
 }
 
 /// Leave to do something; given back when it is dropped.
 pub(crate) struct Permit {
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
     _place: Option<Place>,
 }
 
-/// One of a caller's places.
+/// Some of a caller's places.
 struct Place {
     callers: Arc<Mutex<HashMap<String, usize>>>,
     caller: String,
+    count: usize,
 }
 
 impl Admission {
@@ -49,39 +52,48 @@ impl Admission {
             heavy: Arc::new(Semaphore::new(HEAVY)),
             pages: Arc::new(Semaphore::new(PAGES_KIB)),
             callers: Arc::default(),
+            waiting: Arc::default(),
         }
     }
 
     /// Leave to read much.
     pub(crate) async fn heavy(&self, caller: &Caller) -> Result<Permit, Refusal> {
-        let place = self.place(caller).ok_or_else(|| {
+        let place = Place::of(&self.callers, caller, 1, HEAVY_OF_A_CALLER).ok_or_else(|| {
             busy(format!("{caller} has {HEAVY_OF_A_CALLER} large requests under way: wait until one of them ends"))
         })?;
         match timeout(PATIENCE, self.heavy.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(Permit { _permit: permit, _place: Some(place) }),
+            Ok(Ok(permit)) => Ok(Permit { _permit: Some(permit), _place: Some(place) }),
             _ => Err(busy(format!("{HEAVY} large requests are under way: come back later"))),
         }
     }
 
-    /// Leave to keep so many octets until they are sent.
-    pub(crate) fn page(&self, octets: usize) -> Result<Permit, Refusal> {
+    /// Leave to keep so many octets until they are sent. Small answers need none.
+    pub(crate) fn page(&self, caller: &Caller, octets: usize) -> Result<Permit, Refusal> {
+        if octets <= SMALL {
+            return Ok(Permit { _permit: None, _place: None });
+        }
         // A page has few megabytes at most.
-        let kib = octets.div_ceil(1024).clamp(1, PAGES_KIB) as u32;
-        match self.pages.clone().try_acquire_many_owned(kib) {
-            Ok(permit) => Ok(Permit { _permit: permit, _place: None }),
+        let kib = octets.div_ceil(1024).min(PAGES_KIB);
+        let place = Place::of(&self.waiting, caller, kib, PAGES_OF_A_CALLER_KIB);
+        let place = place.ok_or_else(|| busy(format!("too many answers wait for {caller} to read them")))?;
+        match self.pages.clone().try_acquire_many_owned(kib as u32) {
+            Ok(permit) => Ok(Permit { _permit: Some(permit), _place: Some(place) }),
             Err(_) => Err(busy("too many answers wait for readers that are slow: come back later")),
         }
     }
+}
 
-    fn place(&self, caller: &Caller) -> Option<Place> {
+impl Place {
+    /// So many places for `caller`, if it has no more than `most` then.
+    fn of(callers: &Arc<Mutex<HashMap<String, usize>>>, caller: &Caller, count: usize, most: usize) -> Option<Self> {
         let caller = caller.to_string();
-        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        let places = callers.entry(caller.clone()).or_default();
-        if *places >= HEAVY_OF_A_CALLER {
+        let mut taken = callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = taken.get(&caller).copied().unwrap_or(0);
+        if before + count > most {
             return None;
         }
-        *places += 1;
-        Some(Place { callers: self.callers.clone(), caller })
+        taken.insert(caller.clone(), before + count);
+        Some(Self { callers: callers.clone(), caller, count })
     }
 }
 
@@ -89,7 +101,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(places) = callers.get_mut(&self.caller) {
-            *places -= 1;
+            *places -= self.count;
             if *places == 0 {
                 callers.remove(&self.caller);
             }
@@ -163,6 +175,10 @@ const HEAVY: usize = 8;
 const HEAVY_OF_A_CALLER: usize = 4;
 /// Octets of pages that wait to be sent, in KiB.
 const PAGES_KIB: usize = 256 * 1024;
+/// Of them, of one caller.
+const PAGES_OF_A_CALLER_KIB: usize = 32 * 1024;
+/// Octets of an answer that is not counted: it fits into what a connection holds anyway.
+const SMALL: usize = 16 * 1024;
 /// How long a large request waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long an answer that is being sent keeps its turn.
@@ -197,6 +213,20 @@ mod tests {
         assert!(admission.callers.lock().unwrap().is_empty(), "callers that have nothing are forgotten");
     }
 
+    #[test]
+    fn one_caller_that_does_not_read_leaves_room_for_others() {
+        let admission = Admission::new();
+        let mut held = Vec::new();
+        while let Ok(permit) = admission.page(&caller("slow"), 1024 * 1024) {
+            held.push(permit);
+        }
+        assert_eq!(held.len() * 1024, PAGES_OF_A_CALLER_KIB);
+        admission.page(&caller("slow"), SMALL).unwrap();
+        admission.page(&caller("other"), 1024 * 1024).unwrap();
+        drop(held);
+        admission.page(&caller("slow"), 1024 * 1024).unwrap();
+    }
+
     #[tokio::test]
     async fn a_reader_that_stops_gives_its_turn_to_others_and_its_octets_stay_counted() {
         let admission = Admission::new();
@@ -204,7 +234,11 @@ mod tests {
         let mut stopped = Vec::new();
         for n in 0..HEAVY {
             let turn = admission.heavy(&caller(&n.to_string())).await.unwrap();
-            stopped.push(held_in_turn(data.clone(), admission.page(data.len()).unwrap(), turn));
+            stopped.push(held_in_turn(
+                data.clone(),
+                admission.page(&caller(&n.to_string()), data.len()).unwrap(),
+                turn,
+            ));
         }
         let began = Instant::now();
         admission.heavy(&caller("next")).await.unwrap();

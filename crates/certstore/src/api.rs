@@ -217,9 +217,10 @@ async fn bundle(
     actor: Actor,
     Named(site): Named<DnsName>,
 ) -> Result<Response, Refusal> {
-    let response = record(service.vault, &actor, Kind::Bundle, site.to_string()).await?;
+    let bytes = record_bytes(service.vault, &actor, Kind::Bundle, site.to_string()).await?;
+    let page = service.admission.page(&actor, bytes.len())?;
     service.reads.note(actor, What::Site(site.to_string())).await?;
-    Ok(response)
+    Ok(([(CONTENT_TYPE, "application/octet-stream")], held(bytes.into(), page)).into_response())
 }
 
 #[utoipa::path(
@@ -282,7 +283,7 @@ async fn challenge(
     readers_only(&actor)?;
     let record = blocking(move || vault.challenge(&challenge_key(&host, &token), now())).await?;
     let record = record.ok_or_else(|| Refusal::new(ProblemKind::NotFound, "there is no such challenge"))?;
-    Ok(body(Kind::Route, record.value))
+    Ok(document(record.value))
 }
 
 #[utoipa::path(
@@ -330,11 +331,12 @@ async fn segment(
 ) -> Result<Response, Refusal> {
     readers_only(&actor)?;
     let digest = digest.parse().map_err(malformed)?;
-    let turn = service.admission.heavy(&actor).await?;
+    // Found before its turn comes: a snapshot in the making keeps nobody else waiting.
     let (bytes, segment, cursor) = service.snapshots.segment(&actor, digest).await?;
+    let turn = service.admission.heavy(&actor).await?;
     let what = format!("snapshot at {cursor}, segment {digest}: {} records", segment.events);
+    let page = service.admission.page(&actor, bytes.len())?;
     service.reads.note(actor, What::Many(what)).await?;
-    let page = service.admission.page(bytes.len())?;
     Ok(([(CONTENT_TYPE, JSON)], held_in_turn(bytes, page, turn)).into_response())
 }
 
@@ -348,15 +350,17 @@ async fn segment(
     responses((status = 200, body = AuditPage), Refused),
 )]
 async fn audit(
-    State(vault): State<Arc<Vault>>,
+    State(service): State<Service>,
     actor: Actor,
     query: Result<Query<AuditQuery>, QueryRejection>,
-) -> Result<Json<AuditPage>, Refusal> {
+) -> Result<Response, Refusal> {
     if !matches!(actor.role, Role::Admin | Role::Issuer) {
         return Err(forbidden(&actor, "admin or issuer"));
     }
     let Query(query) = query.map_err(|e| malformed(e.body_text()))?;
-    blocking(move || vault.audit_page(&query)).await.map(Json)
+    let vault = service.vault.clone();
+    let page: AuditPage = blocking(move || vault.audit_page(&query)).await?;
+    large(&service.admission, &actor, &page)
 }
 
 #[utoipa::path(
@@ -408,22 +412,33 @@ async fn deletions(
     blocking(move || vault.deletions(&query)).await.map(Json)
 }
 
-/// One record, if this caller may see it. To others it is not there.
+/// One document, if this caller may see it. To others it is not there.
 async fn record(vault: Arc<Vault>, actor: &Actor, kind: Kind, name: String) -> Result<Response, Refusal> {
+    Ok(document(record_bytes(vault, actor, kind, name).await?))
+}
+
+async fn record_bytes(vault: Arc<Vault>, actor: &Actor, kind: Kind, name: String) -> Result<Vec<u8>, Refusal> {
     readers_only(actor)?;
-    let missing = format!("there is no {kind} {name} that {} may see", actor.caller);
+    let missing = format!("there is no {kind} {name} that {actor} may see");
     let stored = blocking(move || vault.get(kind, &name)).await?;
     let visible = stored.filter(|stored| !stored.is_tombstone() && may_read(&actor.role, kind, &stored.pools));
     let stored = visible.ok_or_else(|| Refusal::new(ProblemKind::NotFound, missing))?;
-    Ok(body(kind, stored.bytes))
+    Ok(stored.bytes)
 }
 
-fn body(kind: Kind, bytes: Vec<u8>) -> Response {
-    let content_type = match kind {
-        Kind::Bundle => "application/octet-stream",
-        _ => JSON,
-    };
-    (StatusCode::OK, [(CONTENT_TYPE, content_type)], bytes).into_response()
+fn document(bytes: Vec<u8>) -> Response {
+    (StatusCode::OK, [(CONTENT_TYPE, JSON)], bytes).into_response()
+}
+
+/// A large answer as JSON, counted among what waits to be sent.
+pub(crate) fn large<T: serde::Serialize>(
+    admission: &Admission,
+    actor: &Actor,
+    answer: &T,
+) -> Result<Response, Refusal> {
+    let bytes = serde_json::to_vec(answer).map_err(Refusal::internal)?;
+    let page = admission.page(actor, bytes.len())?;
+    Ok(([(CONTENT_TYPE, JSON)], held(bytes.into(), page)).into_response())
 }
 
 /// Runs what touches the disk off the reactor.
@@ -466,7 +481,11 @@ async fn account(State(service): State<Service>, actor: Actor, request: Request,
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     };
-    if is_noted(&method, response.status()) {
+    let is_noted = is_noted(&method, response.status());
+    if is_noted && let Err(refusal) = service.rates.admit_refusal(&actor) {
+        // A caller without rights must not fill the log: it is refused all the same.
+        response = refusal.into_response();
+    } else if is_noted {
         let detail = format!("{method} {path}: {}", response.status());
         let entry = Entry::new(&actor, AuditAction::Other).detail(detail);
         let vault = service.vault.clone();

@@ -9,13 +9,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use axum::{
     Json,
     extract::{DefaultBodyLimit, Path, Query, State, rejection::QueryRejection},
+    response::Response,
 };
-use certseal_seal::sha256;
+use certseal_seal::{VerifyingKeys, sha256};
 use certseal_service::problem::Refusal;
 use certseal_store::{Expect, Position, Record, Table, Transaction, Write};
 use certseal_wire::{
-    AuditAction, BackupPage, BackupPlan, BackupQuery, BackupRecord, BackupTable, Base64, Cursor, Event, Kind,
-    ProblemKind, RestoreEnd, RestoreRequest,
+    AuditAction, BackupPage, BackupPlan, BackupQuery, BackupRecord, BackupTable, Base64, Cursor, DnsName, Event, Kind,
+    ProblemKind, RestoreEnd, RestoreRequest, Rotation, RotationPlan,
 };
 use jiff::Timestamp;
 use utoipa_axum::{
@@ -24,7 +25,7 @@ use utoipa_axum::{
 };
 
 use crate::{
-    api::{Body, Service, blocking},
+    api::{Body, Service, blocking, large},
     audit::{Actor, Entry, What, mark},
     openapi::Refused,
     records::{
@@ -68,19 +69,24 @@ async fn page(
     actor: Actor,
     Path(table): Path<String>,
     query: Result<Query<BackupQuery>, QueryRejection>,
-) -> Result<Json<BackupPage>, Refusal> {
+) -> Result<Response, Refusal> {
     admins_only(&actor)?;
     let Query(query) = query.map_err(|e| malformed(e.body_text()))?;
     let table = known(&table)?.0;
     let permit = service.admission.heavy(&actor).await?;
     let vault = service.vault;
-    let page = blocking(move || vault.backup_page(table, &query)).await?;
+    let page: BackupPage = blocking(move || vault.backup_page(table, &query)).await?;
     drop(permit);
-    if table == BUNDLES && !page.records.is_empty() {
-        let what = format!("a backup of {} bundles", page.records.len());
+    let answer = large(&service.admission, &actor, &page)?;
+    if table == BUNDLES
+        && let (Some(first), Some(last)) = (page.records.first(), page.records.last())
+    {
+        let site =
+            |record: &BackupRecord| String::from_utf8_lossy(&from_hex(&record.key).unwrap_or_default()).into_owned();
+        let what = format!("a backup of {} bundles from {} to {}", page.records.len(), site(first), site(last));
         service.reads.note(actor, What::Many(what)).await?;
     }
-    Ok(Json(page))
+    Ok(answer)
 }
 
 #[utoipa::path(
@@ -183,6 +189,12 @@ impl Vault {
         if table == MARKS && key == RESTORING.as_bytes() {
             return Ok(None);
         }
+        if table == ROTATIONS {
+            // Its state is not signed, its plan is.
+            let rotation: Rotation = serde_json::from_slice(&record.value.0).map_err(malformed)?;
+            let security = VerifyingKeys::from_iter([self.security().clone()]);
+            security.verify::<RotationPlan>(&rotation.plan).map_err(unverified)?;
+        }
         let mut write = Write::put(table, key.clone(), record.revision, record.value.0.clone());
         if let Some(end) = record.expires_at {
             write = write.expires_at(end);
@@ -198,7 +210,12 @@ impl Vault {
                 String::new()
             }
             Kind::Accounts => String::new(),
-            Kind::Bundle | Kind::Route | Kind::Checkpoint => String::from_utf8(key).map_err(malformed)?,
+            Kind::Bundle if !stored.is_tombstone() => {
+                certseal_seal::Bundle::parse(&stored.bytes).map_err(malformed)?;
+                site_name(key)?
+            }
+            Kind::Bundle | Kind::Route => site_name(key)?,
+            Kind::Checkpoint => String::from_utf8(key).map_err(malformed)?,
         };
         let deleted = stored.is_tombstone();
         let (version, digest, pools) = (stored.version, sha256(&stored.bytes), stored.pools);
@@ -253,6 +270,11 @@ impl Vault {
     }
 }
 
+fn site_name(key: Vec<u8>) -> Result<String, Refusal> {
+    let name: DnsName = String::from_utf8(key).map_err(malformed)?.parse().map_err(malformed)?;
+    Ok(name.to_string())
+}
+
 /// The table of this name, and the kind of its events.
 fn known(name: &str) -> Result<(Table, Option<Kind>), Refusal> {
     let known = TABLES.into_iter().find(|(table, _)| table.name() == name);
@@ -291,7 +313,7 @@ const TABLES: [(Table, Option<Kind>); 11] = [
 ];
 
 /// The mark of a store that is being restored.
-const RESTORING: &str = "restoring";
+pub(crate) const RESTORING: &str = "restoring";
 
 /// Records in one page.
 const PAGE: usize = 500;

@@ -113,7 +113,7 @@ impl Feed {
         let event = parse_event(&entry.event)?;
         let stored = match event.deleted {
             true => None,
-            false => self.vault.get(event.kind, &event.name)?,
+            false => self.vault.readable(event.kind, &event.name)?,
         };
         let stored = stored.filter(|stored| stored.version == event.version && !stored.is_tombstone());
         let render = |event: &Event| serde_json::to_vec(event).map(Bytes::from).map_err(Refusal::internal);
@@ -169,7 +169,7 @@ impl Feed {
                 }
             }
         };
-        let permit = self.admission.page(page.events.len())?;
+        let permit = self.admission.page(&actor, page.events.len())?;
         if page.bundles > 0 {
             let what = format!("feed from {after} to {}: {} bundles", page.cursor, page.bundles);
             self.reads.note(actor, What::Many(what)).await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use certseal_seal::{Bundle, Sealed};
 use certseal_service::problem::Refusal;
-use certseal_store::Write;
+use certseal_store::{Expect, Write};
 use certseal_wire::{
     AuditAction, Base64, Cursor, DnsName, DrillOrder, EdgeList, EdgeOrders, EdgeReport, EdgeStatus, EpochCount,
     Inventory, PoolName, ProblemKind, Role, RotationPlan, SealedEntry, SealedPage, SealedQuery,
@@ -44,15 +44,16 @@ impl Vault {
             return Err(Refusal::new(ProblemKind::TooLarge, detail));
         }
         let write = Write::put(EDGES, edge_key(pool, name), 1, value).expires_at(now() + EDGE_REMEMBERED);
+        let admitted = Write::require(FORGOTTEN, edge_key(pool, name), Expect::Absent);
         let known = self.storage().get(EDGES, &edge_key(pool, name)).map_err(refusal)?;
         let known = known.and_then(|record| serde_json::from_slice::<EdgeStatus>(&record.value).ok());
         // Reports come every few seconds; what rotations rest on is noted.
         match known.is_some_and(|known| known.report.keys == status.report.keys) {
-            true => self.commit_unaudited(write.into())?,
+            true => self.commit_unaudited(vec![admitted, write].into())?,
             false => {
                 let keys = status.report.keys.iter().map(|key| key.to_string()).collect::<Vec<_>>().join(", ");
                 let entry = Entry::new(caller, AuditAction::ReportEdge).target(format!("{pool}/{name}"));
-                self.commit(entry.detail(format!("unseal keys: {keys}")), write.into())?
+                self.commit(entry.detail(format!("unseal keys: {keys}")), vec![admitted, write].into())?
             }
         };
         let order = self.storage().get(DRILLS, pool.as_str().as_bytes()).map_err(refusal)?;

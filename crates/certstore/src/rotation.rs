@@ -18,7 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     audit::{Actor, Entry},
     records::{ROTATIONS, unverified},
-    vault::{Vault, expect, refusal},
+    vault::{Vault, expect, mark, refusal},
 };
 
 /// A rotation with what its plan says, and the revision of its record.
@@ -42,6 +42,9 @@ impl Vault {
                 false => Err(conflict(format!("rotation {id} is there with another plan: a plan never changes"))),
             };
         }
+        // Of two proposals for one pool that come together, the second finds the mark moved.
+        let opened = format!("rotations of {}", plan.pool);
+        let alone = self.mark_guard(&opened)?;
         let trusted = self.refresh()?;
         check_plan(&plan, &trusted.ring, Timestamp::now())?;
         if let Some(open) = self.rotations()?.into_iter().find(|known| known.is_open_in(&plan.pool)) {
@@ -60,7 +63,8 @@ impl Vault {
             steps: Vec::new(),
         };
         note(&mut rotation, caller, format!("proposed: {} rotation of pool {}", plan.reason, plan.pool));
-        self.commit(entry(caller, AuditAction::ProposeRotation, &rotation), write(id, 0, &rotation)?.into())?;
+        let writes = vec![trusted.guard(), alone, mark(&opened)?, write(id, 0, &rotation)?];
+        self.commit(entry(caller, AuditAction::ProposeRotation, &rotation), writes.into())?;
         Ok(rotation)
     }
 
@@ -81,14 +85,13 @@ impl Vault {
             let detail = format!("{caller} proposed the plan: another admin has to approve it");
             return Err(Refusal::new(ProblemKind::Forbidden, detail));
         }
-        check_plan(&known.plan, &self.refresh()?.ring, Timestamp::now())?;
+        let trusted = self.refresh()?;
+        check_plan(&known.plan, &trusted.ring, Timestamp::now())?;
         rotation.state = RotationState::Approved;
         rotation.approved_by = Some(caller.to_string());
         note(&mut rotation, caller, format!("approved plan {}", approval.plan));
-        self.commit(
-            entry(caller, AuditAction::ApproveRotation, &rotation),
-            write(id, known.revision, &rotation)?.into(),
-        )?;
+        let writes = vec![trusted.guard(), write(id, known.revision, &rotation)?];
+        self.commit(entry(caller, AuditAction::ApproveRotation, &rotation), writes.into())?;
         Ok(rotation)
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{DefaultBodyLimit, Path, Query, State, rejection::QueryRejection},
+    response::Response,
 };
 use certseal_service::problem::Refusal;
 use certseal_wire::{
@@ -19,7 +20,7 @@ use utoipa_axum::{
 };
 
 use crate::{
-    api::{Body, Named, Service, blocking, forbidden, readers_only},
+    api::{Body, Named, Service, blocking, forbidden, large, readers_only},
     audit::{Actor, What},
     openapi::Refused,
     records::malformed,
@@ -188,7 +189,7 @@ async fn sealed(
     State(service): State<Service>,
     caller: Actor,
     query: Result<Query<SealedQuery>, QueryRejection>,
-) -> Result<Json<SealedPage>, Refusal> {
+) -> Result<Response, Refusal> {
     let Query(query) = query.map_err(|e| malformed(e.body_text()))?;
     match &caller.role {
         Role::Admin => {}
@@ -198,13 +199,14 @@ async fn sealed(
     }
     let permit = service.admission.heavy(&caller).await?;
     let vault = service.vault;
-    let page = blocking(move || vault.sealed(&query)).await?;
+    let page: SealedPage = blocking(move || vault.sealed(&query)).await?;
     drop(permit);
+    let answer = large(&service.admission, &caller, &page)?;
     if let (Some(first), Some(last)) = (page.keys.first(), page.keys.last()) {
         let what = format!("{} sealed keys from {} to {}", page.keys.len(), first.site, last.site);
         service.reads.note(caller, What::Many(what)).await?;
     }
-    Ok(Json(page))
+    Ok(answer)
 }
 
 #[utoipa::path(

@@ -22,6 +22,7 @@ use certseal_wire::{Base64, Cursor, Digest, Event, ProblemKind, Role, Segment, S
 
 use crate::{
     admission::Admission,
+    api::blocking,
     audit::Actor,
     feed::{MAX_INLINE, MAX_PAGE, is_for, may_read},
     vault::{Vault, parse_event, refusal},
@@ -53,11 +54,15 @@ struct Made {
 }
 
 impl Snapshots {
-    /// Snapshots in `directory`, which is emptied.
+    /// Snapshots in `directory`, without those of an earlier run.
     pub(crate) fn new(vault: Arc<Vault>, admission: Arc<Admission>, directory: &Path) -> io::Result<Self> {
-        match fs::remove_dir_all(directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?,
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            // Nothing but segments: the directory may hold other things, by mistake.
+            if is_segment(&entry.file_name().to_string_lossy()) {
+                fs::remove_file(entry.path())?;
+            }
         }
         let cache = quick_cache::sync::Cache::with_weighter(64, CACHED, Octets);
         Ok(Self { vault, admission, directory: directory.to_owned(), scopes: Mutex::default(), cache })
@@ -70,7 +75,8 @@ impl Snapshots {
         // Patience of its own: who makes it holds a place among the large requests, who waits for it none.
         let waited = tokio::time::timeout(PATIENCE, kept.lock_owned()).await;
         let mut kept = waited.map_err(|_| crate::admission::busy("a snapshot is being made: come back for it"))?;
-        let head = self.vault.storage().head().map_err(refusal)?;
+        let vault = self.vault.clone();
+        let head = blocking(move || vault.storage().head().map_err(refusal)).await?;
         if let Some(made) = kept.newest.as_ref().filter(|made| made.is_fresh(head)) {
             return Ok(made.snapshot.clone());
         }
@@ -79,7 +85,18 @@ impl Snapshots {
         // It goes on when the caller gives up: the next one finds it.
         let making = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let made = snapshots.make(&role)?;
+            let mut begun = Snapshot { cursor: Cursor { epoch: [0; 16], seq: 0 }, segments: Vec::new() };
+            let made = match snapshots.make(&role, &mut begun) {
+                Ok(took) => Made { snapshot: begun, at: Instant::now(), took },
+                Err(refusal) => {
+                    snapshots.remove(
+                        &role,
+                        Some(Made { snapshot: begun, at: Instant::now(), took: Duration::ZERO }),
+                        &kept,
+                    );
+                    return Err(refusal);
+                }
+            };
             let snapshot = made.snapshot.clone();
             let dropped = kept.before.take();
             kept.before = kept.newest.replace(made);
@@ -103,21 +120,31 @@ impl Snapshots {
         let kept = kept.map_err(|_| crate::admission::busy("a snapshot is being made: come back for it"))?;
         let (segment, cursor) = kept.segment(digest).ok_or_else(gone)?;
         drop(kept);
+        if let Some(bytes) = self.cache.get(&digest) {
+            return Ok((bytes, segment, cursor));
+        }
         let path = self.path(&actor.role, digest);
         let snapshots = self.clone();
         let bytes = tokio::task::spawn_blocking(move || {
             snapshots.cache.get_or_insert_with(&digest, || fs::read(&path).map(Bytes::from))
         });
-        // Removed in between: as good as never there.
-        let bytes = bytes.await.map_err(Refusal::internal)?.map_err(|_: io::Error| gone())?;
-        Ok((bytes, segment, cursor))
+        match bytes.await.map_err(Refusal::internal)? {
+            Ok(bytes) => Ok((bytes, segment, cursor)),
+            // Somebody else removed the file: the next reader gets another snapshot.
+            Err::<_, io::Error>(error) => {
+                tracing::error!(%error, "a segment of a snapshot is gone");
+                scoped.lock().await.newest = None;
+                Err(gone())
+            }
+        }
     }
 
-    fn make(&self, role: &Role) -> Result<Made, Refusal> {
+    /// Fills in a snapshot. Answers how long that took.
+    fn make(&self, role: &Role, snapshot: &mut Snapshot) -> Result<Duration, Refusal> {
         let begun = Instant::now();
         let storage = self.vault.storage();
         let Position { epoch, seq: head } = storage.head().map_err(refusal)?;
-        let mut snapshot = Snapshot { cursor: Cursor { epoch, seq: head }, segments: Vec::new() };
+        snapshot.cursor = Cursor { epoch, seq: head };
         let (mut events, mut count, mut after) = (vec![b'['], 0, 0);
         loop {
             let entries = storage.feed(after, READ_AT_ONCE).map_err(refusal)?;
@@ -131,7 +158,7 @@ impl Snapshots {
                 serde_json::to_writer(&mut events, &event).map_err(Refusal::internal)?;
                 count += 1;
                 if events.len() >= MAX_PAGE {
-                    self.finish(role, &mut snapshot, &mut events, &mut count)?;
+                    self.finish(role, snapshot, &mut events, &mut count)?;
                 }
             }
             if after >= head {
@@ -139,11 +166,11 @@ impl Snapshots {
             }
         }
         if count > 0 {
-            self.finish(role, &mut snapshot, &mut events, &mut count)?;
+            self.finish(role, snapshot, &mut events, &mut count)?;
         }
         let took = begun.elapsed();
         tracing::info!(segments = snapshot.segments.len(), ?took, "snapshot made");
-        Ok(Made { snapshot, at: Instant::now(), took })
+        Ok(took)
     }
 
     /// The event with its record, if `role` may see both. What is larger is fetched by name.
@@ -151,7 +178,7 @@ impl Snapshots {
         if event.deleted || !is_for(role, &event.pools) {
             return Ok(None);
         }
-        let Some(stored) = self.vault.get(event.kind, &event.name)? else { return Ok(None) };
+        let Some(stored) = self.vault.readable(event.kind, &event.name)? else { return Ok(None) };
         if stored.version != event.version || stored.is_tombstone() {
             return Ok(None);
         }
@@ -219,6 +246,11 @@ fn scope(role: &Role) -> Scope {
         Role::Edge(pool) => Some(pool.to_string()),
         _ => None,
     }
+}
+
+/// Whether a file has the name of a segment: a scope, a hyphen, a digest.
+fn is_segment(name: &str) -> bool {
+    name.rsplit_once('-').is_some_and(|(_, digest)| digest.parse::<Digest>().is_ok())
 }
 
 #[derive(Clone)]

@@ -12,8 +12,9 @@ use jiff::Timestamp;
 
 use crate::{
     audit::{Actor, Entry, rotate},
+    backup::RESTORING,
     config::AuditFiles,
-    records::{BUNDLES, CHALLENGES, EDGES, ROUTES, Stored},
+    records::{BUNDLES, CHALLENGES, EDGES, MARKS, ROUTES, Stored},
     vault::{Vault, refusal},
 };
 
@@ -32,6 +33,11 @@ pub(crate) async fn run(vault: Arc<Vault>, audit_files: Option<AuditFiles>, shut
 }
 
 fn sweep(vault: &Vault, audit_files: Option<&AuditFiles>) {
+    // What a backup brings back may have expired: it is counted first.
+    match vault.refresh_restoring() {
+        Ok(()) if !vault.is_restoring() => {}
+        _ => return,
+    }
     if let Some(Err(refusal)) = audit_files.map(|files| rotate(vault, files)) {
         tracing::error!(problem = %refusal.0, "cannot move entries of the audit log into files");
     }
@@ -74,13 +80,13 @@ impl Vault {
     fn drop_expired(&self, table: Table, action: AuditAction, expired: Vec<Expired>) -> Result<(), Refusal> {
         let entry = Entry::new(&Actor::itself(), action).targets(names(&expired));
         let delete = |(key, record): Expired| Write::delete(table, key).expect(Expect::Version(record.version));
-        self.commit(entry, expired.into_iter().map(delete).collect()).map(drop)
+        self.commit(entry, not_restoring().chain(expired.into_iter().map(delete)).collect()).map(drop)
     }
 
     fn purge(&self, table: Table, expired: Vec<Expired>) -> Result<(), Refusal> {
         let entry = Entry::new(&Actor::itself(), AuditAction::Purge).targets(names(&expired));
         let purge = |(key, record): Expired| Write::purge(table, key).expect(Expect::Version(record.version));
-        self.commit(entry, expired.into_iter().map(purge).collect()).map(drop)
+        self.commit(entry, not_restoring().chain(expired.into_iter().map(purge)).collect()).map(drop)
     }
 
     /// Leaves tombstones of bundles, which keep their versions and tell readers of the feed; and removes tombstones that
@@ -110,7 +116,7 @@ impl Vault {
         }
         if !writes.is_empty() {
             let entry = Entry::new(&Actor::itself(), AuditAction::DeleteBundles).targets(buried);
-            self.commit_and_announce(entry, writes.into())?;
+            self.commit_and_announce(entry, not_restoring().chain(writes).collect())?;
         }
         match tombstones.is_empty() {
             true => Ok(()),
@@ -134,6 +140,11 @@ impl Vault {
         }
         Ok(list)
     }
+}
+
+/// Holds as long as no process restores a backup.
+fn not_restoring() -> impl Iterator<Item = Write> {
+    std::iter::once(Write::require(MARKS, RESTORING, Expect::Absent))
 }
 
 fn names(expired: &[Expired]) -> Vec<String> {

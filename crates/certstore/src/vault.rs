@@ -31,7 +31,7 @@ pub(crate) struct Trusted {
 
 impl Trusted {
     /// Holds as long as this ring is the stored one.
-    fn guard(&self) -> Write {
+    pub(crate) fn guard(&self) -> Write {
         Write::require(RING, ONLY, expect(self.revision))
     }
 }
@@ -202,13 +202,18 @@ impl Vault {
             }
             Kind::Route => {
                 let departs = checked.lasts == Lasts::UntilDeparted;
-                if !departs && !self.has_departed(name)? {
-                    return Ok(vec![]);
+                let route = self.storage.get(ROUTES, name.as_bytes()).map_err(refusal)?;
+                let had_departed = route.as_ref().is_some_and(|route| route.expires_at.is_some());
+                let mut writes = vec![Write::require(ROUTES, name, expect_record(route.as_ref()))];
+                if departs || had_departed {
+                    let stored = self.get(Kind::Bundle, name)?;
+                    writes.push(match stored.as_ref().filter(|stored| !stored.is_tombstone()) {
+                        None => Write::require(BUNDLES, name, expect(stored.map_or(0, |stored| stored.revision))),
+                        Some(stored) if departs => until(name, stored, now() + self.retention.departed_seconds),
+                        Some(stored) => until(name, stored, self.end_of(stored)?),
+                    });
                 }
-                let stored = self.get(Kind::Bundle, name)?.filter(|stored| !stored.is_tombstone());
-                let Some(stored) = stored else { return Ok(vec![]) };
-                let end = if departs { now() + self.retention.departed_seconds } else { self.end_of(&stored)? };
-                Ok(vec![until(name, &stored, end)])
+                Ok(writes)
             }
             _ => Ok(vec![]),
         }
@@ -250,13 +255,16 @@ impl Vault {
     /// The write that replaces a record; none when it is there already.
     fn prepare(&self, checked: &Checked) -> Result<Option<Write>, Refusal> {
         let (table, key) = (records::table(checked.kind), records::key(checked.kind, &checked.name));
-        let current = self.get(checked.kind, &checked.name)?;
+        let current = self.readable(checked.kind, &checked.name)?;
         let version = checked.version;
         let (before, revision) = match &current {
             Some(stored) if stored.version == version && stored.bytes == checked.bytes => return Ok(None),
             Some(stored) => (stored.version, stored.revision),
             None => (0, 0),
         };
+        // In the place of a damaged record comes a good one, under a revision that it cannot have had.
+        let is_damaged = current.is_none() && !matches!(self.storage.get(table, key), Ok(None));
+        let (condition, revision) = if is_damaged { (Expect::Any, now()) } else { (expect(revision), revision) };
         if version <= before {
             return Err(conflict(before, version));
         }
@@ -270,7 +278,7 @@ impl Vault {
         let pools = if checked.kind == Kind::Route { &event.pools } else { &checked.pools };
         let value = Stored::encode(version, pools, &checked.bytes);
         let event = serde_json::to_vec(&event).map_err(Refusal::internal)?;
-        let mut write = Write::put(table, key, revision + 1, value).expect(expect(revision)).event(event);
+        let mut write = Write::put(table, key, revision + 1, value).expect(condition).event(event);
         match checked.lasts {
             Lasts::ForEver => {}
             Lasts::Until(not_after) => {
@@ -340,6 +348,24 @@ impl Vault {
         let record = self.storage.get(records::table(kind), records::key(kind, name)).map_err(refusal)?;
         let unreadable = || Refusal::internal(format!("the stored {kind} {name} is not one of ours"));
         record.map(|record| Stored::decode(&record).ok_or_else(unreadable)).transpose()
+    }
+
+    /// Like `get`, for lists: a damaged record is logged and left out, since it harms its own name only.
+    pub(crate) fn readable(&self, kind: Kind, name: &str) -> Result<Option<Stored>, Refusal> {
+        match self.storage.get(records::table(kind), records::key(kind, name)) {
+            Ok(record) => {
+                let stored = record.as_ref().map(Stored::decode);
+                if stored.as_ref().is_some_and(Option::is_none) {
+                    tracing::error!(%kind, name, "left out a record that is not one of ours");
+                }
+                Ok(stored.flatten())
+            }
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(%kind, name, %error, "left out a damaged record");
+                Ok(None)
+            }
+            Err(error) => Err(refusal(error)),
+        }
     }
 
     /// A requirement that nobody sets this mark before the commit.
@@ -440,7 +466,12 @@ pub(crate) fn refusal(error: StoreError) -> Refusal {
             Refusal::new(ProblemKind::Full, "the store has too little free disk space; nothing was written")
         }
         StoreError::TooLarge { .. } => Refusal::new(ProblemKind::TooLarge, error.to_string()),
-        _ => Refusal::internal(error),
+        StoreError::Corrupt { .. } => Refusal::internal(error),
+        // Whatever it is, another certstore with the same database may do better.
+        _ => {
+            tracing::error!(%error, "the storage does not answer");
+            Refusal::new(ProblemKind::Unavailable, "the storage does not answer now; the log of certstore says why")
+        }
     }
 }
 

@@ -348,12 +348,17 @@ async fn fetch(store: &StoreClient, kind: Kind, name: &str) -> Result<Fetched, F
     match fetched {
         Ok(Some(body)) => Ok(Fetched::Record(body)),
         Ok(None) => Ok(Fetched::Unknown),
-        Err(ClientError::Refused(problem)) if problem.kind != ProblemKind::Unavailable => {
+        Err(ClientError::Refused(problem)) if !is_passing(problem.kind) => {
             tracing::warn!(%kind, name, %problem, "certstore does not hand out a record");
             Ok(Fetched::Refused)
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether certstore may well answer the same question soon.
+fn is_passing(kind: ProblemKind) -> bool {
+    matches!(kind, ProblemKind::Unavailable | ProblemKind::Internal | ProblemKind::Busy | ProblemKind::Full)
 }
 
 fn unnamed(kind: Kind, error: &ParseError) -> Fetched {

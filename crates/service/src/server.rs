@@ -18,13 +18,14 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use rustls::{ServerConfig, server::Acceptor};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tower::ServiceExt;
 
 use crate::{
@@ -162,7 +163,10 @@ pub async fn serve<G, F, I, S>(
                     }
                 } => {
                     connection.as_mut().graceful_shutdown();
-                    connection.await
+                    match timeout(LONGEST_END, connection).await {
+                        Ok(outcome) => outcome,
+                        Err(_) => Ok(()),
+                    }
                 }
             };
             if let Err(error) = outcome {
@@ -201,11 +205,11 @@ pub async fn serve_mtls(
     limits: Limits,
     shutdown: Shutdown,
 ) {
+    let turns = Arc::new(Semaphore::new(HANDSHAKES));
     serve(listener, limits, shutdown, tls.generations(), move |stream, peer| {
-        let (acceptor, app, domain) = (TlsAcceptor::from(tls.current()), app.clone(), domain.clone());
+        let (config, app, domain, turns) = (tls.current(), app.clone(), domain.clone(), turns.clone());
         async move {
-            let stream = acceptor
-                .accept(stream)
+            let stream = handshake(stream, config, &turns)
                 .await
                 .inspect_err(|error| tracing::info!(%peer, %error, "TLS handshake refused"))
                 .ok()?;
@@ -221,6 +225,25 @@ pub async fn serve_mtls(
         }
     })
     .await;
+}
+
+/// A handshake in its turn: a fleet that comes at one time must not keep those waiting who are in. Silent clients take no
+/// turn, and slow ones give theirs back.
+async fn handshake(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+    turns: &Semaphore,
+) -> io::Result<TlsStream<TcpStream>> {
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let turn = turns.acquire().await;
+    let mut handshake = pin!(hello.into_stream(config));
+    match timeout(LONGEST_TURN, handshake.as_mut()).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            drop(turn);
+            handshake.await
+        }
+    }
 }
 
 /// For a listener whose connections nothing cuts.
@@ -271,6 +294,15 @@ fn requests_to(
         app.clone().oneshot(request.map(Body::new))
     })
 }
+
+/// Handshakes that are computed at one time.
+const HANDSHAKES: usize = 16;
+
+/// How long a handshake keeps its turn.
+const LONGEST_TURN: Duration = Duration::from_millis(50);
+
+/// How long a connection that is to end may go on with what is under way: longer than the longest poll.
+const LONGEST_END: Duration = Duration::from_secs(60);
 
 /// As many permits as are surely countable.
 const MAX_PLACES: usize = 1 << 24;

@@ -48,10 +48,13 @@ pub async fn start(
         .route(
             "/health/ready",
             get(move || async move {
-                match ready() {
-                    Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-                    Err(lack) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {lack}\n")),
-                }
+                // It may ask a database.
+                let lack = match tokio::task::spawn_blocking(move || ready()).await {
+                    Ok(Ok(())) => return (StatusCode::OK, "ready\n".to_owned()),
+                    Ok(Err(lack)) => lack,
+                    Err(error) => error.to_string(),
+                };
+                (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {lack}\n"))
             }),
         )
         .route(

@@ -46,8 +46,10 @@ impl TlsFiles {
     /// # Errors
     /// [`ConfigError`] names the file that is not usable now. Later ones are logged, and the last good files count.
     pub fn live(self, shutdown: Shutdown) -> Result<LiveTls, ConfigError> {
+        // Before they are read: what changes meanwhile is looked at again.
+        let seen = live::stamps(&self);
         let (sender, live) = LiveTls::channel(self.server_config()?);
-        tokio::spawn(live::follow(self, sender, shutdown));
+        tokio::spawn(live::follow(self, seen, sender, shutdown));
         Ok(live)
     }
 

@@ -69,7 +69,7 @@ fn rotate_one(vault: &Vault, files: &AuditFiles, lease: &Lease) -> Result<bool, 
 
 fn write(vault: &Vault, directory: &Path, name: &str, first: u64, last: u64) -> io::Result<Result<(), Refusal>> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let unfinished = directory.join(format!("{name}.new"));
+    let unfinished = directory.join(format!("{name}.{}.new", std::process::id()));
     let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
     let mut out = BufWriter::new(file);
     let mut after = first - 1;
@@ -80,12 +80,16 @@ fn write(vault: &Vault, directory: &Path, name: &str, first: u64, last: u64) -> 
             Err(error) => return Ok(Err(refusal(error))),
         };
         for entry in &entries {
+            after += 1;
+            if entry.link.number != after {
+                // Another process moved them, or one is missing: this file must not take the place of a good one.
+                return Ok(Err(Refusal::internal(format!("entry {after} of the audit log is not there any more"))));
+            }
             serde_json::to_writer(&mut out, &line(entry))?;
             out.write_all(b"\n")?;
         }
-        match entries.last() {
-            Some(entry) => after = entry.link.number,
-            None => return Ok(Err(Refusal::internal(format!("entry {} of the audit log is missing", after + 1)))),
+        if entries.is_empty() {
+            return Ok(Err(Refusal::internal(format!("entry {} of the audit log is missing", after + 1))));
         }
     }
     let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;

@@ -62,7 +62,12 @@ impl Vault {
                 Err(refusal) if refusal.0.kind == ProblemKind::Conflict && self.is_active(caller, id)? => {}
                 other => drop(other?),
             }
-            changes.guards.push(self.present(id)?.guard());
+            // A verification that came right after did not see what is added now.
+            let known = self.under_way(caller, id)?;
+            if known.rotation.state != RotationState::Active {
+                return Err(conflict("the rotation was verified in between: try again"));
+            }
+            changes.guards.push(known.guard());
         } else {
             changes.guards.push(known.guard());
         }

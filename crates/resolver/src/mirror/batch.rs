@@ -39,6 +39,19 @@ impl<'a> Batch<'a> {
                     continue;
                 }
             };
+            if event.deleted {
+                match self.deleted(event, &name) {
+                    Ok(true) => self.applied.accepted += 1,
+                    // What is awaited, or was refused, stays so: that something is gone is certstore's word only.
+                    Ok(false) => self.applied.unchanged += 1,
+                    Err(Failure::Refused(refusal)) => {
+                        tracing::warn!(name, reason = %refusal, "cannot tell whether it is gone")
+                    }
+                    Err(Failure::Database(error)) => return Err(error.into()),
+                    Err(Failure::Unavailable(error)) => return Err(MirrorError::Unavailable(error)),
+                }
+                continue;
+            }
             match self.accept(event, &name) {
                 Ok(true) => {
                     self.applied.accepted += 1;
@@ -68,9 +81,6 @@ impl<'a> Batch<'a> {
 
     /// Whether the item changed something.
     fn accept(&mut self, event: &Event, name: &str) -> Result<bool, Failure> {
-        if event.deleted {
-            return self.deleted(event, name);
-        }
         if self.is_held(event, name)? {
             return Ok(false);
         }
@@ -103,7 +113,7 @@ impl<'a> Batch<'a> {
         }
         let site: DnsName = name.parse()?;
         self.tables.bundles.remove(&site)?;
-        self.tables.settle(Kind::Bundle, name, u64::MAX)?;
+        self.tables.settle(Kind::Bundle, name, info.version)?;
         self.applied.changed.push(site);
         Ok(true)
     }

@@ -49,8 +49,8 @@ impl From<ServerConfig> for LiveTls {
 }
 
 /// Looks at the files again and again, and takes what is in them when it changed and is good.
-pub(super) async fn follow(files: TlsFiles, sender: Sender, shutdown: Shutdown) {
-    let mut seen = stamps(&files);
+pub(super) async fn follow(files: TlsFiles, mut seen: Stamps, sender: Sender, shutdown: Shutdown) {
+    let mut failure = String::new();
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
@@ -60,21 +60,28 @@ pub(super) async fn follow(files: TlsFiles, sender: Sender, shutdown: Shutdown) 
         if now == seen {
             continue;
         }
-        // A file may be half written, or its companion may follow: what is not good is looked at again when it changes.
+        // A file may be half written, or its companion may follow: what is not good is tried again each time.
         match files.server_config() {
             Ok(config) => {
                 sender.current.send_replace(Arc::new(config));
                 sender.generation.send_modify(|generation| *generation += 1);
                 tracing::info!("TLS files changed: they count from now on, and open connections end");
+                failure.clear();
+                seen = now;
             }
-            Err(error) => tracing::error!(%error, "TLS files changed and are not usable: the last good ones count"),
+            Err(error) if error.to_string() != failure => {
+                failure = error.to_string();
+                tracing::error!(error = failure, "TLS files changed and are not usable: the last good ones count");
+            }
+            Err(_) => {}
         }
-        seen = now;
     }
 }
 
+pub(super) type Stamps = Vec<Option<(u64, i64, i64, u64)>>;
+
 /// What tells one state of the files from another, without their contents: there is a key among them.
-fn stamps(files: &TlsFiles) -> Vec<Option<(u64, i64, i64, u64)>> {
+pub(super) fn stamps(files: &TlsFiles) -> Stamps {
     let paths = [&files.ca, &files.certificate, &files.key].into_iter().chain(&files.crl);
     let stamp = |metadata: fs::Metadata| (metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len());
     paths.map(|path| fs::metadata(path).ok().map(stamp)).collect()
