@@ -27,7 +27,7 @@ use certseal_service::{
     server::{self, Limits as ServerLimits},
     tls::TlsFiles,
 };
-use certseal_wire::{Cursor, Event, FeedPage, FeedQuery, Kind, Problem, ProblemKind, Signed};
+use certseal_wire::{Cursor, Event, FeedPage, FeedQuery, Kind, Problem, ProblemKind, Signed, Snapshot};
 use platform::Platform;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use tokio::{
@@ -110,6 +110,7 @@ impl World {
     /// A certstore that hands out what the test puts into it. Answers its port.
     pub(crate) async fn store(&self, store: Arc<FakeStore>) -> (u16, ShutdownHandle) {
         let app = Router::new()
+            .route("/v1/snapshot", get(snapshot))
             .route("/v1/feed", get(feed))
             .route("/v1/ring", get(|State(store): State<Arc<FakeStore>>| async move { store.latest(Kind::Ring, "") }))
             .route("/v1/bundles/{site}", get(bundle))
@@ -255,6 +256,12 @@ impl FakeStore {
         let found = events.iter().rev().find(|event| event.kind == kind && event.name == name);
         found.map_or(StatusCode::NOT_FOUND.into_response(), |event| event.body.clone().unwrap().0.into_response())
     }
+}
+
+/// An empty one, from before the first event: all of them come in the feed.
+async fn snapshot(State(store): State<Arc<FakeStore>>) -> Response {
+    let epoch = [*store.epoch.lock().unwrap(); 16];
+    Json(Snapshot { cursor: Cursor { epoch, seq: 0 }, segments: Vec::new() }).into_response()
 }
 
 /// Bundles come without their bodies, so that edges have to ask for them.
