@@ -74,6 +74,11 @@ impl AuditPages {
             return Ok(None);
         }
         let page = self.store.audit(&AuditQuery { after: Some(self.after), limit: None }).await?;
+        ensure!(
+            page.start.number <= self.after,
+            "entries up to {} of the audit log moved into a file while they were read: begin again",
+            page.start.number
+        );
         let mut entries = page.entries;
         entries.retain(|line| line.mark.number <= self.head.number);
         let last = entries.last().map_or(0, |line| line.mark.number);
