@@ -35,6 +35,8 @@ mod api;
 mod audit;
 mod backup;
 mod config;
+#[cfg(test)]
+mod faulty;
 mod feed;
 mod fleet;
 mod metrics;

@@ -7,7 +7,7 @@ use std::sync::{
 
 use certseal_seal::{VerifyingKey, VerifyingKeys, ring_issuers};
 use certseal_service::problem::Refusal;
-use certseal_store::{Expect, Position, Record, Storage, StoreError, Transaction, Write};
+use certseal_store::{Expect, Position, Record, Storage, StoreError, Table, Transaction, Write};
 use certseal_wire::{AuditAction, BundleInfo, Event, KeyRing, Kind, ProblemKind, PutOutcome};
 use tokio::sync::watch;
 
@@ -193,8 +193,8 @@ impl Vault {
         match checked.kind {
             // Whether the site has left decides how long it is kept.
             Kind::Bundle => {
-                let route = self.storage.get(ROUTES, name.as_bytes()).map_err(refusal)?;
-                let mut writes = vec![Write::require(ROUTES, name, expect(route.map_or(0, |route| route.version)))];
+                let (_, unmoved) = self.seen(ROUTES, name)?;
+                let mut writes = vec![Write::require(ROUTES, name, unmoved)];
                 if checked.is_sealed_late(&trusted.ring) {
                     writes.push(mark(LATE)?);
                 }
@@ -202,20 +202,38 @@ impl Vault {
             }
             Kind::Route => {
                 let departs = checked.lasts == Lasts::UntilDeparted;
-                let route = self.storage.get(ROUTES, name.as_bytes()).map_err(refusal)?;
-                let had_departed = route.as_ref().is_some_and(|route| route.expires_at.is_some());
-                let mut writes = vec![Write::require(ROUTES, name, expect_record(route.as_ref()))];
+                let (route, unmoved) = self.seen(ROUTES, name)?;
+                // One that is damaged may have said so.
+                let had_departed = route.map_or(unmoved == Expect::Any, |route| route.expires_at.is_some());
+                let mut writes = vec![Write::require(ROUTES, name, unmoved)];
                 if departs || had_departed {
-                    let stored = self.get(Kind::Bundle, name)?;
-                    writes.push(match stored.as_ref().filter(|stored| !stored.is_tombstone()) {
-                        None => Write::require(BUNDLES, name, expect(stored.map_or(0, |stored| stored.revision))),
-                        Some(stored) if departs => until(name, stored, now() + self.retention.departed_seconds),
-                        Some(stored) => until(name, stored, self.end_of(stored)?),
+                    let (bundle, unmoved) = self.seen(BUNDLES, name)?;
+                    let stored = bundle.as_ref().and_then(Stored::decode).filter(|stored| !stored.is_tombstone());
+                    writes.push(match stored {
+                        None => Write::require(BUNDLES, name, unmoved),
+                        Some(stored) if departs => until(name, &stored, now() + self.retention.departed_seconds),
+                        Some(stored) => until(name, &stored, self.end_of(&stored)?),
                     });
                 }
                 Ok(writes)
             }
             _ => Ok(vec![]),
+        }
+    }
+
+    /// A record that goes together with another one, and the condition that it stays as it is. A damaged one says nothing,
+    /// and stands in nobody's way.
+    fn seen(&self, table: Table, name: &str) -> Result<(Option<Record>, Expect), Refusal> {
+        match self.storage.get(table, name.as_bytes()) {
+            Ok(record) => {
+                let unmoved = expect_record(record.as_ref());
+                Ok((record, unmoved))
+            }
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(%table, name, %error, "passed over a damaged record");
+                Ok((None, Expect::Any))
+            }
+            Err(error) => Err(refusal(error)),
         }
     }
 
@@ -299,7 +317,7 @@ impl Vault {
 
     /// Whether the newest route says that the site has left: only such routes end by themselves.
     pub(crate) fn has_departed(&self, site: &str) -> Result<bool, Refusal> {
-        let route = self.storage.get(ROUTES, site.as_bytes()).map_err(refusal)?;
+        let (route, _) = self.seen(ROUTES, site)?;
         Ok(route.is_some_and(|route| route.expires_at.is_some()))
     }
 
@@ -478,6 +496,9 @@ pub(crate) fn refusal(error: StoreError) -> Refusal {
 fn conflict(stored: u64, came: u64) -> Refusal {
     Refusal::new(ProblemKind::Conflict, format!("expected a version above {stored}, which is stored, got {came}"))
 }
+
+#[cfg(test)]
+mod faults;
 
 #[cfg(test)]
 pub(crate) mod tests {
