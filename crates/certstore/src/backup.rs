@@ -323,3 +323,6 @@ const PAGE_OCTETS: usize = 4 * 1024 * 1024;
 
 /// Octets of a request with records.
 const MAX_RESTORE: usize = 16 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -165,3 +165,6 @@ const BATCH: usize = 500;
 
 /// Deletions in one answer.
 const MAX_DELETIONS: usize = 1000;
+
+#[cfg(test)]
+mod tests;

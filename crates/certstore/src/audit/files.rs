@@ -181,6 +181,32 @@ mod tests {
         assert_eq!((two.state(), two.names().len()), ((80, 4), 4));
     }
 
+    /// A file with a hole would take the place of a good one, and its entries would leave the database.
+    #[test]
+    fn no_file_is_made_of_entries_of_which_some_are_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let (vault, faulty) = crate::faulty::vault(&directory.path().join("data"));
+        for n in 0..40 {
+            let entry = Entry::new(&Actor::itself(), AuditAction::Other).detail(n.to_string());
+            vault.commit(entry, Transaction::default()).unwrap();
+        }
+        let files = directory.path().join("files");
+        let written =
+            |first, last| write(&vault, &files, "file", first, last).unwrap().is_ok() && files.join("file").exists();
+        // Another process moved the first ones meanwhile.
+        vault.storage().drop_audit(4).unwrap();
+        assert!(!written(1, 20) && !files.join("file").exists());
+        faulty.lose_audit_entry(12);
+        assert!(!written(5, 24) && !files.join("file").exists());
+        faulty.lose_audit_entry(40);
+        assert!(!written(25, 40) && !files.join("file").exists());
+        let configured = AuditFiles { directory: files.clone(), keep_entries: 10, entries_per_file: 20 };
+        assert!(rotate(&vault, &configured).is_err());
+        assert_eq!(vault.storage().audit_ends().unwrap().start.number, 4, "entries left the database");
+        // The control: between the holes.
+        assert!(written(13, 32));
+    }
+
     #[test]
     fn who_lost_the_lease_meanwhile_drops_nothing() {
         let two = Two::new(100);

@@ -46,8 +46,37 @@ async fn a_reader_behind_the_tail_is_served_from_the_store() {
     assert_eq!(read(&after, Role::Admin, cursor).await.unwrap().count, 1);
 }
 
+/// It harms its own name only: the others' events come, by the tail and from the store.
+#[tokio::test]
+async fn a_damaged_record_does_not_stop_the_feed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vault, faulty) = crate::faulty::vault(dir.path());
+    let feed = feed_of(vault);
+    let start = feed.tail().end();
+    put(&feed.vault, Kind::Bundle, 1, &["eu"]);
+    put(&feed.vault, Kind::Route, 1, &["eu"]);
+    faulty.damage(crate::records::BUNDLES, b"a.example");
+    let stored = feed.stored_page(&Role::Admin, Cursor { epoch: start.epoch, seq: start.seq }, MAX_EVENTS).unwrap();
+    feed.catch_up().unwrap();
+    let told = feed.tail().page(&Role::Admin, start.seq, MAX_EVENTS).unwrap();
+    // Both are told of, and only the sound one comes with its record.
+    for page in [stored, told] {
+        assert_eq!((page.count, page.bundles), (2, 0));
+        let page: certseal_wire::FeedPage = serde_json::from_slice(&page.rendered()).unwrap();
+        let inline: Vec<_> = page.events.iter().map(|event| (event.kind, event.body.is_some())).collect();
+        assert_eq!(inline, [(Kind::Bundle, false), (Kind::Route, true)]);
+    }
+    put(&feed.vault, Kind::Bundle, 2, &["eu"]);
+    let seq = feed.tail().end().seq;
+    feed.catch_up().unwrap();
+    assert_eq!(feed.tail().page(&Role::Admin, seq, MAX_EVENTS).unwrap().bundles, 1, "a good one in its place");
+}
+
 fn feed(dir: &std::path::Path) -> Arc<Feed> {
-    let vault = Arc::new(vault(dir));
+    feed_of(Arc::new(vault(dir)))
+}
+
+fn feed_of(vault: Arc<Vault>) -> Arc<Feed> {
     let reads = ReadLog::start(vault.clone());
     Arc::new(Feed::new(vault, Arc::new(Admission::new()), reads).unwrap())
 }

@@ -4,7 +4,6 @@ use certseal_seal::{
     Bundle, Envelope, KeyKind, Recipient, SealRequest, Secret, SigningKey, Suite, TlsPrivateKey, seal, seal_stanza,
     spki_digest,
 };
-use certseal_store::{SledOptions, SledStore};
 use certseal_wire::{
     Base64, BundleInfo, Caller, Digest, DnsName, EdgeReport, IssuerEntry, Kind, NameSet, Rewrap, RewrapOutcome,
     RewrapRequest, RewrapTarget, Role, SealedQuery, UnsealEntry, Verification,
@@ -12,7 +11,11 @@ use certseal_wire::{
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 
 use super::*;
-use crate::{config::Retention, metrics::Metrics, records::Checked, vault::Trusted};
+use crate::{
+    faulty::{At, Faulty, vault_of},
+    records::Checked,
+    vault::Trusted,
+};
 
 #[test]
 fn a_rotation_goes_from_its_plan_to_the_retired_key_and_every_step_is_noted() {
@@ -238,6 +241,78 @@ fn what_is_sealed_after_the_verification_has_to_be_verified_before_old_stanzas_g
 }
 
 #[test]
+fn a_verification_does_not_count_for_what_is_sealed_while_bundles_are_counted() {
+    let world = World::new(&["a.example"]);
+    let plan = world.active();
+    world.rewrap_all(&plan);
+    let (vault, id, request) = (world.vault.clone(), plan.id, world.rewraps(&plan));
+    world.faulty.meanwhile(At::BeforeCommit, move || {
+        assert_eq!(vault.rewrap(&admin(BOB), id, &request).unwrap().changed, 1);
+    });
+    let late = world.vault.verified(&admin(ALICE), plan.id, &VERIFICATION).unwrap_err();
+    assert_eq!(late.0.kind, ProblemKind::Conflict);
+    assert_eq!(world.rotation(plan.id).state, RotationState::Active);
+    // The control.
+    world.vault.verified(&admin(ALICE), plan.id, &VERIFICATION).unwrap();
+}
+
+#[test]
+fn what_is_sealed_while_somebody_verifies_does_not_slip_in_behind_the_verification() {
+    let world = World::new(&["a.example"]);
+    let plan = world.active();
+    world.rewrap_all(&plan);
+    let stored = || world.bundle("a.example").to_bytes().unwrap();
+    let before = stored();
+    let rewrap = || world.vault.rewrap(&admin(ALICE), plan.id, &world.rewraps(&plan));
+    // Looked at while the rotation was active, and verified before it is stored.
+    world.verified_meanwhile(At::BeforeCommit, &plan);
+    assert_eq!(rewrap().unwrap().changed, 0);
+    assert!(world.faulty.is_done() && stored() == before);
+    assert_eq!(world.rotation(plan.id).state, RotationState::Verified);
+    // Taken back for what is to be added, and verified again before that is stored.
+    world.verified_meanwhile(At::AfterCommit, &plan);
+    let late = rewrap().unwrap_err();
+    assert!(late.0.detail.contains("verified in between"), "{}", late.0.detail);
+    assert!(world.faulty.is_done() && stored() == before);
+    assert_eq!(world.rotation(plan.id).state, RotationState::Verified);
+    // The control: with nobody in between it is stored, and has to be verified.
+    assert_eq!(rewrap().unwrap().changed, 1);
+    assert_ne!(stored(), before);
+    assert_eq!(world.rotation(plan.id).state, RotationState::Active);
+}
+
+#[test]
+fn of_two_rotations_of_one_pool_that_are_proposed_at_one_time_one_is_refused() {
+    let world = World::new(&[]);
+    let (first, second) = (world.plan(|_| ()), world.plan(|_| ()));
+    let (vault, id, signed) = (world.vault.clone(), second.id, world.security.sign(&second));
+    world.faulty.meanwhile(At::BeforeCommit, move || drop(vault.propose(&admin(BOB), id, signed).unwrap()));
+    assert_eq!(world.propose(&first).unwrap_err().0.kind, ProblemKind::Conflict);
+    assert!(world.faulty.is_done());
+    assert_eq!(world.vault.rotation_list().unwrap().rotations.len(), 1);
+    assert!(world.propose(&first).unwrap_err().0.detail.contains("abort it first"));
+}
+
+#[test]
+fn an_edge_that_is_forgotten_while_it_reports_stays_forgotten() {
+    let world = World::new(&[]);
+    world.report("edge-1", 1, Vec::new());
+    let report = world.vault.edges().unwrap().edges[0].report.clone();
+    let (edge, pool) = (actor(Role::Edge(report.pool.clone()), "edge-1"), report.pool.clone());
+    let again = || world.vault.edge_reported(&edge, &pool, "edge-1", report.clone());
+    let (vault, of) = (world.vault.clone(), pool.clone());
+    world.faulty.meanwhile(At::BeforeCommit, move || vault.forget_edge(&admin(ALICE), &of, "edge-1").unwrap());
+    assert!(again().is_err() && world.faulty.is_done());
+    assert!(world.vault.edges().unwrap().edges.is_empty(), "it came back by itself");
+    assert_eq!(again().unwrap_err().0.kind, ProblemKind::Forbidden);
+    assert!(world.vault.edges().unwrap().edges.is_empty());
+    // The control.
+    world.vault.admit_edge(&admin(ALICE), &pool, "edge-1").unwrap();
+    again().unwrap();
+    assert_eq!(world.vault.edges().unwrap().edges.len(), 1);
+}
+
+#[test]
 fn an_envelope_is_listed_for_its_own_pools_and_never_as_a_legacy_key() {
     let world = World::new(&["a.example"]);
     let query = SealedQuery { pool: Some("us".parse().unwrap()), ..Default::default() };
@@ -264,9 +339,13 @@ fn what_lacks_the_new_key_is_listed_until_it_has_it() {
 const ALICE: &str = "alice";
 const BOB: &str = "bob";
 
+/// Of a pool with one bundle.
+const VERIFICATION: Verification = Verification { opened: 1, bundles: 1 };
+
 /// A store with a ring of one pool, whose rotations alice proposes.
 struct World {
-    vault: Vault,
+    vault: Arc<Vault>,
+    faulty: Arc<Faulty>,
     security: SigningKey,
     issuer: SigningKey,
     recipients: Vec<Recipient>,
@@ -277,11 +356,9 @@ impl World {
     fn new(sites: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (security, issuer) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
-        let storage = SledStore::open(dir.path(), SledOptions::default()).unwrap();
-        let vault =
-            Vault::new(Arc::new(storage), security.verifying_key(), Retention::default(), Metrics::default()).unwrap();
+        let (vault, faulty) = vault_of(dir.path(), &security);
         let (first, recipient) = entry(1, Suite::P256, KeyState::Active);
-        let world = Self { vault, security, issuer, recipients: vec![recipient], _dir: dir };
+        let world = Self { vault, faulty, security, issuer, recipients: vec![recipient], _dir: dir };
         world
             .put_ring(|ring| {
                 let key = world.issuer.verifying_key();
@@ -409,6 +486,10 @@ impl World {
 
     /// Stanzas as whoever holds the old key makes them; certstore cannot tell them from others.
     fn rewrap_all(&self, plan: &RotationPlan) -> RewrapOutcome {
+        self.vault.rewrap(&admin(ALICE), plan.id, &self.rewraps(plan)).unwrap()
+    }
+
+    fn rewraps(&self, plan: &RotationPlan) -> RewrapRequest {
         let recipient = certseal_seal::entry_recipient(&plan.to).unwrap();
         let query = SealedQuery { pool: Some(plan.pool.clone()), ..Default::default() };
         let rewraps = self.vault.sealed(&query).unwrap().keys.into_iter().map(|entry| {
@@ -422,8 +503,13 @@ impl World {
                 sites: vec![RewrapTarget { site: entry.site, envelope: header.hash() }],
             }
         });
-        let request = RewrapRequest { rewraps: rewraps.collect() };
-        self.vault.rewrap(&admin(ALICE), plan.id, &request).unwrap()
+        RewrapRequest { rewraps: rewraps.collect() }
+    }
+
+    /// Right before the next commit, or after it, another admin verifies the rotation.
+    fn verified_meanwhile(&self, at: At, plan: &RotationPlan) {
+        let (vault, id) = (self.vault.clone(), plan.id);
+        self.faulty.meanwhile(at, move || drop(vault.verified(&admin(BOB), id, &VERIFICATION).unwrap()));
     }
 }
 
