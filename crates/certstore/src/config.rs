@@ -26,7 +26,7 @@ pub struct Config {
     pub security_key: PathBuf,
     /// Our identity and the private CA.
     pub tls: TlsFiles,
-    /// Free space below which writes are refused, in octets.
+    /// Free space below which writes are refused, and snapshots that would need it, in octets.
     #[serde(default = "default_reserve")]
     pub reserve_bytes: u64,
     /// How long what nobody needs any more is kept.

@@ -118,7 +118,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let (metrics, registry) = metrics::Metrics::new();
     let vault = Arc::new(Vault::new(storage, security, config.retention, metrics)?);
     let (admission, reads) = (Arc::new(Admission::new()), ReadLog::start(vault.clone()));
-    let snapshots = Snapshots::new(vault.clone(), admission.clone(), &snapshot_dir)
+    let snapshots = Snapshots::new(vault.clone(), admission.clone(), &snapshot_dir, config.reserve_bytes)
         .with_context(|| format!("cannot use {} for snapshots", snapshot_dir.display()))?;
     let feed = Arc::new(
         Feed::new(vault.clone(), admission.clone(), reads.clone()).map_err(|refusal| anyhow!("{}", refusal.0))?,

@@ -5,6 +5,10 @@
 //!
 //! What changes while it is made is in it in its old or new state, or not at all: the feed after the cursor tells it.
 
+mod space;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     fs, io,
@@ -27,11 +31,13 @@ use crate::{
     feed::{MAX_INLINE, MAX_PAGE, is_for, may_read},
     vault::{Vault, parse_event, refusal},
 };
+use space::Space;
 
 pub(crate) struct Snapshots {
     vault: Arc<Vault>,
     admission: Arc<Admission>,
     directory: PathBuf,
+    space: Space,
     scopes: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<Kept>>>>,
     cache: quick_cache::sync::Cache<Digest, Bytes, Octets>,
 }
@@ -54,8 +60,13 @@ struct Made {
 }
 
 impl Snapshots {
-    /// Snapshots in `directory`, without those of an earlier run.
-    pub(crate) fn new(vault: Arc<Vault>, admission: Arc<Admission>, directory: &Path) -> io::Result<Self> {
+    /// Snapshots in `directory`, without those of an earlier run. They leave `reserve` octets of its file system free.
+    pub(crate) fn new(
+        vault: Arc<Vault>,
+        admission: Arc<Admission>,
+        directory: &Path,
+        reserve: u64,
+    ) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
@@ -65,7 +76,8 @@ impl Snapshots {
             }
         }
         let cache = quick_cache::sync::Cache::with_weighter(64, CACHED, Octets);
-        Ok(Self { vault, admission, directory: directory.to_owned(), scopes: Mutex::default(), cache })
+        let (space, scopes) = (Space::new(directory, reserve), Mutex::default());
+        Ok(Self { vault, admission, directory: directory.to_owned(), space, scopes, cache })
     }
 
     /// The newest snapshot for `actor`'s role; made now, when there is none or it is old. Others wait for it meanwhile.
@@ -85,6 +97,8 @@ impl Snapshots {
         // It goes on when the caller gives up: the next one finds it.
         let making = tokio::task::spawn_blocking(move || {
             let _permit = permit;
+            // It will be about as large as the one before.
+            snapshots.space.check(kept.newest.as_ref().map_or(0, Made::octets))?;
             let mut begun = Snapshot { cursor: Cursor { epoch: [0; 16], seq: 0 }, segments: Vec::new() };
             let made = match snapshots.make(&role, &mut begun) {
                 Ok(took) => Made { snapshot: begun, at: Instant::now(), took },
@@ -198,8 +212,17 @@ impl Snapshots {
         events.push(b']');
         let digest = sha256(events);
         let path = self.path(role, digest);
-        fs::write(&path, &events).map_err(|error| Refusal::internal(format!("{}: {error}", path.display())))?;
-        snapshot.segments.push(Segment { digest, octets: events.len() as u64, events: *count });
+        let octets = events.len() as u64;
+        // What an older snapshot shares is there, and not put at risk.
+        if fs::metadata(&path).map_or(true, |there| there.len() != octets) {
+            self.space.check(octets)?;
+            fs::write(&path, &events).map_err(|error| {
+                // Part of it may be there. When that cannot be removed either, the next start does so.
+                let _ = fs::remove_file(&path);
+                space::refused(&path, &error)
+            })?;
+        }
+        snapshot.segments.push(Segment { digest, octets, events: *count });
         *count = 0;
         events.truncate(1);
         Ok(())
@@ -232,6 +255,10 @@ impl Kept {
 }
 
 impl Made {
+    fn octets(&self) -> u64 {
+        self.snapshot.segments.iter().map(|segment| segment.octets).sum()
+    }
+
     /// Old is what many would have to read much after. What took long to make is kept longer.
     fn is_fresh(&self, head: Position) -> bool {
         let Cursor { epoch, seq } = self.snapshot.cursor;
