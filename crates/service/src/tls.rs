@@ -1,6 +1,7 @@
 //! TLS identities, and the caller behind a client certificate.
 
 mod live;
+mod revocation;
 
 use std::{
     path::{Path, PathBuf},
@@ -23,6 +24,8 @@ use crate::{
     Shutdown,
     config::{self, ConfigError},
 };
+use live::Follower;
+use revocation::Revocations;
 
 /// Where an mTLS identity and the CA of its peers are.
 #[derive(Debug, Clone, Deserialize)]
@@ -46,10 +49,8 @@ impl TlsFiles {
     /// # Errors
     /// [`ConfigError`] names the file that is not usable now. Later ones are logged, and the last good files count.
     pub fn live(self, shutdown: Shutdown) -> Result<LiveTls, ConfigError> {
-        // Before they are read: what changes meanwhile is looked at again.
-        let seen = live::stamps(&self);
-        let (sender, live) = LiveTls::channel(self.server_config()?);
-        tokio::spawn(live::follow(self, seen, sender, shutdown));
+        let (follower, live) = Follower::start(self)?;
+        tokio::spawn(follower.run(shutdown));
         Ok(live)
     }
 
@@ -58,10 +59,18 @@ impl TlsFiles {
     /// # Errors
     /// [`ConfigError`] names the file that is not usable.
     pub fn server_config(&self) -> Result<ServerConfig, ConfigError> {
+        self.server_config_with(self.revocations()?.as_ref())
+    }
+
+    fn revocations(&self) -> Result<Option<Revocations>, ConfigError> {
+        self.crl.as_deref().map(Revocations::read).transpose()
+    }
+
+    fn server_config_with(&self, revocations: Option<&Revocations>) -> Result<ServerConfig, ConfigError> {
         let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), provider());
-        if let Some(crl) = &self.crl {
+        if let Some(revocations) = revocations {
             // A list past its next update goes on counting: to refuse everybody would be worse, and the log says it.
-            verifier = verifier.with_crls(live::revocations(crl)?).only_check_end_entity_revocation();
+            verifier = verifier.with_crls(revocations.ders()).only_check_end_entity_revocation();
         }
         let verifier = verifier.build().map_err(|e| ConfigError::invalid(&self.ca, e))?;
         let (chain, key) = self.identity()?;

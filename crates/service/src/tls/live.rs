@@ -1,13 +1,12 @@
 //! TLS configurations that follow their files: certificates are renewed and revoked without a restart.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
-use rustls_pki_types::{CertificateRevocationListDer, pem::PemObject};
 use tokio::sync::watch;
-use x509_parser::{prelude::FromDer, revocation_list::CertificateRevocationList, time::ASN1Time};
+use x509_parser::time::ASN1Time;
 
-use super::TlsFiles;
+use super::{TlsFiles, revocation::Revocations};
 use crate::{Shutdown, config::ConfigError};
 
 /// A server's TLS configuration, which may be replaced while it is used.
@@ -48,65 +47,120 @@ impl From<ServerConfig> for LiveTls {
     }
 }
 
-/// Looks at the files again and again, and takes what is in them when it changed and is good.
-pub(super) async fn follow(files: TlsFiles, mut seen: Stamps, sender: Sender, shutdown: Shutdown) {
-    let mut failure = String::new();
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            () = shutdown.begun() => return,
+/// Takes what is in the files whenever that changed and is good.
+pub(super) struct Follower {
+    files: TlsFiles,
+    /// What the files were when they were taken last.
+    seen: Stamps,
+    /// What counts now.
+    revocations: Option<Revocations>,
+    sender: Sender,
+    /// What was wrong with them at the last look.
+    failure: String,
+    /// When it was said last that a revocation list is overdue, in seconds since 1970.
+    warned_at: Option<i64>,
+}
+
+impl Follower {
+    /// Takes what is in the files now, and what follows it.
+    pub(super) fn start(files: TlsFiles) -> Result<(Self, LiveTls), ConfigError> {
+        // Before they are read: what changes meanwhile is looked at again.
+        let seen = stamps(&files);
+        let revocations = files.revocations()?;
+        let (sender, live) = LiveTls::channel(files.server_config_with(revocations.as_ref())?);
+        let mut follower = Self { files, seen, revocations, sender, failure: String::new(), warned_at: None };
+        follower.warn_if_overdue(now());
+        Ok((follower, live))
+    }
+
+    /// Looks at the files again and again until the shutdown begins.
+    pub(super) async fn run(mut self, shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = shutdown.begun() => return,
+            }
+            self.look();
+            self.warn_if_overdue(now());
         }
-        let now = stamps(&files);
-        if now == seen {
-            continue;
+    }
+
+    fn look(&mut self) {
+        let stamps = stamps(&self.files);
+        if stamps == self.seen {
+            return;
         }
         // A file may be half written, or its companion may follow: what is not good is tried again each time.
-        match files.server_config() {
+        match self.take() {
             Ok(config) => {
-                sender.current.send_replace(Arc::new(config));
-                sender.generation.send_modify(|generation| *generation += 1);
+                self.sender.current.send_replace(Arc::new(config));
+                self.sender.generation.send_modify(|generation| *generation += 1);
                 tracing::info!("TLS files changed: they count from now on, and open connections end");
-                failure.clear();
-                seen = now;
+                self.failure.clear();
+                self.seen = stamps;
             }
-            Err(error) if error.to_string() != failure => {
-                failure = error.to_string();
-                tracing::error!(error = failure, "TLS files changed and are not usable: the last good ones count");
+            Err(error) if error.to_string() != self.failure => {
+                self.failure = error.to_string();
+                tracing::error!(error = self.failure, "TLS files changed and are not usable: the last good ones count");
             }
             Err(_) => {}
         }
     }
+
+    fn take(&mut self) -> Result<ServerConfig, ConfigError> {
+        let mut found = self.files.revocations()?;
+        let mut was_older = false;
+        if let (Some(lists), Some(held)) = (found.take(), &self.revocations) {
+            let (newest, older) = lists.no_older_than(held);
+            (found, was_older) = (Some(newest), older);
+        }
+        let config = self.files.server_config_with(found.as_ref())?;
+        if was_older {
+            tracing::error!(
+                path = self.crl(),
+                "a revocation list has a lower number than the one in use: the one in use goes on counting; bring the \
+                 newest list, or start again if the number in use is not the CA's"
+            );
+        }
+        self.revocations = found;
+        Ok(config)
+    }
+
+    fn warn_if_overdue(&mut self, now: i64) {
+        if !self.revocations.as_ref().is_some_and(|lists| lists.is_overdue(now)) {
+            self.warned_at = None;
+            return;
+        }
+        if self.warned_at.is_none_or(|at| now - at >= WARN_EVERY) {
+            self.warned_at = Some(now);
+            tracing::warn!(path = self.crl(), "a revocation list is past its next update: make a new one");
+        }
+    }
+
+    fn crl(&self) -> String {
+        self.files.crl.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    }
 }
 
-pub(super) type Stamps = Vec<Option<(u64, i64, i64, u64)>>;
+type Stamps = Vec<Option<(u64, i64, i64, u64)>>;
 
 /// What tells one state of the files from another, without their contents: there is a key among them.
-pub(super) fn stamps(files: &TlsFiles) -> Stamps {
+fn stamps(files: &TlsFiles) -> Stamps {
     let paths = [&files.ca, &files.certificate, &files.key].into_iter().chain(&files.crl);
     let stamp = |metadata: fs::Metadata| (metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len());
     paths.map(|path| fs::metadata(path).ok().map(stamp)).collect()
 }
 
-/// The revocation lists in a file, PEM or DER; at least one.
-pub(super) fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, ConfigError> {
-    let bytes = fs::read(path).map_err(|e| ConfigError::invalid(path, e))?;
-    let lists = match bytes.starts_with(b"-----BEGIN") {
-        true => CertificateRevocationListDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>(),
-        false => Ok(vec![CertificateRevocationListDer::from(bytes)]),
-    };
-    let lists = lists.map_err(|e| ConfigError::invalid(path, format!("expected certificate revocation lists: {e}")))?;
-    if lists.is_empty() {
-        return Err(ConfigError::invalid(path, "expected a certificate revocation list, found none"));
-    }
-    for list in &lists {
-        let (_, parsed) = CertificateRevocationList::from_der(list)
-            .map_err(|e| ConfigError::invalid(path, format!("expected a certificate revocation list: {e}")))?;
-        if parsed.next_update().is_some_and(|next| next < ASN1Time::now()) {
-            tracing::error!(path = %path.display(), "a revocation list is past its next update: make a new one");
-        }
-    }
-    Ok(lists)
+/// Seconds since 1970.
+fn now() -> i64 {
+    ASN1Time::now().timestamp()
 }
 
 /// Between two looks at the files.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// Between two warnings about a list that is overdue, in seconds.
+const WARN_EVERY: i64 = 60 * 60;
+
+#[cfg(test)]
+mod tests;
