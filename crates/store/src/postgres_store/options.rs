@@ -1,8 +1,11 @@
 //! What a connection needs, and the refusal of connections that somebody on the way could read or answer.
 
 use std::{
-    fmt, fs,
+    fmt,
+    fs::File,
+    io::Read,
     net::IpAddr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -26,11 +29,11 @@ pub struct PostgresOptions {
     ///
     /// Hosts that are not this machine need [`ca`](Self::ca); the server then has to prove its name.
     pub url: String,
-    /// A file with the password alone, so that the connection string may be shown.
+    /// A file with the password alone, so that the connection string may be shown; readable by its owner only.
     pub password_file: Option<PathBuf>,
     /// The CA of the server's certificate, PEM.
     pub ca: Option<PathBuf>,
-    /// Our certificate chain, PEM, and our private key, PEM, if the server asks for them.
+    /// Our certificate chain, PEM, and our private key, PEM and readable by its owner only, if the server asks for them.
     pub identity: Option<(PathBuf, PathBuf)>,
     /// Sessions for reading; one more writes.
     pub pool_size: usize,
@@ -68,7 +71,7 @@ impl PostgresOptions {
     pub(super) fn config(&self) -> Result<Config, StoreError> {
         let mut config = self.parsed()?;
         if let Some(file) = &self.password_file {
-            let text = fs::read_to_string(file).map_err(StoreError::io("read", file))?;
+            let text = secret(file)?;
             config.password(text.trim_end_matches(['\r', '\n']));
         }
         let local = config.get_hosts().iter().all(is_local) && config.get_hostaddrs().iter().all(IpAddr::is_loopback);
@@ -115,7 +118,8 @@ impl PostgresOptions {
         let client = match &self.identity {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {
-                let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, error))?;
+                let private =
+                    PrivateKeyDer::from_pem_slice(secret(key)?.as_bytes()).map_err(|error| unusable(key, error))?;
                 builder.with_client_auth_cert(certificates(chain)?, private).map_err(|error| unusable(chain, error))?
             }
         };
@@ -185,6 +189,24 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError>
     }
 }
 
+/// A file that holds a secret. It is refused when its group or others have any access.
+fn secret(path: &Path) -> Result<String, StoreError> {
+    let unreadable = || StoreError::io("read", path);
+    // What is checked is what is read, whatever happens to the path meanwhile.
+    let mut file = File::open(path).map_err(unreadable())?;
+    let mode = file.metadata().map_err(unreadable())?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let path = path.display();
+        return refused(&format!(
+            "{path} can be read by others (mode {mode:03o}): it holds a secret and must be readable by its owner only; \
+             run `chmod 600 {path}`"
+        ));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(unreadable())?;
+    Ok(text)
+}
+
 fn unusable(path: &Path, error: impl fmt::Display) -> StoreError {
     let problem = format!("expected certificates or a key in PEM in {}, came: {error}", path.display());
     StoreError::Options { problem }
@@ -196,6 +218,8 @@ fn refused<T>(problem: &str) -> Result<T, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -215,6 +239,42 @@ mod tests {
         assert_eq!(with_ca("host=db.internal").unwrap(), SslMode::Require);
         assert_eq!(with_ca("host=db.internal sslmode=verify-full").unwrap(), SslMode::Require);
         assert!(with_ca("host=db.internal sslmode=disable").is_err());
+    }
+
+    #[test]
+    fn secrets_that_others_can_read_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let in_file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let issued = rcgen::generate_simple_self_signed(vec!["db.internal".to_owned()]).unwrap();
+        let (password, key) =
+            (in_file("password", "canary\n"), in_file("key.pem", &issued.signing_key.serialize_pem()));
+        let certificate = in_file("certificate.pem", &issued.cert.pem());
+        let options = PostgresOptions {
+            password_file: Some(password.clone()),
+            ca: Some(certificate.clone()),
+            identity: Some((certificate, key.clone())),
+            ..PostgresOptions::new("host=db.internal user=certseal")
+        };
+        let with_mode = |mode: u32| {
+            for path in [&password, &key] {
+                fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+            }
+            (options.config().map(drop), options.tls().map(drop))
+        };
+        for mode in [0o640, 0o604, 0o610] {
+            let (by_password, by_key) = with_mode(mode);
+            for (refused, name) in [(by_password, "password"), (by_key, "key.pem")] {
+                let text = refused.unwrap_err().to_string();
+                assert!(text.contains("chmod 600") && text.contains(name) && !text.contains("canary"), "{text}");
+            }
+        }
+        // The control.
+        assert!(matches!(with_mode(0o600), (Ok(()), Ok(()))));
+        assert_eq!(options.config().unwrap().get_password(), Some(b"canary".as_slice()));
     }
 
     #[test]

@@ -46,6 +46,22 @@ fn files_that_cannot_be_used_for_a_moment_are_taken_when_they_are_good() {
     assert_eq!((served(&live, &world), *live.generations().borrow()), (last, 3));
 }
 
+#[test]
+fn a_private_key_that_others_can_read_is_no_identity() {
+    let world = World::new();
+    for mode in [0o640, 0o604] {
+        world.set_mode(mode);
+        let (server, client) =
+            (Follower::start(world.files()).err().unwrap(), world.files().client_config().unwrap_err());
+        for error in [server, client] {
+            assert!(error.to_string().contains("chmod 600"), "{error}");
+        }
+    }
+    world.set_mode(0o600);
+    Follower::start(world.files()).unwrap();
+    world.files().client_config().unwrap();
+}
+
 /// Whoever was revoked must not come back by an old list, out of a backup or on purpose.
 #[test]
 fn a_revocation_list_with_a_lower_number_does_not_take_the_place_of_the_one_in_use() {
