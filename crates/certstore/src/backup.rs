@@ -237,7 +237,8 @@ impl Vault {
             let is_complete = found == *expected || (table == EDGES.name() && found > *expected);
             if !is_complete {
                 return Err(unverified(format!(
-                    "expected {expected} records in {table}, {found} are here: restore anew"
+                    "expected {expected} records in {table}, {found} are here: restore the same file again; what is here of \
+                     another one goes only with the store's data"
                 )));
             }
         }

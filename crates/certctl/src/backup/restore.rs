@@ -31,7 +31,7 @@ pub struct Restored {
 ///
 /// # Errors
 /// When the backup is not sound, which is seen before anything is sent; when certstore cannot be reached or refuses. After
-/// the first records are sent, an error means that the store has to be emptied before the next attempt.
+/// the first records are sent, the store serves nobody until the same backup is there as a whole, or it was emptied.
 pub async fn restore(store: &StoreClient, path: &Path, progress: &dyn Progress) -> anyhow::Result<Restored> {
     let found = verify(path, progress)?;
     progress.begin("restoring records", found.records.values().sum::<u64>() + found.again);
@@ -42,11 +42,18 @@ pub async fn restore(store: &StoreClient, path: &Path, progress: &dyn Progress) 
             let (at, feed, newest) = (found.head.at, found.head.feed, found.newest);
             Ok(Restored { at, feed, records: sending.sent, newest })
         }
-        Err(error) if !sending.has_begun => Err(error.context("certstore took nothing of the backup")),
-        Err(error) => Err(error.context(
-            "the backup is not restored, and certstore serves nobody: stop it, remove its data directory or its database, \
-             start it, and begin again",
-        )),
+        Err(error) => Err(error.context(what_now(sending.has_begun))),
+    }
+}
+
+/// What an unfinished restore leaves behind, and what to do about it.
+fn what_now(has_begun: bool) -> &'static str {
+    match has_begun {
+        false => "certstore took nothing of the backup",
+        true => {
+            "the backup is not restored yet, and certstore serves nobody: restore the same file again, which finishes it; \
+             before another file, stop certstore, remove its data directory or its database, and start it"
+        }
     }
 }
 
@@ -114,3 +121,17 @@ impl Sending<'_> {
 
 /// Octets of values in one request, unless a single record has more.
 const MAX_OCTETS: usize = 2 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Records are put, whatever is there: who is told to empty the store loses time, and maybe the wrong data.
+    #[test]
+    fn an_interrupted_restore_says_that_the_same_file_finishes_it() {
+        let (nothing, some) = (what_now(false), what_now(true));
+        assert!(nothing.contains("took nothing"));
+        assert!(some.contains("restore the same file again") && !some.contains("begin again"));
+        assert!(some.contains("before another file, stop certstore"));
+    }
+}

@@ -23,6 +23,28 @@ fn a_rotation_comes_back_only_with_a_plan_that_the_security_team_signed() {
     assert_eq!(vault.rotation_list().unwrap().rotations.len(), 1);
 }
 
+/// What certctl says after a restore that was cut short rests on this.
+#[test]
+fn a_restore_that_was_cut_short_is_finished_by_the_same_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let security = SigningKey::generate().unwrap();
+    let (vault, _) = vault_of(dir.path(), &security);
+    let (first, second) = (record(&security), BackupRecord { table: DRILLS.name().into(), ..record(&security) });
+    let actor = Actor::itself();
+    let end = RestoreEnd {
+        records: BTreeMap::from([(ROTATIONS.name().into(), 1), (DRILLS.name().into(), 1)]),
+        feed: Cursor { epoch: [0; 16], seq: 0 },
+        audit: mark(&certseal_store::AuditLink::START),
+    };
+    vault.restore(&actor, &RestoreRequest { records: vec![first.clone()] }).unwrap();
+    let early = vault.end_restore(&actor, &end).unwrap_err();
+    assert!(early.0.detail.contains("restore the same file again"), "{}", early.0.detail);
+    assert!(vault.is_restoring());
+    vault.restore(&actor, &RestoreRequest { records: vec![first, second] }).unwrap();
+    vault.end_restore(&actor, &end).unwrap();
+    assert!(!vault.is_restoring());
+}
+
 /// A rotation as a backup has it.
 fn record(signer: &SigningKey) -> BackupRecord {
     let id = RotationId([3; 16]);
