@@ -15,7 +15,8 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Copies certstore's data into another engine: records, feed and audit log as they are, so that edges go on with their
-/// cursors. Stop every certstore first. The copy is read back and compared; a run that was cut short is run again.
+/// cursors. Stop every certstore first; a database to copy from has to be at rest for a minute. The copy is read back and
+/// compared; a run that was cut short is run again.
 #[derive(Debug, Parser)]
 #[command(name = "certstore migrate")]
 struct Arguments {

@@ -219,6 +219,16 @@ pub enum StoreError {
         to: String,
     },
 
+    /// A store was open a moment ago in the database that is to be copied, and may still be.
+    #[error(
+        "a store that is open in the database was seen {seconds} s ago: stop every certstore that uses it, wait a minute, \
+         and try again"
+    )]
+    StillOpen {
+        /// How long ago it was seen.
+        seconds: u64,
+    },
+
     /// A copy into this store was begun and not finished.
     #[error("the copy from {origin} into this store was not finished: run the migration again, which begins anew")]
     Unfinished {

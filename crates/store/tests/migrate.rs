@@ -34,6 +34,7 @@ fn a_copy_carries_everything_over_in_both_directions() {
     let before = seen(&store);
     drop(store);
 
+    a_minute_later(&database);
     let source = PostgresStore::source(options(&database)).unwrap();
     copied(&*source, SledStore::target(&last, SledOptions::default(), "database").unwrap());
     assert!(matches!(PostgresStore::open(options(&database)), Err(StoreError::Moved { .. })));
@@ -72,6 +73,27 @@ fn an_unfinished_copy_does_not_open_and_begins_anew() {
     assert_eq!(seen(&SledStore::open(&target, SledOptions::default()).unwrap()), before);
     copied(&original, postgres_target(&database));
     assert_eq!(seen(&PostgresStore::open(options(&database)).unwrap()), before);
+}
+
+/// What a daemon that was forgotten writes while its data is copied would be missing in the copy.
+#[test]
+fn a_database_in_which_a_store_was_seen_a_moment_ago_is_not_copied() {
+    let database = Server::shared().database();
+    let store = PostgresStore::open(options(&database)).unwrap();
+    let copied = || PostgresStore::source(options(&database)).map(drop);
+    let refused = copied().unwrap_err();
+    assert!(matches!(refused, StoreError::StillOpen { seconds: 0..30 }), "{refused}");
+    assert!(refused.to_string().contains("stop every certstore that uses it, wait a minute"));
+    a_minute_later(&database);
+    copied().unwrap();
+    // It writes on: that is seen.
+    store.commit(Write::put(TABLE, "a", 1, "v").into()).unwrap();
+    assert!(matches!(copied(), Err(StoreError::StillOpen { .. })));
+    database.sql("UPDATE certseal.writers SET seen_at = now() + interval '1 hour'");
+    assert!(matches!(copied(), Err(StoreError::StillOpen { seconds: 0 })), "the clock was put back");
+    drop(store);
+    a_minute_later(&database);
+    copied().unwrap();
 }
 
 #[test]
@@ -149,6 +171,11 @@ fn copied(from: &dyn Source, to: Box<dyn Target>) -> Summary {
 
 fn postgres_target(database: &Database) -> Box<dyn Target> {
     PostgresStore::target(options(database), "a test").unwrap()
+}
+
+/// Nobody was seen in the database for a minute.
+fn a_minute_later(database: &Database) {
+    database.sql("UPDATE certseal.writers SET seen_at = now() - interval '61 seconds'");
 }
 
 fn options(database: &Database) -> PostgresOptions {

@@ -36,6 +36,20 @@ pub(super) async fn register(session: &Session, id: WriterId) -> Result<(), Faul
     session.commit(COMMIT_PATIENCE).await
 }
 
+/// Fails if a writer was seen within the last minute.
+pub(super) async fn quiet(session: &Session) -> Result<(), Fault> {
+    let newest = "SELECT extract(epoch FROM now() - max(seen_at))::int8 FROM certseal.writers";
+    let rows = session.query("look for open stores", newest, &[]).await?;
+    let seconds: Option<i64> = rows.first().ok_or_else(no_row)?.try_get(0).map_err(unreadable)?;
+    match seconds {
+        // In the future, when the server's clock was put back: it may be a moment ago.
+        Some(seconds) if seconds < 60 => {
+            Err(Fault::lasting(StoreError::StillOpen { seconds: u64::try_from(seconds).unwrap_or(0) }))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The last group that this writer committed, once everything up to it is as durable as an acknowledgement.
 ///
 /// The update waits for a session that still holds the row, which is one whose commit is under way. Its own commit is

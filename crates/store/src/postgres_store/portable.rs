@@ -26,10 +26,14 @@ struct Copying {
 }
 
 impl PostgresStore {
-    /// Opens a database to be copied from. Stop every daemon that uses it first.
+    /// Opens a database to be copied from. Stop every daemon that uses it first, and wait a minute: where one has written
+    /// since, this ends in [`StoreError::StillOpen`]. One that is open and writes nothing is not noticed.
     pub fn source(options: PostgresOptions) -> Result<Box<dyn Source>, StoreError> {
         let copying = Copying::connect(&options)?;
-        copying.run(meta::read(&copying.session))?;
+        copying.run(async {
+            meta::read(&copying.session).await?;
+            meta::quiet(&copying.session).await
+        })?;
         Ok(Box::new(copying))
     }
 
