@@ -40,6 +40,7 @@ mod fleet;
 mod metrics;
 pub mod migrate;
 mod openapi;
+mod put;
 mod rates;
 mod records;
 mod rotation;

@@ -47,7 +47,7 @@ async fn a_reader_behind_the_tail_is_served_from_the_store() {
 }
 
 fn feed(dir: &std::path::Path) -> Arc<Feed> {
-    let vault = Arc::new(vault(dir));
+    let vault = vault(dir);
     let reads = ReadLog::start(vault.clone());
     Arc::new(Feed::new(vault, Arc::new(Admission::new()), reads).unwrap())
 }

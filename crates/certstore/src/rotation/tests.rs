@@ -12,7 +12,12 @@ use certseal_wire::{
 use rcgen::{CertificateParams, KeyPair, PublicKeyData};
 
 use super::*;
-use crate::{config::Retention, metrics::Metrics, records::Checked, vault::Trusted};
+use crate::{
+    config::Retention,
+    metrics::Metrics,
+    records::Checked,
+    vault::{Trusted, tests::put_waiting},
+};
 
 #[test]
 fn a_rotation_goes_from_its_plan_to_the_retired_key_and_every_step_is_noted() {
@@ -266,7 +271,7 @@ const BOB: &str = "bob";
 
 /// A store with a ring of one pool, whose rotations alice proposes.
 struct World {
-    vault: Vault,
+    vault: Arc<Vault>,
     security: SigningKey,
     issuer: SigningKey,
     recipients: Vec<Recipient>,
@@ -280,6 +285,7 @@ impl World {
         let storage = SledStore::open(dir.path(), SledOptions::default()).unwrap();
         let vault =
             Vault::new(Arc::new(storage), security.verifying_key(), Retention::default(), Metrics::default()).unwrap();
+        let vault = Arc::new(vault);
         let (first, recipient) = entry(1, Suite::P256, KeyState::Active);
         let world = Self { vault, security, issuer, recipients: vec![recipient], _dir: dir };
         world
@@ -399,8 +405,8 @@ impl World {
             authority: "test".into(),
         };
         let bytes = Bundle::new(self.issuer.sign(&info), chain, envelope).to_bytes().unwrap();
-        let check = |trusted: &Trusted| Checked::bundle(&site, bytes.clone(), &trusted.issuers, &trusted.ring);
-        self.vault.put(&actor(Role::Issuer, "certman"), check).map(drop)
+        let check = move |trusted: &Trusted| Checked::bundle(&site, bytes.clone(), &trusted.issuers, &trusted.ring);
+        put_waiting(&self.vault, actor(Role::Issuer, "certman"), check).map(drop)
     }
 
     fn bundle(&self, site: &str) -> Bundle {
