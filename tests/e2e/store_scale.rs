@@ -11,7 +11,8 @@
 //! With `CERTSEAL_STORE_ENGINE=postgres` certstore keeps its data in a PostgreSQL server of the test's own, with the
 //! server's usual settings, which has the other cores too.
 //!
-//! In the long run certstore has the first core to itself, and those who call it the others.
+//! In the long run certstore has the first core to itself, and those who call it the others, unless a line says that they
+//! share all of them.
 
 mod caller;
 mod fleet;
@@ -20,6 +21,7 @@ mod throughput;
 use std::{fs, path::Path, process::Command, sync::Arc, time::Duration};
 
 use certseal_wire::DnsName;
+use rustls::ClientConfig;
 use tokio::task::JoinSet;
 
 use crate::{
@@ -67,14 +69,23 @@ impl Store {
         store
     }
 
-    /// After every start of certstore.
+    /// A core for certstore, the others for this process. After every start of certstore.
     fn pin(&self) {
+        let last = cores() - 1;
+        self.set_cores("0", &format!("{}-{last}", 1.min(last)));
+    }
+
+    /// All cores for both.
+    fn share_cores(&self) {
+        let all = format!("0-{}", cores() - 1);
+        self.set_cores(&all, &all);
+    }
+
+    fn set_cores(&self, of_certstore: &str, ours: &str) {
         if is_long() {
-            let pin =
-                |cores: &str, pid: u32| drop(run(Command::new("taskset").args(["-apc", cores, &pid.to_string()])));
-            pin("0", self.platform.certstore.pid());
-            let last = std::fs::read_to_string("/proc/cpuinfo").unwrap().matches("processor\t").count() - 1;
-            pin(&format!("{}-{last}", 1.min(last)), std::process::id());
+            for (cores, pid) in [(of_certstore, self.platform.certstore.pid()), (ours, std::process::id())] {
+                run(Command::new("taskset").args(["-apc", cores, &pid.to_string()]));
+            }
         }
     }
 
@@ -88,8 +99,11 @@ impl Store {
     }
 
     async fn caller(&self, identity: &str) -> Caller {
-        let tls = certctl::pki::tls_files(&self.platform.pki(""), identity).client_config().unwrap();
-        Caller::connect(self.platform.addresses["store"], tls).await
+        Caller::connect(self.platform.addresses["store"], self.tls(identity)).await
+    }
+
+    fn tls(&self, identity: &str) -> ClientConfig {
+        certctl::pki::tls_files(&self.platform.pki(""), identity).client_config().unwrap()
     }
 
     /// Makes bundles on all cores, `group` in each group.
@@ -140,6 +154,10 @@ impl Store {
         }
         size(&self.platform.dir.path().join("certstore")) >> 20
     }
+}
+
+fn cores() -> usize {
+    fs::read_to_string("/proc/cpuinfo").unwrap().matches("processor\t").count()
 }
 
 fn size(path: &Path) -> u64 {

@@ -36,7 +36,7 @@ use crate::{
     records::{Checked, challenge_expiry, malformed},
     snapshot::Snapshots,
     sweep::now,
-    vault::Vault,
+    vault::{Trusted, Vault},
 };
 
 /// The router of certstore's interface.
@@ -99,9 +99,8 @@ async fn put_bundle(
     Named(site): Named<DnsName>,
     Body(body): Body,
 ) -> Result<Json<PutOutcome>, Refusal> {
-    blocking(move || vault.put(&actor, |trusted| Checked::bundle(&site, body.clone(), &trusted.issuers, &trusted.ring)))
-        .await
-        .map(Json)
+    let check = move |trusted: &Trusted| Checked::bundle(&site, body.clone(), &trusted.issuers, &trusted.ring);
+    vault.put(actor, check).await.map(Json)
 }
 
 #[utoipa::path(
@@ -117,7 +116,8 @@ async fn put_route(
     Named(site): Named<DnsName>,
     Body(body): Body,
 ) -> Result<Json<PutOutcome>, Refusal> {
-    blocking(move || vault.put(&actor, |trusted| Checked::route(&site, body.clone(), &trusted.issuers))).await.map(Json)
+    let check = move |trusted: &Trusted| Checked::route(&site, body.clone(), &trusted.issuers);
+    vault.put(actor, check).await.map(Json)
 }
 
 #[utoipa::path(
@@ -131,7 +131,8 @@ async fn put_accounts(
     IssuerOnly(actor): IssuerOnly,
     Body(body): Body,
 ) -> Result<Json<PutOutcome>, Refusal> {
-    blocking(move || vault.put(&actor, |trusted| Checked::accounts(body.clone(), &trusted.issuers))).await.map(Json)
+    let check = move |trusted: &Trusted| Checked::accounts(body.clone(), &trusted.issuers);
+    vault.put(actor, check).await.map(Json)
 }
 
 #[utoipa::path(
@@ -147,9 +148,8 @@ async fn put_checkpoint(
     Named(pool): Named<PoolName>,
     Body(body): Body,
 ) -> Result<Json<PutOutcome>, Refusal> {
-    blocking(move || vault.put(&actor, |trusted| Checked::checkpoint(&pool, body.clone(), &trusted.issuers)))
-        .await
-        .map(Json)
+    let check = move |trusted: &Trusted| Checked::checkpoint(&pool, body.clone(), &trusted.issuers);
+    vault.put(actor, check).await.map(Json)
 }
 
 #[utoipa::path(

@@ -8,8 +8,8 @@ use std::{
 
 use certseal_seal::SigningKey;
 use certseal_store::{
-    AuditEnds, AuditEntry, Entry, Expect, Position, Record, SledOptions, SledStore, Storage, StoreError, Table,
-    Transaction,
+    AuditEnds, AuditEntry, Change, Done, Entry, Expect, Position, Record, SledOptions, SledStore, Storage, StoreError,
+    Table, Transaction,
 };
 
 use crate::{config::Retention, metrics::Metrics, vault::Vault};
@@ -19,7 +19,7 @@ pub(crate) struct Faulty {
     inner: SledStore,
     /// Answered to everything, while there is one.
     failure: Mutex<Option<StoreError>>,
-    damaged: Mutex<HashSet<(Table, Vec<u8>)>>,
+    damaged: Arc<Mutex<HashSet<Key>>>,
     lost_audit: Mutex<HashSet<u64>>,
     /// What others do, each once.
     meanwhile: Mutex<Vec<(At, Meanwhile)>>,
@@ -30,11 +30,13 @@ pub(crate) struct Faulty {
 pub(crate) enum At {
     /// Right before the next commit.
     BeforeCommit,
-    /// When the next commit is durable, before it is answered.
+    /// When the next commit that is waited for is durable, before it is answered.
     AfterCommit,
     /// Right after the next read of a record of this table.
     AfterGet(Table),
 }
+
+type Key = (Table, Vec<u8>);
 
 type Meanwhile = Box<dyn FnOnce() + Send>;
 
@@ -56,7 +58,7 @@ impl Faulty {
         Self {
             inner,
             failure: Mutex::default(),
-            damaged: Mutex::default(),
+            damaged: Arc::default(),
             lost_audit: Mutex::default(),
             meanwhile: Mutex::default(),
         }
@@ -99,6 +101,17 @@ impl Faulty {
         }
     }
 
+    /// What a commit meets before it is begun. Answers which records it writes.
+    fn before(&self, transaction: &Transaction) -> Result<HashSet<Key>, StoreError> {
+        self.passes(At::BeforeCommit);
+        self.answers()?;
+        for write in transaction.writes.iter().filter(|write| write.expect != Expect::Any) {
+            self.sound(write.table, &write.key)?;
+        }
+        let writes = transaction.writes.iter().filter(|write| write.change != Change::Keep);
+        Ok(writes.map(|write| (write.table, write.key.clone())).collect())
+    }
+
     fn answers(&self) -> Result<(), StoreError> {
         self.failure.lock().unwrap().clone().map_or(Ok(()), Err)
     }
@@ -117,18 +130,26 @@ impl Faulty {
 
 impl Storage for Faulty {
     fn commit(&self, transaction: Transaction) -> Result<Position, StoreError> {
-        self.passes(At::BeforeCommit);
-        self.answers()?;
-        for write in transaction.writes.iter().filter(|write| write.expect != Expect::Any) {
-            self.sound(write.table, &write.key)?;
-        }
-        let written: Vec<_> = transaction.writes.iter().map(|write| (write.table, write.key.clone())).collect();
+        let written = self.before(&transaction)?;
         let position = self.inner.commit(transaction)?;
-        for key in written {
-            self.damaged.lock().unwrap().remove(&key);
-        }
+        self.damaged.lock().unwrap().retain(|key| !written.contains(key));
         self.passes(At::AfterCommit);
         Ok(position)
+    }
+
+    fn submit(&self, transaction: Transaction, done: Done) {
+        let written = match self.before(&transaction) {
+            Ok(written) => written,
+            Err(error) => return done(Err(error)),
+        };
+        let damaged = self.damaged.clone();
+        let healed = move |outcome: Result<Position, StoreError>| {
+            if outcome.is_ok() {
+                damaged.lock().unwrap().retain(|key| !written.contains(key));
+            }
+            done(outcome);
+        };
+        self.inner.submit(transaction, Box::new(healed));
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Record>, StoreError> {

@@ -42,6 +42,7 @@ mod fleet;
 mod metrics;
 pub mod migrate;
 mod openapi;
+mod put;
 mod rates;
 mod records;
 mod rotation;

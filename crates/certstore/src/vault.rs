@@ -8,15 +8,15 @@ use std::sync::{
 use certseal_seal::{VerifyingKey, VerifyingKeys, ring_issuers};
 use certseal_service::problem::Refusal;
 use certseal_store::{Expect, Position, Record, Storage, StoreError, Table, Transaction, Write};
-use certseal_wire::{AuditAction, BundleInfo, Event, KeyRing, Kind, ProblemKind, PutOutcome};
+use certseal_wire::{AuditAction, Event, KeyRing, Kind, ProblemKind, PutOutcome};
 use tokio::sync::watch;
 
 use crate::{
     audit::{Actor, Entry},
     config::Retention,
     metrics::Metrics,
-    records::{self, BUNDLES, CHALLENGES, Checked, LATE, Lasts, MARKS, ONLY, RING, ROUTES, Stored},
-    sweep::now,
+    put::entry,
+    records::{self, CHALLENGES, Checked, LATE, MARKS, ONLY, RING, ROUTES, Stored},
 };
 
 /// The key ring, and the issuers that count under it.
@@ -125,125 +125,6 @@ impl Vault {
         newer
     }
 
-    /// Stores a bundle, route, account list or checkpoint that `check` finds good under the key ring.
-    pub(crate) fn put(
-        &self,
-        actor: &Actor,
-        check: impl Fn(&Trusted) -> Result<Checked, Refusal>,
-    ) -> Result<PutOutcome, Refusal> {
-        let mut trusted = self.trusted();
-        let checked = match check(&trusted) {
-            // Another process may know a ring under which it is good.
-            Err(refusal) if refusal.0.kind == ProblemKind::Unverified => {
-                let newest = self.refresh()?;
-                if Arc::ptr_eq(&newest, &trusted) {
-                    return Err(refusal);
-                }
-                trusted = newest;
-                check(&trusted)?
-            }
-            other => other?,
-        };
-        for _ in 0..ATTEMPTS {
-            match self.replace(actor, &checked, &trusted)? {
-                Ok(outcome) => {
-                    self.metrics.written(checked.kind, outcome.changed);
-                    return Ok(outcome);
-                }
-                // The record itself is compared again below, and the others may have changed for a moment only.
-                Err(StoreError::Conflict { table, .. }) => {
-                    if table == RING {
-                        trusted = self.refresh()?;
-                        check(&trusted)?;
-                    }
-                }
-                Err(error) => return Err(refusal(error)),
-            }
-        }
-        Err(Refusal::new(
-            ProblemKind::Conflict,
-            format!("{} {} changes all the time: try again", checked.kind, checked.name),
-        ))
-    }
-
-    /// Compare-and-swap: the version must be above the stored one. The same bytes again are no change.
-    ///
-    /// It need not be the very next: a writer that goes on after this store came back from a backup is ahead of it.
-    fn replace(
-        &self,
-        actor: &Actor,
-        checked: &Checked,
-        trusted: &Trusted,
-    ) -> Result<Result<PutOutcome, StoreError>, Refusal> {
-        let version = checked.version;
-        // What is required was read before anything that is decided by it.
-        let beside = self.beside(checked, trusted)?;
-        let Some(write) = self.prepare(checked)? else { return Ok(Ok(PutOutcome { version, changed: false })) };
-        let writes = [trusted.guard()].into_iter().chain(beside).chain([write]).collect();
-        let transaction = Transaction { writes, audit: entry(actor, checked).bytes()? };
-        Ok(self.committed(transaction).map(|position| {
-            self.announce(position);
-            PutOutcome { version, changed: true }
-        }))
-    }
-
-    /// What is written or required together with a record.
-    fn beside(&self, checked: &Checked, trusted: &Trusted) -> Result<Vec<Write>, Refusal> {
-        let name = checked.name.as_str();
-        match checked.kind {
-            // Whether the site has left decides how long it is kept.
-            Kind::Bundle => {
-                let (_, unmoved) = self.seen(ROUTES, name)?;
-                let mut writes = vec![Write::require(ROUTES, name, unmoved)];
-                if checked.is_sealed_late(&trusted.ring) {
-                    writes.push(mark(LATE)?);
-                }
-                Ok(writes)
-            }
-            Kind::Route => {
-                let departs = checked.lasts == Lasts::UntilDeparted;
-                let (route, unmoved) = self.seen(ROUTES, name)?;
-                // One that is damaged may have said so.
-                let had_departed = route.map_or(unmoved == Expect::Any, |route| route.expires_at.is_some());
-                let mut writes = vec![Write::require(ROUTES, name, unmoved)];
-                if departs || had_departed {
-                    let (bundle, unmoved) = self.seen(BUNDLES, name)?;
-                    let stored = bundle.as_ref().and_then(Stored::decode).filter(|stored| !stored.is_tombstone());
-                    writes.push(match stored {
-                        None => Write::require(BUNDLES, name, unmoved),
-                        Some(stored) if departs => until(name, &stored, now() + self.retention.departed_seconds),
-                        Some(stored) => until(name, &stored, self.end_of(&stored)?),
-                    });
-                }
-                Ok(writes)
-            }
-            _ => Ok(vec![]),
-        }
-    }
-
-    /// A record that goes together with another one, and the condition that it stays as it is. A damaged one says nothing,
-    /// and stands in nobody's way.
-    fn seen(&self, table: Table, name: &str) -> Result<(Option<Record>, Expect), Refusal> {
-        match self.storage.get(table, name.as_bytes()) {
-            Ok(record) => {
-                let unmoved = expect_record(record.as_ref());
-                Ok((record, unmoved))
-            }
-            Err(error @ StoreError::Corrupt { .. }) => {
-                tracing::error!(%table, name, %error, "passed over a damaged record");
-                Ok((None, Expect::Any))
-            }
-            Err(error) => Err(refusal(error)),
-        }
-    }
-
-    /// When a stored bundle is deleted, while its site stays.
-    fn end_of(&self, stored: &Stored) -> Result<u64, Refusal> {
-        let bundle = certseal_seal::Bundle::parse(&stored.bytes).map_err(Refusal::internal)?;
-        let info: BundleInfo = serde_json::from_slice(&bundle.statement().payload.0).map_err(Refusal::internal)?;
-        Ok(seconds(info.not_after) + self.retention.expired_seconds)
-    }
-
     /// Stores the ring; from then on its issuers count. What it changes about unseal keys needs a rotation that two
     /// people agreed on, which moves on in the same transaction.
     pub(crate) fn put_ring(&self, actor: &Actor, bytes: Vec<u8>) -> Result<PutOutcome, Refusal> {
@@ -270,55 +151,26 @@ impl Vault {
         &self.security
     }
 
-    /// The write that replaces a record; none when it is there already.
-    fn prepare(&self, checked: &Checked) -> Result<Option<Write>, Refusal> {
-        let (table, key) = (records::table(checked.kind), records::key(checked.kind, &checked.name));
-        let current = self.readable(checked.kind, &checked.name)?;
-        let version = checked.version;
-        let (before, revision) = match &current {
-            Some(stored) if stored.version == version && stored.bytes == checked.bytes => return Ok(None),
-            Some(stored) => (stored.version, stored.revision),
-            None => (0, 0),
-        };
-        // In the place of a damaged record comes a good one, under a revision that it cannot have had.
-        let is_damaged = current.is_none() && !matches!(self.storage.get(table, key), Ok(None));
-        let (condition, revision) = if is_damaged { (Expect::Any, now()) } else { (expect(revision), revision) };
-        if version <= before {
-            return Err(conflict(before, version));
-        }
-        let mut event = checked.event();
-        // Pools that served it before must learn that they no longer do.
-        event.pools.extend(current.map(|stored| stored.pools).unwrap_or_default());
-        event.pools.sort();
-        event.pools.dedup();
-        // They learn it from the route, and the feed keeps the newest event only: a pool that missed the one that said
-        // so has to see those that follow.
-        let pools = if checked.kind == Kind::Route { &event.pools } else { &checked.pools };
-        let value = Stored::encode(version, pools, &checked.bytes);
-        let event = serde_json::to_vec(&event).map_err(Refusal::internal)?;
-        let mut write = Write::put(table, key, revision + 1, value).expect(condition).event(event);
-        match checked.lasts {
-            Lasts::ForEver => {}
-            Lasts::Until(not_after) => {
-                let departed = self.has_departed(&checked.name)?;
-                let ends = if departed {
-                    now() + self.retention.departed_seconds
-                } else {
-                    not_after + self.retention.expired_seconds
-                };
-                write = write.expires_at(ends);
-            }
-            Lasts::UntilDeparted => {
-                write = write.expires_at(now() + self.retention.departed_seconds + self.retention.tombstone_seconds)
-            }
-        }
-        Ok(Some(write))
-    }
-
     /// Whether the newest route says that the site has left: only such routes end by themselves.
     pub(crate) fn has_departed(&self, site: &str) -> Result<bool, Refusal> {
         let (route, _) = self.seen(ROUTES, site)?;
         Ok(route.is_some_and(|route| route.expires_at.is_some()))
+    }
+
+    /// A record that goes together with another one, and the condition that it stays as it is. A damaged one says nothing,
+    /// and stands in nobody's way.
+    pub(crate) fn seen(&self, table: Table, name: &str) -> Result<(Option<Record>, Expect), Refusal> {
+        match self.storage.get(table, name.as_bytes()) {
+            Ok(record) => {
+                let unmoved = expect_record(record.as_ref());
+                Ok((record, unmoved))
+            }
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(%table, name, %error, "passed over a damaged record");
+                Ok((None, Expect::Any))
+            }
+            Err(error) => Err(refusal(error)),
+        }
     }
 
     /// Keeps a challenge until the time that `check` answers, in seconds since 1970.
@@ -411,7 +263,16 @@ impl Vault {
     }
 
     fn committed(&self, transaction: Transaction) -> Result<Position, StoreError> {
-        self.storage.commit(transaction).inspect_err(|_| self.metrics.commit_failed())
+        let outcome = self.storage.commit(transaction);
+        self.settled(&outcome);
+        outcome
+    }
+
+    /// Counts what failed.
+    pub(crate) fn settled(&self, outcome: &Result<Position, StoreError>) {
+        if outcome.is_err() {
+            self.metrics.commit_failed();
+        }
     }
 
     /// Wakes who waits for news up to this position.
@@ -424,31 +285,11 @@ impl Vault {
     }
 }
 
-/// A bundle as it is, with another end.
-fn until(site: &str, stored: &Stored, expires_at: u64) -> Write {
-    let value = Stored::encode(stored.version, &stored.pools, &stored.bytes);
-    let again = Write::put(BUNDLES, site, stored.revision + 1, value).expires_at(expires_at);
-    again.expect(Expect::Version(stored.revision))
-}
-
 /// A write that sets a mark: guards that were taken before do not hold any more.
 pub(crate) fn mark(mark: &str) -> Result<Write, Refusal> {
     // Random, so that two processes that set it at one time do not hide one another.
     let version = getrandom::u64().map_err(Refusal::internal)? >> 1;
     Ok(Write::put(MARKS, mark, version, Vec::new()))
-}
-
-/// The entry for a record that is stored.
-fn entry(actor: &Actor, checked: &Checked) -> Entry {
-    let action = match checked.kind {
-        Kind::Bundle => AuditAction::PutBundle,
-        Kind::Route => AuditAction::PutRoute,
-        Kind::Ring => AuditAction::PutRing,
-        Kind::Accounts => AuditAction::PutAccounts,
-        Kind::Checkpoint => AuditAction::PutCheckpoint,
-    };
-    let entry = Entry::new(actor, action).version(checked.version).digest(certseal_seal::sha256(&checked.bytes));
-    if checked.name.is_empty() { entry } else { entry.target(&checked.name) }
 }
 
 /// What a write expects of a record that had this revision; 0 for one that was not there.
@@ -464,9 +305,6 @@ fn expect_record(record: Option<&Record>) -> Expect {
 pub(crate) fn seconds(at: jiff::Timestamp) -> u64 {
     at.as_second().try_into().unwrap_or(0)
 }
-
-/// How often a write is tried again that another one came before.
-const ATTEMPTS: usize = 5;
 
 /// Reads an event as it was stored.
 pub(crate) fn parse_event(bytes: &[u8]) -> Result<Event, Refusal> {
@@ -493,10 +331,6 @@ pub(crate) fn refusal(error: StoreError) -> Refusal {
     }
 }
 
-fn conflict(stored: u64, came: u64) -> Refusal {
-    Refusal::new(ProblemKind::Conflict, format!("expected a version above {stored}, which is stored, got {came}"))
-}
-
 #[cfg(test)]
 mod faults;
 
@@ -507,20 +341,33 @@ pub(crate) mod tests {
 
     use super::*;
 
-    pub(crate) fn vault(dir: &std::path::Path) -> Vault {
+    pub(crate) fn vault(dir: &std::path::Path) -> Arc<Vault> {
         let security = certseal_seal::SigningKey::generate().unwrap().verifying_key();
         let storage = SledStore::open(dir, SledOptions::default()).unwrap();
-        Vault::new(Arc::new(storage), security, Retention::default(), Metrics::default()).unwrap()
+        Arc::new(Vault::new(Arc::new(storage), security, Retention::default(), Metrics::default()).unwrap())
+    }
+
+    /// A put, from its beginning to its end.
+    pub(crate) fn put_waiting(
+        vault: &Arc<Vault>,
+        actor: Actor,
+        check: impl Fn(&Trusted) -> Result<Checked, Refusal> + Send + Sync + 'static,
+    ) -> Result<PutOutcome, Refusal> {
+        let put = vault.clone().put(actor, check);
+        let waits = || tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(put);
+        // On a thread of its own: who asks may be asynchronous itself.
+        std::thread::scope(|scope| scope.spawn(waits).join().unwrap())
     }
 
     fn pools(names: &[&str]) -> Vec<PoolName> {
         names.iter().map(|name| name.parse().unwrap()).collect()
     }
 
-    pub(crate) fn put(vault: &Vault, kind: Kind, version: u64, names: &[&str]) {
-        let bytes = version.to_be_bytes().to_vec();
-        let checked = |_: &Trusted| Ok(Checked::new(kind, "a.example".into(), version, pools(names), bytes.clone()));
-        vault.put(&Actor::itself(), checked).unwrap();
+    pub(crate) fn put(vault: &Arc<Vault>, kind: Kind, version: u64, names: &[&str]) {
+        let (bytes, pools) = (version.to_be_bytes().to_vec(), pools(names));
+        let checked =
+            move |_: &Trusted| Ok(Checked::new(kind, "a.example".into(), version, pools.clone(), bytes.clone()));
+        put_waiting(vault, Actor::itself(), checked).unwrap();
     }
 
     /// The feed keeps one event of the site, and an edge that was away must learn from it that the site has left.

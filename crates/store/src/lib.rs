@@ -28,7 +28,7 @@
 //!   name, is left out of lists with a log line, and can be overwritten or deleted.
 //! - **No silent rollback.** A store that is behind what it has acknowledged refuses to open, or to go on.
 //!
-//! Calls block. Asynchronous callers run them off their reactor.
+//! Calls block, but for [`Storage::submit`]. Asynchronous callers run them off their reactor.
 //!
 //! ```
 //! use certseal_store::{Expect, SledOptions, SledStore, Storage, StoreError, Table, Transaction, Write};
@@ -54,6 +54,7 @@ mod error;
 mod lease;
 pub mod migrate;
 mod postgres_store;
+mod queue;
 mod sled_store;
 mod storage;
 
@@ -63,6 +64,6 @@ pub use lease::{LEASES, Lease};
 pub use postgres_store::{PostgresOptions, PostgresStore};
 pub use sled_store::{SledOptions, SledStore};
 pub use storage::{
-    Change, Entry, Expect, MAX_AUDIT_ENTRY_BYTES, MAX_EVENT_BYTES, MAX_KEY_BYTES, MAX_TRANSACTION_BYTES,
+    Change, Done, Entry, Expect, MAX_AUDIT_ENTRY_BYTES, MAX_EVENT_BYTES, MAX_KEY_BYTES, MAX_TRANSACTION_BYTES,
     MAX_TRANSACTION_WRITES, Position, Record, Storage, Table, Transaction, Write,
 };

@@ -23,11 +23,7 @@ mod writer;
 use std::{
     fmt,
     future::Future,
-    sync::{
-        Arc,
-        mpsc::{self, SyncSender},
-    },
-    thread::{self, JoinHandle},
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
@@ -40,9 +36,12 @@ use self::{
     reader::Reader,
     session::{Connector, Session},
     shared::Shared,
-    writer::{Answer, Request, Work, Writer},
+    writer::Writer,
 };
-use crate::{AuditEnds, AuditEntry, Entry, Position, Record, Storage, StoreError, Table, Transaction};
+use crate::{
+    AuditEnds, AuditEntry, Done, Entry, Position, Record, Storage, StoreError, Table, Transaction,
+    queue::{Queue, Work},
+};
 
 /// A [`Storage`] in a PostgreSQL database.
 ///
@@ -51,8 +50,7 @@ use crate::{AuditEnds, AuditEntry, Entry, Position, Record, Storage, StoreError,
 ///
 /// After [`StoreError::Unavailable`] the outcome of a commit is unknown, and the store goes on trying with the next one.
 pub struct PostgresStore {
-    queue: Option<SyncSender<Request>>,
-    writer: Option<JoinHandle<()>>,
+    queue: Queue,
     reader: Arc<Reader>,
     shared: Arc<Shared>,
     max_value_bytes: usize,
@@ -106,32 +104,11 @@ impl PostgresStore {
         let give_up = options.give_up;
         let reader = Arc::new(Reader { sessions, shared: Arc::clone(&shared), witness, give_up });
 
-        let (queue, requests) = mpsc::sync_channel(QUEUE_LENGTH);
-        let writer = Writer::new(connector, Arc::clone(&shared), id, give_up);
+        let mut writer = Writer::new(connector, Arc::clone(&shared), id, give_up);
         let handle = runtime.handle().clone();
-        let writer = thread::Builder::new()
-            .name("store-writer".to_owned())
-            .spawn(move || writer.run(&requests, &handle))
-            .map_err(StoreError::io("start the writer of", "the database"))?;
-        Ok(Self {
-            queue: Some(queue),
-            writer: Some(writer),
-            reader,
-            shared,
-            max_value_bytes: options.max_value_bytes,
-            give_up,
-            runtime: Some(runtime),
-        })
-    }
-
-    fn ask(&self, work: Work) -> Answer {
-        let (reply, answer) = mpsc::sync_channel(1);
-        let sent = self.queue.as_ref().is_some_and(|queue| queue.send(Request { work, reply }).is_ok());
-        let gone = || StoreError::Failed { cause: "the writer thread ended".to_owned() };
-        if !sent {
-            return Err(gone());
-        }
-        answer.recv().unwrap_or_else(|_| Err(gone()))
+        let queue = Queue::start(move |group| handle.block_on(writer.acknowledged(group)))?;
+        let max_value_bytes = options.max_value_bytes;
+        Ok(Self { queue, reader, shared, max_value_bytes, give_up, runtime: Some(runtime) })
     }
 
     fn read<T, F>(&self, read: impl FnOnce(Arc<Reader>) -> F) -> Result<T, StoreError>
@@ -147,13 +124,14 @@ impl PostgresStore {
 }
 
 impl Storage for PostgresStore {
-    fn commit(&self, transaction: Transaction) -> Result<Position, StoreError> {
-        transaction.check_size(self.max_value_bytes)?;
-        statements::check_numbers(&transaction)?;
-        if transaction.is_empty() {
-            return self.head();
+    fn submit(&self, transaction: Transaction, done: Done) {
+        let accepted =
+            transaction.check_size(self.max_value_bytes).and_then(|()| statements::check_numbers(&transaction));
+        match accepted {
+            Ok(()) if transaction.is_empty() => done(self.head()),
+            Ok(()) => self.queue.submit(Work::Apply(transaction), done),
+            Err(refused) => done(Err(refused)),
         }
-        self.ask(Work::Apply(transaction))
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Record>, StoreError> {
@@ -196,13 +174,11 @@ impl Storage for PostgresStore {
     }
 
     fn drop_audit(&self, through: u64) -> Result<(), StoreError> {
-        self.ask(Work::DropAudit(through)).map(drop)
+        self.queue.ask(Work::DropAudit(through)).map(drop)
     }
 
     fn healthy(&self) -> Result<(), StoreError> {
-        if self.writer.as_ref().is_none_or(JoinHandle::is_finished) {
-            return Err(StoreError::Failed { cause: "the writer thread ended".to_owned() });
-        }
+        self.queue.healthy()?;
         if self.shared.in_contact_within(FRESH) {
             return Ok(());
         }
@@ -219,12 +195,7 @@ impl Storage for PostgresStore {
 
 impl Drop for PostgresStore {
     fn drop(&mut self) {
-        drop(self.queue.take());
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::error!("the writer thread of the store had panicked");
-        }
+        self.queue.finish();
         if let Some(runtime) = self.runtime.take() {
             // Waiting here would panic where a reactor drops the store.
             runtime.shutdown_background();
@@ -294,9 +265,6 @@ fn random() -> Result<[u8; 16], StoreError> {
         .map_err(|error| StoreError::io("read", "the system's randomness")(std::io::Error::other(error.to_string())))?;
     Ok(bytes)
 }
-
-/// Transactions that may wait for the writer; further commits wait for a place among them.
-const QUEUE_LENGTH: usize = 256;
 
 /// How old the last answer of the server may be before it is asked again.
 const FRESH: Duration = Duration::from_secs(3);

@@ -1,6 +1,6 @@
 //! The embedded backend: sled, with the syncs that make its commits durable.
 //!
-//! Submodules: [`open`] the directory and its checks, [`writer`] group commit, [`apply`] one transaction, [`reader`]
+//! Submodules: [`open`] the directory and its checks, [`writer`] group commit, [`apply`] a group's transactions, [`reader`]
 //! records and lists, [`published`] what the feed may show, [`high_water`] the independent witness, [`layout`] bytes,
 //! [`portable`] copies from and to other engines.
 
@@ -15,35 +15,29 @@ mod reader;
 mod tests;
 mod writer;
 
-use std::{
-    fs::File,
-    path::Path,
-    sync::{
-        Arc,
-        mpsc::{self, SyncSender},
-    },
-    thread::{self, JoinHandle},
-};
+use std::{fs::File, path::Path, sync::Arc};
 
 use self::{
     open::Opened,
     published::Published,
     reader::Reader,
-    writer::{Request, Space, Work, Writer},
+    writer::{Space, Writer},
 };
-use crate::{AuditEnds, AuditEntry, Entry, Position, Record, Storage, StoreError, Table, Transaction};
+use crate::{
+    AuditEnds, AuditEntry, Done, Entry, Position, Record, Storage, StoreError, Table, Transaction,
+    queue::{Queue, Work},
+};
 
 /// A [`Storage`] in one directory of one machine.
 ///
 /// Dropping it finishes what was committed, stops the writer and releases the directory.
 pub struct SledStore {
-    queue: Option<SyncSender<Request>>,
-    writer: Option<JoinHandle<()>>,
+    // Dropped in this order: the engine lets go of its files before another store may lock the directory.
+    queue: Queue,
     reader: Reader,
     published: Arc<Published>,
     space: Space,
     max_value_bytes: usize,
-    // Dropped in this order: the engine lets go of its files before another store may lock the directory.
     _database: sled::Db,
     _lock: File,
 }
@@ -87,17 +81,10 @@ impl SledStore {
         let published = Arc::new(Published::new(reached));
         let space = Space::new(directory.clone(), options.reserve_bytes);
         let reader = Reader::new(trees.clone(), Arc::clone(&published));
-        let writer = Writer::new(trees, log, high_water, reached, Arc::clone(&published), space.clone());
-
-        let (queue, requests) = mpsc::sync_channel(QUEUE_LENGTH);
-        let writer = thread::Builder::new()
-            .name("store-writer".to_owned())
-            .spawn(move || writer.run(&requests))
-            .map_err(StoreError::io("start the writer of", directory))?;
-
+        let mut writer = Writer::new(trees, log, high_water, reached, Arc::clone(&published), space.clone());
+        let queue = Queue::start(move |group| writer.answers(group))?;
         Ok(Self {
-            queue: Some(queue),
-            writer: Some(writer),
+            queue,
             reader,
             published,
             space,
@@ -106,33 +93,16 @@ impl SledStore {
             _lock: lock,
         })
     }
-
-    fn ask(&self, work: Work) -> Result<Position, StoreError> {
-        let (reply, answer) = mpsc::sync_channel(1);
-        let request = Request { work, reply };
-        let sent = self.queue.as_ref().is_some_and(|queue| queue.send(request).is_ok());
-        if !sent {
-            return Err(self.writer_gone());
-        }
-        answer.recv().unwrap_or_else(|_| Err(self.writer_gone()))
-    }
-
-    /// The error for a writer thread that ended although the store did not: it panicked inside the engine.
-    fn writer_gone(&self) -> StoreError {
-        let cause = "the writer thread ended";
-        self.published.fail(cause);
-        StoreError::Failed { cause: cause.to_owned() }
-    }
 }
 
 impl Storage for SledStore {
-    fn commit(&self, transaction: Transaction) -> Result<Position, StoreError> {
-        self.published.usable()?;
-        transaction.check_size(self.max_value_bytes)?;
-        if transaction.is_empty() {
-            return self.head();
+    fn submit(&self, transaction: Transaction, done: Done) {
+        let accepted = self.published.usable().and_then(|()| transaction.check_size(self.max_value_bytes));
+        match accepted {
+            Ok(()) if transaction.is_empty() => done(self.head()),
+            Ok(()) => self.queue.submit(Work::Apply(transaction), done),
+            Err(refused) => done(Err(refused)),
         }
-        self.ask(Work::Apply(transaction))
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Record>, StoreError> {
@@ -173,28 +143,12 @@ impl Storage for SledStore {
 
     fn drop_audit(&self, through: u64) -> Result<(), StoreError> {
         self.published.usable()?;
-        self.ask(Work::DropAudit(through)).map(drop)
+        self.queue.ask(Work::DropAudit(through)).map(drop)
     }
 
     fn healthy(&self) -> Result<(), StoreError> {
         self.published.usable()?;
-        if self.writer.as_ref().is_none_or(JoinHandle::is_finished) {
-            return Err(self.writer_gone());
-        }
+        self.queue.healthy()?;
         self.space.check()
     }
 }
-
-impl Drop for SledStore {
-    fn drop(&mut self) {
-        drop(self.queue.take());
-        if let Some(writer) = self.writer.take()
-            && writer.join().is_err()
-        {
-            tracing::error!("the writer thread of the store had panicked");
-        }
-    }
-}
-
-/// Transactions that may wait for the writer; further commits wait for a place among them.
-const QUEUE_LENGTH: usize = 256;

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::{
     StoreError,
     audit::{AuditEnds, AuditEntry},
+    queue::waited,
 };
 
 /// A transactional store of versioned records, with a feed of their changes.
@@ -21,7 +22,15 @@ pub trait Storage: Send + Sync + 'static {
     /// After [`StoreError::Conflict`], [`StoreError::Full`], [`StoreError::TooLarge`] or [`StoreError::Corrupt`]
     /// nothing was changed, nor after [`StoreError::Database`] from a server. After any other error the outcome is unknown
     /// until the store has been opened again, or, with a server, until the record has been read again.
-    fn commit(&self, transaction: Transaction) -> Result<Position, StoreError>;
+    fn commit(&self, transaction: Transaction) -> Result<Position, StoreError> {
+        waited(|done| self.submit(transaction, done))
+    }
+
+    /// Like [`commit`](Self::commit), but does not wait for the disk: `done` is called once the outcome is there, on a
+    /// thread that it must not keep. It waits for a place in the queue only, when too much is queued already.
+    ///
+    /// When the store breaks down meanwhile, `done` is dropped without a call, and the outcome is unknown.
+    fn submit(&self, transaction: Transaction, done: Done);
 
     /// The record under this key; [`StoreError::Corrupt`] if its checksum does not match.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Record>, StoreError>;
@@ -64,6 +73,9 @@ pub trait Storage: Send + Sync + 'static {
     /// Whether a commit would be accepted now.
     fn healthy(&self) -> Result<(), StoreError>;
 }
+
+/// Hears of the outcome of a commit.
+pub type Done = Box<dyn FnOnce(Result<Position, StoreError>) + Send>;
 
 /// The name of a set of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -228,6 +240,13 @@ impl Write {
         self
     }
 
+    fn value(&self) -> &[u8] {
+        match &self.change {
+            Change::Put { value, .. } => value,
+            Change::Delete | Change::Purge | Change::Keep => &[],
+        }
+    }
+
     fn new(table: Table, key: impl Into<Vec<u8>>, change: Change) -> Self {
         Self { table, key: key.into(), expect: Expect::Any, change, event: None }
     }
@@ -284,24 +303,22 @@ impl Transaction {
     /// Refuses what is larger than the limits of this module and `max_value_bytes` allow.
     pub(crate) fn check_size(&self, max_value_bytes: usize) -> Result<(), StoreError> {
         within("writes in a transaction", self.writes.len(), MAX_TRANSACTION_WRITES)?;
-        let mut total = 0;
         for write in &self.writes {
-            let value = match &write.change {
-                Change::Put { value, .. } => value.len(),
-                Change::Delete | Change::Purge | Change::Keep => 0,
-            };
-            let event = write.event.as_ref().map_or(0, Vec::len);
             within("bytes of a key", write.key.len(), MAX_KEY_BYTES)?;
-            within("bytes of a value", value, max_value_bytes)?;
-            within("bytes of an event", event, MAX_EVENT_BYTES)?;
-            total += write.key.len() + value + event;
+            within("bytes of a value", write.value().len(), max_value_bytes)?;
+            within("bytes of an event", write.event.as_ref().map_or(0, Vec::len), MAX_EVENT_BYTES)?;
         }
         within("entries for the audit log", self.audit.len(), MAX_TRANSACTION_WRITES)?;
         for entry in &self.audit {
             within("bytes of an audit entry", entry.len(), MAX_AUDIT_ENTRY_BYTES)?;
-            total += entry.len();
         }
-        within("bytes of a transaction", total, MAX_TRANSACTION_BYTES)
+        within("bytes of a transaction", self.bytes(), MAX_TRANSACTION_BYTES)
+    }
+
+    /// Keys, values, events and entries of the audit log together.
+    pub(crate) fn bytes(&self) -> usize {
+        let write = |write: &Write| write.key.len() + write.value().len() + write.event.as_ref().map_or(0, Vec::len);
+        self.writes.iter().map(write).sum::<usize>() + self.audit.iter().map(Vec::len).sum::<usize>()
     }
 }
 

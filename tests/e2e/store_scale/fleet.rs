@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use certseal_wire::Snapshot;
+use certseal_wire::{DnsName, Snapshot};
 use memchr::memmem;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 use rustls::{ClientConfig, RootCertStore};
@@ -27,22 +27,8 @@ async fn a_fleet_that_starts_at_one_time_is_served_and_writers_are_not_kept_out(
     let identities = Identities::new(&store);
 
     let later = store.bundles(sites..sites + 10 * edges, 1).await;
-    let mut writer = store.caller("certman").await;
     let is_up = Arc::new(AtomicBool::new(false));
-    let ends = is_up.clone();
-    let writing = tokio::spawn(async move {
-        let mut took = Vec::new();
-        for (site, bytes) in later {
-            let began = Instant::now();
-            writer.put(&format!("/v1/bundles/{site}"), bytes).await;
-            took.push(began.elapsed());
-            if ends.load(Ordering::Relaxed) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        took
-    });
+    let writing = writer(&store, later, is_up.clone());
     let began = Instant::now();
     let mut fleet = JoinSet::new();
     for n in 0..edges {
@@ -57,7 +43,7 @@ async fn a_fleet_that_starts_at_one_time_is_served_and_writers_are_not_kept_out(
     let took = began.elapsed();
     let (octets, refused) = read.iter().fold((0, 0), |sum, (octets, refused)| (sum.0 + octets, sum.1 + refused));
     is_up.store(true, Ordering::Relaxed);
-    let mut puts = writing.await.unwrap();
+    let mut puts = writing.join().unwrap();
     println!(
         "{edges} edges with an empty mirror have {sites} bundles after {:.1} s ({} MiB, {refused} times told to come back); \
          {} MiB of memory at the peak; {} puts meanwhile, p50 {:?}, p99 {:?}",
@@ -132,6 +118,32 @@ async fn every_edge_hears_of_a_change_soon() {
         percentile(&mut lags, 100),
         store.memory("VmHWM"),
     );
+}
+
+/// Puts these bundles, some hundred in a second, until `ends`. Answers how long each took.
+///
+/// It has a thread to itself: in the queue of those that read for the fleet it would measure how long that one is.
+fn writer(
+    store: &Store,
+    bundles: Vec<(DnsName, Vec<u8>)>,
+    ends: Arc<AtomicBool>,
+) -> std::thread::JoinHandle<Vec<Duration>> {
+    let (address, tls) = (store.platform.addresses["store"], store.tls("certman"));
+    let writing = async move {
+        let mut writer = Caller::connect(address, tls).await;
+        let mut took = Vec::new();
+        for (site, bytes) in bundles {
+            let began = Instant::now();
+            writer.put(&format!("/v1/bundles/{site}"), bytes).await;
+            took.push(began.elapsed());
+            if ends.load(Ordering::Relaxed) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        took
+    };
+    std::thread::spawn(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(writing))
 }
 
 /// What an edge with an empty mirror does. Answers the octets, and the cursor from which it follows.

@@ -73,7 +73,7 @@ async fn a_damaged_record_does_not_stop_the_feed() {
 }
 
 fn feed(dir: &std::path::Path) -> Arc<Feed> {
-    feed_of(Arc::new(vault(dir)))
+    feed_of(vault(dir))
 }
 
 fn feed_of(vault: Arc<Vault>) -> Arc<Feed> {

@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     faulty::{At, Faulty, vault_of},
     records::Checked,
-    vault::Trusted,
+    vault::{Trusted, tests::put_waiting},
 };
 
 #[test]
@@ -476,8 +476,8 @@ impl World {
             authority: "test".into(),
         };
         let bytes = Bundle::new(self.issuer.sign(&info), chain, envelope).to_bytes().unwrap();
-        let check = |trusted: &Trusted| Checked::bundle(&site, bytes.clone(), &trusted.issuers, &trusted.ring);
-        self.vault.put(&actor(Role::Issuer, "certman"), check).map(drop)
+        let check = move |trusted: &Trusted| Checked::bundle(&site, bytes.clone(), &trusted.issuers, &trusted.ring);
+        put_waiting(&self.vault, actor(Role::Issuer, "certman"), check).map(drop)
     }
 
     fn bundle(&self, site: &str) -> Bundle {

@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     faulty,
     records::{BUNDLES, Checked},
+    vault::{Trusted, tests::put_waiting},
 };
 
 #[tokio::test]
@@ -101,11 +102,12 @@ impl World {
     }
 
     fn put(&self, name: &str, version: u64, octets: usize) -> PutOutcome {
-        let bytes = vec![version as u8; octets];
-        let checked = |_: &crate::vault::Trusted| {
-            Ok(Checked::new(Kind::Bundle, name.into(), version, vec!["eu".parse().unwrap()], bytes.clone()))
+        let (name, bytes) = (name.to_owned(), vec![version as u8; octets]);
+        let check = move |_: &Trusted| {
+            let pools = vec!["eu".parse().unwrap()];
+            Ok(Checked::new(Kind::Bundle, name.clone(), version, pools, bytes.clone()))
         };
-        self.vault.put(&Actor::itself(), checked).unwrap()
+        put_waiting(&self.vault, Actor::itself(), check).unwrap()
     }
 
     async fn newest(&self) -> Result<Snapshot, Refusal> {

@@ -2,8 +2,12 @@
 
 use axum::response::IntoResponse;
 
-use super::*;
-use crate::faulty::{At, Faulty, vault};
+use super::{tests::put_waiting, *};
+use crate::{
+    faulty::{At, Faulty, vault},
+    records::{BUNDLES, Lasts},
+    sweep::now,
+};
 
 /// A bundle that comes while its site leaves must not stay for as long as its certificate.
 #[test]
@@ -107,17 +111,18 @@ const SITE: &str = "a.example";
 /// Seconds since 1970.
 const FAR: u64 = 4_000_000_000;
 
-fn put(vault: &Vault, kind: Kind, version: u64, lasts: Lasts) {
+fn put(vault: &Arc<Vault>, kind: Kind, version: u64, lasts: Lasts) {
     assert!(put_as(vault, kind, version, lasts).unwrap().changed);
 }
 
-fn put_as(vault: &Vault, kind: Kind, version: u64, lasts: Lasts) -> Result<PutOutcome, Refusal> {
-    let pools = vec!["eu".parse().unwrap()];
-    vault.put(&Actor::itself(), |_| {
-        let mut checked = Checked::new(kind, SITE.into(), version, pools.clone(), version.to_be_bytes().to_vec());
+fn put_as(vault: &Arc<Vault>, kind: Kind, version: u64, lasts: Lasts) -> Result<PutOutcome, Refusal> {
+    let check = move |_: &Trusted| {
+        let pools = vec!["eu".parse().unwrap()];
+        let mut checked = Checked::new(kind, SITE.into(), version, pools, version.to_be_bytes().to_vec());
         checked.lasts = lasts;
         Ok(checked)
-    })
+    };
+    put_waiting(vault, Actor::itself(), check)
 }
 
 fn damage(faulty: &Faulty, table: Table) {

@@ -1,4 +1,4 @@
-//! Group commit: one thread sends what has queued up as one database transaction, and acknowledges it.
+//! Group commit: what has queued up is sent as one database transaction.
 //!
 //! ```text
 //!  BEGIN; lock the row of `meta`    everybody who writes waits here, so groups follow each other
@@ -15,14 +15,9 @@
 //! final; on another server, after a failover, the old connection can acknowledge nothing any more.
 
 use std::{
-    sync::{
-        Arc,
-        mpsc::{Receiver, SyncSender},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
-
-use tokio::runtime::Handle;
 
 use super::{
     failure::{FIRST_PAUSE, Fault, next_pause},
@@ -31,21 +26,10 @@ use super::{
     shared::Shared,
     statements,
 };
-use crate::{Change, Position, StoreError, Transaction};
-
-/// Something to do, and where its answer goes.
-pub(super) struct Request {
-    pub(super) work: Work,
-    pub(super) reply: SyncSender<Answer>,
-}
-
-pub(super) enum Work {
-    Apply(Transaction),
-    /// Drops the entries of the audit log up to this number.
-    DropAudit(u64),
-}
-
-pub(super) type Answer = Result<Position, StoreError>;
+use crate::{
+    StoreError,
+    queue::{Answer, Request, Work, transactions},
+};
 
 /// The only thing in this process that changes the database.
 pub(super) struct Writer {
@@ -77,22 +61,8 @@ impl Writer {
         Self { connector, shared, id, give_up, session: None, group: 0 }
     }
 
-    /// Commits until every sender is gone and the queue is empty.
-    pub(super) fn run(mut self, requests: &Receiver<Request>, runtime: &Handle) {
-        let mut held = None;
-        while let Some(first) = held.take().or_else(|| requests.recv().ok()) {
-            let (group, next) = gathered(first, requests);
-            held = next;
-            let answers = runtime.block_on(self.acknowledged(&group));
-            for (request, answer) in group.iter().zip(answers) {
-                // Whoever asked may have gone; what is committed stays committed.
-                let _ = request.reply.send(answer);
-            }
-        }
-    }
-
     /// Each transaction's own outcome, or the same error for all.
-    async fn acknowledged(&mut self, group: &[Request]) -> Vec<Answer> {
+    pub(super) async fn acknowledged(&mut self, group: &[Request]) -> Vec<Answer> {
         self.group += 1;
         let (started, mut pause) = (Instant::now(), FIRST_PAUSE);
         let mut doubtful = None;
@@ -149,8 +119,8 @@ impl Writer {
                 (vec![Ok(dropped.position)], dropped.position)
             }
             _ => {
-                let mut loaded = statements::load(session, state, group.iter().filter_map(transaction)).await?;
-                let answers = group.iter().filter_map(transaction).map(|one| loaded.apply(one)).collect();
+                let mut loaded = statements::load(session, state, transactions(group)).await?;
+                let answers = transactions(group).map(|one| loaded.apply(one)).collect();
                 statements::store(session, &loaded, self.id, self.group).await?;
                 (answers, loaded.state.position)
             }
@@ -190,41 +160,6 @@ impl Writer {
     }
 }
 
-/// What goes together with `first`: what waits already, up to the limits. What did not fit comes first next time.
-fn gathered(first: Request, requests: &Receiver<Request>) -> (Vec<Request>, Option<Request>) {
-    let mut bytes = size(&first.work);
-    let mut group = vec![first];
-    if matches!(group[0].work, Work::DropAudit(_)) {
-        return (group, None);
-    }
-    while group.len() < MAX_GROUP_LENGTH
-        && let Ok(next) = requests.try_recv()
-    {
-        bytes += size(&next.work);
-        if bytes > MAX_GROUP_BYTES || matches!(next.work, Work::DropAudit(_)) {
-            return (group, Some(next));
-        }
-        group.push(next);
-    }
-    (group, None)
-}
-
-fn size(work: &Work) -> usize {
-    let Work::Apply(transaction) = work else { return 0 };
-    let writes = transaction.writes.iter().map(|write| {
-        let value = if let Change::Put { value, .. } = &write.change { value.len() } else { 0 };
-        write.key.len() + value + write.event.as_ref().map_or(0, Vec::len)
-    });
-    writes.sum::<usize>() + transaction.audit.iter().map(Vec::len).sum::<usize>()
-}
-
-fn transaction(request: &Request) -> Option<&Transaction> {
-    match &request.work {
-        Work::Apply(transaction) => Some(transaction),
-        Work::DropAudit(_) => None,
-    }
-}
-
 /// A process that hangs in the middle must not keep the others from the locked row; one that waits must not wait for
 /// longer than its callers do.
 fn begin(left: Duration) -> String {
@@ -243,12 +178,6 @@ fn rolled_back(fault: &Fault) -> bool {
         _ => false,
     }
 }
-
-/// The most transactions that share one commit.
-const MAX_GROUP_LENGTH: usize = 256;
-
-/// The most bytes that share one commit, so that nobody else waits long for the locked row.
-const MAX_GROUP_BYTES: usize = 8 << 20;
 
 /// How long a writer may hold the locked row without a word.
 const IDLE_LIMIT: Duration = Duration::from_secs(10);

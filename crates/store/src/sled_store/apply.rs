@@ -1,4 +1,6 @@
-//! One transaction, applied to the engine as one cross-tree transaction.
+//! A group of transactions, applied to the engine as one cross-tree transaction: the engine writes its log once for each.
+
+use std::collections::HashMap;
 
 use sled::{
     Transactional,
@@ -50,40 +52,24 @@ impl Trees {
         })
     }
 
-    /// Applies the transaction after `before` and returns what it reached. Nothing is durable yet.
-    pub(super) fn apply(
+    /// Applies transactions after `before`, each after those before it; answers their outcomes and what they reached.
+    /// Nothing is durable yet.
+    pub(super) fn apply<'t>(
         &self,
-        transaction: &Transaction,
+        transactions: impl Iterator<Item = &'t Transaction> + Clone,
         before: Reached,
         published: &Published,
-    ) -> Result<Reached, StoreError> {
-        let Reached { position, audit: link } = before;
-        let links = transaction.audit.iter().scan(link, |link, entry| {
-            *link = link.next(entry);
-            Some((*link, entry))
-        });
-        let entries: Vec<_> = links.collect();
+    ) -> Result<(Vec<Result<Position, StoreError>>, Reached), StoreError> {
         let trees = (&self.records, &self.chunks, &self.expiry, &self.feed, &self.newest, &self.audit, &self.meta);
         let applied = trees.transaction(|(records, chunks, expiry, feed, newest, audit, meta)| {
-            let (generation, seq) = (position.seq, position.seq);
-            let mut step = Step { records, chunks, expiry, feed, newest, meta, published, generation, seq };
-            for write in &transaction.writes {
-                step.write(write)?;
-            }
-            for (link, entry) in &entries {
-                audit.insert(&link.number.to_be_bytes(), layout::encode_audit(link, entry))?;
-            }
-            let position = Position { epoch: position.epoch, seq: step.seq.max(position.seq + 1) };
-            let reached = Reached { position, audit: entries.last().map_or(link, |(link, _)| *link) };
-            meta.insert(layout::POSITION_KEY, &layout::encode_position(reached.position))?;
-            if !entries.is_empty() {
-                meta.insert(layout::AUDIT_HEAD_KEY, layout::encode_link(&reached.audit).as_slice())?;
-            }
-            Ok(reached)
+            let mut step = Step { records, chunks, expiry, feed, newest, audit, meta, published, reached: before };
+            let outcomes = transactions.clone().map(|one| step.apply(one)).collect::<Result<Vec<_>, _>>()?;
+            step.finish(before)?;
+            Ok::<_, ConflictableTransactionError<StoreError>>((outcomes, step.reached))
         });
         applied.map_err(|error| match error {
             TransactionError::Abort(error) => error,
-            TransactionError::Storage(error) => StoreError::engine("apply a transaction")(error),
+            TransactionError::Storage(error) => StoreError::engine("apply transactions")(error),
         })
     }
 }
@@ -108,32 +94,101 @@ impl Trees {
     }
 }
 
-/// A transaction being applied.
+/// Transactions being applied.
 struct Step<'a> {
     records: &'a TransactionalTree,
     chunks: &'a TransactionalTree,
     expiry: &'a TransactionalTree,
     feed: &'a TransactionalTree,
     newest: &'a TransactionalTree,
+    audit: &'a TransactionalTree,
     meta: &'a TransactionalTree,
     published: &'a Published,
-    generation: u64,
-    seq: u64,
+    reached: Reached,
 }
 
+type Applied<T> = Result<T, UnabortableTransactionError>;
+
 impl Step<'_> {
-    fn write(&mut self, write: &Write) -> Result<(), ConflictableTransactionError<StoreError>> {
-        let record_key = layout::record_key(write.table, &write.key);
-        let earlier = self.earlier(write, &record_key)?;
+    /// Applies one transaction, or changes nothing.
+    fn apply(&mut self, transaction: &Transaction) -> Applied<Result<Position, StoreError>> {
+        if let Err(refused) = self.check(transaction)? {
+            return Ok(Err(refused));
+        }
+        // Long values are stored under a number that no earlier transaction had.
+        let before = self.reached.position.seq;
+        for write in &transaction.writes {
+            self.write(write, before)?;
+        }
+        for entry in &transaction.audit {
+            self.reached.audit = self.reached.audit.next(entry);
+            let link = &self.reached.audit;
+            self.audit.insert(&link.number.to_be_bytes(), layout::encode_audit(link, entry))?;
+        }
+        // Without events it takes a sequence of its own.
+        self.reached.position.seq = self.reached.position.seq.max(before + 1);
+        Ok(Ok(self.reached.position))
+    }
+
+    /// Notes how far they came.
+    fn finish(&self, before: Reached) -> Applied<()> {
+        if self.reached.position != before.position {
+            self.meta.insert(layout::POSITION_KEY, &layout::encode_position(self.reached.position))?;
+        }
+        if self.reached.audit != before.audit {
+            self.meta.insert(layout::AUDIT_HEAD_KEY, layout::encode_link(&self.reached.audit).as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Whether the conditions hold, each after the writes before it. Nothing is written yet.
+    fn check(&self, transaction: &Transaction) -> Applied<Result<(), StoreError>> {
+        let mut changed = HashMap::new();
+        for write in &transaction.writes {
+            let (table, key) = (write.table, &write.key);
+            let found = match changed.get(&(table, key)) {
+                Some(version) => Ok(*version),
+                None => match self.records.get(layout::record_key(table, key))? {
+                    None => Ok(None),
+                    Some(bytes) => match Header::decode(&layout::record_key(table, key), &bytes) {
+                        Some((header, _)) => Ok(Some(header.version)),
+                        None => Err(StoreError::Corrupt { table, key: key.clone() }),
+                    },
+                },
+            };
+            let holds = match (write.expect, &found) {
+                (Expect::Any, _) => true,
+                (_, Err(damaged)) => return Ok(Err(damaged.clone())),
+                (Expect::Absent, Ok(found)) => found.is_none(),
+                (Expect::Version(version), Ok(found)) => *found == Some(version),
+            };
+            if !holds {
+                let (expected, found) = (write.expect, found.unwrap_or_default());
+                return Ok(Err(StoreError::Conflict { table, key: key.clone(), expected, found }));
+            }
+            match write.change {
+                Change::Put { version, .. } => drop(changed.insert((table, key), Some(version))),
+                Change::Delete | Change::Purge => drop(changed.insert((table, key), None)),
+                Change::Keep => {}
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn write(&mut self, write: &Write, generation: u64) -> Applied<()> {
         if write.change == Change::Keep {
             return Ok(());
         }
-        if let Some(earlier) = earlier {
+        let record_key = layout::record_key(write.table, &write.key);
+        // The parts and the expiry entry of a damaged record cannot be found: readers skip them.
+        if let Some(bytes) = self.records.get(&record_key)?
+            && let Some((earlier, _)) = Header::decode(&record_key, &bytes)
+        {
             self.clear(write, &record_key, earlier)?;
         }
         match &write.change {
             Change::Put { version, value, expires_at } => {
-                let header = Header::new(*version, *expires_at, self.generation, value);
+                let header = Header::new(*version, *expires_at, generation, value);
                 self.put(write, &record_key, header, value)?;
             }
             Change::Delete | Change::Purge => {
@@ -142,7 +197,7 @@ impl Step<'_> {
             Change::Keep => {}
         }
         if write.change == Change::Purge {
-            return Ok(self.silence(&record_key)?);
+            return self.silence(&record_key);
         }
         if let Some(event) = &write.event {
             self.announce(&record_key, event)?;
@@ -150,41 +205,8 @@ impl Step<'_> {
         Ok(())
     }
 
-    /// The header of the record that is there, once the write's condition holds.
-    fn earlier(
-        &self,
-        write: &Write,
-        record_key: &[u8],
-    ) -> Result<Option<Header>, ConflictableTransactionError<StoreError>> {
-        let stored = self.records.get(record_key)?;
-        let earlier = match &stored {
-            None => None,
-            Some(bytes) => match Header::decode(record_key, bytes) {
-                Some((header, _)) => Some(header),
-                // The parts and the expiry entry of a damaged record cannot be found: readers skip them.
-                None if write.expect == Expect::Any => None,
-                None => return abort(StoreError::Corrupt { table: write.table, key: write.key.clone() }),
-            },
-        };
-        let found = earlier.map(|header| header.version);
-        let holds = match write.expect {
-            Expect::Any => true,
-            Expect::Absent => found.is_none(),
-            Expect::Version(version) => found == Some(version),
-        };
-        if !holds {
-            return abort(StoreError::Conflict {
-                table: write.table,
-                key: write.key.clone(),
-                expected: write.expect,
-                found,
-            });
-        }
-        Ok(earlier)
-    }
-
     /// Removes what belongs to the record in other trees.
-    fn clear(&self, write: &Write, record_key: &[u8], earlier: Header) -> Result<(), UnabortableTransactionError> {
+    fn clear(&self, write: &Write, record_key: &[u8], earlier: Header) -> Applied<()> {
         for index in 0..earlier.chunks() {
             self.chunks.remove(layout::chunk_key(record_key, earlier.generation, index))?;
         }
@@ -194,13 +216,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn put(
-        &self,
-        write: &Write,
-        record_key: &[u8],
-        header: Header,
-        value: &[u8],
-    ) -> Result<(), UnabortableTransactionError> {
+    fn put(&self, write: &Write, record_key: &[u8], header: Header, value: &[u8]) -> Applied<()> {
         let inline = if header.chunks() == 0 { value } else { &[] };
         if header.chunks() > 0 {
             for (index, chunk) in (0..).zip(value.chunks(CHUNK_BYTES)) {
@@ -215,7 +231,7 @@ impl Step<'_> {
     }
 
     /// Removes the key's event, and raises the feed's floor above it.
-    fn silence(&self, record_key: &[u8]) -> Result<(), UnabortableTransactionError> {
+    fn silence(&self, record_key: &[u8]) -> Applied<()> {
         let newest = self.newest.remove(record_key)?;
         let Some(seq) = self.replace_event(record_key, newest)? else { return Ok(()) };
         let floor = self.meta.get(layout::FLOOR_KEY)?.and_then(|bytes| layout::decode_floor(&bytes));
@@ -226,11 +242,7 @@ impl Step<'_> {
     }
 
     /// Takes the event that `newest` names out of the feed; answers its sequence.
-    fn replace_event(
-        &self,
-        record_key: &[u8],
-        newest: Option<sled::IVec>,
-    ) -> Result<Option<u64>, UnabortableTransactionError> {
+    fn replace_event(&self, record_key: &[u8], newest: Option<sled::IVec>) -> Applied<Option<u64>> {
         // If the sequence is damaged, the event stays: readers see it before newer ones.
         let earlier = newest.and_then(|bytes| layout::decode_newest(record_key, &bytes));
         if let Some(earlier) = earlier
@@ -242,15 +254,12 @@ impl Step<'_> {
     }
 
     /// Appends the event in place of the key's earlier one.
-    fn announce(&mut self, record_key: &[u8], event: &[u8]) -> Result<(), UnabortableTransactionError> {
-        self.seq += 1;
-        let newest = self.newest.insert(record_key, layout::encode_newest(record_key, self.seq))?;
+    fn announce(&mut self, record_key: &[u8], event: &[u8]) -> Applied<()> {
+        self.reached.position.seq += 1;
+        let seq = self.reached.position.seq;
+        let newest = self.newest.insert(record_key, layout::encode_newest(record_key, seq))?;
         self.replace_event(record_key, newest)?;
-        self.feed.insert(&self.seq.to_be_bytes(), layout::encode_event(self.seq, event))?;
+        self.feed.insert(&seq.to_be_bytes(), layout::encode_event(seq, event))?;
         Ok(())
     }
-}
-
-fn abort<T>(error: StoreError) -> Result<T, ConflictableTransactionError<StoreError>> {
-    Err(ConflictableTransactionError::Abort(error))
 }

@@ -1,11 +1,8 @@
-//! Group commit: one thread applies what has queued up, makes it durable at once, and acknowledges it.
+//! Group commit: what has queued up is applied as one transaction of the engine, and made durable at once.
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        mpsc::{Receiver, SyncSender},
-    },
+    sync::Arc,
 };
 
 use super::{
@@ -14,19 +11,10 @@ use super::{
     open::Log,
     published::Published,
 };
-use crate::{Position, StoreError, Transaction};
-
-/// Something to do, and where its answer goes.
-pub(super) struct Request {
-    pub(super) work: Work,
-    pub(super) reply: SyncSender<Result<Position, StoreError>>,
-}
-
-pub(super) enum Work {
-    Apply(Transaction),
-    /// Drops the entries of the audit log up to this number.
-    DropAudit(u64),
-}
+use crate::{
+    StoreError,
+    queue::{Answer, Request, Work, transactions},
+};
 
 /// The only thing that changes the database.
 pub(super) struct Writer {
@@ -50,20 +38,8 @@ impl Writer {
         Self { trees, log, high_water, reached, published, space }
     }
 
-    /// Commits until every sender is gone and the queue is empty.
-    pub(super) fn run(mut self, requests: &Receiver<Request>) {
-        while let Ok(first) = requests.recv() {
-            let group: Vec<Request> =
-                std::iter::once(first).chain(requests.try_iter().take(MAX_GROUP_LENGTH - 1)).collect();
-            let answers = self.answers(&group);
-            for (request, answer) in group.iter().zip(answers) {
-                // Whoever asked may have gone; what is committed stays committed.
-                let _ = request.reply.send(answer);
-            }
-        }
-    }
-
-    fn answers(&mut self, group: &[Request]) -> Vec<Result<Position, StoreError>> {
+    /// Makes a group durable; each request's own outcome.
+    pub(super) fn answers(&mut self, group: &[Request]) -> Vec<Answer> {
         let ready = self.published.usable().and_then(|()| self.space.check());
         if let Err(error) = ready {
             return vec![Err(error); group.len()];
@@ -74,27 +50,21 @@ impl Writer {
         })
     }
 
-    /// Each transaction's own outcome, or an error that leaves all of them in doubt.
-    fn commit(&mut self, group: &[Request]) -> Result<Vec<Result<Position, StoreError>>, StoreError> {
-        let before = self.reached;
-        let mut outcomes = Vec::with_capacity(group.len());
-        for request in group {
-            let outcome = match &request.work {
-                Work::Apply(transaction) => self.trees.apply(transaction, self.reached, &self.published),
-                Work::DropAudit(through) => self.trees.drop_audit(*through, self.reached),
-            };
-            match &outcome {
-                Ok(reached) => self.reached = *reached,
-                Err(StoreError::Conflict { .. } | StoreError::Corrupt { .. }) => {}
-                Err(error) => return Err(error.clone()),
+    /// Each request's own outcome, or an error that leaves all of them in doubt.
+    fn commit(&mut self, group: &[Request]) -> Result<Vec<Answer>, StoreError> {
+        let (outcomes, reached) = match group {
+            [Request { work: Work::DropAudit(through), .. }] => {
+                let reached = self.trees.drop_audit(*through, self.reached)?;
+                (vec![Ok(reached.position)], reached)
             }
-            outcomes.push(outcome.map(|reached| reached.position));
-        }
+            _ => self.trees.apply(transactions(group), self.reached, &self.published)?,
+        };
         // Refusals too are answered only now: they may rest on what an earlier transaction of the group did.
-        if self.reached != before {
+        if self.reached != reached {
+            self.reached = reached;
             self.log.persist(&self.trees)?;
-            self.high_water.advance(self.reached.position)?;
-            self.published.advance(self.reached);
+            self.high_water.advance(reached.position)?;
+            self.published.advance(reached);
         }
         Ok(outcomes)
     }
@@ -126,6 +96,3 @@ impl Space {
         Ok(())
     }
 }
-
-/// The most transactions that share one sync.
-const MAX_GROUP_LENGTH: usize = 256;

@@ -1,0 +1,212 @@
+//! Puts: bundles, routes, account lists and checkpoints that issuers signed, each by compare-and-swap.
+//!
+//! A put is looked at off the reactor, and does not keep a thread while the storage makes it durable: many wait together.
+
+use std::sync::Arc;
+
+use certseal_service::problem::Refusal;
+use certseal_store::{Expect, Position, StoreError, Transaction, Write};
+use certseal_wire::{AuditAction, BundleInfo, Kind, ProblemKind, PutOutcome};
+use tokio::sync::oneshot;
+
+use crate::{
+    api::blocking,
+    audit::{Actor, Entry},
+    records::{self, BUNDLES, Checked, LATE, Lasts, RING, ROUTES, Stored},
+    sweep::now,
+    vault::{Trusted, Vault, expect, mark, refusal, seconds},
+};
+
+/// A put that was looked at.
+enum Attempt {
+    /// The same bytes are there already.
+    Same(PutOutcome),
+    /// On its way to the disk.
+    Submitted(PutOutcome, oneshot::Receiver<Result<Position, StoreError>>),
+}
+
+impl Vault {
+    /// Stores a bundle, route, account list or checkpoint that `check` finds good under the key ring.
+    ///
+    /// The version must be above the stored one; it need not be the very next: a writer that goes on after this store came
+    /// back from a backup is ahead of it. The same bytes again are no change.
+    pub(crate) async fn put(
+        self: Arc<Self>,
+        actor: Actor,
+        check: impl Fn(&Trusted) -> Result<Checked, Refusal> + Send + Sync + 'static,
+    ) -> Result<PutOutcome, Refusal> {
+        let (actor, check) = (Arc::new(actor), Arc::new(check));
+        let mut is_ring_stale = false;
+        for _ in 0..ATTEMPTS {
+            let (vault, actor, check) = (self.clone(), actor.clone(), check.clone());
+            let (outcome, submitted) = match blocking(move || vault.attempt(&actor, &*check, is_ring_stale)).await? {
+                Attempt::Same(outcome) => return Ok(outcome),
+                Attempt::Submitted(outcome, submitted) => (outcome, submitted),
+            };
+            let gone = |_| Err(StoreError::Failed { cause: "the storage gave no answer".to_owned() });
+            match submitted.await.unwrap_or_else(gone) {
+                Ok(_) => return Ok(outcome),
+                // The record itself is compared again, and the others may have changed for a moment only.
+                Err(StoreError::Conflict { table, .. }) => is_ring_stale = table == RING,
+                Err(error) => return Err(refusal(error)),
+            }
+        }
+        Err(Refusal::new(ProblemKind::Conflict, "what it rests on changes all the time: try again"))
+    }
+
+    fn attempt(
+        self: Arc<Self>,
+        actor: &Actor,
+        check: impl Fn(&Trusted) -> Result<Checked, Refusal>,
+        is_ring_stale: bool,
+    ) -> Result<Attempt, Refusal> {
+        let mut trusted = if is_ring_stale { self.refresh()? } else { self.trusted() };
+        let checked = match check(&trusted) {
+            // Another process may know a ring under which it is good.
+            Err(refusal) if refusal.0.kind == ProblemKind::Unverified => {
+                let newest = self.refresh()?;
+                if Arc::ptr_eq(&newest, &trusted) {
+                    return Err(refusal);
+                }
+                trusted = newest;
+                check(&trusted)?
+            }
+            other => other?,
+        };
+        let (kind, version) = (checked.kind, checked.version);
+        // What is required was read before anything that is decided by it.
+        let beside = self.beside(&checked, &trusted)?;
+        let Some(write) = self.prepare(&checked)? else {
+            self.metrics.written(kind, false);
+            return Ok(Attempt::Same(PutOutcome { version, changed: false }));
+        };
+        let writes = [trusted.guard()].into_iter().chain(beside).chain([write]).collect();
+        let transaction = Transaction { writes, audit: entry(actor, &checked).bytes()? };
+        let (reply, submitted) = oneshot::channel();
+        let vault = self.clone();
+        // Done even when whoever asked has gone.
+        let done = move |outcome: Result<Position, StoreError>| {
+            vault.settled(&outcome);
+            if let Ok(position) = outcome {
+                vault.metrics.written(kind, true);
+                vault.announce(position);
+            }
+            let _ = reply.send(outcome);
+        };
+        self.storage().submit(transaction, Box::new(done));
+        Ok(Attempt::Submitted(PutOutcome { version, changed: true }, submitted))
+    }
+
+    /// What is written or required together with a record.
+    fn beside(&self, checked: &Checked, trusted: &Trusted) -> Result<Vec<Write>, Refusal> {
+        let name = checked.name.as_str();
+        match checked.kind {
+            // Whether the site has left decides how long it is kept.
+            Kind::Bundle => {
+                let (_, unmoved) = self.seen(ROUTES, name)?;
+                let mut writes = vec![Write::require(ROUTES, name, unmoved)];
+                if checked.is_sealed_late(&trusted.ring) {
+                    writes.push(mark(LATE)?);
+                }
+                Ok(writes)
+            }
+            Kind::Route => {
+                let departs = checked.lasts == Lasts::UntilDeparted;
+                let (route, unmoved) = self.seen(ROUTES, name)?;
+                // One that is damaged may have said so.
+                let had_departed = route.map_or(unmoved == Expect::Any, |route| route.expires_at.is_some());
+                let mut writes = vec![Write::require(ROUTES, name, unmoved)];
+                if departs || had_departed {
+                    let (bundle, unmoved) = self.seen(BUNDLES, name)?;
+                    let stored = bundle.as_ref().and_then(Stored::decode).filter(|stored| !stored.is_tombstone());
+                    writes.push(match stored {
+                        None => Write::require(BUNDLES, name, unmoved),
+                        Some(stored) if departs => until(name, &stored, now() + self.retention().departed_seconds),
+                        Some(stored) => until(name, &stored, self.end_of(&stored)?),
+                    });
+                }
+                Ok(writes)
+            }
+            _ => Ok(vec![]),
+        }
+    }
+
+    /// When a stored bundle is deleted, while its site stays.
+    fn end_of(&self, stored: &Stored) -> Result<u64, Refusal> {
+        let bundle = certseal_seal::Bundle::parse(&stored.bytes).map_err(Refusal::internal)?;
+        let info: BundleInfo = serde_json::from_slice(&bundle.statement().payload.0).map_err(Refusal::internal)?;
+        Ok(seconds(info.not_after) + self.retention().expired_seconds)
+    }
+
+    /// The write that replaces a record; none when it is there already.
+    pub(crate) fn prepare(&self, checked: &Checked) -> Result<Option<Write>, Refusal> {
+        let (table, key) = (records::table(checked.kind), records::key(checked.kind, &checked.name));
+        let current = self.readable(checked.kind, &checked.name)?;
+        let version = checked.version;
+        let (before, revision) = match &current {
+            Some(stored) if stored.version == version && stored.bytes == checked.bytes => return Ok(None),
+            Some(stored) => (stored.version, stored.revision),
+            None => (0, 0),
+        };
+        // In the place of a damaged record comes a good one, under a revision that it cannot have had.
+        let is_damaged = current.is_none() && !matches!(self.storage().get(table, key), Ok(None));
+        let (condition, revision) = if is_damaged { (Expect::Any, now()) } else { (expect(revision), revision) };
+        if version <= before {
+            return Err(conflict(before, version));
+        }
+        let mut event = checked.event();
+        // Pools that served it before must learn that they no longer do.
+        event.pools.extend(current.map(|stored| stored.pools).unwrap_or_default());
+        event.pools.sort();
+        event.pools.dedup();
+        // They learn it from the route, and the feed keeps the newest event only: a pool that missed the one that said
+        // so has to see those that follow.
+        let pools = if checked.kind == Kind::Route { &event.pools } else { &checked.pools };
+        let value = Stored::encode(version, pools, &checked.bytes);
+        let event = serde_json::to_vec(&event).map_err(Refusal::internal)?;
+        let mut write = Write::put(table, key, revision + 1, value).expect(condition).event(event);
+        match checked.lasts {
+            Lasts::ForEver => {}
+            Lasts::Until(not_after) => {
+                let departed = self.has_departed(&checked.name)?;
+                let ends = if departed {
+                    now() + self.retention().departed_seconds
+                } else {
+                    not_after + self.retention().expired_seconds
+                };
+                write = write.expires_at(ends);
+            }
+            Lasts::UntilDeparted => {
+                write = write.expires_at(now() + self.retention().departed_seconds + self.retention().tombstone_seconds)
+            }
+        }
+        Ok(Some(write))
+    }
+}
+
+/// A bundle as it is, with another end.
+fn until(site: &str, stored: &Stored, expires_at: u64) -> Write {
+    let value = Stored::encode(stored.version, &stored.pools, &stored.bytes);
+    let again = Write::put(BUNDLES, site, stored.revision + 1, value).expires_at(expires_at);
+    again.expect(Expect::Version(stored.revision))
+}
+
+/// The entry for a record that is stored.
+pub(crate) fn entry(actor: &Actor, checked: &Checked) -> Entry {
+    let action = match checked.kind {
+        Kind::Bundle => AuditAction::PutBundle,
+        Kind::Route => AuditAction::PutRoute,
+        Kind::Ring => AuditAction::PutRing,
+        Kind::Accounts => AuditAction::PutAccounts,
+        Kind::Checkpoint => AuditAction::PutCheckpoint,
+    };
+    let entry = Entry::new(actor, action).version(checked.version).digest(certseal_seal::sha256(&checked.bytes));
+    if checked.name.is_empty() { entry } else { entry.target(&checked.name) }
+}
+
+/// How often a write is tried again that another one came before.
+const ATTEMPTS: usize = 5;
+
+fn conflict(stored: u64, came: u64) -> Refusal {
+    Refusal::new(ProblemKind::Conflict, format!("expected a version above {stored}, which is stored, got {came}"))
+}
