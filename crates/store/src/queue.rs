@@ -3,6 +3,7 @@
 use std::{
     sync::mpsc::{self, Receiver, SyncSender},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use crate::{Position, StoreError, Transaction, storage::Done};
@@ -56,10 +57,13 @@ impl Queue {
     ) -> Result<Self, StoreError> {
         let (requests, waiting) = mpsc::sync_channel(QUEUE_LENGTH);
         let run = move || {
-            let mut held = None;
+            let (mut held, mut is_busy) = (None, false);
             while let Some(first) = held.take().or_else(|| waiting.recv().ok()) {
+                if is_busy {
+                    thread::sleep(GATHERING);
+                }
                 let (group, next) = gathered(first, &waiting);
-                held = next;
+                (held, is_busy) = (next, group.len() > 1);
                 let answers = commit(&group);
                 group.into_iter().zip(answers).for_each(|(request, answer)| request.answer(answer));
             }
@@ -142,6 +146,10 @@ fn gathered(first: Request, waiting: &Receiver<Request>) -> (Group, Option<Reque
     }
     (group, None)
 }
+
+/// How long more is waited for while several ask at one time: one commit for many costs little more than one for few, and
+/// whoever asks alone does not wait.
+const GATHERING: Duration = Duration::from_millis(1);
 
 /// Transactions that may wait for the writer; further commits wait for a place among them.
 const QUEUE_LENGTH: usize = 256;
