@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use certseal_service::problem::Refusal;
-use certseal_store::{Expect, Position, StoreError, Transaction, Write};
+use certseal_store::{Expect, Position, Record, StoreError, Transaction, Write};
 use certseal_wire::{AuditAction, BundleInfo, Kind, ProblemKind, PutOutcome};
 use tokio::sync::oneshot;
 
@@ -14,7 +14,7 @@ use crate::{
     audit::{Actor, Entry},
     records::{self, BUNDLES, Checked, LATE, Lasts, RING, ROUTES, Stored},
     sweep::now,
-    vault::{Trusted, Vault, expect, mark, refusal, seconds},
+    vault::{Trusted, Vault, mark, refusal, seconds},
 };
 
 /// A put that was looked at.
@@ -75,8 +75,8 @@ impl Vault {
         };
         let (kind, version) = (checked.kind, checked.version);
         // What is required was read before anything that is decided by it.
-        let beside = self.beside(&checked, &trusted)?;
-        let Some(write) = self.prepare(&checked)? else {
+        let (beside, has_departed) = self.beside(&checked, &trusted)?;
+        let Some(write) = self.prepare(&checked, has_departed)? else {
             self.metrics.written(kind, false);
             return Ok(Attempt::Same(PutOutcome { version, changed: false }));
         };
@@ -97,27 +97,27 @@ impl Vault {
         Ok(Attempt::Submitted(PutOutcome { version, changed: true }, submitted))
     }
 
-    /// What is written or required together with a record.
-    fn beside(&self, checked: &Checked, trusted: &Trusted) -> Result<Vec<Write>, Refusal> {
+    /// What is written or required together with a record, and, for a bundle, whether its site has left.
+    fn beside(&self, checked: &Checked, trusted: &Trusted) -> Result<(Vec<Write>, bool), Refusal> {
         let name = checked.name.as_str();
         match checked.kind {
             // Whether the site has left decides how long it is kept.
             Kind::Bundle => {
-                let (_, unmoved) = self.seen(ROUTES, name)?;
+                let (route, unmoved) = self.seen(ROUTES, name.as_bytes())?;
                 let mut writes = vec![Write::require(ROUTES, name, unmoved)];
                 if checked.is_sealed_late(&trusted.ring) {
                     writes.push(mark(LATE)?);
                 }
-                Ok(writes)
+                Ok((writes, route.is_some_and(|route| says_departed(&route))))
             }
             Kind::Route => {
                 let departs = checked.lasts == Lasts::UntilDeparted;
-                let (route, unmoved) = self.seen(ROUTES, name)?;
+                let (route, unmoved) = self.seen(ROUTES, name.as_bytes())?;
                 // One that is damaged may have said so.
-                let had_departed = route.map_or(unmoved == Expect::Any, |route| route.expires_at.is_some());
+                let had_departed = route.map_or(unmoved == Expect::Any, |route| says_departed(&route));
                 let mut writes = vec![Write::require(ROUTES, name, unmoved)];
                 if departs || had_departed {
-                    let (bundle, unmoved) = self.seen(BUNDLES, name)?;
+                    let (bundle, unmoved) = self.seen(BUNDLES, name.as_bytes())?;
                     let stored = bundle.as_ref().and_then(Stored::decode).filter(|stored| !stored.is_tombstone());
                     writes.push(match stored {
                         None => Write::require(BUNDLES, name, unmoved),
@@ -125,9 +125,9 @@ impl Vault {
                         Some(stored) => until(name, &stored, self.end_of(&stored)?),
                     });
                 }
-                Ok(writes)
+                Ok((writes, false))
             }
-            _ => Ok(vec![]),
+            _ => Ok((vec![], false)),
         }
     }
 
@@ -138,19 +138,20 @@ impl Vault {
         Ok(seconds(info.not_after) + self.retention().expired_seconds)
     }
 
-    /// The write that replaces a record; none when it is there already.
-    pub(crate) fn prepare(&self, checked: &Checked) -> Result<Option<Write>, Refusal> {
+    /// The write that replaces a record; none when it is there already. `has_departed` says of a bundle that its site has
+    /// left.
+    pub(crate) fn prepare(&self, checked: &Checked, has_departed: bool) -> Result<Option<Write>, Refusal> {
         let (table, key) = (records::table(checked.kind), records::key(checked.kind, &checked.name));
-        let current = self.readable(checked.kind, &checked.name)?;
+        let (record, unmoved) = self.seen(table, key)?;
+        let current = record.as_ref().and_then(Stored::decode);
         let version = checked.version;
-        let (before, revision) = match &current {
+        let (before, revision, condition) = match &current {
             Some(stored) if stored.version == version && stored.bytes == checked.bytes => return Ok(None),
-            Some(stored) => (stored.version, stored.revision),
-            None => (0, 0),
+            Some(stored) => (stored.version, stored.revision, unmoved),
+            None if unmoved == Expect::Absent => (0, 0, unmoved),
+            // In the place of a damaged record comes a good one, under a revision that it cannot have had.
+            None => (0, now(), Expect::Any),
         };
-        // In the place of a damaged record comes a good one, under a revision that it cannot have had.
-        let is_damaged = current.is_none() && !matches!(self.storage().get(table, key), Ok(None));
-        let (condition, revision) = if is_damaged { (Expect::Any, now()) } else { (expect(revision), revision) };
         if version <= before {
             return Err(conflict(before, version));
         }
@@ -168,8 +169,7 @@ impl Vault {
         match checked.lasts {
             Lasts::ForEver => {}
             Lasts::Until(not_after) => {
-                let departed = self.has_departed(&checked.name)?;
-                let ends = if departed {
+                let ends = if has_departed {
                     now() + self.retention().departed_seconds
                 } else {
                     not_after + self.retention().expired_seconds
@@ -182,6 +182,11 @@ impl Vault {
         }
         Ok(Some(write))
     }
+}
+
+/// Whether a route says that the site has left: only such routes end by themselves.
+pub(crate) fn says_departed(route: &Record) -> bool {
+    route.expires_at.is_some()
 }
 
 /// A bundle as it is, with another end.

@@ -15,7 +15,7 @@ use crate::{
     audit::{Actor, Entry},
     config::Retention,
     metrics::Metrics,
-    put::entry,
+    put::{entry, says_departed},
     records::{self, CHALLENGES, Checked, LATE, MARKS, ONLY, RING, ROUTES, Stored},
 };
 
@@ -133,7 +133,7 @@ impl Vault {
         let (version, mut changed) = (checked.version, false);
         // Before anything is looked at: what is sealed late meanwhile moves the mark.
         let late = self.mark_guard(LATE)?;
-        if let Some(write) = self.prepare(&checked)? {
+        if let Some(write) = self.prepare(&checked, false)? {
             let moved = self.rotation_moved_by(actor, &trusted.ring, &ring)?;
             let writes = [trusted.guard(), late].into_iter().chain(moved).chain([write]).collect();
             let transaction = Transaction { writes, audit: entry(actor, &checked).bytes()? };
@@ -151,22 +151,22 @@ impl Vault {
         &self.security
     }
 
-    /// Whether the newest route says that the site has left: only such routes end by themselves.
+    /// Whether the newest route says that the site has left.
     pub(crate) fn has_departed(&self, site: &str) -> Result<bool, Refusal> {
-        let (route, _) = self.seen(ROUTES, site)?;
-        Ok(route.is_some_and(|route| route.expires_at.is_some()))
+        let (route, _) = self.seen(ROUTES, site.as_bytes())?;
+        Ok(route.is_some_and(|route| says_departed(&route)))
     }
 
     /// A record that goes together with another one, and the condition that it stays as it is. A damaged one says nothing,
     /// and stands in nobody's way.
-    pub(crate) fn seen(&self, table: Table, name: &str) -> Result<(Option<Record>, Expect), Refusal> {
-        match self.storage.get(table, name.as_bytes()) {
+    pub(crate) fn seen(&self, table: Table, key: &[u8]) -> Result<(Option<Record>, Expect), Refusal> {
+        match self.storage.get(table, key) {
             Ok(record) => {
                 let unmoved = expect_record(record.as_ref());
                 Ok((record, unmoved))
             }
             Err(error @ StoreError::Corrupt { .. }) => {
-                tracing::error!(%table, name, %error, "passed over a damaged record");
+                tracing::error!(%table, key = %key.escape_ascii(), %error, "passed over a damaged record");
                 Ok((None, Expect::Any))
             }
             Err(error) => Err(refusal(error)),

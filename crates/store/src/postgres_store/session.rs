@@ -1,9 +1,10 @@
 //! One connection with the server that accepts writes, in the state that promises of durability need.
 
 use std::{
+    collections::HashMap,
     future::{Future, poll_fn},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -12,7 +13,7 @@ use std::{
 use deadpool::managed;
 use tokio::task::JoinHandle;
 use tokio_postgres::{
-    AsyncMessage, Client, Config, Connection, NoTls, Row,
+    AsyncMessage, Client, Config, Connection, NoTls, Row, Statement,
     error::Severity,
     tls::TlsStream,
     types::{ToSql, Type},
@@ -38,6 +39,7 @@ pub(super) struct Connector {
 pub(super) struct Session {
     client: Client,
     driver: JoinHandle<()>,
+    statements: Mutex<HashMap<String, Statement>>,
     /// Set when the server warned.
     warned: Arc<AtomicBool>,
     /// How long to wait for a reply: longer than the server's own limit, whose error says more.
@@ -95,7 +97,8 @@ impl Session {
                 }
             }
         });
-        Self { client, driver, warned, patience: statement_timeout + SLACK, statement_timeout }
+        let statements = Mutex::default();
+        Self { client, driver, statements, warned, patience: statement_timeout + SLACK, statement_timeout }
     }
 
     /// Sees to the settings that an acknowledgement rests on. Servers may differ, so each session looks anew.
@@ -128,7 +131,11 @@ impl Session {
         statement: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, Fault> {
-        self.within(action, self.client.query_typed(statement, parameters)).await
+        let rows = async {
+            let prepared = self.prepared(statement, parameters).await?;
+            self.client.query(&prepared, &values(parameters)).await
+        };
+        self.within(action, rows).await
     }
 
     /// The number of rows that were changed.
@@ -138,7 +145,33 @@ impl Session {
         statement: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<u64, Fault> {
-        self.within(action, self.client.execute_typed(statement, parameters)).await
+        let changed = async {
+            let prepared = self.prepared(statement, parameters).await?;
+            self.client.execute(&prepared, &values(parameters)).await
+        };
+        self.within(action, changed).await
+    }
+
+    /// The statement as the server parsed and planned it, the first time that this session needs it. Statements are few:
+    /// their texts hold no data.
+    async fn prepared(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Statement, tokio_postgres::Error> {
+        let known = self.statements().get(statement).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let types: Vec<Type> = parameters.iter().map(|(_, of)| of.clone()).collect();
+        let prepared = self.client.prepare_typed(statement, &types).await?;
+        self.statements().insert(statement.to_owned(), prepared.clone());
+        Ok(prepared)
+    }
+
+    fn statements(&self) -> MutexGuard<'_, HashMap<String, Statement>> {
+        // Every change is complete at each step.
+        self.statements.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs statements without parameters.
@@ -179,6 +212,10 @@ impl Session {
             Err(_) => Err(Fault::timeout(action, self.patience)),
         }
     }
+}
+
+fn values<'a>(parameters: &[Parameter<'a>]) -> Vec<&'a (dyn ToSql + Sync)> {
+    parameters.iter().map(|(value, _)| *value).collect()
 }
 
 impl Drop for Session {
