@@ -17,14 +17,14 @@ use std::{
 
 use bytes::Bytes;
 use certseal_service::{Shutdown, problem::Refusal};
-use certseal_store::{Entry, Position};
-use certseal_wire::{Base64, Cursor, Event, FeedQuery, Kind, PoolName, ProblemKind, Role};
+use certseal_store::Position;
+use certseal_wire::{Cursor, FeedQuery, Kind, PoolName, ProblemKind, Role};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
     admission::{Admission, Permit},
     audit::{Actor, ReadLog, What},
-    vault::{Vault, parse_event, refusal},
+    vault::{Vault, refusal},
 };
 use tail::{Tail, Told};
 
@@ -91,12 +91,16 @@ impl Feed {
                 false => entries.last().map_or(head.seq, |entry| entry.seq.max(head.seq)),
             };
             let mut told = Vec::with_capacity(entries.len());
-            for entry in &entries {
-                told.extend(self.told(entry)?);
+            let mut is_new_ring = false;
+            for part in entries.chunks(READ_TOGETHER) {
+                for (seq, event, stored) in self.vault.with_records(part, |_| true)? {
+                    is_new_ring |= event.kind == Kind::Ring;
+                    told.push(Told::new(seq, event, stored)?);
+                }
             }
             let reached = Position { epoch: head.epoch, seq: reached };
             self.tail.write().unwrap_or_else(PoisonError::into_inner).extend(told, reached);
-            if entries.iter().any(|entry| parse_event(&entry.event).is_ok_and(|event| event.kind == Kind::Ring)) {
+            if is_new_ring {
                 self.vault.refresh()?;
             }
             self.progress.send_replace(reached.seq);
@@ -106,27 +110,6 @@ impl Feed {
     fn tail(&self) -> std::sync::RwLockReadGuard<'_, Tail> {
         // Every change of the tail is complete at each step.
         self.tail.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// An event with its record, rendered; none for one whose record was replaced meanwhile: the newer one follows.
-    fn told(&self, entry: &Entry) -> Result<Option<Told>, Refusal> {
-        let event = parse_event(&entry.event)?;
-        let stored = match event.deleted {
-            true => None,
-            false => self.vault.readable(event.kind, &event.name)?,
-        };
-        let stored = stored.filter(|stored| stored.version == event.version && !stored.is_tombstone());
-        let render = |event: &Event| serde_json::to_vec(event).map(Bytes::from).map_err(Refusal::internal);
-        let bare = render(&event)?;
-        let (full, holders) = match stored.filter(|stored| stored.bytes.len() <= MAX_INLINE) {
-            None => (bare.clone(), None),
-            Some(stored) => {
-                let full = render(&Event { body: Some(Base64(stored.bytes)), ..event.clone() })?;
-                (full, Some(stored.pools))
-            }
-        };
-        let Event { kind, name, pools, .. } = event;
-        Ok(Some(Told { seq: entry.seq, kind, name, pools, holders, full, bare }))
     }
 
     /// A page of the feed for `actor`, as JSON. With no news it waits, as long as the query and this server allow.
@@ -216,13 +199,13 @@ impl Feed {
         }
         let full = entries.len() >= limit.max(LEAST_EVENTS);
         let mut page = Page::new(after);
-        for entry in entries {
-            if let Some(told) = self.told(&entry)? {
-                page.add(role, &told);
-            }
-            page.cursor.seq = entry.seq;
-            if page.is_full(limit) {
-                return Ok(page);
+        for part in entries.chunks(READ_TOGETHER) {
+            for (seq, event, stored) in self.vault.with_records(part, |_| true)? {
+                page.add(role, &Told::new(seq, event, stored)?);
+                page.cursor.seq = seq;
+                if page.is_full(limit) {
+                    return Ok(page);
+                }
             }
         }
         page.end = !full;
@@ -298,6 +281,8 @@ const MAX_WAIT: u64 = 30;
 const LEAST_EVENTS: usize = 100;
 /// Events that are taken into the tail at one time.
 const CAUGHT_UP_AT_ONCE: usize = 500;
+/// Records that are read at one time: the largest ones take some megabytes together.
+pub(crate) const READ_TOGETHER: usize = 50;
 /// The most events in one page.
 const MAX_EVENTS: usize = 1000;
 /// Pages without anything for the caller that one request reads.

@@ -54,6 +54,11 @@ pub(crate) fn key(kind: Kind, name: &str) -> &[u8] {
     }
 }
 
+/// Where a record of `kind` with this name is.
+pub(crate) fn table_and_key(kind: Kind, name: &str) -> (Table, &[u8]) {
+    (table(kind), key(kind, name))
+}
+
 /// A record as it stands in the database: who may see it, and the bytes as they came.
 pub(crate) struct Stored {
     /// The document's own version.

@@ -28,8 +28,9 @@ use crate::{
     admission::Admission,
     api::blocking,
     audit::Actor,
-    feed::{MAX_INLINE, MAX_PAGE, is_for, may_read},
-    vault::{Vault, parse_event, refusal},
+    feed::{MAX_INLINE, MAX_PAGE, READ_TOGETHER, is_for, may_read},
+    records::Stored,
+    vault::{Vault, refusal},
 };
 use space::Space;
 
@@ -164,15 +165,19 @@ impl Snapshots {
             let entries = storage.feed(after, READ_AT_ONCE).map_err(refusal)?;
             let Some(last) = entries.last() else { break };
             after = last.seq;
-            for entry in entries.iter().filter(|entry| entry.seq <= head) {
-                let Some(event) = self.event(role, parse_event(&entry.event)?)? else { continue };
-                if count > 0 {
-                    events.push(b',');
-                }
-                serde_json::to_writer(&mut events, &event).map_err(Refusal::internal)?;
-                count += 1;
-                if events.len() >= MAX_PAGE {
-                    self.finish(role, snapshot, &mut events, &mut count)?;
+            for part in entries.chunks(READ_TOGETHER) {
+                let told = self.vault.with_records(part, |event| !event.deleted && is_for(role, &event.pools))?;
+                for (_, event, stored) in told.into_iter().filter(|(seq, ..)| *seq <= head) {
+                    let Some(stored) = stored else { continue };
+                    if count > 0 {
+                        events.push(b',');
+                    }
+                    let event = complete(role, event, stored);
+                    serde_json::to_writer(&mut events, &event).map_err(Refusal::internal)?;
+                    count += 1;
+                    if events.len() >= MAX_PAGE {
+                        self.finish(role, snapshot, &mut events, &mut count)?;
+                    }
                 }
             }
             if after >= head {
@@ -185,21 +190,6 @@ impl Snapshots {
         let took = begun.elapsed();
         tracing::info!(segments = snapshot.segments.len(), ?took, "snapshot made");
         Ok(took)
-    }
-
-    /// The event with its record, if `role` may see both. What is larger is fetched by name.
-    fn event(&self, role: &Role, event: Event) -> Result<Option<Event>, Refusal> {
-        if event.deleted || !is_for(role, &event.pools) {
-            return Ok(None);
-        }
-        let Some(stored) = self.vault.readable(event.kind, &event.name)? else { return Ok(None) };
-        if stored.version != event.version || stored.is_tombstone() {
-            return Ok(None);
-        }
-        if !may_read(role, event.kind, &stored.pools) || stored.bytes.len() > MAX_INLINE {
-            return Ok(Some(event));
-        }
-        Ok(Some(Event { body: Some(Base64(stored.bytes)), ..event }))
     }
 
     fn finish(
@@ -243,6 +233,14 @@ impl Snapshots {
             }
         }
     }
+}
+
+/// The event with its record, if `role` may see it. What is larger is fetched by name.
+fn complete(role: &Role, event: Event, stored: Stored) -> Event {
+    if !may_read(role, event.kind, &stored.pools) || stored.bytes.len() > MAX_INLINE {
+        return event;
+    }
+    Event { body: Some(Base64(stored.bytes)), ..event }
 }
 
 impl Kept {

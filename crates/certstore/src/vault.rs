@@ -7,7 +7,7 @@ use std::sync::{
 
 use certseal_seal::{VerifyingKey, VerifyingKeys, ring_issuers};
 use certseal_service::problem::Refusal;
-use certseal_store::{Expect, Position, Record, Storage, StoreError, Table, Transaction, Write};
+use certseal_store::{Entry as FeedEntry, Expect, Position, Record, Storage, StoreError, Table, Transaction, Write};
 use certseal_wire::{AuditAction, Event, KeyRing, Kind, ProblemKind, PutOutcome};
 use tokio::sync::watch;
 
@@ -220,22 +220,34 @@ impl Vault {
         record.map(|record| Stored::decode(&record).ok_or_else(unreadable)).transpose()
     }
 
-    /// Like `get`, for lists: a damaged record is logged and left out, since it harms its own name only.
-    pub(crate) fn readable(&self, kind: Kind, name: &str) -> Result<Option<Stored>, Refusal> {
-        match self.storage.get(records::table(kind), records::key(kind, name)) {
-            Ok(record) => {
-                let stored = record.as_ref().map(Stored::decode);
-                if stored.as_ref().is_some_and(Option::is_none) {
-                    tracing::error!(%kind, name, "left out a record that is not one of ours");
-                }
-                Ok(stored.flatten())
+    /// Events with the records that they tell of: none for one that is gone, damaged, or was replaced meanwhile; the newer
+    /// event follows then. Those of which `is_wanted` says no are left out.
+    pub(crate) fn with_records(
+        &self,
+        entries: &[FeedEntry],
+        is_wanted: impl Fn(&Event) -> bool,
+    ) -> Result<Vec<(u64, Event, Option<Stored>)>, Refusal> {
+        let mut events = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let event = parse_event(&entry.event)?;
+            if is_wanted(&event) {
+                events.push((entry.seq, event));
             }
-            Err(error @ StoreError::Corrupt { .. }) => {
-                tracing::error!(%kind, name, %error, "left out a damaged record");
-                Ok(None)
-            }
-            Err(error) => Err(refusal(error)),
         }
+        let keys: Vec<_> = events.iter().map(|(_, event)| records::table_and_key(event.kind, &event.name)).collect();
+        let found = self.storage.get_all(&keys).map_err(refusal)?;
+        let together = |((seq, event), record): ((u64, Event), Option<Record>)| {
+            let stored = record.and_then(|record| {
+                let stored = Stored::decode(&record);
+                if stored.is_none() {
+                    tracing::error!(kind = %event.kind, name = event.name, "left out a record that is not one of ours");
+                }
+                stored
+            });
+            let stored = stored.filter(|stored| !event.deleted && stored.version == event.version);
+            (seq, event, stored.filter(|stored| !stored.is_tombstone()))
+        };
+        Ok(events.into_iter().zip(found).map(together).collect())
     }
 
     /// A requirement that nobody sets this mark before the commit.

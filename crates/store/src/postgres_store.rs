@@ -139,6 +139,11 @@ impl Storage for PostgresStore {
         self.read(move |reader| async move { reader.record(table, &key).await })
     }
 
+    fn get_all(&self, keys: &[(Table, &[u8])]) -> Result<Vec<Option<Record>>, StoreError> {
+        let keys: Vec<_> = keys.iter().map(|(table, key)| (*table, (*key).to_owned())).collect();
+        self.read(move |reader| async move { reader.records(&keys).await })
+    }
+
     fn scan(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {
         let after = after.map(<[u8]>::to_owned);
         self.read(move |reader| async move { reader.after(table, after.as_deref(), limit).await })

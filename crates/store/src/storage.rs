@@ -35,6 +35,19 @@ pub trait Storage: Send + Sync + 'static {
     /// The record under this key; [`StoreError::Corrupt`] if its checksum does not match.
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Record>, StoreError>;
 
+    /// The records under these keys, in their order, none for those that are missing. Damaged ones are left out and
+    /// logged.
+    fn get_all(&self, keys: &[(Table, &[u8])]) -> Result<Vec<Option<Record>>, StoreError> {
+        let get = |(table, key): &(Table, &[u8])| match self.get(*table, key) {
+            Err(StoreError::Corrupt { .. }) => {
+                log_damaged(*table, key);
+                Ok(None)
+            }
+            other => other,
+        };
+        keys.iter().map(get).collect()
+    }
+
     /// At most `limit` records with keys greater than `after`, in key order.
     ///
     /// A page is not a snapshot: records that change while it is read appear in their old or new state. Damaged
@@ -72,6 +85,10 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Whether a commit would be accepted now.
     fn healthy(&self) -> Result<(), StoreError>;
+}
+
+pub(crate) fn log_damaged(table: Table, key: &[u8]) {
+    tracing::error!(%table, key = %key.escape_ascii(), "left out a damaged record");
 }
 
 /// Hears of the outcome of a commit.

@@ -178,10 +178,18 @@ impl Model {
                 stored.iter().filter(|(_, (.., at))| at.is_some_and(|at| at <= 2)).cloned().collect();
             expired.sort_by_key(|(key, (.., at))| (*at, key.clone()));
             prop_assert_eq!(listed(store.expired(table, 2, 100).unwrap()), expired);
-            for (key, stored) in stored {
-                let record = store.get(table, &key).unwrap().unwrap();
-                prop_assert_eq!((record.version, record.value, record.expires_at), stored);
+            for (key, stored) in &stored {
+                let record = store.get(table, key).unwrap().unwrap();
+                prop_assert_eq!(&(record.version, record.value, record.expires_at), stored);
             }
+            // Backwards, twice, and with one that is not there.
+            let mut keys: Vec<_> = stored.iter().rev().chain(&stored).map(|(key, _)| (table, key.as_slice())).collect();
+            keys.insert(keys.len() / 2, (table, b"missing"));
+            let all = store.get_all(&keys).unwrap();
+            for ((table, key), record) in keys.iter().zip(&all) {
+                prop_assert_eq!(record, &store.get(*table, key).unwrap());
+            }
+            prop_assert_eq!(all.len(), keys.len());
         }
         let feed: Vec<_> = store.feed(0, 1000).unwrap().into_iter().map(|entry| (entry.seq, entry.event)).collect();
         let expected: Vec<_> = self.feed.iter().map(|(seq, (_, event))| (*seq, event.clone())).collect();

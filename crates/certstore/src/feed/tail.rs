@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
+use certseal_service::problem::Refusal;
 use certseal_store::Position;
-use certseal_wire::{Cursor, Kind, PoolName, Role};
+use certseal_wire::{Base64, Cursor, Event, Kind, PoolName, Role};
 
-use super::Page;
+use super::{MAX_INLINE, Page};
+use crate::records::Stored;
 
 /// An event as it is told.
 #[derive(Clone)]
@@ -88,6 +90,21 @@ impl Tail {
 }
 
 impl Told {
+    /// Rendered once for all who hear of it. What is larger than fits inside is fetched by name.
+    pub(super) fn new(seq: u64, event: Event, stored: Option<Stored>) -> Result<Self, Refusal> {
+        let render = |event: &Event| serde_json::to_vec(event).map(Bytes::from).map_err(Refusal::internal);
+        let bare = render(&event)?;
+        let (full, holders) = match stored.filter(|stored| stored.bytes.len() <= MAX_INLINE) {
+            None => (bare.clone(), None),
+            Some(stored) => {
+                let full = render(&Event { body: Some(Base64(stored.bytes)), ..event.clone() })?;
+                (full, Some(stored.pools))
+            }
+        };
+        let Event { kind, name, pools, .. } = event;
+        Ok(Self { seq, kind, name, pools, holders, full, bare })
+    }
+
     /// Octets in memory, about.
     fn size(&self) -> usize {
         self.full.len() + self.bare.len() + 2 * self.name.len() + 256

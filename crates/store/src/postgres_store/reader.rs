@@ -17,7 +17,7 @@ use super::{
     session::{Connector, Parameter, Session},
     shared::Shared,
 };
-use crate::{AuditEnds, AuditEntry, AuditLink, Entry, Position, Record, StoreError, Table};
+use crate::{AuditEnds, AuditEntry, AuditLink, Entry, Position, Record, StoreError, Table, storage::log_damaged};
 
 /// A reader of the database, for any number of threads.
 pub(super) struct Reader {
@@ -40,6 +40,25 @@ impl Reader {
             Some(Some((_, record))) => Ok(Some(record)),
             Some(None) => Err(StoreError::Corrupt { table, key: key.to_owned() }),
         }
+    }
+
+    pub(super) async fn records(&self, keys: &[(Table, Vec<u8>)]) -> Result<Vec<Option<Record>>, StoreError> {
+        let statement = "SELECT r.key, r.version, r.value, r.expires_at, k.n \
+             FROM unnest($1::bytea[], $2::bytea[]) WITH ORDINALITY AS k (tbl, key, n) \
+             JOIN certseal.records r ON r.tbl = k.tbl AND r.key = k.key";
+        let tables: Vec<&[u8]> = keys.iter().map(|(table, _)| table.name().as_bytes()).collect();
+        let names: Vec<&[u8]> = keys.iter().map(|(_, key)| key.as_slice()).collect();
+        let parameters: [Parameter<'_>; 2] = [(&tables, Type::BYTEA_ARRAY), (&names, Type::BYTEA_ARRAY)];
+        let mut records = vec![None; keys.len()];
+        for row in self.rows(statement, &parameters).await? {
+            let index = row.try_get::<_, i64>(4).ok().and_then(|n| usize::try_from(n - 1).ok());
+            let Some(index) = index.filter(|index| *index < keys.len()) else { continue };
+            records[index] = record(&row).map(|(_, record)| record);
+            if records[index].is_none() {
+                log_damaged(keys[index].0, &keys[index].1);
+            }
+        }
+        Ok(records)
     }
 
     pub(super) async fn after(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Result<Listed, StoreError> {

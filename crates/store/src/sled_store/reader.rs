@@ -7,7 +7,7 @@ use super::{
     layout::{self, Header},
     published::Published,
 };
-use crate::{AuditEnds, AuditEntry, AuditLink, Entry, Record, StoreError, Table};
+use crate::{AuditEnds, AuditEntry, AuditLink, Entry, Record, StoreError, Table, storage::log_damaged};
 
 /// A reader of the database, for any number of threads.
 pub(super) struct Reader {
@@ -156,7 +156,7 @@ impl Reader {
     fn record_or_log(&self, table: Table, key: &[u8]) -> Result<Option<Record>, StoreError> {
         match self.record(table, key) {
             Err(StoreError::Corrupt { .. }) => {
-                tracing::error!(%table, key = %key.escape_ascii(), "left out a damaged record");
+                log_damaged(table, key);
                 Ok(None)
             }
             other => other,
