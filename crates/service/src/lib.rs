@@ -56,11 +56,7 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     blocking_daemon(program, config, |config| {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .max_blocking_threads(BLOCKING_THREADS + BLOCKING_THREADS_OF_A_CORE * cores)
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             let shutdown = Shutdown::on_signal()?;
             run(config, shutdown).await
@@ -87,11 +83,3 @@ pub fn blocking_daemon<C: DeserializeOwned>(
         }
     }
 }
-
-/// Threads for what blocks: more than the large requests that a daemon lets in at one time, so that the small ones go on
-/// beside them.
-const BLOCKING_THREADS: usize = 16;
-
-/// And for each core. Hundreds of threads would wake each other up more than they work: with 8 of them on two cores
-/// certstore took 1.2 times as many puts as with the runtime's usual 512.
-const BLOCKING_THREADS_OF_A_CORE: usize = 4;
