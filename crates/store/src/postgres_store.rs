@@ -101,10 +101,10 @@ impl PostgresStore {
             .wait_timeout(Some(options.give_up))
             .build()
             .map_err(|error| StoreError::Options { problem: error.to_string() })?;
-        let give_up = options.give_up;
-        let reader = Arc::new(Reader { sessions, shared: Arc::clone(&shared), witness, give_up });
+        let (give_up, doubt_after) = (options.give_up, options.statement_timeout);
+        let reader = Arc::new(Reader { sessions, shared: Arc::clone(&shared), witness, give_up, doubt_after });
 
-        let mut writer = Writer::new(connector, Arc::clone(&shared), id, give_up);
+        let mut writer = Writer::new(connector, Arc::clone(&shared), id, &options);
         let handle = runtime.handle().clone();
         let queue = Queue::start(move |group| handle.block_on(writer.acknowledged(group)))?;
         let max_value_bytes = options.max_value_bytes;

@@ -167,7 +167,7 @@ fn state(row: &Row) -> Result<State, Fault> {
     Ok(State { position: position(row)?, floor: natural(row, 2)?, audit })
 }
 
-fn no_row() -> Fault {
+pub(super) fn no_row() -> Fault {
     not_ours("no row in certseal.meta")
 }
 
