@@ -103,6 +103,7 @@ impl PostgresStore {
             .map_err(|error| StoreError::Options { problem: error.to_string() })?;
         let (give_up, doubt_after) = (options.give_up, options.statement_timeout);
         let reader = Arc::new(Reader { sessions, shared: Arc::clone(&shared), witness, give_up, doubt_after });
+        runtime.spawn(Arc::clone(&reader).show_forever(id));
 
         let mut writer = Writer::new(connector, Arc::clone(&shared), id, &options);
         let handle = runtime.handle().clone();

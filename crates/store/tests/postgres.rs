@@ -195,6 +195,34 @@ fn what_no_replica_has_is_neither_acknowledged_nor_shown() {
     writer.commit(Write::put(TABLE, "a", 3, "v").expect(Expect::Version(2)).into()).unwrap();
 }
 
+/// A store that has nothing to write for a month is as open as any other: nobody may forget it, and nobody may copy its
+/// database meanwhile.
+#[test]
+fn an_idle_store_shows_that_it_is_open() {
+    let database = Server::shared().database();
+    let store = open(&database.url());
+    let seen = |within: &str| {
+        let recent = format!("SELECT count(*) FROM certseal.writers WHERE seen_at > now() - interval '{within}'");
+        database.sql(&recent).parse::<u32>().unwrap()
+    };
+    assert_eq!(seen("1 minute"), 2, "the writer's row, and that of its readers");
+    database.sql("UPDATE certseal.writers SET seen_at = now() - interval '29 days'");
+    // The control: of a store that is not open any more.
+    database.sql("INSERT INTO certseal.writers VALUES ('dead', 0, now() - interval '31 days')");
+    let source = || PostgresStore::source(PostgresOptions::new(database.url())).map(drop);
+    source().expect("nobody is seen yet");
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while seen("1 minute") < 2 {
+        assert!(Instant::now() < give_up, "an open store was not seen for a minute");
+        thread::sleep(Duration::from_millis(200));
+    }
+    assert!(matches!(source(), Err(StoreError::StillOpen { .. })));
+    assert_eq!(seen("100 days"), 3);
+    drop(open(&database.url()));
+    assert_eq!(seen("100 days"), 4, "the dead one was not forgotten, or another one was");
+    store.commit(Write::put(TABLE, "a", 1, "v").event("e").into()).unwrap();
+}
+
 #[test]
 fn an_unreachable_database_is_an_error_within_the_time_that_was_set() {
     let server = Arc::new(Server::start());

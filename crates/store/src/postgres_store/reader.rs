@@ -135,6 +135,23 @@ impl Reader {
         Ok(())
     }
 
+    /// Shows from time to time that this store is open, for as long as its runtime runs. Not by the writer: that one waits
+    /// for work.
+    pub(super) async fn show_forever(self: Arc<Self>, writer: WriterId) {
+        let ids = [writer, self.witness];
+        loop {
+            tokio::time::sleep(meta::SHOW_EVERY).await;
+            let shown = persistently(meta::SHOW_EVERY, || async {
+                let session = self.session().await?;
+                let shown = meta::show(&session, &ids).await;
+                kept_or_closed(session, shown)
+            });
+            if let Err(error) = shown.await {
+                tracing::debug!(%error, "cannot show that the store is open");
+            }
+        }
+    }
+
     /// Records under this condition, in this order: committed state, which may be a moment ahead of what is durable.
     ///
     /// It is never behind what was acknowledged here. A primary that hung while another one took its place goes on
