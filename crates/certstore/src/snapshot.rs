@@ -14,7 +14,7 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -39,12 +39,20 @@ pub(crate) struct Snapshots {
     admission: Arc<Admission>,
     directory: PathBuf,
     space: Space,
-    scopes: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<Kept>>>>,
+    scopes: Mutex<HashMap<Scope, Arc<Scoped>>>,
     cache: quick_cache::sync::Cache<Digest, Bytes, Octets>,
 }
 
 /// Whose events are in a snapshot: an edge's role, or none for those who see all.
 type Scope = Option<String>;
+
+#[derive(Default)]
+struct Scoped {
+    /// Held by who makes a snapshot, for as long as that takes: what is there is handed out meanwhile.
+    making: Arc<tokio::sync::Mutex<()>>,
+    /// Only for a moment at a time.
+    kept: Mutex<Kept>,
+}
 
 /// The snapshots of a scope that are there.
 #[derive(Default)]
@@ -84,41 +92,50 @@ impl Snapshots {
     /// The newest snapshot for `actor`'s role; made now, when there is none or it is old. Others wait for it meanwhile.
     pub(crate) async fn newest(self: Arc<Self>, actor: &Actor) -> Result<Snapshot, Refusal> {
         let (role, scope) = (actor.role.clone(), scope(&actor.role));
-        let kept = self.scopes.lock().unwrap_or_else(PoisonError::into_inner).entry(scope).or_default().clone();
+        let scoped = self.scopes.lock().unwrap_or_else(PoisonError::into_inner).entry(scope).or_default().clone();
+        if let Some(fresh) = self.fresh(&scoped).await? {
+            return Ok(fresh);
+        }
         // Patience of its own: who makes it holds a place among the large requests, who waits for it none.
-        let waited = tokio::time::timeout(PATIENCE, kept.lock_owned()).await;
-        let mut kept = waited.map_err(|_| crate::admission::busy("a snapshot is being made: come back for it"))?;
-        let vault = self.vault.clone();
-        let head = blocking(move || vault.storage().head().map_err(refusal)).await?;
-        if let Some(made) = kept.newest.as_ref().filter(|made| made.is_fresh(head)) {
-            return Ok(made.snapshot.clone());
+        let waited = tokio::time::timeout(PATIENCE, scoped.making.clone().lock_owned()).await;
+        let turn = waited.map_err(|_| crate::admission::busy("a snapshot is being made: come back for it"))?;
+        // Somebody else may have made it.
+        if let Some(fresh) = self.fresh(&scoped).await? {
+            return Ok(fresh);
         }
         let permit = self.admission.heavy(&actor.caller).await?;
         let snapshots = self.clone();
         // It goes on when the caller gives up: the next one finds it.
         let making = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let (_turn, _permit) = (turn, permit);
             // It will be about as large as the one before.
-            snapshots.space.check(kept.newest.as_ref().map_or(0, Made::octets))?;
+            let octets = scoped.kept().newest.as_ref().map_or(0, Made::octets);
+            snapshots.space.check(octets)?;
             let mut begun = Snapshot { cursor: Cursor { epoch: [0; 16], seq: 0 }, segments: Vec::new() };
             let made = match snapshots.make(&role, &mut begun) {
                 Ok(took) => Made { snapshot: begun, at: Instant::now(), took },
                 Err(refusal) => {
-                    snapshots.remove(
-                        &role,
-                        Some(Made { snapshot: begun, at: Instant::now(), took: Duration::ZERO }),
-                        &kept,
-                    );
+                    let begun = Made { snapshot: begun, at: Instant::now(), took: Duration::ZERO };
+                    snapshots.remove(&role, Some(begun), &scoped.kept());
                     return Err(refusal);
                 }
             };
             let snapshot = made.snapshot.clone();
+            let mut kept = scoped.kept();
             let dropped = kept.before.take();
             kept.before = kept.newest.replace(made);
             snapshots.remove(&role, dropped, &kept);
             Ok(snapshot)
         });
         making.await.map_err(Refusal::internal)?
+    }
+
+    /// The newest snapshot that is there, if it is not old.
+    async fn fresh(&self, scoped: &Scoped) -> Result<Option<Snapshot>, Refusal> {
+        let vault = self.vault.clone();
+        let head = blocking(move || vault.storage().head().map_err(refusal)).await?;
+        let kept = scoped.kept();
+        Ok(kept.newest.as_ref().filter(|made| made.is_fresh(head)).map(|made| made.snapshot.clone()))
     }
 
     /// The bytes of a segment of `actor`'s snapshots, and the cursor of the snapshot.
@@ -130,11 +147,7 @@ impl Snapshots {
         let gone = || Refusal::new(ProblemKind::Gone, "there is no such segment any more: begin again with a snapshot");
         let scoped = self.scopes.lock().unwrap_or_else(PoisonError::into_inner).get(&scope(&actor.role)).cloned();
         let scoped = scoped.ok_or_else(gone)?;
-        // While a snapshot is being made, its predecessors' readers wait, which is why the wait is bounded.
-        let kept = tokio::time::timeout(PATIENCE, scoped.lock()).await;
-        let kept = kept.map_err(|_| crate::admission::busy("a snapshot is being made: come back for it"))?;
-        let (segment, cursor) = kept.segment(digest).ok_or_else(gone)?;
-        drop(kept);
+        let (segment, cursor) = scoped.kept().segment(digest).ok_or_else(gone)?;
         if let Some(bytes) = self.cache.get(&digest) {
             return Ok((bytes, segment, cursor));
         }
@@ -145,10 +158,14 @@ impl Snapshots {
         });
         match bytes.await.map_err(Refusal::internal)? {
             Ok(bytes) => Ok((bytes, segment, cursor)),
-            // Somebody else removed the file: the next reader gets another snapshot.
             Err::<_, io::Error>(error) => {
-                tracing::error!(%error, "a segment of a snapshot is gone");
-                scoped.lock().await.newest = None;
+                let mut kept = scoped.kept();
+                // It may have gone with its snapshot, a moment ago. Otherwise somebody else removed the file: the next
+                // reader gets another snapshot.
+                if kept.segment(digest).is_some() {
+                    tracing::error!(%error, "a segment of a snapshot is gone");
+                    kept.newest = None;
+                }
                 Err(gone())
             }
         }
@@ -243,6 +260,13 @@ fn complete(role: &Role, event: Event, stored: Stored) -> Event {
     Event { body: Some(Base64(stored.bytes)), ..event }
 }
 
+impl Scoped {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Each change leaves it valid.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Kept {
     fn segment(&self, digest: Digest) -> Option<(Segment, Cursor)> {
         self.newest.iter().chain(&self.before).find_map(|Made { snapshot, .. }| {
@@ -260,7 +284,8 @@ impl Made {
     /// Old is what many would have to read much after. What took long to make is kept longer.
     fn is_fresh(&self, head: Position) -> bool {
         let Cursor { epoch, seq } = self.snapshot.cursor;
-        let is_near = head.seq - seq <= NEAR;
+        // One that was made meanwhile may be ahead of that head.
+        let is_near = head.seq.saturating_sub(seq) <= NEAR;
         epoch == head.epoch && (is_near || self.at.elapsed() < LEAST_AGE.max(20 * self.took))
     }
 }

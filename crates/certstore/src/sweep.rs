@@ -48,54 +48,69 @@ fn sweep(vault: &Vault, audit_files: Option<&AuditFiles>) {
         (ROUTES, |vault, expired| vault.purge(ROUTES, expired)),
     ];
     for (table, batch) in batches {
-        if let Err(problem) = sweep_table(vault, table, batch) {
-            tracing::error!(%table, %problem, "cannot delete what has expired");
+        match sweep_table(vault, table, batch) {
+            Ok(0) => {}
+            Ok(left) => tracing::error!(%table, left, "expired records are not ours and stay: look at them"),
+            Err(problem) => tracing::error!(%table, %problem, "cannot delete what has expired"),
         }
     }
 }
 
-/// What is done with a batch of what has expired.
-type Batch = fn(&Vault, Vec<Expired>) -> Result<(), Refusal>;
+/// What is done with a batch of what has expired. Answers how many stay, because they are not ours.
+type Batch = fn(&Vault, Vec<Expired>) -> Result<usize, Refusal>;
 
 /// The key of a record, and the record.
 type Expired = (Vec<u8>, Record);
 
-fn sweep_table(vault: &Vault, table: Table, batch: Batch) -> Result<(), Problem> {
+/// Answers how many records stay, because they are not ours.
+fn sweep_table(vault: &Vault, table: Table, batch: Batch) -> Result<usize, Problem> {
+    let mut left = 0;
     loop {
-        let expired = vault.storage().expired(table, now(), BATCH).map_err(|error| refusal(error).0)?;
+        // What stays comes again: each round looks past it, so it deletes something, looks further, or is the last.
+        let limit = BATCH + left;
+        let expired = vault.storage().expired(table, now(), limit).map_err(|error| refusal(error).0)?;
         let count = expired.len();
         if count == 0 {
-            return Ok(());
+            return Ok(0);
         }
-        match batch(vault, expired) {
-            Ok(()) => tracing::debug!(%table, count, "expired records deleted"),
-            // Somebody wrote one of them: the next round looks again.
-            Err(refusal) if refusal.0.kind == ProblemKind::Conflict => return Ok(()),
+        left = match batch(vault, expired) {
+            Ok(left) => left,
+            // Somebody wrote one of them: the next sweep looks again.
+            Err(refusal) if refusal.0.kind == ProblemKind::Conflict => return Ok(left),
             Err(refusal) => return Err(refusal.0),
+        };
+        tracing::debug!(%table, count = count - left, "expired records deleted");
+        if left == count && count < limit {
+            return Ok(left);
         }
     }
 }
 
 impl Vault {
-    fn drop_expired(&self, table: Table, action: AuditAction, expired: Vec<Expired>) -> Result<(), Refusal> {
+    fn drop_expired(&self, table: Table, action: AuditAction, expired: Vec<Expired>) -> Result<usize, Refusal> {
         let entry = Entry::new(&Actor::itself(), action).targets(names(&expired));
         let delete = |(key, record): Expired| Write::delete(table, key).expect(Expect::Version(record.version));
-        self.commit(entry, not_restoring().chain(expired.into_iter().map(delete)).collect()).map(drop)
+        self.commit(entry, not_restoring().chain(expired.into_iter().map(delete)).collect())?;
+        Ok(0)
     }
 
-    fn purge(&self, table: Table, expired: Vec<Expired>) -> Result<(), Refusal> {
+    fn purge(&self, table: Table, expired: Vec<Expired>) -> Result<usize, Refusal> {
         let entry = Entry::new(&Actor::itself(), AuditAction::Purge).targets(names(&expired));
         let purge = |(key, record): Expired| Write::purge(table, key).expect(Expect::Version(record.version));
-        self.commit(entry, not_restoring().chain(expired.into_iter().map(purge)).collect()).map(drop)
+        self.commit(entry, not_restoring().chain(expired.into_iter().map(purge)).collect())?;
+        Ok(0)
     }
 
     /// Leaves tombstones of bundles, which keep their versions and tell readers of the feed; and removes tombstones that
-    /// everybody has read.
-    fn bury(&self, expired: Vec<Expired>) -> Result<(), Refusal> {
-        let (mut writes, mut buried, mut tombstones) = (Vec::new(), Vec::new(), Vec::new());
+    /// everybody has read. A record that is not ours stays as it is: it harms its own name only.
+    fn bury(&self, expired: Vec<Expired>) -> Result<usize, Refusal> {
+        let (mut writes, mut buried, mut tombstones, mut left) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for (key, record) in expired {
-            let stored =
-                Stored::decode(&record).ok_or_else(|| Refusal::internal("a stored bundle is not one of ours"))?;
+            let Some(stored) = Stored::decode(&record) else {
+                tracing::debug!(name = %String::from_utf8_lossy(&key), "an expired bundle is not one of ours");
+                left += 1;
+                continue;
+            };
             if stored.is_tombstone() {
                 tombstones.push((key, record));
                 continue;
@@ -118,10 +133,10 @@ impl Vault {
             let entry = Entry::new(&Actor::itself(), AuditAction::DeleteBundles).targets(buried);
             self.commit_and_announce(entry, not_restoring().chain(writes).collect())?;
         }
-        match tombstones.is_empty() {
-            true => Ok(()),
-            false => self.purge(BUNDLES, tombstones),
+        if !tombstones.is_empty() {
+            self.purge(BUNDLES, tombstones)?;
         }
+        Ok(left)
     }
 }
 

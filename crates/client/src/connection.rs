@@ -22,7 +22,7 @@ use hyper_util::{
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Where a service is: origins such as `https://certstore-1.internal:7443`, separated by commas. All of them serve the
-/// same; one that does not answer is left for the next.
+/// same; one that does not answer, or has no room for it, is left for the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origins(Vec<Uri>);
 
@@ -143,8 +143,8 @@ impl Connection {
         }
     }
 
-    /// Sends to the origin that answered last. Where that one does not answer, the next is asked: at once for a request
-    /// that may be repeated, and with the next request otherwise.
+    /// Sends to the origin that answered last. Where that one does not answer or has no room, the next is asked: at once
+    /// for a request that may be repeated, and with the next request otherwise.
     async fn send(&self, call: Call<'_>) -> Result<(StatusCode, Bytes), ClientError> {
         let is_repeatable = call.method != Method::POST;
         let mut busy = 0;
@@ -153,7 +153,8 @@ impl Connection {
             let index = self.current.load(Ordering::Relaxed) % self.origins.len();
             let outcome = self.send_to(&self.origins[index], &call).await;
             let is_out = match &outcome {
-                Ok((StatusCode::SERVICE_UNAVAILABLE, _)) => true,
+                // Its storage does not answer, or it has no room: what lies on its own disk, the next one may have.
+                Ok((StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE, _)) => true,
                 // Nothing was done: whoever is busy says when to come back.
                 Ok((StatusCode::TOO_MANY_REQUESTS, body)) if busy < MAX_BUSY => {
                     busy += 1;

@@ -101,10 +101,11 @@ impl PostgresStore {
             .wait_timeout(Some(options.give_up))
             .build()
             .map_err(|error| StoreError::Options { problem: error.to_string() })?;
-        let give_up = options.give_up;
-        let reader = Arc::new(Reader { sessions, shared: Arc::clone(&shared), witness, give_up });
+        let (give_up, doubt_after) = (options.give_up, options.statement_timeout);
+        let reader = Arc::new(Reader { sessions, shared: Arc::clone(&shared), witness, give_up, doubt_after });
+        runtime.spawn(Arc::clone(&reader).show_forever(id));
 
-        let mut writer = Writer::new(connector, Arc::clone(&shared), id, give_up);
+        let mut writer = Writer::new(connector, Arc::clone(&shared), id, &options);
         let handle = runtime.handle().clone();
         let queue = Queue::start(move |group| handle.block_on(writer.acknowledged(group)))?;
         let max_value_bytes = options.max_value_bytes;
@@ -141,7 +142,7 @@ impl Storage for PostgresStore {
 
     fn get_all(&self, keys: &[(Table, &[u8])]) -> Result<Vec<Option<Record>>, StoreError> {
         let keys: Vec<_> = keys.iter().map(|(table, key)| (*table, (*key).to_owned())).collect();
-        self.read(move |reader| async move { reader.records(&keys).await })
+        self.read(move |reader| async move { reader.all(&keys).await })
     }
 
     fn scan(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Vec<u8>, Record)>, StoreError> {

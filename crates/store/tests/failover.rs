@@ -1,7 +1,8 @@
-//! The primary is killed under load, and nothing that was acknowledged is lost.
+//! The primary is killed or stopped under load, and nothing that was acknowledged is lost.
 //!
 //! Three servers replicate with quorum-synchronous commits; another one takes over each time. `CERTSEAL_FAILOVER_KILLS`
-//! says how often, once when it is not set.
+//! says how often it is killed, once when it is not set; `CERTSEAL_FAILOVER_FREEZES` how often it is stopped with SIGSTOP
+//! and goes on after it was replaced, never when it is not set.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -25,13 +26,41 @@ use support::cluster::Cluster;
 
 #[test]
 fn failovers_lose_nothing_that_was_acknowledged() {
-    let kills: usize = env::var("CERTSEAL_FAILOVER_KILLS").map_or(1, |kills| kills.parse().unwrap());
+    let kills = env::var("CERTSEAL_FAILOVER_KILLS").map_or(1, |kills| kills.parse().unwrap());
+    survived("kill", kills, |cluster, _| {
+        let killed = cluster.kill_primary();
+        cluster.wait_for_failover_and_rejoin(&killed);
+    });
+}
+
+/// A primary that hangs breaks no connection, and when it goes on it still takes itself for the primary.
+#[test]
+fn a_primary_that_is_frozen_and_goes_on_loses_nothing_and_serves_nobody() {
+    let freezes = env::var("CERTSEAL_FAILOVER_FREEZES").map_or(0, |freezes| freezes.parse().unwrap());
+    survived("freeze", freezes, |cluster, notes| {
+        let frozen = cluster.freeze_primary();
+        cluster.wait_for_failover(&frozen.name);
+        let (failed_over, before) = (Instant::now(), notes.0.lock().unwrap().writes.len());
+        while notes.0.lock().unwrap().writes.len() < before + 100 {
+            assert!(failed_over.elapsed() < Duration::from_secs(90), "no writes at the new primary");
+            thread::sleep(Duration::from_millis(50));
+        }
+        println!("100 writes at the new primary {:.1} s after it led", failed_over.elapsed().as_secs_f64());
+        cluster.thaw(frozen);
+    });
+}
+
+/// Runs writers and a follower while the primary is interrupted so many times.
+fn survived(what: &str, times: usize, interrupt: impl Fn(&mut Cluster, &Notes)) {
+    if times == 0 {
+        return;
+    }
     let mut cluster = Cluster::start();
     let options = || PostgresOptions { give_up: Duration::from_secs(90), ..PostgresOptions::new(cluster.url()) };
     let stores = [options(), options()].map(|options| PostgresStore::open(options).unwrap());
     let reader = PostgresStore::open(options()).unwrap();
     let (notes, done) = (Notes::default(), AtomicBool::new(false));
-    let mut killed_at = Vec::new();
+    let mut interrupted_at = Vec::new();
 
     let seen = thread::scope(|scope| {
         let following = scope.spawn(|| follow(&reader, &done));
@@ -44,10 +73,9 @@ fn failovers_lose_nothing_that_was_acknowledged() {
         // Ends the threads when a wait below panics.
         let stop = SetOnDrop(&done);
         thread::sleep(Duration::from_secs(3));
-        for _ in 0..kills {
-            killed_at.push(Instant::now());
-            let killed = cluster.kill_primary();
-            cluster.wait_for_failover_and_rejoin(&killed);
+        for _ in 0..times {
+            interrupted_at.push(Instant::now());
+            interrupt(&mut cluster, &notes);
             thread::sleep(Duration::from_secs(3));
         }
         drop(stop);
@@ -56,10 +84,10 @@ fn failovers_lose_nothing_that_was_acknowledged() {
     });
 
     let notes = notes.0.into_inner().unwrap();
-    for (kill, at) in killed_at.iter().enumerate() {
-        println!("kill {}: {:.1} s without an acknowledged write", kill + 1, notes.gap_after(*at).as_secs_f64());
+    for (time, at) in interrupted_at.iter().enumerate() {
+        println!("{what} {}: {:.1} s without an acknowledged write", time + 1, notes.gap_after(*at).as_secs_f64());
     }
-    println!("{kills} kills, {} writes acknowledged, {} of unknown outcome", notes.writes.len(), notes.unknown);
+    println!("{what}: {times} times, {} writes acknowledged, {} of unknown outcome", notes.writes.len(), notes.unknown);
     check(&reader, &notes, &seen);
 }
 

@@ -18,7 +18,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use certseal_store::{Expect, PostgresOptions, PostgresStore, Storage, StoreError, Table, Transaction, Write};
@@ -137,8 +137,12 @@ fn a_database_that_went_back_is_refused_until_it_is_declared_restored() {
     let write = || Transaction::from(Write::put(TABLE, "a", 2, "v"));
     assert!(matches!(store.commit(write()), Err(StoreError::WentBack { .. })));
     assert!(matches!(store.head(), Err(StoreError::WentBack { .. })));
-    let before = store.get(TABLE, b"a").unwrap().unwrap();
-    assert_eq!(before.version, 1, "a refusal changes nothing");
+    // Nor are records shown that may be older than what was acknowledged.
+    assert!(matches!(store.get(TABLE, b"a"), Err(StoreError::WentBack { .. })));
+    assert!(matches!(store.scan(TABLE, None, 10), Err(StoreError::WentBack { .. })));
+    assert!(matches!(store.scan_prefix(TABLE, b"a", 10), Err(StoreError::WentBack { .. })));
+    assert!(matches!(store.expired(TABLE, 1, 10), Err(StoreError::WentBack { .. })));
+    assert_eq!(database.sql("SELECT version FROM certseal.records"), "1", "a refusal changes nothing");
 
     let restored = PostgresStore::open_restored(options()).unwrap();
     let position = restored.commit(write()).unwrap();
@@ -191,6 +195,34 @@ fn what_no_replica_has_is_neither_acknowledged_nor_shown() {
     writer.commit(Write::put(TABLE, "a", 3, "v").expect(Expect::Version(2)).into()).unwrap();
 }
 
+/// A store that has nothing to write for a month is as open as any other: nobody may forget it, and nobody may copy its
+/// database meanwhile.
+#[test]
+fn an_idle_store_shows_that_it_is_open() {
+    let database = Server::shared().database();
+    let store = open(&database.url());
+    let seen = |within: &str| {
+        let recent = format!("SELECT count(*) FROM certseal.writers WHERE seen_at > now() - interval '{within}'");
+        database.sql(&recent).parse::<u32>().unwrap()
+    };
+    assert_eq!(seen("1 minute"), 2, "the writer's row, and that of its readers");
+    database.sql("UPDATE certseal.writers SET seen_at = now() - interval '29 days'");
+    // The control: of a store that is not open any more.
+    database.sql("INSERT INTO certseal.writers VALUES ('dead', 0, now() - interval '31 days')");
+    let source = || PostgresStore::source(PostgresOptions::new(database.url())).map(drop);
+    source().expect("nobody is seen yet");
+    let give_up = Instant::now() + Duration::from_secs(60);
+    while seen("1 minute") < 2 {
+        assert!(Instant::now() < give_up, "an open store was not seen for a minute");
+        thread::sleep(Duration::from_millis(200));
+    }
+    assert!(matches!(source(), Err(StoreError::StillOpen { .. })));
+    assert_eq!(seen("100 days"), 3);
+    drop(open(&database.url()));
+    assert_eq!(seen("100 days"), 4, "the dead one was not forgotten, or another one was");
+    store.commit(Write::put(TABLE, "a", 1, "v").event("e").into()).unwrap();
+}
+
 #[test]
 fn an_unreachable_database_is_an_error_within_the_time_that_was_set() {
     let server = Arc::new(Server::start());
@@ -198,7 +230,7 @@ fn an_unreachable_database_is_an_error_within_the_time_that_was_set() {
     let give_up = Duration::from_millis(600);
     let store = PostgresStore::open(PostgresOptions { give_up, ..PostgresOptions::new(database.url()) }).unwrap();
     server.stop();
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let failed = store.commit(Write::put(TABLE, "a", 1, "v").into());
     assert!(matches!(failed, Err(StoreError::Unavailable { .. })), "{failed:?}");
     assert!(started.elapsed() < Duration::from_secs(5));
@@ -208,6 +240,49 @@ fn an_unreachable_database_is_an_error_within_the_time_that_was_set() {
     server.restart();
     store.commit(Write::put(TABLE, "a", 1, "v").expect(Expect::Absent).into()).unwrap();
     store.healthy().unwrap();
+}
+
+/// A server that hangs still takes connections: the kernel does that. It must not keep a store from the one that works.
+#[test]
+fn a_host_that_hangs_does_not_keep_a_store_from_the_others() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let server = Arc::new(Server::start_with(&["listen_addresses=127.0.0.1", &format!("port={port}")]));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hangs = silent.local_addr().unwrap().port();
+    let options = PostgresOptions {
+        connect_timeout: Duration::from_millis(100),
+        give_up: Duration::from_secs(8),
+        ..PostgresOptions::new(format!("host=127.0.0.1,127.0.0.1 port={hangs},{port} user=certseal dbname=postgres"))
+    };
+    let store = PostgresStore::open(options.clone()).unwrap();
+    store.commit(Write::put(TABLE, "a", 1, "v").into()).unwrap();
+    assert_eq!(store.get(TABLE, b"a").unwrap().unwrap().version, 1);
+    drop(store);
+    // The control: it hangs.
+    drop(server);
+    assert!(matches!(PostgresStore::open(options), Err(StoreError::Unavailable { .. })));
+}
+
+/// A server that hangs keeps its connections, also that on which a commit is under way.
+#[test]
+fn a_commit_that_hangs_is_asked_after_before_the_time_is_over() {
+    for reaches_server in [false, true] {
+        let database = Server::shared().database();
+        let cutter = Cutter::start(&database);
+        cutter.hangs.store(true, Ordering::Release);
+        let statement_timeout = Duration::from_secs(1);
+        let options = PostgresOptions { statement_timeout, ..PostgresOptions::new(cutter.url(&database)) };
+        let store = PostgresStore::open(options).unwrap();
+        // As many commits have been cut before and after the server had them.
+        cutter.before.store(u32::from(reaches_server), Ordering::Release);
+        cutter.armed.store(true, Ordering::Release);
+        let started = Instant::now();
+        let write = Write::put(TABLE, "a", 1, "v").expect(Expect::Absent).event("e");
+        store.commit(Transaction::from(write).audited("once")).unwrap();
+        let took = started.elapsed();
+        assert!((Duration::from_millis(900)..Duration::from_secs(15)).contains(&took), "{took:?}");
+        assert_eq!((store.head().unwrap().seq, store.audit_ends().unwrap().head.number), (1, 1));
+    }
 }
 
 #[test]
@@ -315,10 +390,11 @@ fn open(url: &str) -> PostgresStore {
 }
 
 /// Stands between a store and its server, and cuts connections around COMMIT when it is armed: before the server sees
-/// it, and after it has answered, in turn.
+/// it, and after it has answered, in turn. Or it keeps them open, and silent.
 struct Cutter {
     directory: tempfile::TempDir,
     armed: Arc<AtomicBool>,
+    hangs: Arc<AtomicBool>,
     before: Arc<AtomicU32>,
     after: Arc<AtomicU32>,
 }
@@ -327,14 +403,17 @@ impl Cutter {
     fn start(database: &Database) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join(SOCKET)).unwrap();
-        let cutter = Self { directory, armed: Arc::default(), before: Arc::default(), after: Arc::default() };
+        let (armed, hangs) = (Arc::default(), Arc::default());
+        let cutter = Self { directory, armed, hangs, before: Arc::default(), after: Arc::default() };
         let (armed, before, after) = (cutter.armed.clone(), cutter.before.clone(), cutter.after.clone());
+        let hangs = cutter.hangs.clone();
         let server: PathBuf = database.server.directory().join(SOCKET);
         thread::spawn(move || {
             for client in listener.incoming() {
                 let (armed, before, after) = (armed.clone(), before.clone(), after.clone());
+                let hangs = hangs.clone();
                 let (client, server) = (client.unwrap(), UnixStream::connect(&server).unwrap());
-                thread::spawn(move || forward(&client, &server, &armed, &before, &after));
+                thread::spawn(move || forward(&client, &server, &armed, &hangs, &before, &after));
             }
         });
         cutter
@@ -347,13 +426,24 @@ impl Cutter {
     }
 }
 
-fn forward(client: &UnixStream, server: &UnixStream, armed: &AtomicBool, before: &AtomicU32, after: &AtomicU32) {
+fn forward(
+    client: &UnixStream,
+    server: &UnixStream,
+    armed: &AtomicBool,
+    hangs: &AtomicBool,
+    before: &AtomicU32,
+    after: &AtomicU32,
+) {
     let muted = Arc::new(AtomicBool::new(false));
     let answering = {
         let (mut from, mut to, muted) = (server.try_clone().unwrap(), client.try_clone().unwrap(), muted.clone());
+        let hangs = hangs.load(Ordering::Acquire);
         thread::spawn(move || {
             let mut buffer = [0; 65536];
             while let Ok(read @ 1..) = from.read(&mut buffer) {
+                if hangs && muted.load(Ordering::Acquire) {
+                    continue;
+                }
                 // The server has answered; its answer gets lost with the connection.
                 if muted.load(Ordering::Acquire) || to.write_all(&buffer[..read]).is_err() {
                     break;
@@ -370,6 +460,10 @@ fn forward(client: &UnixStream, server: &UnixStream, armed: &AtomicBool, before:
         if commits && armed.swap(false, Ordering::AcqRel) {
             if before.load(Ordering::Acquire) <= after.load(Ordering::Acquire) {
                 before.fetch_add(1, Ordering::AcqRel);
+                if hangs.load(Ordering::Acquire) {
+                    // Nothing more reaches the server, until the client gives up.
+                    while let Ok(1..) = from.read(&mut buffer) {}
+                }
                 break;
             }
             after.fetch_add(1, Ordering::AcqRel);
@@ -380,7 +474,7 @@ fn forward(client: &UnixStream, server: &UnixStream, armed: &AtomicBool, before:
         }
     }
     let _ = from.shutdown(std::net::Shutdown::Both);
-    if !muted.load(Ordering::Acquire) {
+    if !muted.load(Ordering::Acquire) || hangs.load(Ordering::Acquire) {
         let _ = to.shutdown(std::net::Shutdown::Both);
     }
     answering.join().unwrap();

@@ -33,6 +33,7 @@ pub(crate) fn rotate(vault: &Vault, files: &AuditFiles) -> Result<(), Refusal> {
     let storage = vault.storage();
     let lease = Lease::acquire(storage, LEASE, vault.process(), LEASE_SECONDS, now()).map_err(refusal)?;
     let Some(lease) = lease else { return Ok(()) };
+    remove_leftovers(&files.directory);
     // Looked at again: another process may have moved them until a moment ago.
     while has_enough(vault, files)? {
         if !rotate_one(vault, files, &lease)? {
@@ -67,10 +68,26 @@ fn rotate_one(vault: &Vault, files: &AuditFiles, lease: &Lease) -> Result<bool, 
     Ok(true)
 }
 
+/// Leaves the file with its name, or nothing.
 fn write(vault: &Vault, directory: &Path, name: &str, first: u64, last: u64) -> io::Result<Result<(), Refusal>> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let unfinished = directory.join(format!("{name}.{}.new", std::process::id()));
-    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    let written = write_unfinished(vault, &unfinished, first, last).and_then(|written| {
+        if written.is_ok() {
+            fs::rename(&unfinished, directory.join(name))?;
+            File::open(directory)?.sync_all()?;
+        }
+        Ok(written)
+    });
+    if !matches!(written, Ok(Ok(()))) {
+        // It may not be there, and what cannot be removed now is removed before the next file is written.
+        let _ = fs::remove_file(&unfinished);
+    }
+    written
+}
+
+fn write_unfinished(vault: &Vault, unfinished: &Path, first: u64, last: u64) -> io::Result<Result<(), Refusal>> {
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(unfinished)?;
     let mut out = BufWriter::new(file);
     let mut after = first - 1;
     while after < last {
@@ -94,9 +111,35 @@ fn write(vault: &Vault, directory: &Path, name: &str, first: u64, last: u64) -> 
     }
     let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     file.sync_all()?;
-    fs::rename(&unfinished, directory.join(name))?;
-    File::open(directory)?.sync_all()?;
     Ok(Ok(()))
+}
+
+/// Removes the unfinished files of processes that died. Only for who holds the lease: another process that still writes
+/// one has lost it, and then finds its file gone instead of giving it its name.
+fn remove_leftovers(directory: &Path) {
+    // Without the directory there are none.
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten().filter(|entry| is_unfinished(&entry.file_name().to_string_lossy())) {
+        match fs::remove_file(entry.path()) {
+            Ok(()) => tracing::info!(path = %entry.path().display(), "an unfinished file of the audit log removed"),
+            Err(error) => {
+                tracing::warn!(path = %entry.path().display(), %error, "cannot remove an unfinished file of the audit log");
+            }
+        }
+    }
+}
+
+/// Whether a file has the name that [`write`] gives one before it is finished: the directory may hold other things.
+fn is_unfinished(name: &str) -> bool {
+    let parts = || {
+        let (file, process) = name.strip_suffix(".new")?.rsplit_once('.')?;
+        let (first, last) = file.strip_prefix("audit-")?.strip_suffix(".jsonl")?.split_once('-')?;
+        Some([first, last, process])
+    };
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    parts().is_some_and(|[first, last, process]| {
+        first.len() >= 12 && last.len() >= 12 && [first, last, process].into_iter().all(is_number)
+    })
 }
 
 /// Entries read at one time.
@@ -202,9 +245,46 @@ mod tests {
         assert!(!written(25, 40) && !files.join("file").exists());
         let configured = AuditFiles { directory: files.clone(), keep_entries: 10, entries_per_file: 20 };
         assert!(rotate(&vault, &configured).is_err());
+        assert_eq!(fs::read_dir(&files).unwrap().count(), 0, "what was refused lies there unfinished");
         assert_eq!(vault.storage().audit_ends().unwrap().start.number, 4, "entries left the database");
         // The control: between the holes.
         assert!(written(13, 32));
+    }
+
+    /// It may be there no longer than the process that writes it: each would hold as many octets as a whole one.
+    #[test]
+    fn unfinished_files_of_dead_processes_are_removed_and_nothing_else() {
+        let two = Two::new(40);
+        let directory = &two.files.directory;
+        fs::create_dir(directory).unwrap();
+        let others = [
+            "audit-000000000001-000000000020.jsonl",
+            "audit-000000000001-000000000020.jsonl.gz.new",
+            "audit-1-20.jsonl.7.new",
+            "audit-000000000001-000000000020.jsonl.new",
+            "notes.7.new",
+        ];
+        let dead =
+            ["audit-000000000001-000000000020.jsonl.7.new", "audit-000000000021-1000000000040.jsonl.4194304.new"];
+        others.iter().chain(&dead).for_each(|name| fs::write(directory.join(name), "{").unwrap());
+        // The control: another process may be writing one as long as it holds the lease.
+        let storage = two.first.storage();
+        let lease = Lease::acquire(storage, LEASE, two.first.process(), LEASE_SECONDS, now()).unwrap().unwrap();
+        rotate(&two.second, &two.files).unwrap();
+        assert!(dead.iter().all(|name| directory.join(name).exists()));
+        lease.release(storage).unwrap();
+        rotate(&two.second, &two.files).unwrap();
+        assert!(dead.iter().all(|name| !directory.join(name).exists()), "{:?}", two.names());
+        assert!(others.iter().all(|name| directory.join(name).exists()), "{:?}", two.names());
+    }
+
+    #[test]
+    fn a_file_that_cannot_get_its_name_leaves_nothing() {
+        let two = Two::new(40);
+        let name = two.files.directory.join("audit-000000000001-000000000020.jsonl");
+        fs::create_dir_all(name.join("in the way")).unwrap();
+        assert!(rotate(&two.first, &two.files).is_err());
+        assert_eq!((two.names(), two.first.storage().audit_ends().unwrap().start.number), (vec![name], 0));
     }
 
     #[test]

@@ -80,6 +80,37 @@ async fn a_segment_that_both_snapshots_have_is_written_once() {
     assert_eq!(sha256(&fs::read(&path).unwrap()), made.segments[0].digest);
 }
 
+/// Making one of a large store takes long. Whoever reads the one before must not stand still for so long.
+#[tokio::test]
+async fn what_is_there_is_handed_out_while_another_snapshot_is_made() {
+    let world = World::new(0);
+    world.put("a.example", 1, 10);
+    let before = world.newest().await.unwrap();
+    world.age();
+    let (begun, is_begun) = tokio::sync::oneshot::channel();
+    let (go_on, goes_on) = std::sync::mpsc::channel::<()>();
+    world.faulty.meanwhile(faulty::At::AfterGet(BUNDLES), move || {
+        begun.send(()).unwrap();
+        goes_on.recv().unwrap();
+    });
+    let maker = world.snapshots.clone();
+    let making = tokio::spawn(async move { maker.newest(&admin()).await });
+    is_begun.await.unwrap();
+    let digest = before.segments[0].digest;
+    let moment = Duration::from_secs(5);
+    let read = tokio::time::timeout(moment, world.snapshots.clone().segment(&admin(), digest)).await;
+    assert_eq!(sha256(&read.expect("waited for the new snapshot").unwrap().0), digest);
+    // The control: who needs the new one waits for it.
+    let waiting = world.snapshots.clone();
+    let newest = tokio::spawn(async move { waiting.newest(&admin()).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!newest.is_finished() && !making.is_finished());
+    go_on.send(()).unwrap();
+    let made = making.await.unwrap().unwrap();
+    assert_eq!(newest.await.unwrap().unwrap().cursor, made.cursor);
+    assert_eq!(made.cursor.epoch, world.vault.storage().head().unwrap().epoch);
+}
+
 struct World {
     vault: Arc<Vault>,
     faulty: Arc<faulty::Faulty>,
@@ -132,8 +163,8 @@ impl World {
     /// As if much had come since.
     fn age(&self) {
         let scopes = self.snapshots.scopes.lock().unwrap();
-        for kept in scopes.values() {
-            if let Some(made) = &mut kept.try_lock().unwrap().newest {
+        for scoped in scopes.values() {
+            if let Some(made) = &mut scoped.kept().newest {
                 made.snapshot.cursor.epoch = [9; 16];
             }
         }

@@ -59,6 +59,34 @@ fn a_tombstone_outlives_a_restore_too() {
     assert_eq!(expired(&vault), [0, 0, 1, 0]);
 }
 
+/// They come first, and there are more of them than one batch takes.
+#[test]
+fn bundles_that_are_not_ours_stay_and_hold_up_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vault, _) = vault(dir.path());
+    let foreign = BATCH + 7;
+    let put = |name: String, value| Write::put(BUNDLES, name, 1, value);
+    let not_ours = |n| put(format!("foreign-{n:03}.example"), vec![1]).expires_at(1);
+    vault.commit_unaudited((0..foreign).map(not_ours).collect()).unwrap();
+    let ours = |n| put(format!("s{n:03}.example"), Stored::encode(1, &[], b"x")).expires_at(2);
+    vault.commit_unaudited((0..foreign).map(ours).collect()).unwrap();
+    vault.commit_unaudited(put("old.example".into(), Stored::encode(1, &[], &[])).expires_at(3).into()).unwrap();
+    let elsewhere = [CHALLENGES, EDGES, ROUTES].map(|table| Write::put(table, "a.example", 1, "x").expires_at(4));
+    vault.commit_unaudited(elsewhere.into_iter().collect()).unwrap();
+
+    assert_eq!(sweep_table(&vault, BUNDLES, Vault::bury).unwrap(), foreign);
+    let buried = vault.storage().get(BUNDLES, b"s506.example").unwrap().unwrap();
+    assert!(Stored::decode(&buried).unwrap().is_tombstone());
+    assert!(vault.storage().get(BUNDLES, b"old.example").unwrap().is_none());
+    sweep(&vault, None);
+    let left = |table| vault.storage().expired(table, now(), 10_000).unwrap().len();
+    assert_eq!(TABLES.map(left), [0, 0, foreign, 0]);
+    // With nothing else to do, and while nothing else happens, a sweep writes nothing.
+    let head = vault.storage().head().unwrap();
+    sweep(&vault, None);
+    assert_eq!(vault.storage().head().unwrap(), head);
+}
+
 fn expire_one_of_each(vault: &Vault) {
     let write = |table| Write::put(table, "a.example", 1, Stored::encode(1, &[], b"x")).expires_at(1);
     vault.commit_unaudited(TABLES.map(write).into_iter().collect()).unwrap();

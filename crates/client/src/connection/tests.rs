@@ -37,6 +37,30 @@ async fn when_no_storage_answers_the_last_ones_word_is_told() {
     assert_eq!((problem.kind, world.asked()), (ProblemKind::Unavailable, [1, 1]));
 }
 
+/// Snapshots lie on a certstore's own disk: another one with the same database may have room for them.
+#[tokio::test]
+async fn one_that_has_no_room_is_left_for_the_next() {
+    let put = || Call::put("/", Bytes::new());
+    for call in [Call::get("/"), put()] {
+        let world = World::new([507, 200]).await;
+        world.connection.bytes(call).await.unwrap();
+        assert_eq!(world.asked(), [1, 1]);
+    }
+    // The control: a single thing to be done is sent once, and the next request goes elsewhere.
+    let world = World::new([507, 200]).await;
+    assert!(world.connection.bytes(Call::post("/")).await.is_err());
+    assert_eq!(world.asked(), [1, 0]);
+    world.connection.bytes(put()).await.unwrap();
+    assert_eq!(world.asked(), [1, 1]);
+}
+
+#[tokio::test]
+async fn when_none_has_room_the_last_ones_word_is_told() {
+    let world = World::new([507, 507]).await;
+    let Err(ClientError::Refused(problem)) = world.connection.bytes(Call::get("/")).await else { panic!() };
+    assert_eq!((problem.kind, world.asked()), (ProblemKind::Full, [1, 1]));
+}
+
 /// What may have been done is not done again: the next request goes to the next origin.
 #[tokio::test]
 async fn what_may_not_be_repeated_is_sent_once() {
@@ -50,7 +74,7 @@ async fn what_may_not_be_repeated_is_sent_once() {
 /// The control: another certstore with the same database would say the same.
 #[tokio::test]
 async fn other_refusals_are_told_and_nobody_else_is_asked() {
-    for status in [500, 507, 409] {
+    for status in [500, 409] {
         let world = World::new([status, 200]).await;
         assert!(matches!(world.connection.bytes(Call::get("/")).await, Err(ClientError::Refused(_))), "{status}");
         assert_eq!(world.asked(), [1, 0], "{status}");

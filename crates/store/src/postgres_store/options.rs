@@ -37,7 +37,7 @@ pub struct PostgresOptions {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// Sessions for reading; one more writes.
     pub pool_size: usize,
-    /// How long one statement may take.
+    /// How long one statement may take, and a commit before it is asked after on another connection.
     pub statement_timeout: Duration,
     /// How long connecting to one host may take.
     pub connect_timeout: Duration,
@@ -68,7 +68,18 @@ impl PostgresOptions {
         self.parsed().map_or_else(|_| "postgres".to_owned(), |config| place(&config))
     }
 
-    pub(super) fn config(&self) -> Result<Config, StoreError> {
+    /// The configuration for each host by itself, in their order.
+    pub(super) fn hosts(&self) -> Result<Vec<Config>, StoreError> {
+        let all = self.config()?;
+        let count = all.get_hosts().len().max(all.get_hostaddrs().len());
+        let fits = |items: usize, least: usize| items <= least || items == count;
+        if !fits(all.get_hosts().len(), 0) || !fits(all.get_hostaddrs().len(), 0) || !fits(all.get_ports().len(), 1) {
+            return refused("expected as many ports as hosts, or one, and as many addresses as hosts, or none");
+        }
+        Ok((0..count).map(|index| of_host(&all, index)).collect())
+    }
+
+    fn config(&self) -> Result<Config, StoreError> {
         let mut config = self.parsed()?;
         if let Some(file) = &self.password_file {
             let text = secret(file)?;
@@ -172,6 +183,39 @@ fn place(config: &Config) -> String {
     )
 }
 
+/// The configuration with one of its hosts alone.
+fn of_host(all: &Config, index: usize) -> Config {
+    let mut one = Config::new();
+    match all.get_hosts().get(index) {
+        Some(Host::Tcp(name)) => drop(one.host(name)),
+        Some(Host::Unix(path)) => drop(one.host_path(path)),
+        None => {}
+    }
+    if let Some(address) = all.get_hostaddrs().get(index) {
+        one.hostaddr(*address);
+    }
+    if let Some(port) = all.get_ports().get(index).or(all.get_ports().first()) {
+        one.port(*port);
+    }
+    all.get_user().map(|user| one.user(user));
+    all.get_password().map(|password| one.password(password));
+    all.get_dbname().map(|name| one.dbname(name));
+    all.get_options().map(|options| one.options(options));
+    all.get_application_name().map(|name| one.application_name(name));
+    all.get_connect_timeout().map(|timeout| one.connect_timeout(*timeout));
+    all.get_tcp_user_timeout().map(|timeout| one.tcp_user_timeout(*timeout));
+    all.get_keepalives_interval().map(|interval| one.keepalives_interval(interval));
+    all.get_keepalives_retries().map(|retries| one.keepalives_retries(retries));
+    one.keepalives(all.get_keepalives())
+        .keepalives_idle(all.get_keepalives_idle())
+        .ssl_mode(all.get_ssl_mode())
+        .ssl_negotiation(all.get_ssl_negotiation())
+        .target_session_attrs(all.get_target_session_attrs())
+        .channel_binding(all.get_channel_binding())
+        .load_balance_hosts(all.get_load_balance_hosts());
+    one
+}
+
 fn is_local(host: &Host) -> bool {
     match host {
         Host::Unix(_) => true,
@@ -239,6 +283,29 @@ mod tests {
         assert_eq!(with_ca("host=db.internal").unwrap(), SslMode::Require);
         assert_eq!(with_ca("host=db.internal sslmode=verify-full").unwrap(), SslMode::Require);
         assert!(with_ca("host=db.internal sslmode=disable").is_err());
+    }
+
+    #[test]
+    fn each_host_is_configured_as_all_of_them_are() {
+        let rest = "port=5433 user=u password=p dbname=d options='-c a=b' sslmode=disable connect_timeout=4 \
+                    tcp_user_timeout=5 keepalives=0 keepalives_idle=6 keepalives_interval=7 keepalives_retries=8 \
+                    channel_binding=require load_balance_hosts=random sslnegotiation=direct";
+        for host in
+            ["host=localhost", "hostaddr=127.0.0.1", "host=localhost hostaddr=127.0.0.1", "host=/run/postgresql"]
+        {
+            let options = PostgresOptions::new(format!("{host} {rest}"));
+            assert_eq!(options.hosts().unwrap(), [options.config().unwrap()], "{host}");
+        }
+        let places = |url: &str| {
+            let place = |host: &Config| (host.get_hosts().to_vec(), host.get_ports().to_vec());
+            PostgresOptions::new(url).hosts().map(|hosts| hosts.iter().map(place).collect::<Vec<_>>())
+        };
+        let name = |name: &str| vec![Host::Tcp(name.to_owned())];
+        let two = [(name("localhost"), vec![1]), (name("127.0.0.1"), vec![2])];
+        assert_eq!(places("host=localhost,127.0.0.1 port=1,2 user=u").unwrap(), two);
+        assert_eq!(places("host=localhost,127.0.0.1 port=1 user=u").unwrap()[1].1, [1]);
+        assert!(places("host=localhost,127.0.0.1,localhost port=1,2 user=u").is_err());
+        assert!(places("host=localhost,127.0.0.1 hostaddr=127.0.0.1 user=u").is_err());
     }
 
     #[test]

@@ -26,8 +26,8 @@ struct Copying {
 }
 
 impl PostgresStore {
-    /// Opens a database to be copied from. Stop every daemon that uses it first, and wait a minute: where one has written
-    /// since, this ends in [`StoreError::StillOpen`]. One that is open and writes nothing is not noticed.
+    /// Opens a database to be copied from. Stop every daemon that uses it first, and wait a minute: where one was open
+    /// since, writing or not, this ends in [`StoreError::StillOpen`]. One that cannot reach the database is not noticed.
     pub fn source(options: PostgresOptions) -> Result<Box<dyn Source>, StoreError> {
         let copying = Copying::connect(&options)?;
         copying.run(async {

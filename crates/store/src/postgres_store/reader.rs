@@ -6,14 +6,14 @@
 //! read is handed out only once the same session has had a commit of its own acknowledged that came later, or one of
 //! this process's writes has. On a store that writes, that is hardly ever needed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use deadpool::managed::{Object, Pool, PoolError};
 use tokio_postgres::{Row, types::Type};
 
 use super::{
     failure::{Fault, persistently},
-    meta::{self, COMMIT_PATIENCE, WriterId, natural, position, unreadable},
+    meta::{self, WriterId, natural, position, unreadable},
     session::{Connector, Parameter, Session},
     shared::Shared,
 };
@@ -26,15 +26,17 @@ pub(super) struct Reader {
     /// The row of `writers` that its own commits touch. Not the writer's, which a group may hold.
     pub(super) witness: WriterId,
     pub(super) give_up: Duration,
+    /// How long a commit of its own may take: the server may hang, and have been replaced long ago.
+    pub(super) doubt_after: Duration,
 }
 
 type Listed = Vec<(Vec<u8>, Record)>;
 
 impl Reader {
     pub(super) async fn record(&self, table: Table, key: &[u8]) -> Result<Option<Record>, StoreError> {
-        let statement = "SELECT key, version, value, expires_at FROM certseal.records WHERE tbl = $1 AND key = $2";
-        let table_name = table.name().as_bytes();
-        let rows = self.rows(statement, &[(&table_name, Type::BYTEA), (&key, Type::BYTEA)]).await?;
+        let name = table.name().as_bytes();
+        let parameters: [Parameter<'_>; 2] = [(&name, Type::BYTEA), (&key, Type::BYTEA)];
+        let rows = self.records("tbl = $1 AND key = $2", "key", &parameters).await?;
         match rows.first().map(record) {
             None => Ok(None),
             Some(Some((_, record))) => Ok(Some(record)),
@@ -42,63 +44,58 @@ impl Reader {
         }
     }
 
-    pub(super) async fn records(&self, keys: &[(Table, Vec<u8>)]) -> Result<Vec<Option<Record>>, StoreError> {
-        let statement = "SELECT r.key, r.version, r.value, r.expires_at, k.n \
-             FROM unnest($1::bytea[], $2::bytea[]) WITH ORDINALITY AS k (tbl, key, n) \
-             JOIN certseal.records r ON r.tbl = k.tbl AND r.key = k.key";
+    pub(super) async fn all(&self, keys: &[(Table, Vec<u8>)]) -> Result<Vec<Option<Record>>, StoreError> {
         let tables: Vec<&[u8]> = keys.iter().map(|(table, _)| table.name().as_bytes()).collect();
         let names: Vec<&[u8]> = keys.iter().map(|(_, key)| key.as_slice()).collect();
         let parameters: [Parameter<'_>; 2] = [(&tables, Type::BYTEA_ARRAY), (&names, Type::BYTEA_ARRAY)];
-        let mut records = vec![None; keys.len()];
-        for row in self.rows(statement, &parameters).await? {
-            let index = row.try_get::<_, i64>(4).ok().and_then(|n| usize::try_from(n - 1).ok());
-            let Some(index) = index.filter(|index| *index < keys.len()) else { continue };
-            records[index] = record(&row).map(|(_, record)| record);
-            if records[index].is_none() {
-                log_damaged(keys[index].0, &keys[index].1);
+        let condition = "(tbl, key) IN (SELECT * FROM unnest($1::bytea[], $2::bytea[]))";
+        let rows = self.records(condition, "key", &parameters).await?;
+        let place = |row| Some((Row::try_get::<_, &[u8]>(row, 6).ok()?, Row::try_get::<_, &[u8]>(row, 2).ok()?));
+        let found: HashMap<_, _> = rows.iter().filter_map(|row| Some((place(row)?, record(row)))).collect();
+        let get = |(table, key): &(Table, Vec<u8>)| match found.get(&(table.name().as_bytes(), key.as_slice()))? {
+            Some((_, record)) => Some(record.clone()),
+            None => {
+                log_damaged(*table, key);
+                None
             }
-        }
-        Ok(records)
+        };
+        Ok(keys.iter().map(get).collect())
     }
 
     pub(super) async fn after(&self, table: Table, after: Option<&[u8]>, limit: usize) -> Result<Listed, StoreError> {
         // The empty key comes before all others, and it is a key: without `after` the list begins with it.
         let first = after.is_none();
-        let statement = "SELECT key, version, value, expires_at FROM certseal.records \
-             WHERE tbl = $1 AND key >= $2 AND (key > $2 OR $3) ORDER BY key LIMIT $4";
+        let condition = "tbl = $1 AND key >= $2 AND (key > $2 OR $3) ORDER BY key LIMIT $4";
         let (name, after, limit) = (table.name().as_bytes(), after.unwrap_or_default(), bounded(limit));
         let parameters: [Parameter<'_>; 4] =
             [(&name, Type::BYTEA), (&after, Type::BYTEA), (&first, Type::BOOL), (&limit, Type::INT8)];
-        Ok(listed(table, &self.rows(statement, &parameters).await?))
+        Ok(listed(table, &self.records(condition, "key", &parameters).await?))
     }
 
     pub(super) async fn with_prefix(&self, table: Table, prefix: &[u8], limit: usize) -> Result<Listed, StoreError> {
         let (name, limit) = (table.name().as_bytes(), bounded(limit));
         let rows = match successor(prefix) {
             None => {
-                let statement = "SELECT key, version, value, expires_at FROM certseal.records \
-                     WHERE tbl = $1 AND key >= $2 ORDER BY key LIMIT $3";
+                let condition = "tbl = $1 AND key >= $2 ORDER BY key LIMIT $3";
                 let parameters: [Parameter<'_>; 3] =
                     [(&name, Type::BYTEA), (&prefix, Type::BYTEA), (&limit, Type::INT8)];
-                self.rows(statement, &parameters).await?
+                self.records(condition, "key", &parameters).await?
             }
             Some(end) => {
-                let statement = "SELECT key, version, value, expires_at FROM certseal.records \
-                     WHERE tbl = $1 AND key >= $2 AND key < $3 ORDER BY key LIMIT $4";
+                let condition = "tbl = $1 AND key >= $2 AND key < $3 ORDER BY key LIMIT $4";
                 let parameters: [Parameter<'_>; 4] =
                     [(&name, Type::BYTEA), (&prefix, Type::BYTEA), (&end, Type::BYTEA), (&limit, Type::INT8)];
-                self.rows(statement, &parameters).await?
+                self.records(condition, "key", &parameters).await?
             }
         };
         Ok(listed(table, &rows))
     }
 
     pub(super) async fn expired(&self, table: Table, now: u64, limit: usize) -> Result<Listed, StoreError> {
-        let statement = "SELECT key, version, value, expires_at FROM certseal.records \
-             WHERE tbl = $1 AND expires_at IS NOT NULL AND expires_at <= $2 ORDER BY expires_at, key LIMIT $3";
+        let condition = "tbl = $1 AND expires_at IS NOT NULL AND expires_at <= $2 ORDER BY expires_at, key LIMIT $3";
         let (name, now, limit) = (table.name().as_bytes(), clamped(now), bounded(limit));
         let parameters: [Parameter<'_>; 3] = [(&name, Type::BYTEA), (&now, Type::INT8), (&limit, Type::INT8)];
-        Ok(listed(table, &self.rows(statement, &parameters).await?))
+        Ok(listed(table, &self.records(condition, "expires_at, key", &parameters).await?))
     }
 
     pub(super) async fn head(&self) -> Result<Position, StoreError> {
@@ -156,14 +153,53 @@ impl Reader {
         Ok(())
     }
 
-    /// Committed state, which may be a moment ahead of what is durable.
-    async fn rows(&self, statement: &str, parameters: &[Parameter<'_>]) -> Result<Vec<Row>, StoreError> {
-        persistently(self.give_up, || async {
+    /// Shows from time to time that this store is open, for as long as its runtime runs. Not by the writer: that one waits
+    /// for work.
+    pub(super) async fn show_forever(self: Arc<Self>, writer: WriterId) {
+        let ids = [writer, self.witness];
+        loop {
+            tokio::time::sleep(meta::SHOW_EVERY).await;
+            let shown = persistently(meta::SHOW_EVERY, || async {
+                let session = self.session().await?;
+                let shown = meta::show(&session, &ids).await;
+                kept_or_closed(session, shown)
+            });
+            if let Err(error) = shown.await {
+                tracing::debug!(%error, "cannot show that the store is open");
+            }
+        }
+    }
+
+    /// Records under this condition, in this order: committed state, which may be a moment ahead of what is durable.
+    ///
+    /// It is never behind what was acknowledged here. A primary that hung while another one took its place goes on
+    /// answering for a moment, on connections from before, and may not know of our own writes.
+    async fn records(
+        &self,
+        condition: &str,
+        order: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let statement = format!(
+            "SELECT m.epoch, m.seq, r.key, r.version, r.value, r.expires_at, r.tbl FROM certseal.meta m LEFT JOIN \
+             (SELECT tbl, key, version, value, expires_at FROM certseal.records WHERE {condition}) r ON true \
+             WHERE m.id = 1 ORDER BY {order}"
+        );
+        let mut rows = persistently(self.give_up, || async {
+            let before = self.shared.proven();
             let session = self.session().await?;
-            let read = session.query("read", statement, parameters).await;
+            let read = session.query("read", &statement, parameters).await;
+            let read = read.and_then(|rows| {
+                let first = rows.first().ok_or_else(meta::no_row)?;
+                self.shared.check(before, position(first)?)?;
+                Ok(rows)
+            });
             kept_or_closed(session, read)
         })
-        .await
+        .await?;
+        // No record at all is one row without one.
+        rows.retain(|row| !matches!(row.try_get::<_, Option<&[u8]>>(2), Ok(None)));
+        Ok(rows)
     }
 
     /// Durable state. The statement's first two columns are the store's position in the same snapshot.
@@ -190,7 +226,7 @@ impl Reader {
         self.shared.check(before, found)?;
         if found.seq > self.shared.proven().seq {
             // On this session: another one may have reached another server.
-            meta::last_group(session, self.witness, COMMIT_PATIENCE.min(self.give_up)).await?;
+            meta::last_group(session, self.witness, self.doubt_after.min(self.give_up)).await?;
             self.shared.prove(found);
         }
         Ok(rows)
@@ -233,11 +269,11 @@ fn listed(table: Table, rows: &[Row]) -> Listed {
 
 /// A record with its key; none if it is not what we write.
 fn record(row: &Row) -> Option<(Vec<u8>, Record)> {
-    let expires_at: Option<i64> = row.try_get(3).map_err(unreadable).ok()?;
+    let expires_at: Option<i64> = row.try_get(5).map_err(unreadable).ok()?;
     let expires_at = expires_at.map(u64::try_from).transpose().ok()?;
-    let version: i64 = row.try_get(1).ok()?;
-    let record = Record { version: u64::try_from(version).ok()?, value: row.try_get(2).ok()?, expires_at };
-    Some((row.try_get(0).ok()?, record))
+    let version: i64 = row.try_get(3).ok()?;
+    let record = Record { version: u64::try_from(version).ok()?, value: row.try_get(4).ok()?, expires_at };
+    Some((row.try_get(2).ok()?, record))
 }
 
 /// The first key after all those with this prefix; none if there is no such key.

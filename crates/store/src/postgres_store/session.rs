@@ -5,15 +5,16 @@ use std::{
     future::{Future, poll_fn},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use deadpool::managed;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_postgres::{
     AsyncMessage, Client, Config, Connection, NoTls, Row, Statement,
+    config::LoadBalanceHosts,
     error::Severity,
     tls::TlsStream,
     types::{ToSql, Type},
@@ -28,10 +29,13 @@ pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Makes sessions.
 pub(super) struct Connector {
-    config: Config,
+    /// One for each host.
+    hosts: Vec<Config>,
+    /// The index of the host that took the last session.
+    last: AtomicUsize,
     tls: Option<MakeRustlsConnect>,
     statement_timeout: Duration,
-    /// How long connecting may take in all: the client's own limit ends where the server has taken the connection.
+    /// How long one host may take in all: the client's own limit ends where the server has taken the connection.
     patience: Duration,
 }
 
@@ -49,32 +53,75 @@ pub(super) struct Session {
 
 impl Connector {
     pub(super) fn new(options: &PostgresOptions) -> Result<Self, StoreError> {
-        let (config, tls) = (options.config()?, options.tls()?);
-        let addresses = config.get_hosts().len().max(config.get_hostaddrs().len()).max(1);
-        let patience = options.connect_timeout * u32::try_from(addresses).unwrap_or(u32::MAX) + SLACK;
-        Ok(Self { config, tls, statement_timeout: options.statement_timeout, patience })
+        let (hosts, tls) = (options.hosts()?, options.tls()?);
+        let patience = options.connect_timeout + SLACK;
+        Ok(Self { hosts, last: AtomicUsize::new(0), tls, statement_timeout: options.statement_timeout, patience })
     }
 
-    /// Connects to the first host that accepts writes, and refuses one that would lose them.
+    /// Connects to a host that accepts writes, and refuses one that would lose them.
+    ///
+    /// One host after the other, each with a head start: one that hangs still takes connections, since the kernel does
+    /// that, and must not keep us from the others.
     pub(super) async fn connect(&self) -> Result<Session, Fault> {
-        let connected = tokio::time::timeout(self.patience, self.connected()).await;
-        connected.unwrap_or_else(|_| Err(Fault::timeout("connect", self.patience)))
+        let first = self.first();
+        let mut waiting = (first..self.hosts.len()).chain(0..first).peekable();
+        let (mut tries, mut refused) = (JoinSet::new(), None);
+        loop {
+            if let Some(index) = waiting.next() {
+                let connected = self.connected(index);
+                tries.spawn(async move { (index, connected.await) });
+            }
+            let patience = if waiting.peek().is_some() { HEAD_START } else { Duration::MAX };
+            match tokio::time::timeout(patience, tries.join_next()).await {
+                Ok(Some(Ok((index, Ok(session))))) => {
+                    self.last.store(index, Ordering::Relaxed);
+                    return Ok(session);
+                }
+                Ok(Some(Ok((_, Err(fault @ Fault { error: StoreError::UnsafeServer { .. }, .. }))))) => {
+                    return Err(fault);
+                }
+                Ok(Some(Ok((_, Err(fault))))) => refused = Some(fault),
+                Ok(Some(Err(error))) => {
+                    refused = Some(Fault::lasting(StoreError::Failed { cause: error.to_string() }));
+                }
+                // There is a host in every connection string that is accepted.
+                Ok(None) => return Err(refused.unwrap_or_else(|| Fault::timeout("connect", self.patience))),
+                Err(_) => {}
+            }
+        }
     }
 
-    async fn connected(&self) -> Result<Session, Fault> {
-        let refused = Fault::new("connect");
-        let session = match &self.tls {
-            None => {
-                let (client, connection) = self.config.connect(NoTls).await.map_err(refused)?;
-                Session::new(client, connection, self.statement_timeout)
-            }
-            Some(tls) => {
-                let (client, connection) = self.config.connect(tls.clone()).await.map_err(refused)?;
-                Session::new(client, connection, self.statement_timeout)
-            }
+    /// The host to begin with. It is the one that accepted writes the last time, unless all of several do.
+    fn first(&self) -> usize {
+        let spreads = self.hosts.iter().any(|host| host.get_load_balance_hosts() == LoadBalanceHosts::Random);
+        match spreads.then(getrandom::u32) {
+            Some(Ok(random)) => random as usize % self.hosts.len(),
+            _ => self.last.load(Ordering::Relaxed),
+        }
+    }
+
+    fn connected(&self, index: usize) -> impl Future<Output = Result<Session, Fault>> + Send + use<> {
+        let (host, tls, patience) = (self.hosts[index].clone(), self.tls.clone(), self.patience);
+        let statement_timeout = self.statement_timeout;
+        let connected = async move {
+            let refused = Fault::new("connect");
+            let session = match tls {
+                None => {
+                    let (client, connection) = host.connect(NoTls).await.map_err(refused)?;
+                    Session::new(client, connection, statement_timeout)
+                }
+                Some(tls) => {
+                    let (client, connection) = host.connect(tls).await.map_err(refused)?;
+                    Session::new(client, connection, statement_timeout)
+                }
+            };
+            session.make_safe().await?;
+            Ok(session)
         };
-        session.make_safe().await?;
-        Ok(session)
+        async move {
+            let connected = tokio::time::timeout(patience, connected).await;
+            connected.unwrap_or_else(|_| Err(Fault::timeout("connect", patience)))
+        }
     }
 }
 
@@ -243,5 +290,8 @@ impl managed::Manager for Connector {
 
 const SETTINGS: &str = "SELECT name::text, setting::text FROM pg_settings \
      WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit')";
+
+/// How long a host is waited for before the next one is tried as well.
+const HEAD_START: Duration = Duration::from_secs(1);
 
 const SLACK: Duration = Duration::from_secs(2);

@@ -20,6 +20,7 @@ use std::{
 };
 
 use super::{
+    PostgresOptions,
     failure::{FIRST_PAUSE, Fault, next_pause},
     meta::{self, WriterId},
     session::{Connector, Session},
@@ -37,6 +38,9 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) id: WriterId,
     pub(super) give_up: Duration,
+    /// How long a commit may take before it is asked after on another connection. A server that hangs keeps its
+    /// connections, and may have been replaced long ago; one that waits for its replicas is asked in vain until then.
+    pub(super) doubt_after: Duration,
     session: Option<Session>,
     /// The number of the newest group.
     group: i64,
@@ -57,8 +61,9 @@ impl From<Fault> for Unacknowledged {
 }
 
 impl Writer {
-    pub(super) fn new(connector: Arc<Connector>, shared: Arc<Shared>, id: WriterId, give_up: Duration) -> Self {
-        Self { connector, shared, id, give_up, session: None, group: 0 }
+    pub(super) fn new(connector: Arc<Connector>, shared: Arc<Shared>, id: WriterId, options: &PostgresOptions) -> Self {
+        let (give_up, doubt_after) = (options.give_up, options.statement_timeout);
+        Self { connector, shared, id, give_up, doubt_after, session: None, group: 0 }
     }
 
     /// Each transaction's own outcome, or the same error for all.
@@ -125,7 +130,7 @@ impl Writer {
                 (answers, loaded.state.position)
             }
         };
-        match session.commit(left).await {
+        match session.commit(left.min(self.doubt_after)).await {
             Ok(()) => {
                 self.shared.prove(reached);
                 Ok(Some(answers))
@@ -140,7 +145,7 @@ impl Writer {
     async fn settle(&mut self, answers: Vec<Answer>, left: Duration) -> Result<Option<Vec<Answer>>, Unacknowledged> {
         let settled = async {
             let session = self.connector.connect().await?;
-            let last = meta::last_group(&session, self.id, left).await?;
+            let last = meta::last_group(&session, self.id, left.min(self.doubt_after)).await?;
             Ok((session, last))
         };
         match settled.await {

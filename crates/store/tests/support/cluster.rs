@@ -6,7 +6,7 @@ use std::{
     net::{TcpListener, TcpStream},
     os::unix::fs::chown,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -14,13 +14,20 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::postgres::{Guarded, account, binaries};
+use super::postgres::{Guarded, account, as_account, binaries};
 
 pub struct Cluster {
     // Dropped in this order: the nodes would wait for etcd.
     nodes: Vec<Node>,
     _etcd: Guarded,
     directory: tempfile::TempDir,
+}
+
+/// A primary that is stopped in the middle of everything. It goes on when this is dropped, or the test's process ends.
+pub struct Frozen {
+    pub name: String,
+    port: u16,
+    guard: Child,
 }
 
 struct Node {
@@ -81,6 +88,33 @@ impl Cluster {
         self.wait_until_whole();
     }
 
+    /// Stops all processes of the primary's server, and its Patroni, without ending them.
+    pub fn freeze_primary(&self) -> Frozen {
+        let leader = self.leader().unwrap();
+        let node = self.nodes.iter().find(|node| node.name == leader).unwrap();
+        Frozen { name: leader, port: node.port, guard: node.freeze(self.directory.path()) }
+    }
+
+    /// Waits for another leader.
+    pub fn wait_for_failover(&self, from: &str) {
+        until("there is no new leader", || self.leader().is_some_and(|leader| leader != from));
+    }
+
+    /// Lets a primary go on that was replaced meanwhile, and waits until it follows and no store uses it.
+    pub fn thaw(&self, frozen: Frozen) {
+        let (name, port) = (frozen.name.clone(), frozen.port);
+        drop(frozen);
+        self.wait_until_whole();
+        assert_ne!(self.leader().as_ref(), Some(&name), "who was frozen leads again");
+        let mut asking = Command::new(binaries().join("psql"));
+        asking.args(["--no-psqlrc", "--tuples-only", "--no-align", "--host=127.0.0.1", "--username=postgres"]);
+        asking.args(["--port", &port.to_string(), "--dbname=postgres", "--command"]);
+        asking.arg("SELECT pg_is_in_recovery(), count(*) FROM pg_stat_activity WHERE application_name = 'certseal'");
+        until("a store goes on at the old primary", || {
+            asking.output().is_ok_and(|output| output.stdout.starts_with(b"t|0"))
+        });
+    }
+
     fn wait_until_whole(&self) {
         until("not all nodes follow a leader", || {
             let members = self.members();
@@ -98,8 +132,10 @@ impl Cluster {
     /// What the first node that answers knows of all.
     fn members(&self) -> Vec<Value> {
         let asked = self.nodes.iter().find_map(|node| {
-            let mut stream = TcpStream::connect(("127.0.0.1", node.rest)).ok()?;
-            stream.set_read_timeout(Some(Duration::from_secs(3))).ok()?;
+            // One that is frozen takes a few connections, and then leaves others without an answer.
+            let patience = Duration::from_secs(2);
+            let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], node.rest).into(), patience).ok()?;
+            stream.set_read_timeout(Some(patience)).ok()?;
             stream.write_all(b"GET /cluster HTTP/1.0\r\n\r\n").ok()?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer).ok()?;
@@ -139,6 +175,33 @@ impl Node {
             }
         }
         self.patroni.end();
+    }
+
+    /// Answers a process whose end lets them all go on.
+    fn freeze(&self, directory: &Path) -> Child {
+        // Each parent first: what is stopped starts nothing more.
+        let mut stopped = Vec::new();
+        let mut stop = |pid: i32| {
+            kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
+            stopped.push(pid.to_string());
+        };
+        children(self.patroni.id()).into_iter().for_each(&mut stop);
+        let pid_file = fs::read_to_string(directory.join(&self.name).join("postmaster.pid")).unwrap();
+        let postmaster = pid_file.lines().next().unwrap().parse().unwrap();
+        stop(postmaster);
+        for pid in children(postmaster) {
+            stop(pid);
+        }
+        let mut guard = as_account("/bin/sh");
+        guard.args(["-c", &format!("read -r _; kill -CONT {}", stopped.join(" "))]);
+        guard.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        let _ = self.guard.wait();
     }
 }
 
@@ -216,7 +279,7 @@ fn free_ports(count: usize) -> Vec<u16> {
     held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
-fn until(otherwise: &str, done: impl Fn() -> bool) {
+fn until(otherwise: &str, mut done: impl FnMut() -> bool) {
     let give_up = Instant::now() + Duration::from_secs(180);
     while !done() {
         assert!(Instant::now() < give_up, "{otherwise}");
