@@ -2,7 +2,10 @@
 
 use certseal_wire::{DnsName, Import, Renewal, Replacement, Reseal, SiteList, SiteRequest, SiteStatus};
 
-use crate::{ClientError, Connection, connection::Call};
+use crate::{
+    ClientError, Connection,
+    connection::{Call, PATIENCE},
+};
 
 /// Calls certman.
 #[derive(Debug, Clone)]
@@ -14,9 +17,12 @@ impl CertmanClient {
         Self(connection)
     }
 
+    // What changes something takes longer by the time that certman itself waits for a certstore that does not answer,
+    // before it asks the next one.
+
     /// Adds a site, or changes it. The answer is its state right after.
     pub async fn put_site(&self, site: &DnsName, request: &SiteRequest) -> Result<SiteStatus, ClientError> {
-        self.0.json(Call::put_json(&format!("/v1/sites/{site}"), request)).await
+        self.0.json(Call::put_json(&format!("/v1/sites/{site}"), request).patient(PATIENCE)).await
     }
 
     /// One site.
@@ -35,26 +41,28 @@ impl CertmanClient {
 
     /// Begins a site's renewal now, or at an earlier time than planned.
     pub async fn renew(&self, site: &DnsName, renewal: &Renewal) -> Result<SiteStatus, ClientError> {
-        self.0.json(Call::post_json(&format!("/v1/sites/{site}/renew"), renewal)).await
+        self.0.json(Call::post_json(&format!("/v1/sites/{site}/renew"), renewal).patient(PATIENCE)).await
     }
 
     /// Has the certificate with a compromised key issued again, with another key, and the old one revoked.
     pub async fn replace(&self, site: &DnsName, version: u64) -> Result<SiteStatus, ClientError> {
-        self.0.json(Call::post_json(&format!("/v1/sites/{site}/replacement"), &Replacement { version })).await
+        self.0
+            .json(Call::post_json(&format!("/v1/sites/{site}/replacement"), &Replacement { version }).patient(PATIENCE))
+            .await
     }
 
     /// Adds a site with a certificate and a key as a platform has them.
     pub async fn import(&self, site: &DnsName, import: &Import) -> Result<SiteStatus, ClientError> {
-        self.0.json(Call::post_json(&format!("/v1/sites/{site}/import"), import)).await
+        self.0.json(Call::post_json(&format!("/v1/sites/{site}/import"), import).patient(PATIENCE)).await
     }
 
     /// Has the key of the stored certificate, sealed anew, put into its next bundle.
     pub async fn reseal(&self, site: &DnsName, reseal: &Reseal) -> Result<SiteStatus, ClientError> {
-        self.0.json(Call::post_json(&format!("/v1/sites/{site}/envelope"), reseal)).await
+        self.0.json(Call::post_json(&format!("/v1/sites/{site}/envelope"), reseal).patient(PATIENCE)).await
     }
 
     /// Removes a site: its route, its bundle, its orders.
     pub async fn remove_site(&self, site: &DnsName) -> Result<(), ClientError> {
-        self.0.bytes(Call::delete(&format!("/v1/sites/{site}"))).await.map(drop)
+        self.0.bytes(Call::delete(&format!("/v1/sites/{site}")).patient(PATIENCE)).await.map(drop)
     }
 }

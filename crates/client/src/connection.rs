@@ -281,7 +281,8 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long an answer may take, unless the call says otherwise.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 const MAX_ORIGINS: usize = 16;
 
