@@ -13,7 +13,7 @@ use certctl::pki;
 use certseal_client::{CertmanClient, Connection, StoreClient};
 use certseal_seal::Bundle;
 use certseal_service::Shutdown;
-use certseal_wire::{DnsName, Event, NameSet, SiteRequest, SiteState, SiteStatus};
+use certseal_wire::{DnsName, Event, FeedQuery, NameSet, SiteRequest, SiteState, SiteStatus};
 use tempfile::TempDir;
 
 use crate::{
@@ -163,14 +163,23 @@ impl Platform {
         StoreClient::new(self.connection(identity, "store"))
     }
 
-    /// All that certstore hands out to this identity.
+    /// All that certstore hands out to this identity: a snapshot, and what came after it.
     pub async fn snapshot_as(&self, identity: &str) -> Vec<Event> {
         let store = self.store_as(identity);
         let mut events = Vec::new();
-        for segment in store.snapshot().await.unwrap().segments {
+        let snapshot = store.snapshot().await.unwrap();
+        for segment in snapshot.segments {
             events.extend(store.segment(&segment).await.unwrap());
         }
-        events
+        let mut query = FeedQuery { after: Some(snapshot.cursor), limit: None, wait: Some(0) };
+        loop {
+            let page = store.feed(&query).await.unwrap();
+            events.extend(page.events);
+            query.after = Some(page.cursor);
+            if page.end {
+                return events;
+            }
+        }
     }
 
     pub fn certman_as(&self, identity: &str) -> CertmanClient {
