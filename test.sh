@@ -22,6 +22,8 @@ main() {
     stage 'test' cargo test --workspace --locked
     # Each bench once, with small numbers, so that none rots.
     stage 'benches' cargo test --package certseal --benches --locked
+    # By itself: clients wait for 15 s for one that hangs, and should not wait for other tests besides.
+    stage 'hanging' cargo test --package certseal --locked --test e2e -- --ignored
     # Instruction counts against the baseline, and that the gate notices a slowdown. Ratios need a quiet machine: they are
     # left to `cargo gate` before a release.
     stage 'gate' cargo gate --quick
