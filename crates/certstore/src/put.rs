@@ -14,7 +14,7 @@ use crate::{
     audit::{Actor, Entry},
     records::{self, BUNDLES, Checked, LATE, Lasts, RING, ROUTES, Stored},
     sweep::now,
-    vault::{Trusted, Vault, mark, refusal, seconds},
+    vault::{Trusted, Vault, announce, mark, refusal, seconds},
 };
 
 /// A put that was looked at.
@@ -55,7 +55,7 @@ impl Vault {
     }
 
     fn attempt(
-        self: Arc<Self>,
+        &self,
         actor: &Actor,
         check: impl Fn(&Trusted) -> Result<Checked, Refusal>,
         is_ring_stale: bool,
@@ -83,13 +83,16 @@ impl Vault {
         let writes = [trusted.guard()].into_iter().chain(beside).chain([write]).collect();
         let transaction = Transaction { writes, audit: entry(actor, &checked).bytes()? };
         let (reply, submitted) = oneshot::channel();
-        let vault = self.clone();
-        // Done even when whoever asked has gone.
+        // Done even when whoever asked has gone. Without the vault: if this held the last handle of it, the storage would be
+        // closed by its own thread, which waits for itself then.
+        let (metrics, news) = (self.metrics.clone(), self.news_sender());
         let done = move |outcome: Result<Position, StoreError>| {
-            vault.settled(&outcome);
-            if let Ok(position) = outcome {
-                vault.metrics.written(kind, true);
-                vault.announce(position);
+            match &outcome {
+                Ok(position) => {
+                    metrics.written(kind, true);
+                    announce(&news, *position);
+                }
+                Err(_) => metrics.commit_failed(),
             }
             let _ = reply.send(outcome);
         };
@@ -214,4 +217,31 @@ const ATTEMPTS: usize = 5;
 
 fn conflict(stored: u64, came: u64) -> Refusal {
     Refusal::new(ProblemKind::Conflict, format!("expected a version above {stored}, which is stored, got {came}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use certseal_store::Table;
+
+    use super::*;
+    use crate::vault::tests::vault;
+
+    #[test]
+    fn a_put_on_its_way_does_not_hold_the_vault() {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = vault(dir.path());
+        // The storage's thread is kept from answering.
+        let (go_on, held) = mpsc::channel::<()>();
+        let other = Write::put(Table::new("other"), "a", 1, "v");
+        vault.storage().submit(other.into(), Box::new(move |_| held.recv().unwrap_or(())));
+        let check = |_: &Trusted| Ok(Checked::new(Kind::Accounts, String::new(), 1, Vec::new(), b"{}".to_vec()));
+        let attempt = vault.attempt(&Actor::itself(), check, false).unwrap();
+        assert_eq!(Arc::strong_count(&vault), 1);
+        drop(go_on);
+        let Attempt::Submitted(outcome, submitted) = attempt else { panic!("there was nothing before") };
+        submitted.blocking_recv().unwrap().unwrap();
+        assert!(outcome.changed);
+    }
 }

@@ -275,26 +275,27 @@ impl Vault {
     }
 
     fn committed(&self, transaction: Transaction) -> Result<Position, StoreError> {
-        let outcome = self.storage.commit(transaction);
-        self.settled(&outcome);
-        outcome
-    }
-
-    /// Counts what failed.
-    pub(crate) fn settled(&self, outcome: &Result<Position, StoreError>) {
-        if outcome.is_err() {
-            self.metrics.commit_failed();
-        }
+        self.storage.commit(transaction).inspect_err(|_| self.metrics.commit_failed())
     }
 
     /// Wakes who waits for news up to this position.
     pub(crate) fn announce(&self, position: Position) {
-        self.news.send_if_modified(|seq| {
-            let newer = position.seq > *seq;
-            *seq = (*seq).max(position.seq);
-            newer
-        });
+        announce(&self.news, position);
     }
+
+    /// What [`announce`] tells the news by, for who must not hold the vault.
+    pub(crate) fn news_sender(&self) -> watch::Sender<u64> {
+        self.news.clone()
+    }
+}
+
+/// Wakes who waits for news up to this position.
+pub(crate) fn announce(news: &watch::Sender<u64>, position: Position) {
+    news.send_if_modified(|seq| {
+        let newer = position.seq > *seq;
+        *seq = (*seq).max(position.seq);
+        newer
+    });
 }
 
 /// A write that sets a mark: guards that were taken before do not hold any more.

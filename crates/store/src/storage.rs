@@ -29,7 +29,8 @@ pub trait Storage: Send + Sync + 'static {
     /// Like [`commit`](Self::commit), but does not wait for the disk: `done` is called once the outcome is there, on a
     /// thread that it must not keep. It waits for a place in the queue only, when too much is queued already.
     ///
-    /// When the store breaks down meanwhile, `done` is dropped without a call, and the outcome is unknown.
+    /// `done` must not hold the store, which waits for that thread when its last handle is dropped. When the store breaks
+    /// down meanwhile, `done` is dropped without a call, and the outcome is unknown.
     fn submit(&self, transaction: Transaction, done: Done);
 
     /// The record under this key; [`StoreError::Corrupt`] if its checksum does not match.
