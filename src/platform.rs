@@ -10,10 +10,11 @@ use anyhow::Context;
 use certctl::{
     keys::{self, KeyPlace, NewPool},
     pki::{self, PkiOptions},
+    rings::Rings,
 };
 use certman::AuthorityConfig;
 use certseal_client::{CertmanClient, Connection, StoreClient};
-use certseal_seal::{SigningKey, Suite, VerifyingKey};
+use certseal_seal::{RingMark, SigningKey, Suite, VerifyingKey};
 use certseal_service::{Shutdown, config as files, tls::Peer};
 use certseal_wire::PoolName;
 
@@ -128,8 +129,9 @@ async fn make_unseal_key(pki_dir: &Path, pool: &PoolName, store_url: &str) -> an
     let issuer = VerifyingKey::from_pem(&files::read(&pki_dir.join("issuer.pub"))?)?;
     let out = pki_dir.join(format!("{pool}-1.unseal.pem"));
     let new =
-        NewPool { pool: pool.clone(), suite: Suite::P256, out: KeyPlace::File(&out), issuers: &[issuer], seen: 0 };
-    keys::generate(&store, &security, &new).await?;
+        NewPool { pool: pool.clone(), suite: Suite::P256, out: KeyPlace::File(&out), issuers: &[issuer], seen: RingMark::default() };
+    let rings = Rings::new(&store, security.verifying_key(), &pki_dir.join("state"));
+    keys::generate(&rings, &security, &new).await?;
     Ok(out)
 }
 

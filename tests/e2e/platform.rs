@@ -282,7 +282,9 @@ fn certctl_command(dir: &Path, addresses: &BTreeMap<&str, SocketAddr>, identity:
         .env("CERTCTL_CA", pki.join("ca.pem"))
         .env("CERTCTL_CERT", pki.join(format!("{identity}.pem")))
         .env("CERTCTL_KEY", pki.join(format!("{identity}.key")))
-        .env("CERTCTL_SECURITY_PUBLIC", pki.join("security.pub"));
+        .env("CERTCTL_SECURITY_PUBLIC", pki.join("security.pub"))
+        // Each operator has a memory of their own.
+        .env("CERTCTL_STATE", dir.join(format!("state-{identity}")));
     command
 }
 

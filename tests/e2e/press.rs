@@ -4,7 +4,7 @@ use std::fs;
 
 use certseal_client::StoreClient;
 use certseal_seal::{
-    Bundle, Group, KeyKind, Recipient, SealRequest, SigningKey, Suite, TlsPrivateKey, accept_ring, ring_recipient,
+    Bundle, Group, KeyKind, Recipient, RingMark, SealRequest, SigningKey, Suite, TlsPrivateKey, accept_ring, ring_recipient,
     seal, spki_digest,
 };
 use certseal_wire::{BundleInfo, DnsName, NameSet};
@@ -30,7 +30,7 @@ impl Press {
     pub async fn new(platform: &Platform, store: &StoreClient) -> Self {
         let text = |file: &str| fs::read_to_string(platform.pki(file)).unwrap();
         let security = certseal_seal::VerifyingKey::from_pem(&text("security.pub")).unwrap();
-        let ring = accept_ring(&store.ring().await.unwrap().unwrap(), &security, 0).unwrap();
+        let ring = accept_ring(&store.ring().await.unwrap().unwrap(), &security, RingMark::default()).unwrap();
         let ca_key = KeyPair::from_pem(&text("local-ca.key")).unwrap();
         let mut params = CertificateParams::default();
         params

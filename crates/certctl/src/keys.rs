@@ -3,8 +3,8 @@
 use std::{fmt, path::Path};
 
 use anyhow::{Context, bail, ensure};
-use certseal_client::{ClientError, StoreClient};
-use certseal_seal::{SigningKey, Suite, VerifyingKey, accept_ring};
+use certseal_client::ClientError;
+use certseal_seal::{RingMark, SigningKey, Suite, VerifyingKey};
 use certseal_service::config::read_private;
 use certseal_unseal::{
     UnsealKey,
@@ -12,7 +12,7 @@ use certseal_unseal::{
 };
 use certseal_wire::{Base64, Epoch, IssuerEntry, KeyRing, KeyState, PoolName, ProblemKind, UnsealEntry};
 
-use crate::files::write_durably;
+use crate::{files::write_durably, rings::Rings};
 
 /// A pool that is to get its first unseal key.
 #[derive(Debug, Clone)]
@@ -25,8 +25,8 @@ pub struct NewPool<'a> {
     pub out: KeyPlace<'a>,
     /// Issuers that the ring must list from now on, besides those that it lists already.
     pub issuers: &'a [VerifyingKey],
-    /// The newest ring version known: an older ring in the store is refused.
-    pub seen: u64,
+    /// The newest ring known, besides the one that was seen here: an older ring in the store is refused.
+    pub seen: RingMark,
 }
 
 /// Where the private half of a new key goes.
@@ -111,14 +111,14 @@ impl fmt::Display for KeyPlace<'_> {
 /// # Errors
 /// When the stored ring does not count, the pool has a key already, the key cannot be written or made, or certstore does
 /// not take the ring. The last kind says whether the key can be deleted.
-pub async fn generate(store: &StoreClient, security: &SigningKey, new: &NewPool<'_>) -> anyhow::Result<KeyRing> {
+pub async fn generate(rings: &Rings<'_>, security: &SigningKey, new: &NewPool<'_>) -> anyhow::Result<KeyRing> {
     new.out.check_free()?;
-    let ring = current_ring(store, &security.verifying_key(), new.seen).await?;
+    let ring = rings.current(new.seen).await?;
     refuse_second_key(&ring, &new.pool)?;
     let key = new.out.make_key(&new.pool, FIRST, new.suite).context("the key ring was not changed")?;
     let ring = add_pool(ring, &key, new.issuers)?;
-    match store.put_ring(&security.sign(&ring)).await {
-        Ok(_) => Ok(ring),
+    match rings.put(security, &ring).await? {
+        Ok(()) => Ok(ring),
         Err(error) => {
             let advice = after_failed_upload(&error, &key, new.out);
             Err(error).context(advice)
@@ -158,24 +158,6 @@ pub fn add_issuer(ring: &mut KeyRing, issuer: &VerifyingKey) {
     }
 }
 
-/// Changes the ring in the store, against whoever else does at the same time. Answers the new one.
-///
-/// # Errors
-/// When the stored ring does not count, `change` refuses, or certstore does.
-pub async fn change_ring(
-    store: &StoreClient,
-    security: &SigningKey,
-    seen: u64,
-    change: impl FnOnce(&mut KeyRing) -> anyhow::Result<()>,
-) -> anyhow::Result<KeyRing> {
-    let mut ring = current_ring(store, &security.verifying_key(), seen).await?;
-    ensure!(ring.version > 0, "certstore has no key ring yet: `certctl keys generate` makes the first one");
-    change(&mut ring)?;
-    ring.version = ring.version.checked_add(1).context("the key ring's version cannot count further")?;
-    store.put_ring(&security.sign(&ring)).await.context("certstore does not take the key ring")?;
-    Ok(ring)
-}
-
 fn refuse_second_key(ring: &KeyRing, pool: &PoolName) -> anyhow::Result<()> {
     match ring.keys.iter().find(|entry| entry.pool == *pool) {
         None => Ok(()),
@@ -184,18 +166,6 @@ fn refuse_second_key(ring: &KeyRing, pool: &PoolName) -> anyhow::Result<()> {
             entry.key_id,
             entry.epoch
         ),
-    }
-}
-
-/// The ring in the store; an empty one of version 0 when there is none.
-///
-/// # Errors
-/// When it does not count, or is older than version `seen`.
-pub async fn current_ring(store: &StoreClient, security: &VerifyingKey, seen: u64) -> anyhow::Result<KeyRing> {
-    match store.ring().await.context("cannot read the key ring")? {
-        Some(signed) => Ok(accept_ring(&signed, security, seen)?),
-        None if seen == 0 => Ok(KeyRing::default()),
-        None => bail!("certstore has no key ring, but version {seen} was seen before: the store lost it, or hides it"),
     }
 }
 

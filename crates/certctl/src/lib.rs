@@ -42,6 +42,7 @@ mod lines;
 pub mod migrate;
 mod output;
 pub mod pki;
+pub mod rings;
 pub mod rotation;
 mod settings;
 

@@ -21,19 +21,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use certseal_client::{CertmanClient, ClientError, StoreClient};
-use certseal_seal::{SigningKey, VerifyingKey, VerifyingKeys, sha256};
+use certseal_seal::{RingMark, SigningKey, VerifyingKey, VerifyingKeys, sha256};
 use certseal_unseal::UnsealKeys;
 use certseal_wire::{
     Approval, Digest, EdgeReport, Epoch, KeyRing, KeyState, PoolName, ProblemKind, Retirement, Rotation, RotationId,
-    RotationPlan, RotationReason, RotationState, SealedQuery,
+    RotationPlan, RotationReason, RotationState, SealedQuery, UnsealEntry,
 };
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    failure::Failure,
-    keys::{change_ring, current_ring},
-};
+use crate::{failure::Failure, rings::Rings};
 
 pub use pages::SealedPages;
 pub use plan::{NewRotation, plan, propose};
@@ -132,8 +129,8 @@ pub struct Run<'a> {
 /// # Errors
 /// When it is not approved, edges lack the new key for longer than there is patience, or bundles cannot be sealed to the
 /// new key. It can be run again.
-pub async fn run(store: &StoreClient, id: RotationId, run: &Run<'_>, progress: &dyn Progress) -> anyhow::Result<Known> {
-    let public = run.security.verifying_key();
+pub async fn run(rings: &Rings<'_>, id: RotationId, run: &Run<'_>, progress: &dyn Progress) -> anyhow::Result<Known> {
+    let (store, public) = (rings.store(), run.security.verifying_key());
     let deadline = Instant::now() + run.patience;
     loop {
         let found = known(store, &public, id).await?;
@@ -145,26 +142,18 @@ pub async fn run(store: &StoreClient, id: RotationId, run: &Run<'_>, progress: &
             ),
             RotationState::Approved => {
                 ensure!(plan.expires_at > Timestamp::now(), "the plan expired at {}: make a new one", plan.expires_at);
-                change_ring(store, run.security, 0, |ring| {
-                    ring.keys.push(plan.to.clone());
-                    Ok(())
-                })
-                .await?;
+                rings.change(run.security, planned(plan), |ring| announce(ring, plan)).await?;
             }
             RotationState::Announced => {
-                let ring = current_ring(store, &public, 0).await?.version;
+                let ring = rings.existing(at_least(plan, ANNOUNCED)).await?.version;
                 let what = format!("to load epoch {} (add its file to their `unseal_keys`)", plan.to.epoch);
                 let has_key = |edge: &EdgeReport| edge.ring >= ring && edge.keys.contains(&plan.to.key_id);
                 await_edges(store, &plan.pool, &what, deadline, progress, has_key).await?;
-                change_ring(store, run.security, 0, |ring| {
-                    activate(ring, plan);
-                    Ok(())
-                })
-                .await?;
+                rings.change(run.security, at_least(plan, ANNOUNCED), |ring| activate(ring, plan)).await?;
             }
             RotationState::Active | RotationState::Verified => {
                 match plan.reason {
-                    RotationReason::Routine => seal_all(store, &public, plan, run.keys, progress).await?,
+                    RotationReason::Routine => seal_all(rings, plan, run.keys, progress).await?,
                     RotationReason::Compromised => replace_all(store, plan, run, deadline, progress).await?,
                 }
                 return known(store, &public, id).await;
@@ -180,13 +169,13 @@ pub async fn run(store: &StoreClient, id: RotationId, run: &Run<'_>, progress: &
 /// # Errors
 /// When the rotation is not verified, or a bundle came meanwhile that only the old keys open. It can be run again.
 pub async fn retire(
-    store: &StoreClient,
+    rings: &Rings<'_>,
     id: RotationId,
     security: &SigningKey,
     patience: Duration,
     progress: &dyn Progress,
 ) -> anyhow::Result<Known> {
-    let public = security.verifying_key();
+    let (store, public) = (rings.store(), security.verifying_key());
     let Known { plan, rotation } = known(store, &public, id).await?;
     match rotation.state {
         RotationState::Verified => {}
@@ -210,15 +199,13 @@ pub async fn retire(
             None => break,
         }
     }
-    change_ring(store, security, 0, |ring| {
-        for entry in ring.keys.iter_mut().filter(|entry| entry.pool == plan.pool) {
-            if plan.from.contains(&entry.epoch) {
-                entry.state = KeyState::Retired;
-            }
+    let retired = |ring: &mut KeyRing| {
+        for epoch in &plan.from {
+            set_state(ring, &plan, *epoch, &[KeyState::Retiring, KeyState::Retired], KeyState::Retired)?;
         }
         Ok(())
-    })
-    .await?;
+    };
+    rings.change(security, at_least(&plan, ACTIVATED), retired).await?;
     known(store, &public, id).await
 }
 
@@ -226,33 +213,75 @@ pub async fn retire(
 ///
 /// # Errors
 /// When the key is active already: then it can only be finished.
-pub async fn abort(store: &StoreClient, id: RotationId, security: &SigningKey) -> anyhow::Result<Known> {
-    let public = security.verifying_key();
+pub async fn abort(rings: &Rings<'_>, id: RotationId, security: &SigningKey) -> anyhow::Result<Known> {
+    let (store, public) = (rings.store(), security.verifying_key());
     let Known { plan, rotation } = known(store, &public, id).await?;
     match rotation.state {
         RotationState::Announced => {
-            change_ring(store, security, 0, |ring| {
-                set_state(ring, &plan, plan.to.epoch, KeyState::Retired);
-                Ok(())
-            })
-            .await?;
+            let given_up = |ring: &mut KeyRing| {
+                set_state(ring, &plan, plan.to.epoch, &[KeyState::Pending], KeyState::Retired)
+            };
+            rings.change(security, at_least(&plan, ANNOUNCED), given_up).await?;
         }
         _ => drop(store.abort_rotation(id).await?),
     }
     known(store, &public, id).await
 }
 
-fn activate(ring: &mut KeyRing, plan: &RotationPlan) {
+/// The ring that a plan starts from.
+fn planned(plan: &RotationPlan) -> RingMark {
+    RingMark { version: plan.ring_version, digest: plan.ring_digest }
+}
+
+/// A ring in which the rotation has come `steps` rings further: each step is a ring of its own. An older one was signed
+/// before, so that what was removed since would be listed again.
+fn at_least(plan: &RotationPlan, steps: u64) -> RingMark {
+    RingMark::of_version(plan.ring_version.saturating_add(steps))
+}
+
+/// Puts the new key into exactly the ring that the plan was made for.
+fn announce(ring: &mut KeyRing, plan: &RotationPlan) -> anyhow::Result<()> {
+    ensure!(
+        ring.version == plan.ring_version,
+        "the plan is for key ring {}, and certstore has version {}: make a new plan",
+        plan.ring_version,
+        ring.version
+    );
+    ring.keys.push(plan.to.clone());
+    Ok(())
+}
+
+fn activate(ring: &mut KeyRing, plan: &RotationPlan) -> anyhow::Result<()> {
     for entry in ring.keys.iter_mut().filter(|entry| entry.pool == plan.pool && entry.state == KeyState::Active) {
         entry.state = KeyState::Retiring;
     }
-    set_state(ring, plan, plan.to.epoch, KeyState::Active);
+    set_state(ring, plan, plan.to.epoch, &[KeyState::Pending], KeyState::Active)
 }
 
-fn set_state(ring: &mut KeyRing, plan: &RotationPlan, epoch: Epoch, state: KeyState) {
-    for entry in ring.keys.iter_mut().filter(|entry| entry.pool == plan.pool && entry.epoch == epoch) {
-        entry.state = state;
-    }
+/// Moves a key of the plan's pool on. A ring without it, or with it elsewhere in its life, is not the one that the step
+/// before left.
+fn set_state(
+    ring: &mut KeyRing,
+    plan: &RotationPlan,
+    epoch: Epoch,
+    from: &[KeyState],
+    to: KeyState,
+) -> anyhow::Result<()> {
+    let (pool, version) = (&plan.pool, ring.version);
+    let is_it = |entry: &&mut UnsealEntry| {
+        entry.pool == *pool
+            && entry.epoch == epoch
+            && from.contains(&entry.state)
+            && (epoch != plan.to.epoch || entry.key_id == plan.to.key_id)
+    };
+    let entry = ring.keys.iter_mut().find(is_it).with_context(|| {
+        format!(
+            "key ring {version} does not have epoch {epoch} of pool {pool} as this rotation left it: certstore shows \
+             another ring than the one that was signed"
+        )
+    })?;
+    entry.state = to;
+    Ok(())
 }
 
 /// Waits until every edge of the pool has said that it has what is needed.
@@ -284,14 +313,13 @@ async fn await_edges(
 
 /// Seals until nothing lacks the new key: certificates that were ordered before may still come sealed to the old one.
 async fn seal_all(
-    store: &StoreClient,
-    security: &VerifyingKey,
+    rings: &Rings<'_>,
     plan: &RotationPlan,
     keys: &UnsealKeys,
     progress: &dyn Progress,
 ) -> anyhow::Result<()> {
     for _ in 0..MAX_ROUNDS {
-        let Rewrapped { looked_at, changed, failed } = rewrap(store, security, plan, keys, false, progress).await?;
+        let Rewrapped { looked_at, changed, failed } = rewrap(rings, plan, keys, false, progress).await?;
         if let Some((site, reason)) = failed.first() {
             bail!(
                 "{} of {looked_at} bundles could not be sealed to epoch {}, among them {site}: {reason}. Have them \
@@ -366,6 +394,12 @@ pub(crate) fn on_all_cores<T: Sync, R: Send>(items: &[T], work: impl Fn(&[T]) ->
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p))).collect()
     })
 }
+
+/// Rings after the plan's: the new key is listed.
+const ANNOUNCED: u64 = 1;
+
+/// Rings after the plan's: the new key is active.
+const ACTIVATED: u64 = 2;
 
 /// From one question to the next while waiting.
 const POLL: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@ use certseal_seal::VerifyingKey;
 use certseal_service::{config, tls::TlsFiles};
 use serde::Deserialize;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, rings::Rings};
 
 /// Settings of calls, each from its flag, its environment variable, or the settings file, in this order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Deserialize)]
@@ -32,6 +32,9 @@ pub(crate) struct Settings {
     /// Public key of the security team, which signs the key ring: without it, nothing shown is verified
     #[arg(long, global = true, env = "CERTCTL_SECURITY_PUBLIC", value_name = "FILE")]
     security_public: Option<PathBuf>,
+    /// Directory that remembers the newest key ring seen [default: $XDG_STATE_HOME/certctl or ~/.local/state/certctl]
+    #[arg(long, global = true, env = "CERTCTL_STATE", value_name = "DIR")]
+    state: Option<PathBuf>,
 }
 
 impl Settings {
@@ -46,6 +49,7 @@ impl Settings {
             cert: self.cert.or(beside(file.cert)),
             key: self.key.or(beside(file.key)),
             security_public: self.security_public.or(beside(file.security_public)),
+            state: self.state.or(beside(file.state)),
         })
     }
 
@@ -62,6 +66,19 @@ impl Settings {
     /// The security team's public key, if it is set.
     pub(crate) fn security_public(&self) -> anyhow::Result<Option<VerifyingKey>> {
         self.security_public.as_deref().map(verifying_key).transpose()
+    }
+
+    /// The key ring in `store`, with the memory of the newest one.
+    pub(crate) fn rings<'a>(&self, store: &'a StoreClient, security: VerifyingKey) -> anyhow::Result<Rings<'a>> {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let by_default = || {
+            let home = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")))?;
+            Some(home.join("certctl"))
+        };
+        let state = self.state.clone().or_else(by_default);
+        let missing = "expected --state, the variable CERTCTL_STATE, or `state` in the --config file: where to remember the \
+                       newest key ring, since there is no home directory";
+        Ok(Rings::new(store, security, &state.ok_or_else(|| Failure::Usage(missing.to_owned()))?))
     }
 
     fn connection(&self, url: &Option<String>, name: &str) -> anyhow::Result<Connection> {

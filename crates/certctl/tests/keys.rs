@@ -13,9 +13,10 @@ use axum::{Json, Router, extract::State, http::StatusCode, response::IntoRespons
 use certctl::{
     keys::{self, KeyPlace, NewPool},
     pki::{self, PkiOptions},
+    rings::Rings,
 };
 use certseal_client::{Connection, StoreClient};
-use certseal_seal::{SigningKey, Suite, VerifyingKey, accept_ring};
+use certseal_seal::{RingMark, SigningKey, Suite, VerifyingKey, accept_ring};
 use certseal_service::{ShutdownHandle, problem::Refusal};
 use certseal_unseal::UnsealKey;
 use certseal_wire::{KeyRing, ProblemKind, PutOutcome, Signed};
@@ -129,9 +130,10 @@ impl World {
             suite: Suite::P256,
             out: KeyPlace::File(&self.path(out)),
             issuers: std::slice::from_ref(&self.issuer),
-            seen,
+            seen: RingMark::of_version(seen),
         };
-        keys::generate(&self.store, &self.security, &new).await
+        let rings = Rings::new(&self.store, self.security.verifying_key(), &self.path("state"));
+        keys::generate(&rings, &self.security, &new).await
     }
 
     fn path(&self, file: &str) -> PathBuf {
@@ -140,7 +142,7 @@ impl World {
 
     fn stored(&self) -> Option<KeyRing> {
         let signed = self.ring.lock().unwrap().clone()?;
-        Some(accept_ring(&signed, &self.security.verifying_key(), 0).unwrap())
+        Some(accept_ring(&signed, &self.security.verifying_key(), RingMark::default()).unwrap())
     }
 }
 
@@ -155,7 +157,7 @@ async fn put_ring(
     State((ring, answer, security, dir)): State<Stored>,
     Json(signed): Json<Signed>,
 ) -> axum::response::Response {
-    let next = accept_ring(&signed, &security, 0).unwrap();
+    let next = accept_ring(&signed, &security, RingMark::default()).unwrap();
     assert!(holds_key(&dir, &next), "the ring came before the key file");
     match answer {
         Answer::Take => {
@@ -171,7 +173,7 @@ async fn put_ring(
 fn holds_key(dir: &Path, ring: &KeyRing) -> bool {
     let newest = ring.keys.last().unwrap().key_id;
     std::fs::read_dir(dir).unwrap().any(|file| {
-        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap_or_default();
         UnsealKey::from_pem(&text).is_ok_and(|key| key.key_id() == newest)
     })
 }

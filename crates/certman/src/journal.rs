@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
+use certseal_seal::{RingMark, sha256};
 use certseal_store::{Expect, SledOptions, SledStore, Storage, StoreError, Table, Transaction, Write};
 use certseal_wire::{AuditMark, DnsName, KeyRing, Signed};
 use jiff::Timestamp;
@@ -120,9 +121,11 @@ impl Journal {
         }
     }
 
-    /// The newest version of the key ring that was ever accepted.
-    pub(crate) fn ring_seen(&self) -> anyhow::Result<u64> {
-        Ok(self.0.get(META, RING)?.map_or(0, |record| record.version))
+    /// The newest key ring that was ever accepted.
+    pub(crate) fn ring_seen(&self) -> anyhow::Result<RingMark> {
+        let Some(record) = self.0.get(META, RING)? else { return Ok(RingMark::default()) };
+        let signed: Signed = serde_json::from_slice(&record.value).context("the journal's key ring")?;
+        Ok(RingMark { version: record.version, digest: Some(sha256(&signed.payload.0)) })
     }
 
     /// What was seen last of certstore's audit log.
@@ -139,7 +142,7 @@ impl Journal {
 
     /// Remembers an accepted key ring, so that an older one is never accepted again.
     pub(crate) fn see_ring(&self, ring: &KeyRing, signed: &Signed) -> anyhow::Result<()> {
-        if self.ring_seen()? < ring.version {
+        if self.ring_seen()?.version < ring.version {
             self.0.commit(Write::put(META, RING, ring.version, serde_json::to_vec(signed)?).into())?;
         }
         Ok(())

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use crate::vault::seconds;
-use certseal_seal::{Bundle, MAX_STANZAS, VerifyingKeys, accept_ring, sha256};
+use certseal_seal::{Bundle, MAX_STANZAS, RingMark, VerifyingKeys, accept_ring, sha256};
 use certseal_service::problem::Refusal;
 use certseal_store::{Record, Table};
 use certseal_wire::{
@@ -179,7 +179,7 @@ impl Checked {
 
     /// The ring as a record, and as what it says.
     pub(crate) fn ring(bytes: Vec<u8>, security: &certseal_seal::VerifyingKey) -> Result<(Self, KeyRing), Refusal> {
-        let ring = accept_ring(&signed(&bytes)?, security, 0).map_err(unverified)?;
+        let ring = accept_ring(&signed(&bytes)?, security, RingMark::default()).map_err(unverified)?;
         Ok((Self::new(Kind::Ring, String::new(), ring.version, Vec::new(), bytes), ring))
     }
 

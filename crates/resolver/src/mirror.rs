@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-use certseal_seal::{Bundle, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers, sha256};
+use certseal_seal::{Bundle, RingMark, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers, sha256};
 use certseal_wire::{
     AcmeAccounts, BundleInfo, Change, Cursor, DnsName, Event, FeedPage, KeyRing, Kind, PoolName, Route, Signed,
 };
@@ -369,7 +369,7 @@ impl State {
     fn load(database: &Database, security: &VerifyingKey) -> Result<Self, MirrorError> {
         let reader = Reader::open(database)?;
         let ring = stored(&reader, meta::RING)?.and_then(|signed: Signed| {
-            accept_ring(&signed, security, 0)
+            accept_ring(&signed, security, RingMark::default())
                 .inspect_err(|error| tracing::warn!(%error, "the ring of the mirror does not count"))
                 .ok()
         });

@@ -28,6 +28,9 @@ pub struct RotationPlan {
     pub reason: RotationReason,
     /// The version of the key ring that the plan starts from. Under another one it does not count.
     pub ring_version: u64,
+    /// SHA-256 of that ring as it was signed; none in plans of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring_digest: Option<Digest>,
     /// The generations to leave: those that are neither pending nor retired.
     pub from: Vec<Epoch>,
     /// The new key, as it is to enter the ring: pending.

@@ -7,9 +7,9 @@
 
 use std::collections::HashSet;
 
-use certseal_wire::{Epoch, KeyId, KeyRing, KeyState, PoolName, Signed, UnsealEntry};
+use certseal_wire::{Digest, Epoch, KeyId, KeyRing, KeyState, PoolName, Signed, UnsealEntry};
 
-use crate::{Recipient, SealError, SignatureError, Suite, SuiteError, VerifyingKey, VerifyingKeys};
+use crate::{Recipient, SealError, SignatureError, Suite, SuiteError, VerifyingKey, VerifyingKeys, sha256};
 
 /// Why a key ring is not accepted or does not help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +26,12 @@ pub enum RingError {
         /// The newest version seen.
         seen: u64,
     },
+    /// Another one of the version of one that was accepted before.
+    #[error(
+        "the key ring of version {0} is not the one of that version that was seen before: two were signed, and the \
+         store shows one here and the other there; find out who signed both, and sign the next version"
+    )]
+    Rewritten(u64),
     /// A pool without an active key.
     #[error("the key ring has no active unseal key for pool {0}: run `certctl keys generate --pool {0}`")]
     NoActiveKey(PoolName),
@@ -56,14 +62,40 @@ pub enum RingError {
     Key(#[from] SealError),
 }
 
-/// The ring, if the security team signed it, it is no older than version `seen`, and it does not contradict itself.
+/// The newest ring that somebody accepted or signed. The default is of one who saw none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RingMark {
+    /// Its version.
+    pub version: u64,
+    /// SHA-256 of the signed JSON; none when only the version is known.
+    pub digest: Option<Digest>,
+}
+
+impl RingMark {
+    /// Of one whose version alone is known.
+    pub fn of_version(version: u64) -> Self {
+        Self { version, digest: None }
+    }
+
+    /// The mark that an accepted ring leaves.
+    pub fn of(ring: &KeyRing, signed: &Signed) -> Self {
+        Self { version: ring.version, digest: Some(sha256(&signed.payload.0)) }
+    }
+}
+
+/// The ring, if the security team signed it, it is no older than the one `seen` and no other one of the same version, and
+/// it does not contradict itself.
 ///
 /// # Errors
-/// [`RingError::Signature`], [`RingError::RolledBack`] and [`RingError::Unsound`].
-pub fn accept_ring(signed: &Signed, security: &VerifyingKey, seen: u64) -> Result<KeyRing, RingError> {
+/// [`RingError::Signature`], [`RingError::RolledBack`], [`RingError::Rewritten`] and [`RingError::Unsound`].
+pub fn accept_ring(signed: &Signed, security: &VerifyingKey, seen: RingMark) -> Result<KeyRing, RingError> {
     let ring: KeyRing = VerifyingKeys::from_iter([security.clone()]).verify(signed)?;
-    if ring.version < seen {
-        return Err(RingError::RolledBack { found: ring.version, seen });
+    if ring.version < seen.version {
+        return Err(RingError::RolledBack { found: ring.version, seen: seen.version });
+    }
+    let is_other = |digest| digest != sha256(&signed.payload.0);
+    if ring.version == seen.version && seen.digest.is_some_and(is_other) {
+        return Err(RingError::Rewritten(ring.version));
     }
     check_soundness(&ring)?;
     Ok(ring)

@@ -51,7 +51,9 @@ mod suite;
 pub use bundle::{Bundle, BundleError};
 pub use digest::{names_digest, sha256, spki_digest};
 pub use envelope::{Envelope, EnvelopeError, Header, MAX_ENVELOPE, MAX_STANZAS, Stanza};
-pub use keyring::{RingChange, RingError, accept_ring, entry_recipient, ring_changes, ring_issuers, ring_recipient};
+pub use keyring::{
+    RingChange, RingError, RingMark, accept_ring, entry_recipient, ring_changes, ring_issuers, ring_recipient,
+};
 pub use legacy::{LegacyKey, LegacySuite};
 pub use payload::PayloadKeys;
 pub use sealed::Sealed;

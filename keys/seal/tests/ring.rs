@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use certseal_seal::{Recipient, RingChange, SigningKey, Suite, accept_ring, ring_changes, ring_recipient};
+use certseal_seal::{Recipient, RingChange, RingMark, SigningKey, Suite, accept_ring, ring_changes, ring_recipient};
 use certseal_wire::{Base64, Epoch, KeyRing, KeyState, PoolName, UnsealEntry};
 use proptest::prelude::*;
 
@@ -25,7 +25,7 @@ proptest! {
         let mut ring = KeyRing::default();
         for edit in edits {
             let next = edited(&ring, &edit);
-            let is_sound = accept_ring(&security.sign(&next), &security.verifying_key(), ring.version).is_ok();
+            let is_sound = accept_ring(&security.sign(&next), &security.verifying_key(), RingMark::of_version(ring.version)).is_ok();
             let Ok(changes) = ring_changes(&ring, &next) else { continue };
             if !is_sound {
                 continue;
@@ -63,10 +63,25 @@ proptest! {
 fn a_ring_that_is_older_than_one_seen_or_signed_by_another_is_refused() {
     let (security, other) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
     let ring = KeyRing { version: 4, ..KeyRing::default() };
-    let accept = |signer: &SigningKey, seen| accept_ring(&signer.sign(&ring), &security.verifying_key(), seen);
+    let accept = |signer: &SigningKey, seen| accept_ring(&signer.sign(&ring), &security.verifying_key(), RingMark::of_version(seen));
     assert!(accept(&security, 4).is_ok());
     assert!(accept(&security, 5).unwrap_err().to_string().contains("rolled it back"));
     assert!(accept(&other, 0).unwrap_err().to_string().contains("does not count"));
+}
+
+#[test]
+fn another_ring_of_the_version_that_was_seen_is_refused_and_the_same_one_is_not() {
+    let security = SigningKey::generate().unwrap();
+    let ring = KeyRing { version: 4, ..KeyRing::default() };
+    let mut other = ring.clone();
+    other.keys.push(entry(0, 1, KeyState::Active));
+    let (signed, signed_too) = (security.sign(&ring), security.sign(&other));
+    let mark = RingMark::of(&ring, &signed);
+    assert!(accept_ring(&signed, &security.verifying_key(), mark).is_ok());
+    let error = accept_ring(&signed_too, &security.verifying_key(), mark).unwrap_err().to_string();
+    assert!(error.contains("two were signed"), "{error}");
+    let next = security.sign(&KeyRing { version: 5, ..other });
+    assert!(accept_ring(&next, &security.verifying_key(), mark).is_ok());
 }
 
 #[test]
@@ -74,7 +89,7 @@ fn a_ring_that_contradicts_itself_is_refused_though_it_is_signed() {
     let security = SigningKey::generate().unwrap();
     let refused = |keys: Vec<UnsealEntry>| {
         let ring = KeyRing { version: 1, keys, ..KeyRing::default() };
-        accept_ring(&security.sign(&ring), &security.verifying_key(), 0).unwrap_err().to_string()
+        accept_ring(&security.sign(&ring), &security.verifying_key(), RingMark::default()).unwrap_err().to_string()
     };
     let (one, two) = (entry(0, 1, KeyState::Active), entry(0, 2, KeyState::Active));
     assert!(refused(vec![one.clone(), two.clone()]).contains("two active keys"));

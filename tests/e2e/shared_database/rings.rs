@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use certseal_seal::{VerifyingKey, accept_ring};
+use certseal_seal::{RingMark, VerifyingKey, accept_ring};
 use certseal_wire::{Base64, Epoch, IssuerEntry, KeyRing, ProblemKind, Signed};
 
 use super::{platform, second, signing_key};
@@ -88,5 +88,5 @@ async fn a_rotation_goes_through_two_certstores_and_what_it_retires_is_refused_b
 }
 
 fn ring(signed: &Signed, security: &VerifyingKey) -> KeyRing {
-    accept_ring(signed, security, 0).unwrap()
+    accept_ring(signed, security, RingMark::default()).unwrap()
 }

@@ -3,14 +3,13 @@
 use std::ops::ControlFlow;
 
 use anyhow::{Context, ensure};
-use certseal_client::StoreClient;
-use certseal_seal::{VerifyingKey, accept_ring, ring_issuers};
+use certseal_seal::{RingMark, ring_issuers};
 use certseal_wire::{AuditCheckpoint, AuditLine, AuditMark, AuditRecord};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::{AuditFiles, AuditPages, Chain, NEW_LOG, mark_text};
-use crate::rotation::Progress;
+use crate::{rings::Rings, rotation::Progress};
 
 /// What a check of the log found to be in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -43,20 +42,20 @@ pub struct CheckpointSeen {
 }
 
 /// Checks the log: `files` first, if there are some, then what the store keeps. `kept` is a mark that an earlier check
-/// answered, and `security` the key that the key ring is signed with.
+/// answered.
 ///
 /// # Errors
 /// With the entry and both hashes, when the log is not what it should be; when the checkpoint's signature does not count;
 /// and when a file cannot be read, or certstore cannot be reached.
 pub async fn verify(
-    store: &StoreClient,
+    rings: &Rings<'_>,
     files: Option<&AuditFiles>,
     kept: Option<AuditMark>,
-    security: &VerifyingKey,
     progress: &dyn Progress,
 ) -> anyhow::Result<Verified> {
+    let store = rings.store();
     // Asked for before the head, so that the log must be as long.
-    let checkpoint = checkpoint(store, security).await?;
+    let checkpoint = checkpoint(rings).await?;
     let mut pages = AuditPages::new(store).await?;
     let (start, head) = (pages.start(), pages.head());
     let mut walk = Walk::new(first_mark(files, start)?);
@@ -174,11 +173,10 @@ impl Walk {
 }
 
 /// The newest checkpoint, if an issuer of the key ring signed it.
-async fn checkpoint(store: &StoreClient, security: &VerifyingKey) -> anyhow::Result<Option<AuditCheckpoint>> {
-    let Some(signed) = store.audit_checkpoint().await? else { return Ok(None) };
-    let ring = store.ring().await?;
-    let ring = ring.context("certstore has a checkpoint of the audit log, but no key ring, so no issuer counts")?;
-    let issuers = ring_issuers(&accept_ring(&ring, security, 0)?);
+async fn checkpoint(rings: &Rings<'_>) -> anyhow::Result<Option<AuditCheckpoint>> {
+    let Some(signed) = rings.store().audit_checkpoint().await? else { return Ok(None) };
+    let ring = rings.existing(RingMark::default()).await;
+    let issuers = ring_issuers(&ring.context("certstore has a checkpoint of the audit log")?);
     issuers.verify(&signed).map(Some).context("the checkpoint of the audit log does not count")
 }
 

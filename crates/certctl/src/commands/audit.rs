@@ -110,7 +110,7 @@ async fn verify(args: VerifyArgs, settings: &Settings, output: Output) -> anyhow
     })?;
     let files = args.files.as_deref().map(AuditFiles::in_dir).transpose()?;
     let (store, bar) = (settings.store()?, Bar::new(output));
-    let outcome = audit::verify(&store, files.as_ref(), args.expect, &security, &bar).await;
+    let outcome = audit::verify(&settings.rings(&store, security)?, files.as_ref(), args.expect, &bar).await;
     bar.clear();
     let verified = outcome?;
     output.show(&verified, || {

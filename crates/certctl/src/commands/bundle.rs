@@ -1,8 +1,7 @@
 //! `certctl bundle`.
 
 use anyhow::{Context, bail};
-use certseal_client::StoreClient;
-use certseal_seal::{Bundle, Sealed, VerifyingKey, accept_ring, ring_issuers, sha256};
+use certseal_seal::{Bundle, RingMark, Sealed, ring_issuers, sha256};
 use certseal_wire::{
     BundleInfo, Deletion, DeletionQuery, Digest, DnsName, EnvelopeId, Epoch, GroupId, KeyId, PoolName, SignerId,
 };
@@ -18,6 +17,7 @@ use crate::{
     cli::BundleCommand,
     failure::Failure,
     output::{Output, details, joined, or_dash, table},
+    rings::Rings,
     settings::Settings,
 };
 
@@ -36,7 +36,7 @@ async fn show(name: DnsName, settings: &Settings, output: Output) -> anyhow::Res
         bytes.ok_or_else(|| Failure::NotFound(format!("certstore has no bundle for {name} that we may see")))?;
     let bundle = Bundle::parse(&bytes).with_context(|| format!("the bundle of {name}"))?;
     let verdict = match security {
-        Some(security) => match statement(&store, &security, &name, &bundle).await {
+        Some(security) => match statement(&settings.rings(&store, security)?, &name, &bundle).await {
             Ok(info) => Verdict::Genuine(info),
             // Without the ring nothing can be said about the bundle.
             Err(error) if error.is::<certseal_client::ClientError>() => return Err(error),
@@ -70,13 +70,11 @@ async fn deletions(within: Option<u32>, settings: &Settings, output: Output) -> 
 
 /// What certman states about `bundle`, if an issuer of the verified key ring put it together for the site `name`.
 async fn statement(
-    store: &StoreClient,
-    security: &VerifyingKey,
+    rings: &Rings<'_>,
     name: &DnsName,
     bundle: &Bundle,
 ) -> anyhow::Result<BundleInfo> {
-    let signed = store.ring().await?.context("certstore has no key ring, so no issuer counts")?;
-    let info = bundle.verify(&ring_issuers(&accept_ring(&signed, security, 0)?))?;
+    let info = bundle.verify(&ring_issuers(&rings.existing(RingMark::default()).await?))?;
     if info.site != *name {
         bail!("it is the bundle of {}: the store swapped them", info.site);
     }

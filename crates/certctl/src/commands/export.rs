@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::bail;
-use certseal_seal::accept_ring;
+use certseal_seal::RingMark;
 use certseal_unseal::{UnsealKey, UnsealKeys};
 
 use super::rotate::{Bar, trusted};
@@ -28,8 +28,7 @@ pub(super) async fn run(args: ExportArgs, settings: &Settings, output: Output) -
         bail!(Failure::Usage("expected --unseal-key or --legacy-key: nothing opens without".to_owned()));
     }
     let (store, security, bar) = (settings.store()?, trusted(settings)?, Bar::new(output));
-    let signed = store.ring().await?.ok_or_else(|| anyhow::anyhow!("certstore has no key ring"))?;
-    let ring = accept_ring(&signed, &security, 0)?;
+    let ring = settings.rings(&store, security)?.existing(RingMark::default()).await?;
     let what = if sealed { What::Sealed } else { What::Keys(&keys) };
     let outcome = export::export(&store, &ring, &what, &out, &bar).await?;
     bar.clear();

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use certseal_seal::{SigningKey, Suite, VerifyingKey, accept_ring};
+use certseal_seal::{RingMark, SigningKey, Suite, VerifyingKey};
 use certseal_service::config::{ConfigError, read_private};
 use certseal_unseal::token::TokenUri;
 use certseal_wire::{KeyRing, KeyState, PoolName};
 use serde::Serialize;
 
 use crate::{
-    cli::{GenerateArgs, IssuersCommand, KeysCommand, PlaceArgs, RingArgs},
+    cli::{GenerateArgs, IssuersCommand, KeysCommand, PlaceArgs},
     failure::Failure,
     keys::{self, KeyPlace, NewPool},
     output::{Output, details, table},
@@ -31,8 +31,9 @@ async fn generate(args: GenerateArgs, settings: &Settings, output: Output) -> an
     let issuers = args.issuers_public.iter().map(|path| verifying_key(path)).collect::<Result<Vec<_>, _>>()?;
     let uri = token_uri(&args.place)?;
     let out = place(&args.place, uri.as_ref())?;
-    let new = NewPool { pool: args.pool.clone(), suite: args.suite.into(), out, issuers: &issuers, seen: args.seen };
-    let ring = keys::generate(&settings.store()?, &security, &new).await?;
+    let new = NewPool { pool: args.pool.clone(), suite: args.suite.into(), out, issuers: &issuers, seen: RingMark::of_version(args.seen) };
+    let store = settings.store()?;
+    let ring = keys::generate(&settings.rings(&store, security.verifying_key())?, &security, &new).await?;
     let added = Added {
         file: args.place.out.as_ref().map(|path| path.display().to_string()),
         token: out.key_uri(&args.pool, keys::FIRST).map(|uri| uri.to_string()),
@@ -72,24 +73,27 @@ pub(super) fn place<'a>(place: &'a PlaceArgs, uri: Option<&'a TokenUri>) -> Resu
 async fn issuers(command: IssuersCommand, settings: &Settings, output: Output) -> anyhow::Result<()> {
     let store = settings.store()?;
     let ring = match command {
-        IssuersCommand::Add { public, ring: RingArgs { security_key, seen } } => {
-            let issuer = verifying_key(&public)?;
-            keys::change_ring(&store, &signing_key(&security_key)?, seen, |ring| {
+        IssuersCommand::Add { public, ring: args } => {
+            let (issuer, security) = (verifying_key(&public)?, signing_key(&args.security_key)?);
+            let rings = settings.rings(&store, security.verifying_key())?;
+            let add = |ring: &mut KeyRing| {
                 keys::add_issuer(ring, &issuer);
                 Ok(())
-            })
-            .await?
+            };
+            rings.change(&security, RingMark::of_version(args.seen), add).await?
         }
-        IssuersCommand::Remove { id, ring: RingArgs { security_key, seen } } => {
-            keys::change_ring(&store, &signing_key(&security_key)?, seen, |ring| {
+        IssuersCommand::Remove { id, ring: args } => {
+            let security = signing_key(&args.security_key)?;
+            let rings = settings.rings(&store, security.verifying_key())?;
+            let remove = |ring: &mut KeyRing| {
                 let before = ring.issuers.len();
                 ring.issuers.retain(|issuer| issuer.id != id);
                 match ring.issuers.len() < before {
                     true => Ok(()),
                     false => bail!(Failure::NotFound(format!("the key ring lists no issuer {id}"))),
                 }
-            })
-            .await?
+            };
+            rings.change(&security, RingMark::of_version(args.seen), remove).await?
         }
     };
     output.show(&ring, || rings(&ring, "signed and stored"))
@@ -97,14 +101,18 @@ async fn issuers(command: IssuersCommand, settings: &Settings, output: Output) -
 
 async fn list(settings: &Settings, output: Output) -> anyhow::Result<()> {
     let security = settings.security_public()?;
-    let signed = settings.store()?.ring().await.context("cannot read the key ring")?;
-    let signed = signed.ok_or_else(|| {
-        Failure::NotFound("certstore has no key ring yet: `certctl keys generate` makes the first one".to_owned())
-    })?;
+    let store = settings.store()?;
     let ring = match &security {
-        Some(security) => accept_ring(&signed, security, 0)?,
-        None => serde_json::from_slice(&signed.payload.0).context("the key ring does not parse")?,
+        Some(security) => settings.rings(&store, security.clone())?.current(RingMark::default()).await?,
+        None => match store.ring().await.context("cannot read the key ring")? {
+            Some(signed) => serde_json::from_slice(&signed.payload.0).context("the key ring does not parse")?,
+            None => KeyRing::default(),
+        },
     };
+    if ring.version == 0 {
+        let text = "certstore has no key ring yet: `certctl keys generate` makes the first one";
+        bail!(Failure::NotFound(text.to_owned()));
+    }
     let listed = Listed { verified: security.is_some(), ring: &ring };
     output.show(&listed, || rings(&ring, verdict(security.as_ref())))
 }

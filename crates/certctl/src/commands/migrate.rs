@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use certseal_seal::accept_ring;
+use certseal_seal::RingMark;
 use certseal_unseal::UnsealKeys;
 use jiff::Timestamp;
 use serde_json::json;
@@ -107,8 +107,7 @@ async fn run_plan(args: MigrateRunArgs, settings: &Settings, output: Output) -> 
             let (store, security) = (settings.store()?, trusted(settings)?);
             let keys = legacy_keys.iter().map(|key| legacy::private_key(key)).collect::<anyhow::Result<Vec<_>>>()?;
             let keys = UnsealKeys::default().with_legacy(keys);
-            let signed = store.ring().await?.ok_or_else(|| anyhow::anyhow!("certstore has no key ring"))?;
-            let ring = accept_ring(&signed, &security, 0)?;
+            let ring = settings.rings(&store, security)?.existing(RingMark::default()).await?;
             let began = Instant::now();
             let outcome = migrate::reseal(&store, &certman, &ring, &keys, &sites, &bar).await?;
             bar.clear();

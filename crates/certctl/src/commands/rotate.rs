@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use certseal_seal::VerifyingKey;
+use certseal_seal::{RingMark, VerifyingKey};
 use certseal_unseal::{UnsealKey, UnsealKeys};
 use certseal_wire::{PoolName, RotationPlan, RotationReason, RotationState, RotationStep};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::keys::{signing_key, suite_name, token_uri};
 use crate::{
     cli::{PlanArgs, RotateCommand, RunArgs},
-    keys::{self, current_ring},
+    keys,
     output::{Output, details, joined, or_dash, table},
     rotation::{self, Known, NewRotation, Progress, Run},
     settings::Settings,
@@ -35,12 +35,13 @@ pub(super) async fn run(command: RotateCommand, settings: &Settings, output: Out
             let certman = settings.certman().ok();
             let patience = Duration::from_secs(timeout);
             let run = Run { security: &security, keys: &keys, certman: certman.as_ref(), patience };
-            rotation::run(&store, id, &run, &bar).await?
+            rotation::run(&settings.rings(&store, security.verifying_key())?, id, &run, &bar).await?
         }
         RotateCommand::Rewrap { id, all, unseal_keys } => {
             let (security, keys) = (trusted(settings)?, unseal_keys_of(&unseal_keys)?);
             let known = rotation::known(&store, &security, id).await?;
-            let outcome = rotation::rewrap(&store, &security, &known.plan, &keys, all, &bar).await?;
+            let rings = settings.rings(&store, security.clone())?;
+            let outcome = rotation::rewrap(&rings, &known.plan, &keys, all, &bar).await?;
             refuse_failed("could not be sealed to the new key", &outcome.failed)?;
             rotation::known(&store, &security, id).await?
         }
@@ -53,9 +54,14 @@ pub(super) async fn run(command: RotateCommand, settings: &Settings, output: Out
         }
         RotateCommand::Retire { id, security_key, timeout } => {
             let patience = Duration::from_secs(timeout);
-            rotation::retire(&store, id, &signing_key(&security_key)?, patience, &bar).await?
+            let security = signing_key(&security_key)?;
+            let rings = settings.rings(&store, security.verifying_key())?;
+            rotation::retire(&rings, id, &security, patience, &bar).await?
         }
-        RotateCommand::Abort { id, security_key } => rotation::abort(&store, id, &signing_key(&security_key)?).await?,
+        RotateCommand::Abort { id, security_key } => {
+            let security = signing_key(&security_key)?;
+            rotation::abort(&settings.rings(&store, security.verifying_key())?, id, &security).await?
+        }
     };
     bar.clear();
     show(&known, output)
@@ -67,13 +73,14 @@ async fn plan(args: PlanArgs, settings: &Settings, output: Output) -> anyhow::Re
     let out = super::keys::place(&place, uri.as_ref())?;
     out.check_free()?;
     let (store, security) = (settings.store()?, signing_key(&security_key)?);
-    let ring = current_ring(&store, &security.verifying_key(), seen).await?;
+    let rings = settings.rings(&store, security.verifying_key())?;
+    let ring = rings.existing(RingMark::of_version(seen)).await?;
     let (epoch, suite) = rotation::plan(&ring, &pool)?;
     let key = out.make_key(&pool, epoch, suite).context("nothing was proposed")?;
     let reason = if compromised { RotationReason::Compromised } else { RotationReason::Routine };
     let validity = SignedDuration::from_hours(valid_hours.into());
     let new = NewRotation { pool, reason, verify_one_in, validity, note };
-    let proposed = rotation::propose(&store, &security, &ring, new, (&key.recipient(), key.public_key())).await;
+    let proposed = rotation::propose(&rings, &security, &ring, new, (&key.recipient(), key.public_key())).await;
     let known = proposed.with_context(|| format!("no plan names {out}, which can be deleted"))?;
     show(&known, output)
 }

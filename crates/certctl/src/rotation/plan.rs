@@ -1,7 +1,6 @@
 //! Making the plan of a rotation.
 
 use anyhow::{Context, ensure};
-use certseal_client::StoreClient;
 use certseal_seal::{Recipient, SigningKey, Suite};
 use certseal_wire::{
     Base64, Epoch, KeyRing, KeyState, PoolName, Rotation, RotationId, RotationPlan, RotationReason, UnsealEntry,
@@ -9,6 +8,7 @@ use certseal_wire::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::Known;
+use crate::rings::Rings;
 
 /// What the security team wants.
 #[derive(Debug, Clone)]
@@ -37,12 +37,13 @@ pub fn plan(ring: &KeyRing, pool: &PoolName) -> anyhow::Result<(Epoch, Suite)> {
     Ok((Epoch(next), Suite::try_from(active.suite)?))
 }
 
-/// Signs the plan that replaces the keys of a pool by the one with the public half `to`, and proposes it.
+/// Signs the plan that replaces the keys of a pool by the one with the public half `to`, and proposes it. `ring` is what
+/// `rings` has now.
 ///
 /// # Errors
 /// When the plan does not fit the ring, or certstore refuses it.
 pub async fn propose(
-    store: &StoreClient,
+    rings: &Rings<'_>,
     security: &SigningKey,
     ring: &KeyRing,
     new: NewRotation,
@@ -61,6 +62,7 @@ pub async fn propose(
         id: RotationId(id),
         reason,
         ring_version: ring.version,
+        ring_digest: rings.newest()?.digest,
         from,
         to: UnsealEntry {
             pool: pool.clone(),
@@ -76,6 +78,6 @@ pub async fn propose(
         expires_at: created_at.checked_add(validity).context("the plan would be valid for too long")?,
         note,
     };
-    let rotation: Rotation = store.propose_rotation(plan.id, &security.sign(&plan)).await?;
+    let rotation: Rotation = rings.store().propose_rotation(plan.id, &security.sign(&plan)).await?;
     Known::genuine(rotation, &security.verifying_key())
 }

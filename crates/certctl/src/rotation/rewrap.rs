@@ -4,13 +4,13 @@ use std::{collections::HashMap, sync::Arc};
 
 use anyhow::{Context, ensure};
 use certseal_client::{ClientError, StoreClient};
-use certseal_seal::{Recipient, Sealed, Stanza, VerifyingKey, entry_recipient};
+use certseal_seal::{Recipient, Sealed, Stanza, entry_recipient};
 use certseal_unseal::UnsealKeys;
 use certseal_wire::{Base64, DnsName, GroupId, Rewrap, RewrapRequest, RewrapTarget, RotationPlan, SealedEntry};
 use tokio::task::JoinSet;
 
-use super::{Progress, SealedPages, of_pool, on_all_cores};
-use crate::keys::current_ring;
+use super::{ACTIVATED, Progress, SealedPages, at_least, of_pool, on_all_cores};
+use crate::rings::Rings;
 
 /// What became of the bundles that lacked the new key.
 #[derive(Debug, Default)]
@@ -31,15 +31,14 @@ pub struct Rewrapped {
 /// # Errors
 /// When certstore cannot be reached or refuses.
 pub async fn rewrap(
-    store: &StoreClient,
-    security: &VerifyingKey,
+    rings: &Rings<'_>,
     plan: &RotationPlan,
     keys: &UnsealKeys,
     all: bool,
     progress: &dyn Progress,
 ) -> anyhow::Result<Rewrapped> {
     // certstore says that the rotation is active; that it may be sealed to is what the security team signed.
-    let ring = current_ring(store, security, 0).await?;
+    let (store, ring) = (rings.store(), rings.existing(at_least(plan, ACTIVATED)).await?);
     let is_active = ring.active(&plan.pool).is_some_and(|active| active.key_id == plan.to.key_id);
     ensure!(is_active, "the signed key ring does not have epoch {} of pool {} as active", plan.to.epoch, plan.pool);
     let recipient = entry_recipient(&plan.to)?;

@@ -61,6 +61,7 @@ fn record(signer: &SigningKey) -> BackupRecord {
         pool: "eu".parse().unwrap(),
         reason: RotationReason::Routine,
         ring_version: 1,
+        ring_digest: None,
         from: vec![Epoch(1)],
         to,
         verify_one_in: 1,

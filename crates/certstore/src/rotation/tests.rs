@@ -388,6 +388,7 @@ impl World {
             pool: "eu".parse().unwrap(),
             reason: RotationReason::Routine,
             ring_version: self.vault.trusted().ring.version,
+            ring_digest: None,
             from: vec![Epoch(1)],
             to: entry(2, Suite::P256, KeyState::Pending).0,
             verify_one_in: 1,

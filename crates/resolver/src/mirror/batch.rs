@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use certseal_seal::{Bundle, Stanza, VerifyingKeys, accept_ring, ring_issuers, sha256};
+use certseal_seal::{Bundle, RingMark, Stanza, VerifyingKeys, accept_ring, ring_issuers, sha256};
 use certseal_wire::{
     AcmeAccounts, Base64, Change, Checkpoint, Digest, DnsName, Event, Kind, ParseError, PoolName, Route, Signed,
 };
@@ -242,7 +242,7 @@ impl<'a> Batch<'a> {
     fn ring(&mut self, body: &[u8]) -> Result<bool, Failure> {
         let signed: Signed = serde_json::from_slice(body)?;
         let seen = self.tables.mark(Kind::Ring, "")?.map_or(0, |mark| mark.version);
-        let ring = accept_ring(&signed, &self.mirror.security, seen)?;
+        let ring = accept_ring(&signed, &self.mirror.security, RingMark::of_version(seen))?;
         let record = canonical(&signed);
         if !self.mark(Kind::Ring, "", ring.version, sha256(&record), false)? {
             return Ok(false);
