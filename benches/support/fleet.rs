@@ -252,6 +252,7 @@ fn ring(dir: &Path, unseal_key: &UnsealKey) -> Event {
     let security = SigningKey::from_pem(&config::read_private(&dir.join("pki/security.key")).unwrap()).unwrap();
     let issuer = VerifyingKey::from_pem(&config::read(&dir.join("pki/issuer.pub")).unwrap()).unwrap();
     let ring = KeyRing {
+        version_floor: 0,
         version: 1,
         keys: vec![UnsealEntry {
             pool: pool(),

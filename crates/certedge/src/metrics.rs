@@ -138,7 +138,8 @@ impl Collector for Observed {
         refused.encode(encoder.encode_descriptor("refused_items", help, None, refused.metric_type())?)?;
 
         let status = self.follower.borrow();
-        let withheld = ConstGauge::new(i64::try_from(status.withheld).unwrap_or(i64::MAX));
+        // Of the mirror, whatever the follower is doing: one that certstore keeps busy would not say.
+        let withheld = ConstGauge::new(i64::try_from(self.mirror.awaited_count()).unwrap_or(i64::MAX));
         let help = "Changes that a checkpoint lists and that did not come, or were refused";
         withheld.encode(encoder.encode_descriptor("withheld_items", help, None, withheld.metric_type())?)?;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use certseal_service::problem::Refusal;
 use certseal_store::{Expect, Position, Record, StoreError, Transaction, Write};
-use certseal_wire::{AuditAction, BundleInfo, Kind, ProblemKind, PutOutcome};
+use certseal_wire::{AuditAction, BundleInfo, KeyRing, Kind, ProblemKind, PutOutcome};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -57,7 +57,7 @@ impl Vault {
     fn attempt(
         &self,
         actor: &Actor,
-        check: impl Fn(&Trusted) -> Result<Checked, Refusal>,
+        check: &dyn Fn(&Trusted) -> Result<Checked, Refusal>,
         is_ring_stale: bool,
     ) -> Result<Attempt, Refusal> {
         let mut trusted = if is_ring_stale { self.refresh()? } else { self.trusted() };
@@ -76,7 +76,14 @@ impl Vault {
         let (kind, version) = (checked.kind, checked.version);
         // What is required was read before anything that is decided by it.
         let (beside, has_departed) = self.beside(&checked, &trusted)?;
-        let Some(write) = self.prepare(&checked, has_departed)? else {
+        let write = match self.prepare(&checked, &trusted.ring, has_departed) {
+            // Another process may know a ring in which whoever signed the stored one is no issuer any more.
+            Err(refusal) if refusal.0.kind == ProblemKind::Conflict && !Arc::ptr_eq(&self.refresh()?, &trusted) => {
+                return self.attempt(actor, check, true);
+            }
+            other => other?,
+        };
+        let Some(write) = write else {
             self.metrics.written(kind, false);
             return Ok(Attempt::Same(PutOutcome { version, changed: false }));
         };
@@ -141,16 +148,21 @@ impl Vault {
         Ok(seconds(info.not_after) + self.retention().expired_seconds)
     }
 
-    /// The write that replaces a record; none when it is there already. `has_departed` says of a bundle that its site has
-    /// left.
-    pub(crate) fn prepare(&self, checked: &Checked, has_departed: bool) -> Result<Option<Write>, Refusal> {
+    /// The write that replaces a record; none when it is there already. `ring` says whose records keep out older ones, and
+    /// `has_departed` of a bundle that its site has left.
+    pub(crate) fn prepare(
+        &self,
+        checked: &Checked,
+        ring: &KeyRing,
+        has_departed: bool,
+    ) -> Result<Option<Write>, Refusal> {
         let (table, key) = (records::table(checked.kind), records::key(checked.kind, &checked.name));
         let (record, unmoved) = self.seen(table, key)?;
         let current = record.as_ref().and_then(Stored::decode);
         let version = checked.version;
         let (before, revision, condition) = match &current {
             Some(stored) if stored.version == version && stored.bytes == checked.bytes => return Ok(None),
-            Some(stored) => (stored.version, stored.revision, unmoved),
+            Some(stored) => (stored.standing(checked.kind, ring), stored.revision, unmoved),
             None if unmoved == Expect::Absent => (0, 0, unmoved),
             // In the place of a damaged record comes a good one, under a revision that it cannot have had.
             None => (0, now(), Expect::Any),
@@ -223,10 +235,53 @@ fn conflict(stored: u64, came: u64) -> Refusal {
 mod tests {
     use std::sync::mpsc;
 
+    use certseal_seal::SigningKey;
     use certseal_store::Table;
+    use certseal_wire::{AcmeAccounts, Base64, IssuerEntry};
 
     use super::*;
-    use crate::vault::tests::vault;
+    use crate::vault::tests::{put_waiting, vault, vault_of};
+
+    /// A version that cannot be exceeded ends with the issuer that signed it, also as a tombstone.
+    #[test]
+    fn what_an_issuer_signed_who_is_gone_stands_in_nobodys_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = [(); 3].map(|()| SigningKey::generate().unwrap());
+        let [security, taken, issuer] = &keys;
+        let vault = vault_of(dir.path(), security.verifying_key());
+        let put_ring = |version, issuers: &[&SigningKey]| {
+            let entry = |key: &&SigningKey| IssuerEntry {
+                id: key.verifying_key().id(),
+                public_key: Base64(key.verifying_key().as_bytes().to_vec()),
+            };
+            let ring = KeyRing { version, issuers: issuers.iter().map(entry).collect(), ..KeyRing::default() };
+            let signed = serde_json::to_vec(&security.sign(&ring)).unwrap();
+            vault.put_ring(&Actor::itself(), signed).unwrap();
+        };
+        let put = |version, key: &SigningKey| {
+            let bytes = serde_json::to_vec(&key.sign(&AcmeAccounts { version, thumbprints: Vec::new() })).unwrap();
+            let check = move |trusted: &Trusted| Checked::accounts(bytes.clone(), &trusted.issuers);
+            put_waiting(&vault, Actor::itself(), check).map(|outcome| outcome.version).map_err(|refusal| refusal.0.kind)
+        };
+        put_ring(1, &[taken]);
+        put(u64::MAX, taken).unwrap();
+        put_ring(2, &[taken, issuer]);
+        assert_eq!(put(5, issuer), Err(ProblemKind::Conflict), "while it is listed, it counts");
+        put_ring(3, &[issuer]);
+        assert_eq!(put(5, issuer), Ok(5));
+        assert_eq!(put(4, issuer), Err(ProblemKind::Conflict));
+
+        let ring = vault.trusted().ring.clone();
+        let tombstone = |key: &SigningKey| {
+            let bytes = [&[0xff], key.verifying_key().id().0.as_slice()].concat();
+            Stored { version: 9, revision: 1, pools: Vec::new(), bytes, expires_at: None }
+        };
+        assert!(tombstone(taken).is_tombstone());
+        assert_eq!(tombstone(taken).standing(Kind::Bundle, &ring), 0);
+        assert_eq!(tombstone(issuer).standing(Kind::Bundle, &ring), 9);
+        let floored = KeyRing { version_floor: 7, ..ring };
+        assert_eq!(tombstone(taken).standing(Kind::Bundle, &floored), 7);
+    }
 
     #[test]
     fn a_put_on_its_way_does_not_hold_the_vault() {
@@ -237,7 +292,7 @@ mod tests {
         let other = Write::put(Table::new("other"), "a", 1, "v");
         vault.storage().submit(other.into(), Box::new(move |_| held.recv().unwrap_or(())));
         let check = |_: &Trusted| Ok(Checked::new(Kind::Accounts, String::new(), 1, Vec::new(), b"{}".to_vec()));
-        let attempt = vault.attempt(&Actor::itself(), check, false).unwrap();
+        let attempt = vault.attempt(&Actor::itself(), &check, false).unwrap();
         assert_eq!(Arc::strong_count(&vault), 1);
         drop(go_on);
         let Attempt::Submitted(outcome, submitted) = attempt else { panic!("there was nothing before") };

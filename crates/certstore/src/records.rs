@@ -8,7 +8,7 @@ use certseal_service::problem::Refusal;
 use certseal_store::{Record, Table};
 use certseal_wire::{
     AcmeAccounts, Challenge, Checkpoint, DnsName, Epoch, Event, KeyRing, KeyState, Kind, PoolName, ProblemKind, Route,
-    Signed, UnsealEntry,
+    Signed, SignerId, UnsealEntry,
 };
 
 pub(crate) const BUNDLES: Table = Table::new("bundles");
@@ -66,7 +66,7 @@ pub(crate) struct Stored {
     /// Counts every write of the record: a rewrapped bundle keeps its version.
     pub(crate) revision: u64,
     pub(crate) pools: Vec<PoolName>,
-    /// Empty for a tombstone.
+    /// Of a tombstone: an octet that begins no record, and who signed what is gone; nothing in those of earlier releases.
     pub(crate) bytes: Vec<u8>,
     /// When it is deleted, in seconds since 1970.
     pub(crate) expires_at: Option<u64>,
@@ -95,9 +95,42 @@ impl Stored {
 
     /// Whether the record is gone, and only its version is kept.
     pub(crate) fn is_tombstone(&self) -> bool {
-        self.bytes.is_empty()
+        self.bytes.is_empty() || self.signer_of_gone().is_some()
+    }
+
+    /// What remains of a bundle.
+    pub(crate) fn tombstone(bundle: &[u8]) -> Vec<u8> {
+        let signer = signer(Kind::Bundle, bundle);
+        signer.map(|signer| [&[TOMBSTONE], signer.0.as_slice()].concat()).unwrap_or_default()
+    }
+
+    /// The version that the next one has to be above. An issuer that the ring lists no more may have signed any, and
+    /// keeps out none above the ring's floor.
+    pub(crate) fn standing(&self, kind: Kind, ring: &KeyRing) -> u64 {
+        let signer = match kind {
+            // Signed by the security team, whose key does not change here.
+            Kind::Ring => None,
+            _ if self.is_tombstone() => self.signer_of_gone(),
+            _ => signer(kind, &self.bytes),
+        };
+        signer.map_or(self.version, |signer| ring.standing(signer, self.version))
+    }
+
+    fn signer_of_gone(&self) -> Option<SignerId> {
+        self.bytes.strip_prefix(&[TOMBSTONE])?.try_into().ok().map(SignerId)
     }
 }
+
+/// Who says that they signed a record.
+fn signer(kind: Kind, bytes: &[u8]) -> Option<SignerId> {
+    match kind {
+        Kind::Bundle => Bundle::parse(bytes).ok().map(|bundle| bundle.statement().signer),
+        _ => serde_json::from_slice::<Signed>(bytes).ok().map(|signed| signed.signer),
+    }
+}
+
+/// What a tombstone begins with, and no bundle.
+const TOMBSTONE: u8 = 0xff;
 
 /// A checked record, ready to be stored.
 pub(crate) struct Checked {

@@ -117,7 +117,7 @@ impl Vault {
             }
             let name = String::from_utf8_lossy(&key).into_owned();
             let (version, pools) = (stored.version, stored.pools);
-            let value = Stored::encode(version, &pools, &[]);
+            let value = Stored::encode(version, &pools, &Stored::tombstone(&stored.bytes));
             let digest = sha256(&[]);
             let event =
                 Event { kind: Kind::Bundle, name: name.clone(), version, digest, pools, body: None, deleted: true };

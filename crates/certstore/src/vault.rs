@@ -133,7 +133,7 @@ impl Vault {
         let (version, mut changed) = (checked.version, false);
         // Before anything is looked at: what is sealed late meanwhile moves the mark.
         let late = self.mark_guard(LATE)?;
-        if let Some(write) = self.prepare(&checked, false)? {
+        if let Some(write) = self.prepare(&checked, &trusted.ring, false)? {
             let moved = self.rotation_moved_by(actor, &trusted.ring, &ring)?;
             let writes = [trusted.guard(), late].into_iter().chain(moved).chain([write]).collect();
             let transaction = Transaction { writes, audit: entry(actor, &checked).bytes()? };
@@ -355,7 +355,10 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn vault(dir: &std::path::Path) -> Arc<Vault> {
-        let security = certseal_seal::SigningKey::generate().unwrap().verifying_key();
+        vault_of(dir, certseal_seal::SigningKey::generate().unwrap().verifying_key())
+    }
+
+    pub(crate) fn vault_of(dir: &std::path::Path, security: VerifyingKey) -> Arc<Vault> {
         let storage = SledStore::open(dir, SledOptions::default()).unwrap();
         Arc::new(Vault::new(Arc::new(storage), security, Retention::default(), Metrics::default()).unwrap())
     }

@@ -175,6 +175,7 @@ impl Platform {
     fn ring(&self) -> KeyRing {
         let issuer = self.issuer.verifying_key();
         KeyRing {
+            version_floor: 0,
             version: 1,
             keys: vec![UnsealEntry {
                 pool: self.unseal_key.pool().clone(),

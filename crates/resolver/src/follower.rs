@@ -26,6 +26,8 @@ pub struct Follower {
     compared: Instant,
     /// What was missing then; the first of it.
     withheld: Vec<Change>,
+    /// Whether certstore said that the cursor is no good, and no page of its feed came since.
+    beginning_anew: bool,
 }
 
 /// How far the retrying of refused items has come.
@@ -63,7 +65,7 @@ impl Follower {
             ..FollowerStatus::default()
         };
         let (status, now) = (watch::Sender::new(status), Instant::now());
-        Self { mirror, store, status, retried: now, retry: Retry::Rests, compared: now, withheld: Vec::new() }
+        Self { mirror, store, status, retried: now, retry: Retry::Rests, compared: now, withheld: Vec::new(), beginning_anew: false }
     }
 
     /// How the follower does, now and from now on.
@@ -83,6 +85,8 @@ impl Follower {
                 Err(error) => {
                     fresh |= self.mirror.ring().is_none();
                     self.report(&error);
+                    // A store that gives errors only would withhold without being seen.
+                    self.note_withheld();
                     // Without randomness all edges wait alike, which is no reason to stop.
                     tokio::time::sleep(backoff.next(getrandom::u32().unwrap_or(u32::MAX))).await;
                 }
@@ -116,10 +120,14 @@ impl Follower {
         let mut page = match self.store.feed(&query).await {
             Err(ClientError::Refused(problem)) if problem.kind == ProblemKind::Gone => {
                 tracing::warn!(detail = problem.detail, "the cursor is no good any more: beginning with a snapshot");
-                return self.blocking(|mirror| mirror.reset_cursor()).await;
+                self.blocking(|mirror| mirror.reset_cursor()).await?;
+                // The first time is no fault of anybody's; after a snapshot that led nowhere there is a pause.
+                let again = std::mem::replace(&mut self.beginning_anew, true);
+                return if again { Err(FollowError::Gone) } else { Ok(()) };
             }
             other => other?,
         };
+        self.beginning_anew = false;
         let idle = page.events.is_empty() && page.end;
         if !page.end && after == page.cursor {
             return Err(FollowError::Stuck);
@@ -156,10 +164,14 @@ impl Follower {
             }
             let missing = applied.missing.iter().map(|site| item(Kind::Bundle, site.as_str(), None)).collect();
             self.fetch_and_apply(missing).await?;
+            if self.compared.elapsed() > COMPARE {
+                self.compare_with_checkpoint(false).await?;
+            }
         }
         self.blocking(move |mirror| mirror.apply(&FeedPage { cursor, events: Vec::new(), end: false })).await?;
         tracing::info!(segments = count, took = ?began.elapsed(), "snapshot read; following the feed from {cursor}");
-        Ok(())
+        // Not only where the feed ends: a store that sends its readers back to the start each time never lets it end.
+        self.compare_with_checkpoint(true).await
     }
 
     async fn finish_page(&mut self, page: FeedPage) -> Result<(), FollowError> {
@@ -383,6 +395,8 @@ enum FollowError {
     BadRing(String),
     #[error("certstore's feed does not end, and does not go on either")]
     Stuck,
+    #[error("certstore takes no cursor of its feed, not even that of the snapshot before")]
+    Gone,
     #[error("a task of the follower was stopped")]
     Interrupted,
 }

@@ -172,9 +172,9 @@ impl Mirror {
 
     /// The route that `host` leads to, by its own name or through the wildcard over it.
     pub fn route(&self, host: &DnsName) -> Option<Arc<Route>> {
-        let site = self.logged(self.state().reader.routes.site_of(host))??;
-        let (route, _) = self.routes.get_or_load(&site, || self.load_route(&site));
-        route.filter(|route| route.names.covers(host))
+        let sites = self.logged(self.state().reader.routes.sites_of(host))??;
+        let route = |site| self.routes.get_or_load(site, || self.load_route(site)).0;
+        sites.lines().filter_map(route).find(|route| route.names.covers(host))
     }
 
     /// Whether there is no bundle.
@@ -233,9 +233,9 @@ impl Mirror {
         })
     }
 
-    /// The site whose certificate is for `name`.
-    pub(crate) fn bundle_site(&self, name: &DnsName) -> Option<String> {
-        self.logged(self.state().reader.bundles.site_of(name))?
+    /// The sites whose certificates are for `name`, one a line, the newest claim first.
+    pub(crate) fn bundle_sites(&self, name: &DnsName) -> Option<String> {
+        self.logged(self.state().reader.bundles.sites_of(name))?
     }
 
     /// A site's bundle, verified once more. None, and a line in the log, when it is not genuine under today's ring.
@@ -315,7 +315,7 @@ impl Mirror {
             None => tables.meta.remove(meta::CURSOR).map(drop),
         }
         .map_err(redb::Error::from)?;
-        let applied = work(Batch::new(tables, self, before.issuers.clone()))?;
+        let applied = work(Batch::new(tables, self, before.issuers.clone(), before.ring.clone()))?;
         drop(before);
         let was_behind = std::mem::replace(&mut *behind, true);
         transaction.commit().map_err(redb::Error::from)?;

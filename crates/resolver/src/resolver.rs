@@ -65,10 +65,14 @@ impl SealedResolver {
 
     /// The certificate for `name`, with a key that is unsealed when it signs first.
     pub fn certificate(&self, name: &DnsName) -> Option<Arc<CertifiedKey>> {
-        let site = self.mirror.bundle_site(name)?;
-        let (entry, hit) = self.cache.get_or_load(&site, || self.load(&site));
-        Counters::add(if hit { &self.counters.hits } else { &self.counters.misses });
-        entry.filter(|entry| entry.names.covers(name)).map(|entry| entry.certified.clone())
+        let sites = self.mirror.bundle_sites(name)?;
+        let entry = |site| {
+            let (entry, hit) = self.cache.get_or_load(site, || self.load(site));
+            Counters::add(if hit { &self.counters.hits } else { &self.counters.misses });
+            entry
+        };
+        let entry = sites.lines().filter_map(entry).find(|entry| entry.names.covers(name))?;
+        Some(entry.certified.clone())
     }
 
     /// None, to be remembered like an entry, when the mirror's bundle cannot be used.

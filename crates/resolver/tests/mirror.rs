@@ -153,8 +153,7 @@ fn a_bundle_whose_stanza_was_altered_is_withheld_until_the_genuine_one_comes() {
 #[test]
 fn a_bundle_that_was_rewrapped_is_taken_and_what_was_rolled_back_or_forged_is_not() {
     let (platform, dir) = (Platform::new(), tempfile::tempdir().unwrap());
-    let next = UnsealKey::generate(pool("eu"), Epoch(2), Suite::P256).unwrap();
-    let next_again = UnsealKey::from_pem(&next.expose_pem().unwrap()).unwrap();
+    let [next, next_again] = [(); 2].map(|()| UnsealKey::from_pem(&platform.next_pem).unwrap());
     let stranger = UnsealKey::generate(pool("eu"), Epoch(3), Suite::P256).unwrap();
     let rewrapped = |event: &Event, to: &UnsealKey| {
         rewrap(event, |envelope| {
@@ -184,12 +183,74 @@ fn a_bundle_that_was_rewrapped_is_taken_and_what_was_rolled_back_or_forged_is_no
     }
     assert!(only_refusal(&mirror.apply(&page([old.clone()])).unwrap()).contains("sealed to epoch 1"));
     let elsewhere = stripped(&rewrapped(&old, &stranger), 1);
-    assert!(only_refusal(&mirror.apply(&page([elsewhere])).unwrap()).contains("none of those unseal keys is loaded"));
+    assert!(only_refusal(&mirror.apply(&page([elsewhere])).unwrap()).contains("sealed to no listed epoch"));
     // The stanza of another bundle in the place of ours: of the right pool, epoch and key, and yet not for this one.
     let foreign = stripped(&rewrapped(&platform.simple("b.example", 1), &next_again), 1);
     let swapped = rewrap(&new, |envelope| envelope.with_stanza(envelope_of(&foreign).stanzas()[0].clone()).unwrap());
     assert!(only_refusal(&mirror.apply(&page([swapped])).unwrap()).contains("could not be opened"));
     handshake(&server, &platform.client(), "a.example").unwrap();
+}
+
+/// Nothing signs stanzas: one under a key that is loaded, with the highest epoch that there is, would pass for the newest.
+#[test]
+fn a_forged_epoch_keeps_out_no_genuine_stanza() {
+    let (platform, dir) = (Platform::new(), tempfile::tempdir().unwrap());
+    let mirror = platform.mirror(dir.path());
+    let load = |pem: &String| UnsealKey::from_pem(pem).unwrap();
+    let keys = UnsealKeys::from_iter([load(&platform.unseal_pem), load(&platform.next_pem)]);
+    let server = server(SealedResolver::new(mirror.clone(), keys, 1 << 20).unwrap(), &rustls::version::TLS13);
+    let old = platform.simple("a.example", 1);
+    let forged = rewrap(&old, |envelope| {
+        let stanza = envelope.stanzas()[0].clone();
+        envelope.with_stanza(Stanza { epoch: Epoch(u32::MAX), ..stanza }).unwrap()
+    });
+    // Also when it comes first.
+    assert!(only_refusal(&mirror.apply(&page([forged.clone()])).unwrap()).contains("it is forged"));
+    mirror.apply(&page([old.clone()])).unwrap();
+    assert!(only_refusal(&mirror.apply(&page([forged])).unwrap()).contains("it is forged"));
+    let genuine = rewrap(&old, |envelope| {
+        let stanza = platform.unseal_keys().rewrap(&envelope, &load(&platform.next_pem).recipient()).unwrap();
+        envelope.with_stanza(stanza).unwrap()
+    });
+    assert_eq!(mirror.apply(&page([genuine])).unwrap().accepted, 1);
+    handshake(&server, &platform.client(), "a.example").unwrap();
+}
+
+/// A name that moved to another site, and back when that one leaves or does not count.
+#[test]
+fn a_name_falls_back_to_who_claimed_it_before() {
+    let (platform, dir) = (Platform::new(), tempfile::tempdir().unwrap());
+    let mirror = platform.mirror(dir.path());
+    let server = server(platform.resolver(&mirror), &rustls::version::TLS13);
+    let up = Some("http://127.0.0.1:1");
+    let shop = "shop.example";
+    for site in ["a.example", "b.example"] {
+        let bundle = platform.bundle(platform.draft(site, &[site, shop], 1));
+        mirror.apply(&page([bundle, platform.route(site, &[site, shop], 1, up)])).unwrap();
+    }
+    assert_eq!(mirror.route(&name(shop)).unwrap().site, name("b.example"));
+    handshake(&server, &platform.client(), shop).unwrap();
+    mirror.apply(&page([platform.route("b.example", &["b.example", shop], 2, None)])).unwrap();
+    assert_eq!(mirror.route(&name(shop)).unwrap().site, name("a.example"));
+    handshake(&server, &platform.client(), shop).unwrap();
+    mirror.apply(&page([platform.route("a.example", &["a.example", shop], 2, None)])).unwrap();
+    assert!(mirror.route(&name(shop)).is_none());
+    assert!(handshake(&server, &platform.client(), shop).is_err());
+}
+
+#[test]
+fn a_site_that_had_an_envelope_never_goes_back_to_a_legacy_key_also_after_it_left() {
+    let (platform, dir) = (Platform::new(), tempfile::tempdir().unwrap());
+    let mirror = platform.mirror(dir.path());
+    let up = Some("http://127.0.0.1:1");
+    mirror.apply(&page([platform.simple("a.example", 1), platform.route("a.example", &["a.example"], 1, up)])).unwrap();
+    mirror.apply(&page([platform.route("a.example", &["a.example"], 2, None)])).unwrap();
+    assert!(mirror.is_empty());
+    mirror.apply(&page([platform.route("a.example", &["a.example"], 3, up)])).unwrap();
+    let legacy = platform.legacy("a.example", 2);
+    assert!(only_refusal(&mirror.apply(&page([legacy])).unwrap()).contains("nothing goes back to legacy formats"));
+    // The control: a site without that past.
+    assert_eq!(mirror.apply(&page([platform.legacy("b.example", 2)])).unwrap().accepted, 1);
 }
 
 #[test]

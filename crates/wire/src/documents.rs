@@ -185,6 +185,10 @@ pub struct KeyRing {
     pub keys: Vec<UnsealEntry>,
     /// The signing keys of certman.
     pub issuers: Vec<IssuerEntry>,
+    /// What an issuer signed that is listed no more counts as if it had never been, but for this: up to this version it
+    /// goes on keeping out what is older. 0 when nothing of it counts.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub version_floor: u64,
 }
 
 impl KeyRing {
@@ -192,10 +196,26 @@ impl KeyRing {
     pub fn active(&self, pool: &PoolName) -> Option<&UnsealEntry> {
         self.keys.iter().find(|entry| entry.pool == *pool && entry.state == KeyState::Active)
     }
+
+    /// Whether this is the signing key of a certman that counts.
+    pub fn lists_issuer(&self, id: SignerId) -> bool {
+        self.issuers.iter().any(|entry| entry.id == id)
+    }
+
+    /// What a record of `version` keeps out: everything up to this version. A record of a signer who is no issuer any
+    /// more keeps out no more than [`KeyRing::version_floor`].
+    pub fn standing(&self, signer: SignerId, version: u64) -> u64 {
+        if self.lists_issuer(signer) { version } else { version.min(self.version_floor) }
+    }
 }
 
 impl Document for KeyRing {
     const LABEL: &'static str = "certseal key ring v1";
+}
+
+/// Whether a field is left out, so that the octets of rings that do not have it stay what they were.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The public half of one unseal key.

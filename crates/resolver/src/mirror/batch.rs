@@ -1,10 +1,11 @@
 //! The changes of one transaction: every item is verified here before it is kept.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use certseal_seal::{Bundle, RingMark, Stanza, VerifyingKeys, accept_ring, ring_issuers, sha256};
 use certseal_wire::{
-    AcmeAccounts, Base64, Change, Checkpoint, Digest, DnsName, Event, Kind, ParseError, PoolName, Route, Signed,
+    AcmeAccounts, Base64, Change, Checkpoint, Digest, DnsName, Epoch, Event, KeyId, KeyRing, Kind, ParseError, PoolName,
+    Route, Signed,
 };
 use jiff::Timestamp;
 
@@ -20,12 +21,18 @@ pub(super) struct Batch<'a> {
     tables: Tables<'a>,
     mirror: &'a Mirror,
     issuers: VerifyingKeys,
+    ring: Option<Arc<KeyRing>>,
     applied: Applied,
 }
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(tables: Tables<'a>, mirror: &'a Mirror, issuers: VerifyingKeys) -> Self {
-        Self { tables, mirror, issuers, applied: Applied::default() }
+    pub(super) fn new(
+        tables: Tables<'a>,
+        mirror: &'a Mirror,
+        issuers: VerifyingKeys,
+        ring: Option<Arc<KeyRing>>,
+    ) -> Self {
+        Self { tables, mirror, issuers, ring, applied: Applied::default() }
     }
 
     /// Takes all items: a ring first, since it says whose signatures count.
@@ -145,14 +152,24 @@ impl<'a> Batch<'a> {
         if !bundle.sealed().is_for(pool) {
             return Err(Refusal::NotSealedToPool(pool.clone()).into());
         }
-        let is_legacy = bundle.sealed().envelope().is_none();
-        if is_legacy && held.is_some_and(|held| held.sealed().envelope().is_some()) {
+        let is_enveloped = bundle.sealed().envelope().is_some();
+        // Also when the site has left since, and whoever signed what was here.
+        let was_enveloped = self.tables.mark(Kind::Bundle, site.as_str())?.is_some_and(|mark| mark.enveloped)
+            || held.is_some_and(|held| held.sealed().envelope().is_some());
+        if was_enveloped && !is_enveloped {
             return Err(Refusal::BackToLegacy.into());
         }
+        self.stanzas_are_sound(&bundle)?;
         self.opens(&bundle)?;
-        // Of what the issuer signed: stanzas may change within a version.
-        let digest = sha256(&bundle.statement().payload.0);
-        let news = self.mark(Kind::Bundle, site.as_str(), info.version, digest, false)?;
+        let mark = Mark {
+            version: info.version,
+            // Of what the issuer signed: stanzas may change within a version.
+            digest: sha256(&bundle.statement().payload.0),
+            left: false,
+            signer: Some(bundle.statement().signer),
+            enveloped: is_enveloped,
+        };
+        let news = self.mark(Kind::Bundle, site.as_str(), mark)?;
         let has_nothing_to_do = self.has_left(site.as_str())? || (!news && self.tables.bundles.holds(site.as_str())?);
         if has_nothing_to_do {
             return Ok(news);
@@ -165,20 +182,22 @@ impl<'a> Batch<'a> {
     /// The bundle that is held, sealed to other unseal keys. All that is signed is the same, and was verified before.
     fn rewrapped(&mut self, site: DnsName, body: &[u8], bundle: &Bundle, held: &Bundle) -> Result<bool, Failure> {
         let pool = &self.mirror.pool;
+        if !bundle.sealed().is_for(pool) {
+            return Err(Refusal::NotSealedToPool(pool.clone()).into());
+        }
+        self.stanzas_are_sound(bundle)?;
         let loaded = self.mirror.key_holder.get().map(|holder| holder.loaded());
         let newest = |bundle: &Bundle| {
-            let stanzas = bundle.sealed().envelope().map(|envelope| envelope.stanzas()).unwrap_or_default();
-            // Of those that are loaded: what a stanza says of its epoch is not signed.
+            // Of those that are loaded, under the epoch that the ring gives them: what a stanza says is not signed.
             let counts = |stanza: &&Stanza| {
-                stanza.pool == *pool && loaded.as_ref().is_none_or(|ids| ids.contains(&stanza.key_id))
+                self.listed_epoch(stanza.key_id) == Some(stanza.epoch)
+                    && loaded.as_ref().is_none_or(|ids| ids.contains(&stanza.key_id))
             };
-            stanzas.iter().filter(counts).map(|stanza| stanza.epoch).max()
+            self.stanzas(bundle).filter(counts).map(|stanza| stanza.epoch).max()
         };
-        match (newest(bundle), newest(held)) {
-            _ if !bundle.sealed().is_for(pool) => {
-                return Err(Refusal::NotSealedToPool(pool.clone()).into());
-            }
-            (Some(found), Some(seen)) if found < seen => {
+        let (found, seen) = (newest(bundle), newest(held));
+        match seen {
+            Some(seen) if found < Some(seen) => {
                 return Err(Refusal::StanzaRolledBack { found, seen }.into());
             }
             _ if bundle == held => return Ok(false),
@@ -188,6 +207,30 @@ impl<'a> Batch<'a> {
         self.tables.bundles.replace(&site, body)?;
         self.applied.changed.push(site);
         Ok(true)
+    }
+
+    /// The stanzas of a bundle for our pool.
+    fn stanzas<'b>(&self, bundle: &'b Bundle) -> impl Iterator<Item = &'b Stanza> {
+        let stanzas = bundle.sealed().envelope().map(|envelope| envelope.stanzas()).unwrap_or_default();
+        let pool = self.mirror.pool.clone();
+        stanzas.iter().filter(move |stanza| stanza.pool == pool)
+    }
+
+    /// The epoch of one of our pool's unseal keys, as the security team signed it.
+    fn listed_epoch(&self, id: KeyId) -> Option<Epoch> {
+        let keys = self.ring.iter().flat_map(|ring| &ring.keys);
+        keys.filter(|entry| entry.pool == self.mirror.pool).find(|entry| entry.key_id == id).map(|entry| entry.epoch)
+    }
+
+    /// A stanza that gives one of our keys another epoch than the ring does is forged: it would pass for the newest, and
+    /// keep out all that come.
+    fn stanzas_are_sound(&self, bundle: &Bundle) -> Result<(), Refusal> {
+        for stanza in self.stanzas(bundle) {
+            if let Some(listed) = self.listed_epoch(stanza.key_id).filter(|listed| *listed != stanza.epoch) {
+                return Err(Refusal::ForgedEpoch { found: stanza.epoch, listed });
+            }
+        }
+        Ok(())
     }
 
     /// No signature covers the stanzas, and whoever sealed may have sealed another key: a bundle whose key does not open,
@@ -201,7 +244,7 @@ impl<'a> Batch<'a> {
 
     /// Whether a signed route said that the site is not served here any more.
     fn has_left(&self, site: &str) -> Result<bool, redb::Error> {
-        Ok(self.tables.mark(Kind::Route, site)?.is_some_and(|route| route.left))
+        Ok(self.seen(Kind::Route, site)?.is_some_and(|route| route.left))
     }
 
     fn route(&mut self, site: DnsName, body: &[u8]) -> Result<bool, Failure> {
@@ -212,7 +255,8 @@ impl<'a> Batch<'a> {
         }
         let record = canonical(&signed);
         let left = route.upstream.is_none() || !route.pools.contains(&self.mirror.pool);
-        if !self.mark(Kind::Route, site.as_str(), route.version, sha256(&record), left)? {
+        let mark = Mark { left, ..Mark::of(route.version, &record, &signed) };
+        if !self.mark(Kind::Route, site.as_str(), mark)? {
             return Ok(false);
         }
         if left {
@@ -244,11 +288,13 @@ impl<'a> Batch<'a> {
         let seen = self.tables.mark(Kind::Ring, "")?.map_or(0, |mark| mark.version);
         let ring = accept_ring(&signed, &self.mirror.security, RingMark::of_version(seen))?;
         let record = canonical(&signed);
-        if !self.mark(Kind::Ring, "", ring.version, sha256(&record), false)? {
+        if !self.mark(Kind::Ring, "", Mark::of(ring.version, &record, &signed))? {
             return Ok(false);
         }
         self.tables.meta.insert(meta::RING, record.as_slice()).map_err(redb::Error::from)?;
         self.issuers = ring_issuers(&ring);
+        self.tables.forget_awaited(|signer| ring.lists_issuer(signer))?;
+        self.ring = Some(Arc::new(ring));
         self.applied.ring_changed = true;
         Ok(true)
     }
@@ -257,7 +303,7 @@ impl<'a> Batch<'a> {
         let signed: Signed = serde_json::from_slice(body)?;
         let accounts: AcmeAccounts = self.issuers.verify(&signed)?;
         let record = canonical(&signed);
-        if !self.mark(Kind::Accounts, "", accounts.version, sha256(&record), false)? {
+        if !self.mark(Kind::Accounts, "", Mark::of(accounts.version, &record, &signed))? {
             return Ok(false);
         }
         self.tables.meta.insert(meta::ACCOUNTS, record.as_slice()).map_err(redb::Error::from)?;
@@ -271,8 +317,8 @@ impl<'a> Batch<'a> {
         if checkpoint.pool != self.mirror.pool || checkpoint.pool != pool {
             return Err(Refusal::OtherCheckpoint(checkpoint.pool).into());
         }
-        let digest = sha256(&canonical(&signed));
-        if !self.mark(Kind::Checkpoint, pool.as_str(), checkpoint.version, digest, false)? {
+        let mark = Mark::of(checkpoint.version, &canonical(&signed), &signed);
+        if !self.mark(Kind::Checkpoint, pool.as_str(), mark)? {
             return Ok(false);
         }
         let issued_at = checkpoint.issued_at.to_string();
@@ -284,7 +330,7 @@ impl<'a> Batch<'a> {
             checkpoint.changes.iter().partition(|change| change.kind == Kind::Bundle);
         for change in others.into_iter().chain(bundles) {
             if self.lacks(change)? {
-                self.tables.expect(change)?;
+                self.tables.expect(change, signed.signer)?;
             }
         }
         Ok(true)
@@ -293,14 +339,30 @@ impl<'a> Batch<'a> {
     /// Whether a change has not come here. The bundle of a site that has left does not come, unless it is coming back.
     fn lacks(&self, change: &Change) -> Result<bool, redb::Error> {
         let Change { kind, name, version } = change;
-        let is_here = self.tables.mark(*kind, name)?.is_some_and(|mark| mark.version >= *version);
+        let is_here = self.seen(*kind, name)?.is_some_and(|mark| mark.version >= *version);
         let stays_away = *kind == Kind::Bundle && self.has_left(name)? && !self.tables.awaits(Kind::Route, name)?;
         Ok(!is_here && !stays_away)
     }
 
+    /// The mark that counts. What an issuer left behind who is listed no more counts up to the ring's floor only: whoever
+    /// had its key could have signed any version.
+    fn seen(&self, kind: Kind, name: &str) -> Result<Option<Mark>, redb::Error> {
+        let Some(mark) = self.tables.mark(kind, name)? else { return Ok(None) };
+        // The ring is signed by the security team, whose key does not change here.
+        let (Some(ring), Some(signer)) = (&self.ring, mark.signer.filter(|_| kind != Kind::Ring)) else {
+            return Ok(Some(mark));
+        };
+        Ok(match ring.standing(signer, mark.version) {
+            version if version == mark.version => Some(mark),
+            0 => None,
+            version => Some(Mark { version, digest: Digest([0; 32]), left: false, ..mark }),
+        })
+    }
+
     /// Moves the high-water mark up to a verified item; false when it is there already.
-    fn mark(&mut self, kind: Kind, name: &str, version: u64, digest: Digest, left: bool) -> Result<bool, Failure> {
-        match self.tables.mark(kind, name)? {
+    fn mark(&mut self, kind: Kind, name: &str, mark: Mark) -> Result<bool, Failure> {
+        let Mark { version, digest, .. } = mark;
+        match self.seen(kind, name)? {
             Some(seen) if version < seen.version => {
                 return Err(Refusal::RolledBack { found: version, seen: seen.version }.into());
             }
@@ -310,7 +372,7 @@ impl<'a> Batch<'a> {
             Some(seen) if version == seen.version => return Ok(false),
             _ => {}
         }
-        self.tables.set_mark(kind, name, &Mark { version, digest, left })?;
+        self.tables.set_mark(kind, name, &mark)?;
         self.tables.settle(kind, name, version)?;
         Ok(true)
     }

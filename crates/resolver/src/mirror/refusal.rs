@@ -33,9 +33,12 @@ pub(super) enum Refusal {
     )]
     BackToLegacy,
     #[error(
-        "it is sealed to epoch {found}, but the same bundle sealed to epoch {seen} was seen before: the store rolled it back"
+        "it is sealed to {}, but the same bundle sealed to epoch {seen} was seen before: the store rolled it back",
+        .found.map_or("no listed epoch".to_owned(), |found| format!("epoch {found}"))
     )]
-    StanzaRolledBack { found: Epoch, seen: Epoch },
+    StanzaRolledBack { found: Option<Epoch>, seen: Epoch },
+    #[error("a stanza gives the unseal key of epoch {listed} epoch {found}: it is forged")]
+    ForgedEpoch { found: Epoch, listed: Epoch },
     #[error("it is the checkpoint of pool {0}: it was put in the place of another")]
     OtherCheckpoint(PoolName),
     #[error("it is of version {found}, but version {seen} was seen before: the store rolled it back")]

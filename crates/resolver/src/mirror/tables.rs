@@ -1,6 +1,7 @@
 //! The tables of the mirror's database, for writing and for reading.
 
-use certseal_wire::{Change, Digest, DnsName, Kind, NameSet};
+use certseal_seal::sha256;
+use certseal_wire::{Change, Digest, DnsName, Kind, NameSet, Signed, SignerId};
 use redb::{
     Database, Error, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
     WriteTransaction,
@@ -21,6 +22,7 @@ pub(super) struct Tables<'txn> {
     marks: Table<'txn, &'static str, MarkRow>,
     refused: Table<'txn, &'static str, &'static str>,
     awaited: Table<'txn, &'static str, u64>,
+    awaited_by: Table<'txn, &'static str, &'static [u8]>,
 }
 
 impl<'txn> Tables<'txn> {
@@ -32,6 +34,7 @@ impl<'txn> Tables<'txn> {
             marks: transaction.open_table(MARKS)?,
             refused: transaction.open_table(REFUSED)?,
             awaited: transaction.open_table(AWAITED)?,
+            awaited_by: transaction.open_table(AWAITED_BY)?,
         })
     }
 
@@ -40,8 +43,8 @@ impl<'txn> Tables<'txn> {
     }
 
     pub(super) fn set_mark(&mut self, kind: Kind, name: &str, mark: &Mark) -> Result<(), Error> {
-        let row = (mark.version, mark.digest.0.as_slice(), mark.left);
-        self.marks.insert(item(kind, name).as_str(), row)?;
+        let tail = mark.tail();
+        self.marks.insert(item(kind, name).as_str(), (mark.version, tail.as_slice(), mark.left))?;
         Ok(())
     }
 
@@ -66,10 +69,29 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
-    /// Remembers what a checkpoint lists and the mirror lacks; with very much of it already there, nothing more.
-    pub(super) fn expect(&mut self, change: &Change) -> Result<(), Error> {
+    /// Remembers what a checkpoint of `signer` lists and the mirror lacks; with very much of it already there, nothing
+    /// more.
+    pub(super) fn expect(&mut self, change: &Change, signer: SignerId) -> Result<(), Error> {
+        let item = item(change.kind, &change.name);
         if self.awaited.len()? < MAX_AWAITED {
-            self.awaited.insert(item(change.kind, &change.name).as_str(), change.version)?;
+            self.awaited.insert(item.as_str(), change.version)?;
+            self.awaited_by.insert(item.as_str(), signer.0.as_slice())?;
+        }
+        Ok(())
+    }
+
+    /// Awaits no more what only signers listed who do not count any more.
+    pub(super) fn forget_awaited(&mut self, counts: impl Fn(SignerId) -> bool) -> Result<(), Error> {
+        let mut gone = Vec::new();
+        self.awaited_by.retain(|item, signer| {
+            let stays = <[u8; 16]>::try_from(signer).is_ok_and(|signer| counts(SignerId(signer)));
+            if !stays {
+                gone.push(item.to_owned());
+            }
+            stays
+        })?;
+        for item in gone {
+            self.awaited.remove(item.as_str())?;
         }
         Ok(())
     }
@@ -84,12 +106,14 @@ impl<'txn> Tables<'txn> {
         let has_come = self.awaited.get(item.as_str())?.is_some_and(|row| row.value() <= version);
         if has_come {
             self.awaited.remove(item.as_str())?;
+            self.awaited_by.remove(item.as_str())?;
         }
         Ok(())
     }
 }
 
-/// Records by site, and the names that lead to them. Where two sites claim a name, the newest claim holds.
+/// Records by site, and the names that lead to them. Where several sites claim a name, the newest claim holds, and when it
+/// goes, the one before it.
 pub(super) struct Sites<'txn> {
     records: Table<'txn, &'static str, SiteRow>,
     names: Table<'txn, &'static str, &'static str>,
@@ -122,25 +146,36 @@ impl<'txn> Sites<'txn> {
     pub(super) fn put(&mut self, site: &DnsName, names: &NameSet, record: &[u8]) -> Result<(), Error> {
         self.remove(site)?;
         for name in names.iter() {
-            self.names.insert(name.as_str(), site.as_str())?;
+            let others = self.claims(name.as_str())?;
+            let claims: Vec<&str> =
+                std::iter::once(site.as_str()).chain(others.lines()).take(MAX_CLAIMS).collect();
+            self.names.insert(name.as_str(), claims.join("\n").as_str())?;
         }
         let names: Vec<&str> = names.iter().map(DnsName::as_str).collect();
         self.records.insert(site.as_str(), (names.join("\n").as_str(), record))?;
         Ok(())
     }
 
-    /// Removes a site's record, and the names that lead to it and to no other site since.
+    /// Removes a site's record, and its claims to names.
     pub(super) fn remove(&mut self, site: &DnsName) -> Result<(), Error> {
         let Some(names) = self.records.remove(site.as_str())?.map(|row| row.value().0.to_owned()) else {
             return Ok(());
         };
         for name in names.split('\n') {
-            let is_ours = self.names.get(name)?.is_some_and(|row| row.value() == site.as_str());
-            if is_ours {
+            let claims = self.claims(name)?;
+            let others: Vec<&str> = claims.lines().filter(|claim| *claim != site.as_str()).collect();
+            if others.is_empty() {
                 self.names.remove(name)?;
+            } else {
+                self.names.insert(name, others.join("\n").as_str())?;
             }
         }
         Ok(())
+    }
+
+    /// The sites that claim a name, one a line, the newest claim first.
+    fn claims(&self, name: &str) -> Result<String, Error> {
+        Ok(self.names.get(name)?.map(|row| row.value().to_owned()).unwrap_or_default())
     }
 }
 
@@ -152,12 +187,32 @@ pub(super) struct Mark {
     pub(super) digest: Digest,
     /// Of a route: the site has left, or is served by other pools.
     pub(super) left: bool,
+    /// Who signed it; none of marks that an earlier release left.
+    pub(super) signer: Option<SignerId>,
+    /// Of a bundle: its key was in an envelope once, and never goes back to a legacy format.
+    pub(super) enveloped: bool,
+}
+
+impl Mark {
+    /// Of a document of `version`, whose one encoding is `record`.
+    pub(super) fn of(version: u64, record: &[u8], signed: &Signed) -> Self {
+        Self { version, digest: sha256(record), left: false, signer: Some(signed.signer), enveloped: false }
+    }
+
+    /// Digest, signer and flags, as a row keeps them. Earlier releases wrote the digest only.
+    fn tail(&self) -> Vec<u8> {
+        let signer = self.signer.map(|signer| signer.0).unwrap_or_default();
+        [self.digest.0.as_slice(), &signer, &[u8::from(self.enveloped)]].concat()
+    }
 }
 
 impl From<(u64, &[u8], bool)> for Mark {
-    fn from((version, digest, left): (u64, &[u8], bool)) -> Self {
-        // A digest of another length, which is never written, is equal to none.
-        Self { version, digest: Digest(digest.try_into().unwrap_or_default()), left }
+    fn from((version, tail, left): (u64, &[u8], bool)) -> Self {
+        // What is cut short, which is never written, is a digest that is equal to none.
+        let (digest, tail) = tail.split_first_chunk::<32>().map_or(([0; 32], tail), |(digest, tail)| (*digest, tail));
+        let signer = tail.first_chunk::<16>().filter(|signer| **signer != [0; 16]).map(|signer| SignerId(*signer));
+        let enveloped = tail.get(16).is_some_and(|flags| flags & 1 == 1);
+        Self { version, digest: Digest(digest), left, signer, enveloped }
     }
 }
 
@@ -258,8 +313,9 @@ impl SiteReader {
         Ok(self.records.get(site)?.map(|row| row.value().1.to_vec()))
     }
 
-    /// The site that `name` leads to, itself or through the wildcard over it.
-    pub(super) fn site_of(&self, name: &DnsName) -> Result<Option<String>, Error> {
+    /// The sites that `name` leads to, one a line, itself or through the wildcard over it: the first whose record counts
+    /// is it.
+    pub(super) fn sites_of(&self, name: &DnsName) -> Result<Option<String>, Error> {
         if name.is_wildcard() {
             return Ok(None);
         }
@@ -295,7 +351,12 @@ const ROUTE_NAMES: TableDefinition<'_, &str, &str> = TableDefinition::new("route
 const MARKS: TableDefinition<'_, &str, MarkRow> = TableDefinition::new("marks");
 const REFUSED: TableDefinition<'_, &str, &str> = TableDefinition::new("refused");
 const AWAITED: TableDefinition<'_, &str, u64> = TableDefinition::new("awaited");
+/// Who signed the checkpoint that lists what is awaited.
+const AWAITED_BY: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("awaited by");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// The most sites that a name leads to; the oldest claim goes.
+const MAX_CLAIMS: usize = 16;
 
 /// The most refused items that are remembered: names cost a hostile store nothing.
 const MAX_REFUSED: u64 = 10_000;

@@ -6,12 +6,12 @@ use std::{path::Path, sync::Arc};
 
 use certseal_resolver::{Applied, Mirror, SealedResolver};
 use certseal_seal::{
-    Bundle, KeyKind, Recipient, SealRequest, SigningKey, Suite, TlsPrivateKey, seal, sha256, spki_digest,
+    Bundle, KeyKind, LegacyKey, LegacySuite, Recipient, SealRequest, Sealed, SigningKey, Suite, TlsPrivateKey, seal, sha256, spki_digest,
 };
 use certseal_unseal::{UnsealKey, UnsealKeys};
 use certseal_wire::{
     AcmeAccounts, Base64, BundleInfo, Change, Checkpoint, Cursor, DnsName, Document, Epoch, Event, FeedPage,
-    IssuerEntry, KeyRing, Kind, NameSet, PoolName, Route, Signed,
+    IssuerEntry, KeyRing, KeyState, Kind, NameSet, PoolName, Route, Signed, UnsealEntry,
 };
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PublicKeyData};
@@ -21,6 +21,10 @@ pub(crate) struct Platform {
     pub(crate) security: SigningKey,
     pub(crate) issuer: SigningKey,
     pub(crate) unseal_pem: String,
+    /// The pool's key of epoch 2, which the ring lists as pending.
+    pub(crate) next_pem: String,
+    /// The ring's `version_floor`.
+    pub(crate) floor: u64,
     recipient: Recipient,
     ca: CertifiedIssuer<'static, KeyPair>,
 }
@@ -44,12 +48,15 @@ pub(crate) struct Draft<'a> {
 impl Platform {
     pub(crate) fn new() -> Self {
         let unseal_key = UnsealKey::generate(pool("eu"), Epoch(1), Suite::P256).unwrap();
+        let next = UnsealKey::generate(pool("eu"), Epoch(2), Suite::P256).unwrap();
         let mut ca = CertificateParams::new(Vec::new()).unwrap();
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self {
             security: SigningKey::generate().unwrap(),
             issuer: SigningKey::generate().unwrap(),
             unseal_pem: unseal_key.expose_pem().unwrap().to_string(),
+            next_pem: next.expose_pem().unwrap().to_string(),
+            floor: 0,
             recipient: unseal_key.recipient(),
             ca: CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap(),
         }
@@ -75,7 +82,9 @@ impl Platform {
             let key = key.verifying_key();
             IssuerEntry { id: key.id(), public_key: Base64(key.as_bytes().to_vec()) }
         };
-        let ring = KeyRing { version, keys: Vec::new(), issuers: issuers.iter().map(entry).collect() };
+        let keys = [(&self.unseal_pem, KeyState::Active), (&self.next_pem, KeyState::Pending)];
+        let keys = keys.map(|(pem, state)| unseal_entry(&UnsealKey::from_pem(pem).unwrap(), state)).into();
+        let ring = KeyRing { version, keys, issuers: issuers.iter().map(entry).collect(), version_floor: self.floor };
         signed(Kind::Ring, "", version, &self.security, &ring)
     }
 
@@ -126,6 +135,17 @@ impl Platform {
     /// A sound bundle of one name.
     pub(crate) fn simple(&self, site: &str, version: u64) -> Event {
         self.bundle(self.draft(site, &[site], version))
+    }
+
+    /// A bundle whose key is sealed as platforms did before certseal.
+    pub(crate) fn legacy(&self, site: &str, version: u64) -> Event {
+        let suite = LegacySuite::RsaOaepSha256;
+        let sealed = Sealed::from(LegacyKey::new(suite, suite.key_id(b"theirs"), vec![1; 600]).unwrap());
+        let bundle = Bundle::parse(&self.simple(site, version).body.unwrap().0).unwrap();
+        let info: BundleInfo = serde_json::from_slice(&bundle.statement().payload.0).unwrap();
+        let info = BundleInfo { envelope: sealed.digest(), ..info };
+        let bundle = Bundle::new(self.issuer.sign(&info), bundle.chain().to_vec(), sealed);
+        event(Kind::Bundle, site, version, bundle.to_bytes().unwrap())
     }
 
     pub(crate) fn route(&self, site: &str, names: &[&str], version: u64, upstream: Option<&str>) -> Event {
@@ -206,6 +226,17 @@ pub(crate) fn handshake(
     }
     assert!(!client.is_handshaking() && !server.is_handshaking());
     Ok((client.handshake_kind().unwrap(), client.peer_certificates().unwrap()[0].to_vec()))
+}
+
+pub(crate) fn unseal_entry(key: &UnsealKey, state: KeyState) -> UnsealEntry {
+    UnsealEntry {
+        pool: key.pool().clone(),
+        epoch: key.epoch(),
+        state,
+        suite: key.suite() as u16,
+        key_id: key.key_id(),
+        public_key: Base64(key.public_key().to_vec()),
+    }
 }
 
 pub(crate) fn signed<D: Document>(kind: Kind, site: &str, version: u64, key: &SigningKey, document: &D) -> Event {
