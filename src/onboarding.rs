@@ -33,6 +33,7 @@ pub async fn add(platform: &Platform, sites: &[DnsName], upstream: SocketAddr) -
             names: NameSet::try_from(vec![site.clone()])?,
             upstream: format!("http://{upstream}").parse()?,
             pools: vec![platform.pool.clone()],
+            owner: None,
         };
         calls.spawn(async move { certman.put_site(&site, &request).await.with_context(|| format!("adding {site}")) });
     }

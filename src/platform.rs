@@ -95,6 +95,7 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
             workers: 16,
             retry_seconds: 60,
             checkpoint_seconds: 30,
+            reorders_per_day: 0,
             groups: certman::GroupsConfig::default(),
         },
         shutdown.clone(),

@@ -5,7 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use certseal_wire::{AuditAction, BackupRecord, DnsName, EdgeReport, ProblemKind, Renewal, RestoreRequest};
@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use crate::{
     audit,
     bad_input::refused,
-    edge::eventually,
+    edge::{eventually, eventually_async},
     platform::{Authority, Platform},
     postgres::{Database, Server},
     process::{program, run},
@@ -245,12 +245,4 @@ fn configure(platform: &Platform, database: &Database) {
     let snapshots = platform.dir.path().join("snapshots");
     let new = format!("postgres = {{ url = \"{}\" }}\nsnapshot_dir = \"{}\"", database.url(), snapshots.display());
     fs::write(&config, text.replace(old, &new)).unwrap();
-}
-
-async fn eventually_async(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !holds().await {
-        assert!(Instant::now() < deadline, "{what}: not in time");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }

@@ -17,6 +17,7 @@ mod fault_proxy;
 mod guards;
 mod hostile_store;
 mod interop;
+mod issuers;
 mod lifetime;
 mod migration;
 mod openapi;

@@ -207,6 +207,7 @@ impl Platform {
             names: NameSet::try_from(vec![name.clone()]).unwrap(),
             upstream: format!("http://{}", self.upstream).parse().unwrap(),
             pools: vec![POOL.parse().unwrap()],
+            owner: None,
         }
     }
 

@@ -236,6 +236,9 @@ pub(crate) enum IssuersCommand {
         #[command(flatten)]
         ring: RingArgs,
     },
+    /// Change certman's issuer key: list the new one, wait until everything is signed with it, and list the old ones no more.
+    /// It can be run again after whatever stopped it
+    Replace(ReplaceArgs),
     /// Have an issuer's signatures count no more: what it signed is not acted upon from then on, not even served
     Remove {
         /// The issuer's id, as `certctl keys list` shows it
@@ -243,6 +246,28 @@ pub(crate) enum IssuersCommand {
         #[command(flatten)]
         ring: RingArgs,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplaceArgs {
+    /// Public key of the new issuer
+    #[arg(long, value_name = "FILE")]
+    pub(crate) public: PathBuf,
+    /// Others may have the old key: nothing that it signed counts from now on, and certman orders every certificate anew
+    /// once it has the new key. Sites are not served until then
+    #[arg(long)]
+    pub(crate) compromised: bool,
+    /// With --compromised: keep out versions up to this one also when an old key signed them
+    #[arg(long, value_name = "VERSION", requires = "compromised")]
+    pub(crate) floor: Option<u64>,
+    /// Have certificates renewed that only the old key signed for, in place of waiting for their renewals
+    #[arg(long, conflicts_with = "compromised")]
+    pub(crate) renew: bool,
+    /// How long to wait for certman and edges
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) timeout: u64,
+    #[command(flatten)]
+    pub(crate) ring: RingArgs,
 }
 
 /// What signing a key ring needs.
@@ -466,6 +491,12 @@ pub(crate) enum SiteCommand {
         /// The site
         name: DnsName,
     },
+    /// List the sites whose certificates certstore says that it lost, after a restore say
+    Lost {
+        /// Have all of them ordered at once
+        #[arg(long)]
+        order: bool,
+    },
     /// Remove a site: its route, its certificate, its orders
     Remove {
         /// The site
@@ -487,6 +518,9 @@ pub(crate) struct AddArgs {
     /// Pool that may serve it; repeatable
     #[arg(long = "pool", value_name = "POOL", required = true)]
     pub(crate) pools: Vec<PoolName>,
+    /// Whose site it is: sites of one owner may have names under each other's wildcards
+    #[arg(long, value_name = "OWNER")]
+    pub(crate) owner: Option<String>,
     /// Wait until a certificate for all its names is stored, or it has failed
     #[arg(long)]
     pub(crate) wait: bool,

@@ -184,7 +184,7 @@ impl Folder {
         let pools = own.pools.unwrap_or_else(|| defaults.pools.clone());
         ensure!(!pools.is_empty(), "no pool: give --pool, or `pools` in {SITE}");
         let chain = chain.iter().map(|der| Base64(der.to_vec())).collect();
-        let request = SiteRequest { names, upstream, pools };
+        let request = SiteRequest { names, upstream, pools, owner: None };
         Ok((site, Import { site: request, chain, sealed: Base64(sealed.to_bytes()) }))
     }
 

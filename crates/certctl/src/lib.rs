@@ -36,6 +36,7 @@ pub mod export;
 mod failure;
 mod files;
 pub mod import;
+pub mod issuers;
 pub mod keys;
 pub mod legacy;
 mod lines;

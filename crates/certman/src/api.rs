@@ -14,7 +14,7 @@ use certseal_wire::{Caller, DnsName, ProblemKind, Renewal, Role, SiteList, SiteR
 use serde::Deserialize;
 
 use crate::{
-    journal::{Entry, Journal},
+    journal::{Claim, Entry, Journal},
     site::Site,
     worker::Worker,
 };
@@ -73,6 +73,9 @@ pub(crate) async fn checked(worker: &Worker, name: &DnsName, mut request: SiteRe
     request.pools.dedup();
     if request.pools.is_empty() || request.pools.len() > MAX_POOLS {
         return Err(malformed(format!("expected 1 to {MAX_POOLS} pools")));
+    }
+    if request.owner.as_ref().is_some_and(|owner| owner.len() > MAX_OWNER) {
+        return Err(malformed(format!("expected an owner of at most {MAX_OWNER} octets")));
     }
     if name.is_wildcard() || !request.names.iter().any(|own| own == name) {
         return Err(malformed(format!("expected {name}, without a wildcard, to be among the site's names")));
@@ -137,11 +140,20 @@ pub(crate) async fn change(
             if before.as_ref().is_some_and(|entry| entry.site == site) {
                 return Ok((site, false));
             }
-            if !site.departed {
-                names_are_free(&journal, &site)?;
-            }
-            if journal.write(before.as_ref(), &site).map_err(Refusal::internal)? {
-                return Ok((site, before.is_none_or(|entry| entry.site.departed)));
+            match journal.claim(before.as_ref(), &site).map_err(Refusal::internal)? {
+                Claim::Written => return Ok((site, before.is_none_or(|entry| entry.site.departed))),
+                Claim::Outrun => {}
+                Claim::Taken { name, holder } => {
+                    let detail = format!("{name} leads to site {holder} already: remove it there first");
+                    return Err(Refusal::new(ProblemKind::Conflict, detail));
+                }
+                Claim::Covered { name, other, holder } => {
+                    let detail = format!(
+                        "{name} and {other} of site {holder} cover one another: give both sites the same `owner` if they \
+                         are one customer's"
+                    );
+                    return Err(Refusal::new(ProblemKind::Conflict, detail));
+                }
             }
         }
         Err(Refusal::new(ProblemKind::Conflict, format!("{name} is being changed by others all the time; try again")))
@@ -149,21 +161,6 @@ pub(crate) async fn change(
     let changed = changed.await.map_err(Refusal::internal)??;
     worker.wake.notify_one();
     Ok(changed)
-}
-
-fn names_are_free(journal: &Journal, site: &Site) -> Result<(), Refusal> {
-    for name in site.names.iter() {
-        match journal.holder(name).map_err(Refusal::internal)? {
-            Some(holder) if holder != site.site => {
-                return Err(Refusal::new(
-                    ProblemKind::Conflict,
-                    format!("{name} leads to site {holder} already: remove it there first"),
-                ));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 pub(crate) async fn present(worker: &Arc<Worker>, name: &DnsName) -> Result<Entry, Refusal> {
@@ -245,5 +242,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 
 const PAGE: usize = 200;
 const MAX_RACES: usize = 20;
+const MAX_OWNER: usize = 200;
 /// Half as many as an envelope has stanzas: the keys of all its pools can then be rotated at one time.
 const MAX_POOLS: usize = certseal_seal::MAX_STANZAS / 2;

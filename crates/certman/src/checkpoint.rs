@@ -22,7 +22,11 @@ pub(crate) async fn run(storehouse: Arc<Storehouse>, interval: Duration, shutdow
     loop {
         let round = async {
             ticks.tick().await;
-            let stored = put_all(&storehouse, &mut versions).await;
+            // Before any checkpoint: one of an issuer that is not listed counts for nobody.
+            let stored = match storehouse.follow_issuers().await {
+                Ok(()) => put_all(&storehouse, &mut versions).await,
+                Err(failure) => Err(failure),
+            };
             // Also when a checkpoint of the feed failed: that would be a way to keep this one away.
             storehouse.witness_audit().await.and(stored)
         };

@@ -37,6 +37,10 @@ pub struct Config {
     /// Between two checkpoints of a pool, in seconds; 1 to 300.
     #[serde(default = "default_checkpoint")]
     pub checkpoint_seconds: u64,
+    /// Certificates that are ordered again in a day because certstore says that it lost them. Those beyond wait, or are
+    /// ordered by an operator with `certctl site lost --order`; with 0 all do.
+    #[serde(default = "default_reorders")]
+    pub reorders_per_day: u32,
     /// Envelopes that share a content key.
     #[serde(default)]
     pub groups: Groups,
@@ -95,6 +99,10 @@ fn default_retry() -> u64 {
 
 fn default_checkpoint() -> u64 {
     30
+}
+
+fn default_reorders() -> u32 {
+    100
 }
 
 fn default_lifetime() -> i64 {

@@ -17,7 +17,7 @@ use crate::{
     api::{Admin, Allowed, Name, change, checked, malformed, no_such_site, present},
     site::{Compromised, Failure, FailureKind, SealedKey, Site, Step},
     storehouse::certified,
-    worker::{MAX_CHAIN, Worker},
+    worker::{MAX_CHAIN, Worker, versions_used_up},
 };
 
 pub(crate) fn router() -> Router<Arc<Worker>> {
@@ -66,6 +66,10 @@ async fn import(
             Some(Kept::Envelope { same_chain: true } | Kept::Legacy { same: true }) if covers_the_same => Ok(site),
             Some(Kept::Envelope { .. }) => Err(conflict(format!(
                 "{own} has version {version} with its key in an envelope: an imported key never takes its place"
+            ))),
+            // Also when it left since, or certstore says that it has nothing.
+            _ if found.is_some_and(|found| found.enveloped) => Err(conflict(format!(
+                "{own} had its key in an envelope before: an imported key never takes its place; add the site without it"
             ))),
             _ if site.order.as_ref() == Some(&step) => Ok(site),
             _ if certified.is_some_and(|found| found.order.is_some()) => {
@@ -134,7 +138,8 @@ async fn check_draft(
     bundle: &Bundle,
     info: &BundleInfo,
 ) -> Result<(), Refusal> {
-    let (header, next) = (draft.header(), info.version + 1);
+    let next = info.version.checked_add(1).ok_or_else(|| refusal(versions_used_up()))?;
+    let header = draft.header();
     if site.order.is_some() || site.compromised.is_some() {
         return Err(conflict(format!(
             "an order for {} is under way: its certificate will come with a key of ours",

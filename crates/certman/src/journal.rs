@@ -1,19 +1,26 @@
 //! Sites on disk. A site's record expires when it is due: the store's list of what has expired is the agenda.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use anyhow::{Context, bail};
 use certseal_seal::{RingMark, sha256};
 use certseal_store::{Expect, SledOptions, SledStore, Storage, StoreError, Table, Transaction, Write};
-use certseal_wire::{AuditMark, DnsName, KeyRing, Signed};
-use jiff::Timestamp;
+use certseal_wire::{AuditMark, DnsName, KeyRing, Signed, SignerId};
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::site::Site;
 
 /// The durable state of certman.
 #[derive(Clone)]
-pub(crate) struct Journal(Arc<dyn Storage>);
+pub(crate) struct Journal {
+    storage: Arc<dyn Storage>,
+    /// Held from the look at who has what a wildcard covers until it is claimed; shared by claims without wildcards.
+    claiming: Arc<RwLock<()>>,
+}
 
 /// A site as it was read: writing it back succeeds only if nobody else has meanwhile.
 pub(crate) struct Entry {
@@ -23,31 +30,33 @@ pub(crate) struct Entry {
 
 impl Journal {
     pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
-        Ok(Self(Arc::new(SledStore::open(dir, SledOptions::default())?)))
+        let storage = Arc::new(SledStore::open(dir, SledOptions::default())?);
+        let journal = Self { storage, claiming: Arc::default() };
+        journal.index_names()?;
+        Ok(journal)
     }
 
     pub(crate) fn healthy(&self) -> Result<(), StoreError> {
-        self.0.healthy()
+        self.storage.healthy()
     }
 
     pub(crate) fn read(&self, name: &DnsName) -> anyhow::Result<Option<Entry>> {
-        let Some(record) = self.0.get(SITES, name.as_str().as_bytes())? else { return Ok(None) };
+        let Some(record) = self.storage.get(SITES, name.as_str().as_bytes())? else { return Ok(None) };
         let site = parse(&record.value)?;
         Ok(Some(Entry { site, revision: record.version }))
     }
 
     /// Sites after the name `after`, in the order of their names.
     pub(crate) fn list(&self, after: Option<&DnsName>, limit: usize) -> anyhow::Result<Vec<Site>> {
-        let records = self.0.scan(SITES, after.map(|name| name.as_str().as_bytes()), limit)?;
+        let records = self.storage.scan(SITES, after.map(|name| name.as_str().as_bytes()), limit)?;
         records.iter().map(|(_, record)| parse(&record.value)).collect()
     }
 
-    /// Has everything that certstore should have looked at again, after it came back from a backup. Answers how many sites
-    /// that are.
-    pub(crate) fn doubt_all(&self) -> anyhow::Result<u64> {
+    /// Changes every site: has what certstore should have looked at again, say. Answers how many sites that are.
+    pub(crate) fn change_all(&self, change: impl Fn(Site) -> Site) -> anyhow::Result<u64> {
         let (mut after, mut count) = (None::<Vec<u8>>, 0);
         loop {
-            let records = self.0.scan(SITES, after.as_deref(), DOUBTED_AT_ONCE)?;
+            let records = self.storage.scan(SITES, after.as_deref(), DOUBTED_AT_ONCE)?;
             let Some((last, _)) = records.last() else { return Ok(count) };
             after = Some(last.clone());
             // One record that cannot be read must not hold up the others.
@@ -58,23 +67,23 @@ impl Journal {
             };
             let entries: Vec<Entry> = records.iter().filter_map(read).collect();
             count += entries.len() as u64;
-            let doubted = |entry: &Entry| put(&entry.site.clone().unconfirmed(), Some(entry));
-            match self.0.commit(entries.iter().map(doubted).collect::<Result<Vec<_>, _>>()?.into()) {
+            let changed = |entry: &Entry| put(&change(entry.site.clone()), Some(entry));
+            match self.storage.commit(entries.iter().map(changed).collect::<Result<Vec<_>, _>>()?.into()) {
                 Ok(_) => {}
                 // Somebody changed one of them, or all together are too large.
                 Err(StoreError::Conflict { .. } | StoreError::TooLarge { .. }) => {
-                    entries.iter().try_for_each(|entry| self.doubt(&entry.site.site))?;
+                    entries.iter().try_for_each(|entry| self.change(&entry.site.site, &change))?;
                 }
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    fn doubt(&self, name: &DnsName) -> anyhow::Result<()> {
+    fn change(&self, name: &DnsName, change: impl Fn(Site) -> Site) -> anyhow::Result<()> {
         // Somebody who changes it at the same time comes to an end.
         while let Some(entry) = self.read(name)? {
-            let doubted = entry.site.clone().unconfirmed();
-            if self.write(Some(&entry), &doubted)? {
+            let changed = change(entry.site.clone());
+            if self.write(Some(&entry), &changed)? {
                 break;
             }
         }
@@ -83,7 +92,7 @@ impl Journal {
 
     /// The names of sites that are due at `now`, longest first.
     pub(crate) fn due(&self, now: Timestamp, limit: usize) -> anyhow::Result<Vec<DnsName>> {
-        let records = self.0.expired(SITES, seconds(now), limit)?;
+        let records = self.storage.expired(SITES, seconds(now), limit)?;
         // One record that cannot be read must not hold up the others.
         let read = |(key, record): &(Vec<u8>, certseal_store::Record)| {
             let site = parse(&record.value);
@@ -94,9 +103,78 @@ impl Journal {
         Ok(records.iter().filter_map(read).collect())
     }
 
+    /// Writes a site in place of `before`, unless a name that it did not have before is another site's, or lies under
+    /// another owner's wildcard, or has another owner's name under it.
+    pub(crate) fn claim(&self, before: Option<&Entry>, site: &Site) -> anyhow::Result<Claim> {
+        // Nothing is left half done by a panic: the write is one transaction. The same name twice is caught by it, too.
+        let (_alone, _shared) = match site.names.iter().any(DnsName::is_wildcard) {
+            true => (Some(self.claiming.write().unwrap_or_else(PoisonError::into_inner)), None),
+            false => (None, Some(self.claiming.read().unwrap_or_else(PoisonError::into_inner))),
+        };
+        let before_site = before.map(|entry| &entry.site).filter(|before| !before.departed);
+        let had = |name: &DnsName| before_site.is_some_and(|before| before.names.iter().any(|had| had == name));
+        let same_owner = before_site.is_none_or(|before| before.owner == site.owner);
+        if !site.departed {
+            for name in site.names.iter().filter(|name| !(had(name) && same_owner)) {
+                if let Some(holder) = self.holder(name)?.filter(|holder| *holder != site.site) {
+                    return Ok(Claim::Taken { name: name.clone(), holder });
+                }
+                if let Some((other, holder)) = self.covered(name, site)? {
+                    return Ok(Claim::Covered { name: name.clone(), other, holder });
+                }
+            }
+        }
+        Ok(if self.write(before, site)? { Claim::Written } else { Claim::Outrun })
+    }
+
+    /// A name of another owner that `name` covers or is covered by, and the site that has it.
+    fn covered(&self, name: &DnsName, site: &Site) -> anyhow::Result<Option<(DnsName, DnsName)>> {
+        if let Some(wildcard) = name.covering_wildcard().filter(|_| !name.is_wildcard()) {
+            let holder = self.holder(&wildcard)?.filter(|holder| *holder != site.site);
+            let entry = holder.as_ref().map(|holder| self.read(holder)).transpose()?.flatten();
+            let is_theirs = |entry: &Entry| !is_of_owner(site, entry.site.owner.as_deref());
+            return Ok(holder.filter(|_| entry.is_none_or(|entry| is_theirs(&entry))).map(|holder| (wildcard, holder)));
+        }
+        let Some(parent) = name.as_str().strip_prefix("*.") else { return Ok(None) };
+        let prefix = format!("{parent}/");
+        let mut after = prefix.clone().into_bytes();
+        loop {
+            let page = self.storage.scan(UNDER, Some(&after), NAMES_AT_ONCE)?;
+            let Some((last, _)) = page.last() else { return Ok(None) };
+            for (key, record) in &page {
+                let Some(other) = key.strip_prefix(prefix.as_bytes()) else { return Ok(None) };
+                let Held { site: holder, owner } = serde_json::from_slice(&record.value)?;
+                if holder != site.site && !is_of_owner(site, owner.as_deref()) {
+                    return Ok(Some((std::str::from_utf8(other)?.parse()?, holder)));
+                }
+            }
+            after = last.clone();
+        }
+    }
+
+    /// Files names by what they lie under, once, for a journal of an earlier release.
+    fn index_names(&self) -> Result<(), StoreError> {
+        if self.storage.get(META, INDEXED)?.is_some() {
+            return Ok(());
+        }
+        let mut after = None::<Vec<u8>>;
+        loop {
+            let page = self.storage.scan(NAMES, after.as_deref(), NAMES_AT_ONCE)?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            let file = |(name, record): &(Vec<u8>, certseal_store::Record)| {
+                let parse = |octets: &[u8]| std::str::from_utf8(octets).ok()?.parse::<DnsName>().ok();
+                let (name, site) = (parse(name)?, parse(&record.value)?);
+                Some(Write::put(UNDER, under(&name)?, 1, Held { site, owner: None }.to_bytes()))
+            };
+            self.storage.commit(page.iter().filter_map(file).collect::<Vec<_>>().into())?;
+        }
+        self.storage.commit(Write::put(META, INDEXED, 1, Vec::new()).into()).map(drop)
+    }
+
     /// Which site a name leads to.
     pub(crate) fn holder(&self, name: &DnsName) -> anyhow::Result<Option<DnsName>> {
-        let Some(record) = self.0.get(NAMES, name.as_str().as_bytes())? else { return Ok(None) };
+        let Some(record) = self.storage.get(NAMES, name.as_str().as_bytes())? else { return Ok(None) };
         Ok(Some(std::str::from_utf8(&record.value)?.parse()?))
     }
 
@@ -108,13 +186,23 @@ impl Journal {
         let holds = |name: &DnsName| held.iter().any(|names| names.iter().any(|held| held == name));
         let keeps = |name: &DnsName| !site.departed && site.names.iter().any(|kept| kept == name);
         let mut transaction = Transaction::from(put(site, before)?);
-        for name in site.names.iter().filter(|name| keeps(name) && !holds(name)) {
-            transaction = transaction.with(Write::put(NAMES, name.as_str(), 1, key).expect(Expect::Absent));
+        let same_owner = before.is_some_and(|entry| entry.site.owner == site.owner);
+        for name in site.names.iter().filter(|name| keeps(name) && !(holds(name) && same_owner)) {
+            if !holds(name) {
+                transaction = transaction.with(Write::put(NAMES, name.as_str(), 1, key).expect(Expect::Absent));
+            }
+            if let Some(place) = under(name) {
+                let held = Held { site: site.site.clone(), owner: site.owner.clone() };
+                transaction = transaction.with(Write::put(UNDER, place, 1, held.to_bytes()));
+            }
         }
         for name in held.iter().flat_map(|names| names.iter()).filter(|name| !keeps(name)) {
             transaction = transaction.with(Write::delete(NAMES, name.as_str()));
+            if let Some(place) = under(name) {
+                transaction = transaction.with(Write::delete(UNDER, place));
+            }
         }
-        match self.0.commit(transaction) {
+        match self.storage.commit(transaction) {
             Ok(_) => Ok(true),
             Err(StoreError::Conflict { .. }) => Ok(false),
             Err(error) => Err(error.into()),
@@ -123,30 +211,105 @@ impl Journal {
 
     /// The newest key ring that was ever accepted.
     pub(crate) fn ring_seen(&self) -> anyhow::Result<RingMark> {
-        let Some(record) = self.0.get(META, RING)? else { return Ok(RingMark::default()) };
+        let Some(record) = self.storage.get(META, RING)? else { return Ok(RingMark::default()) };
         let signed: Signed = serde_json::from_slice(&record.value).context("the journal's key ring")?;
         Ok(RingMark { version: record.version, digest: Some(sha256(&signed.payload.0)) })
     }
 
+    /// Takes the room to order one certificate again of which certstore says that it lost it; or tells how long to wait.
+    /// A bucket of `per_day`, which fills up within a day.
+    pub(crate) fn take_reorder(&self, now: Timestamp, per_day: u32) -> anyhow::Result<Option<SignedDuration>> {
+        let Some(interval) = DAY.as_secs().checked_div(per_day.into()).map(|seconds| seconds.max(1)) else {
+            return Ok(Some(DAY));
+        };
+        loop {
+            let record = self.storage.get(META, REORDERS)?;
+            // When the bucket is full again, in seconds since 1970: one theoretical arrival time, as GCRA keeps it.
+            let full_at = record.as_ref().and_then(|record| Some(i64::from_be_bytes(record.value[..].try_into().ok()?)));
+            let full_at = full_at.unwrap_or(0).max(now.as_second()) + interval;
+            let wait = full_at - now.as_second() - DAY.as_secs();
+            if wait > 0 {
+                return Ok(Some(SignedDuration::from_secs(wait)));
+            }
+            let (expect, version) = match &record {
+                Some(record) => (Expect::Version(record.version), record.version + 1),
+                None => (Expect::Absent, 1),
+            };
+            let taken = Write::put(META, REORDERS, version, full_at.to_be_bytes()).expect(expect);
+            match self.storage.commit(taken.into()) {
+                Ok(_) => return Ok(None),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The issuer whose signature all that certstore has of ours carries, and the issuers of the ring then.
+    pub(crate) fn issuers_seen(&self) -> anyhow::Result<Option<IssuersSeen>> {
+        let record = self.storage.get(META, ISSUERS)?;
+        Ok(record.map(|record| serde_json::from_slice(&record.value)).transpose()?)
+    }
+
+    pub(crate) fn see_issuers(&self, seen: &IssuersSeen) -> anyhow::Result<()> {
+        self.storage.commit(Write::put(META, ISSUERS, 1, serde_json::to_vec(seen)?).into())?;
+        Ok(())
+    }
+
     /// What was seen last of certstore's audit log.
     pub(crate) fn audit_seen(&self) -> anyhow::Result<Option<AuditSeen>> {
-        let record = self.0.get(META, AUDIT)?;
+        let record = self.storage.get(META, AUDIT)?;
         Ok(record.map(|record| serde_json::from_slice(&record.value)).transpose()?)
     }
 
     /// Remembers what was seen of certstore's audit log: it must never be less again.
     pub(crate) fn see_audit(&self, seen: &AuditSeen) -> anyhow::Result<()> {
-        self.0.commit(Write::put(META, AUDIT, seen.head.number, serde_json::to_vec(seen)?).into())?;
+        self.storage.commit(Write::put(META, AUDIT, seen.head.number, serde_json::to_vec(seen)?).into())?;
         Ok(())
     }
 
     /// Remembers an accepted key ring, so that an older one is never accepted again.
     pub(crate) fn see_ring(&self, ring: &KeyRing, signed: &Signed) -> anyhow::Result<()> {
         if self.ring_seen()?.version < ring.version {
-            self.0.commit(Write::put(META, RING, ring.version, serde_json::to_vec(signed)?).into())?;
+            self.storage.commit(Write::put(META, RING, ring.version, serde_json::to_vec(signed)?).into())?;
         }
         Ok(())
     }
+}
+
+/// What became of the claim to a site's names.
+pub(crate) enum Claim {
+    Written,
+    /// Somebody changed the site first.
+    Outrun,
+    /// Another site has the name.
+    Taken { name: DnsName, holder: DnsName },
+    /// Another owner's site has a name that covers it, or that it covers.
+    Covered { name: DnsName, other: DnsName, holder: DnsName },
+}
+
+/// Who has a name that lies under another one.
+#[derive(Serialize, Deserialize)]
+struct Held {
+    site: DnsName,
+    owner: Option<String>,
+}
+
+impl Held {
+    fn to_bytes(&self) -> Vec<u8> {
+        // Serialization fails for maps with other than text keys only; this has none.
+        serde_json::to_vec(self).expect("names and text serialize")
+    }
+}
+
+/// Whether the platform says that the site is of `owner` too.
+fn is_of_owner(site: &Site, owner: Option<&str>) -> bool {
+    owner.is_some() && site.owner.as_deref() == owner
+}
+
+/// Where a name is filed, by what it lies under; wildcards are not.
+fn under(name: &DnsName) -> Option<String> {
+    let parent = name.covering_wildcard().filter(|_| !name.is_wildcard())?;
+    Some(format!("{}/{name}", parent.as_str().trim_start_matches("*.")))
 }
 
 /// How far certstore's audit log was seen.
@@ -155,6 +318,15 @@ pub(crate) struct AuditSeen {
     /// The epoch of the feed then.
     pub(crate) epoch: [u8; 16],
     pub(crate) head: AuditMark,
+}
+
+/// Under which issuers everything was signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IssuersSeen {
+    /// Ours.
+    pub(crate) own: SignerId,
+    /// Those of the key ring.
+    pub(crate) listed: Vec<SignerId>,
 }
 
 /// The write of a site in place of `before`.
@@ -183,20 +355,109 @@ fn seconds(instant: Timestamp) -> u64 {
     instant.as_second().try_into().unwrap_or(0)
 }
 
+/// Names read at one time.
+const NAMES_AT_ONCE: usize = 500;
+
 /// Sites in one transaction.
 const DOUBTED_AT_ONCE: usize = 200;
 
 const SITES: Table = Table::new("sites");
 const NAMES: Table = Table::new("names");
+/// Names by the name that they lie under.
+const UNDER: Table = Table::new("names under");
 const META: Table = Table::new("meta");
+const INDEXED: &[u8] = b"names indexed";
 const AUDIT: &[u8] = b"audit";
 const RING: &[u8] = b"ring";
+const ISSUERS: &[u8] = b"issuers";
+const REORDERS: &[u8] = b"reorders";
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 #[cfg(test)]
 mod tests {
     use certseal_wire::{NameSet, SiteRequest};
 
     use super::*;
+
+    fn site(names: &[&str], owner: Option<&str>) -> Site {
+        let names: Vec<DnsName> = names.iter().map(|name| name.parse().unwrap()).collect();
+        let own = names.iter().find(|name| !name.is_wildcard()).unwrap().clone();
+        let request = SiteRequest {
+            names: NameSet::try_from(names).unwrap(),
+            upstream: "http://127.0.0.1:1".parse().unwrap(),
+            pools: vec!["eu".parse().unwrap()],
+            owner: owner.map(str::to_owned),
+        };
+        Site::new(own, request)
+    }
+
+    fn outcome(journal: &Journal, site: &Site) -> String {
+        let before = journal.read(&site.site).unwrap();
+        match journal.claim(before.as_ref(), site).unwrap() {
+            Claim::Written => "written".to_owned(),
+            Claim::Outrun => "outrun".to_owned(),
+            Claim::Taken { name, holder } => format!("{name} taken by {holder}"),
+            Claim::Covered { name, other, holder } => format!("{name} and {other} of {holder}"),
+        }
+    }
+
+    #[test]
+    fn nobody_claims_a_name_under_anothers_wildcard_nor_a_wildcard_over_anothers_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        let claim = |names: &[&str], owner| outcome(&journal, &site(names, owner));
+        assert_eq!(claim(&["a.example", "*.a.example"], Some("ann")), "written");
+        assert_eq!(claim(&["foo.a.example"], None), "foo.a.example and *.a.example of a.example");
+        assert_eq!(claim(&["foo.a.example"], Some("bob")), "foo.a.example and *.a.example of a.example");
+        assert_eq!(claim(&["foo.a.example"], Some("ann")), "written");
+        // Deeper names are no matter of the wildcard (RFC 6125, 6.4.3).
+        assert_eq!(claim(&["x.foo.a.example"], None), "written");
+        assert_eq!(claim(&["www.b.example"], None), "written");
+        assert_eq!(claim(&["www.b.example.org"], None), "written");
+        let over = &["b.example", "*.b.example"];
+        assert_eq!(claim(over, Some("bob")), "*.b.example and www.b.example of www.b.example");
+        // A site that changes hands does not take cover along.
+        assert_eq!(claim(&["foo.a.example"], Some("bob")), "foo.a.example and *.a.example of a.example");
+        assert_eq!(claim(&["www.b.example"], Some("bob")), "written");
+        assert_eq!(claim(over, Some("bob")), "written");
+        // What is there stays changeable, and what has left is in nobody's way.
+        assert_eq!(claim(over, Some("bob")), "written");
+        let left = Site { departed: true, ..site(&["a.example", "*.a.example"], Some("ann")) };
+        assert_eq!(outcome(&journal, &left), "written");
+        assert_eq!(claim(&["bar.a.example"], None), "written");
+    }
+
+    #[test]
+    fn names_of_an_earlier_releases_journal_are_found_under_a_wildcard() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        assert_eq!(outcome(&journal, &site(&["www.b.example"], None)), "written");
+        let forget = vec![Write::delete(UNDER, "b.example/www.b.example"), Write::delete(META, INDEXED)];
+        journal.storage.commit(forget.into()).unwrap();
+        drop(journal);
+        let journal = Journal::open(dir.path()).unwrap();
+        let over = site(&["b.example", "*.b.example"], None);
+        assert_eq!(outcome(&journal, &over), "*.b.example and www.b.example of www.b.example");
+    }
+
+    #[test]
+    fn on_certstores_word_no_more_is_ordered_again_than_a_day_allows() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        let start = Timestamp::from_second(1_800_000_000).unwrap();
+        let take = |hours| journal.take_reorder(start + SignedDuration::from_hours(hours), 24).unwrap();
+        assert!((0..24).all(|_| take(0).is_none()));
+        assert_eq!(take(0), Some(SignedDuration::from_hours(1)));
+        assert_eq!((take(1), take(1)), (None, Some(SignedDuration::from_hours(1))));
+        drop(journal);
+        let journal = Journal::open(dir.path()).unwrap();
+        let later = start + SignedDuration::from_hours(1);
+        assert!(journal.take_reorder(later, 24).unwrap().is_some(), "a restart gives no more");
+        assert!(journal.take_reorder(later + SignedDuration::from_hours(48), 0).unwrap().is_some(), "0 is none");
+        let taken = (0..100).filter(|_| journal.take_reorder(later + SignedDuration::from_hours(480), 24).unwrap().is_none());
+        assert_eq!(taken.count(), 24, "nothing is saved up");
+    }
 
     #[test]
     fn every_site_is_doubted_whatever_else_is_in_the_journal() {
@@ -209,14 +470,15 @@ mod tests {
                 names: NameSet::try_from(vec![name.clone()]).unwrap(),
                 upstream: "http://127.0.0.1:1".parse().unwrap(),
                 pools: vec!["eu".parse().unwrap()],
+                owner: None,
             };
             let site = Site { route_stored: true, order: None, ..Site::new(name, request) };
             assert!(journal.write(None, &site).unwrap());
         }
-        journal.0.commit(Write::put(SITES, "unreadable", 1, "{}").into()).unwrap();
+        journal.storage.commit(Write::put(SITES, "unreadable", 1, "{}").into()).unwrap();
         let due = || journal.due(Timestamp::now(), usize::MAX).unwrap().len() as u64;
         assert_eq!(due(), 0);
-        assert_eq!(journal.doubt_all().unwrap(), count);
+        assert_eq!(journal.change_all(Site::unconfirmed).unwrap(), count);
         assert_eq!(due(), count);
     }
 }

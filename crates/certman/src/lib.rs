@@ -119,6 +119,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         wake: Notify::new(),
         busy: Default::default(),
         groups: groups.into(),
+        reorders_per_day: config.reorders_per_day,
     });
     let app = api::router(worker.clone());
     let worker = tokio::spawn(worker.run(shutdown.clone()));

@@ -9,7 +9,8 @@
 //! A step is persisted before its effect on the CA begins, and the next one after it is done. A process that dies in
 //! between does the same step again. From `key sealed` on the order has one key: its envelope and CSR are persisted.
 
-use certseal_wire::{Base64, DnsName, NameSet, OrderSummary, PoolName, SiteRequest, SiteState, SiteStatus, Upstream};
+use certseal_seal::Sealed;
+use certseal_wire::{Base64, DnsName, LOST, NameSet, OrderSummary, PoolName, SiteRequest, SiteState, SiteStatus, Upstream};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,9 @@ pub struct Site {
     pub upstream: Upstream,
     /// The pools that may serve it, sorted.
     pub pools: Vec<PoolName>,
+    /// Whose site it is, if the platform says so.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// Pools that served it before, and may not have been told yet that they no longer do; sorted.
     #[serde(default)]
     pub left: Vec<PoolName>,
@@ -45,9 +49,20 @@ pub struct Site {
     /// The stored certificate, if others may have its key: an order for another one goes before everything else.
     #[serde(default)]
     pub compromised: Option<Compromised>,
-    /// certstore lost its data and came back from a backup: whether it has the bundle is to be looked at.
+    /// Whether certstore has a bundle that counts is to be looked at: it came back from a backup, or an issuer is listed no
+    /// more.
     #[serde(default)]
     pub unconfirmed: bool,
+    /// Should it have none, another one is ordered at once: the security team's ring says that what was there counts no
+    /// more. On certstore's word alone orders are few.
+    #[serde(default)]
+    pub issuer_left: bool,
+    /// certstore says that it has no such bundle any more. Another one is ordered when there is room for it.
+    #[serde(default)]
+    pub lost: bool,
+    /// A bundle of the site had its key in an envelope: no key in a legacy format takes its place, also after the site left.
+    #[serde(default)]
+    pub enveloped: bool,
     /// Certificates with a compromised key that are no longer served, as DER: the CA is to revoke them.
     #[serde(default)]
     pub revoke: Vec<Base64>,
@@ -171,6 +186,8 @@ pub enum Task {
     Abandon(String),
     /// Look which version of the bundle certstore has.
     Confirm,
+    /// Ask for room to order what certstore lost.
+    Reorder,
     /// Take this step of the order.
     Order(Step),
 }
@@ -182,6 +199,8 @@ pub enum Outcome {
     RouteStored,
     /// certstore has this version of the bundle; 0 for none.
     Confirmed(u64),
+    /// There is room to order what certstore lost.
+    Reordered,
     /// The CA has revoked that certificate, or never will.
     Revoked(Base64),
     /// Nothing is pending in that order any more.
@@ -196,6 +215,8 @@ pub enum Outcome {
         not_before: Timestamp,
         /// End of validity.
         not_after: Timestamp,
+        /// Whether its key is in an envelope.
+        enveloped: bool,
     },
     /// It did not work.
     Failed(Failure),
@@ -242,6 +263,7 @@ impl Site {
             names: request.names,
             upstream: request.upstream,
             pools: request.pools,
+            owner: request.owner,
             left: Vec::new(),
             departed: false,
             route_version: 1,
@@ -252,6 +274,9 @@ impl Site {
             abandoned: Vec::new(),
             compromised: None,
             unconfirmed: false,
+            issuer_left: false,
+            lost: false,
+            enveloped: false,
             revoke: Vec::new(),
             attempt: Attempt::default(),
         }
@@ -262,6 +287,24 @@ impl Site {
     pub fn unconfirmed(self) -> Self {
         let attempt = if self.attempt.dead { Attempt::default() } else { self.attempt };
         Self { route_stored: false, unconfirmed: !self.departed, attempt, ..self }
+    }
+
+    /// The site after an issuer is listed no more: what it signed counts for nothing, and is put or ordered anew.
+    pub fn after_issuer_left(self) -> Self {
+        Self { issuer_left: !self.departed, ..self.unconfirmed() }
+    }
+
+    /// The site once another issuer key signs: everything is signed anew, under versions above `floor`, which the security
+    /// team signed. A key that is sealed and not stored was sealed under the other issuer, so that its order begins anew.
+    pub fn signed_anew(mut self, floor: u64) -> Self {
+        self.route_version = successor(self.route_version, floor);
+        self.bundle_version = below_ceiling(self.bundle_version, floor);
+        let is_ours = |step: &Step| !step.is_sealed_in_envelope();
+        if self.order.as_ref().is_some_and(|step| !is_ours(step)) {
+            self.abandon_order();
+            self.order = Some(Step::Requested);
+        }
+        self.after_issuer_left()
     }
 
     /// The site with a certificate and a key that a platform brought: they are stored next. `stored` is the version of the
@@ -306,8 +349,8 @@ impl Site {
         left.retain(|pool| !request.pools.contains(pool));
         left.sort();
         left.dedup();
-        let SiteRequest { names, upstream, pools } = request;
-        Self { names, upstream, pools, left, departed: false, ..self }
+        let SiteRequest { names, upstream, pools, owner } = request;
+        Self { names, upstream, pools, owner, left, departed: false, ..self }
     }
 
     /// The site after it has left.
@@ -319,6 +362,7 @@ impl Site {
             route_version: self.route_version + 1,
             route_stored: false,
             order: None,
+            lost: false,
             attempt: Attempt::default(),
             ..self
         }
@@ -332,7 +376,7 @@ impl Site {
             return self;
         }
         self.order = self.order.or(Some(Step::Requested));
-        Self { attempt: Attempt::default(), ..self }
+        Self { lost: false, attempt: Attempt::default(), ..self }
     }
 
     /// When there is something to do. None: not before somebody changes it.
@@ -348,6 +392,8 @@ impl Site {
             _ if self.departed => None,
             (Some(_), _) => at_once,
             _ if self.unconfirmed => at_once,
+            // Until its renewal is due anyway.
+            (None, Some(certificate)) if self.lost => at_once.min(Some(certificate.renew_at)),
             (None, certificate) => certificate.as_ref().map(|certificate| certificate.renew_at),
         }
     }
@@ -361,6 +407,7 @@ impl Site {
             (_, Some(order_url)) => Task::Abandon(order_url.clone()),
             (Some(step), None) => Task::Order(step.clone()),
             (None, None) if self.unconfirmed => Task::Confirm,
+            (None, None) if self.lost && !self.is_to_be_renewed(now) => Task::Reorder,
             (None, None) => Task::Order(Step::Requested),
         })
     }
@@ -371,8 +418,13 @@ impl Site {
             Outcome::RouteStored => Self { route_stored: true, left: Vec::new(), attempt: Attempt::default(), ..self },
             Outcome::Confirmed(stored) => {
                 // The key was sealed and forgotten, so that it takes a new one.
-                self.order = (stored < self.bundle_version).then_some(Step::Requested);
-                Self { unconfirmed: false, attempt: Attempt::default(), ..self }
+                let is_gone = self.certificate.is_some() && stored < self.bundle_version.max(1);
+                self.order = (is_gone && self.issuer_left).then_some(Step::Requested);
+                let lost = is_gone && !self.issuer_left;
+                Self { unconfirmed: false, issuer_left: false, lost, attempt: Attempt::default(), ..self }
+            }
+            Outcome::Reordered => {
+                Self { lost: false, order: Some(Step::Requested), attempt: Attempt::default(), ..self }
             }
             Outcome::Revoked(leaf) => {
                 self.revoke.retain(|other| *other != leaf);
@@ -388,14 +440,16 @@ impl Site {
                 Self { order: Some(step), ..self }
             }
             Outcome::Moved(step) => Self { order: Some(step), attempt: Attempt::default(), ..self },
-            Outcome::Stored { authority, not_before, not_after } => {
+            Outcome::Stored { authority, not_before, not_after, enveloped } => {
                 let is_same = |before: &&Issued| before.not_after == not_after && before.authority == authority;
                 let renew_at = match self.certificate.as_ref().filter(is_same) {
                     // The certificate is the one from before, under another seal: that changes nothing about its end.
                     Some(before) => before.renew_at,
                     None => first_renewal(not_before, not_after, now, pace.chance),
                 };
-                self.bundle_version += 1;
+                self.bundle_version = self.bundle_version.saturating_add(1);
+                self.enveloped |= enveloped;
+                self.lost = false;
                 let version = self.bundle_version;
                 let replaced = self.compromised.take_if(|compromised| compromised.version < version);
                 self.revoke.extend(replaced.map(|compromised| compromised.leaf));
@@ -451,6 +505,10 @@ impl Site {
         self
     }
 
+    fn is_to_be_renewed(&self, now: Timestamp) -> bool {
+        self.certificate.as_ref().is_none_or(|certificate| certificate.renew_at <= now)
+    }
+
     fn abandon_order(&mut self) {
         self.abandoned.extend(self.order.take().and_then(|step| step.order_url().map(str::to_owned)));
     }
@@ -466,6 +524,7 @@ impl Site {
         let step = match &self.order {
             _ if !self.route_stored => Some("route"),
             Some(step) => Some(step.name()),
+            None if self.lost => Some(LOST),
             None => None,
         };
         SiteStatus {
@@ -473,6 +532,7 @@ impl Site {
             names: self.names.clone(),
             upstream: self.upstream.clone(),
             pools: self.pools.clone(),
+            owner: self.owner.clone(),
             state,
             version: self.bundle_version,
             authority: self.certificate.as_ref().map(|certificate| certificate.authority.clone()),
@@ -515,6 +575,33 @@ impl Step {
             Self::Requested | Self::Issued { .. } => None,
         }
     }
+
+    /// Whether its key is in an envelope, which an issuer signed.
+    fn is_sealed_in_envelope(&self) -> bool {
+        match self {
+            Self::KeySealed { sealed, .. } | Self::Retrieving { sealed, .. } | Self::Issued { sealed, .. } => {
+                sealed.is_envelope()
+            }
+            _ => false,
+        }
+    }
+}
+
+impl SealedKey {
+    /// Whether it is in an envelope, and not as a platform sealed it before.
+    pub fn is_envelope(&self) -> bool {
+        Sealed::parse(&self.bytes.0).is_ok_and(|sealed| sealed.envelope().is_some())
+    }
+}
+
+/// The version after `version`. Versions that honest work does not come to were signed by somebody who had the issuer key
+/// that is gone: the next one is above the floor then.
+fn successor(version: u64, floor: u64) -> u64 {
+    below_ceiling(version, floor).saturating_add(1)
+}
+
+fn below_ceiling(version: u64, floor: u64) -> u64 {
+    if version < CEILING { version } else { floor }
 }
 
 impl Failure {
@@ -559,6 +646,9 @@ const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// The shortest time from issuance to renewal.
 const LEAST_LIFE: SignedDuration = SignedDuration::from_secs(60);
+
+/// No site changes so often: a billion times a second, for 292 years.
+const CEILING: u64 = 1 << 63;
 
 /// Characters of a diagnosis.
 const MAX_DETAIL: usize = 1000;

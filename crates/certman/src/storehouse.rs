@@ -7,21 +7,22 @@ use std::{
 
 use certseal_client::{ClientError, StoreClient};
 use certseal_seal::{
-    Bundle, BundleError, Recipient, Sealed, SigningKey, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers,
-    ring_recipient,
+    Bundle, BundleError, EnvelopeError, Recipient, Sealed, SignatureError, SigningKey, VerifyingKey, VerifyingKeys,
+    accept_ring, ring_issuers, ring_recipient,
 };
 use certseal_wire::{
     AcmeAccounts, AuditCheckpoint, AuditQuery, BundleInfo, Challenge, Change, Checkpoint, DnsName, Document, KeyRing,
-    KeyState, Kind, NameSet, PoolName, ProblemKind, Route, Signed,
+    KeyState, Kind, NameSet, PoolName, ProblemKind, Route, Signed, SignerId,
 };
 use jiff::{SignedDuration, Timestamp};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::{
     checkpoint::RecentChanges,
-    journal::{AuditSeen, Journal},
+    journal::{AuditSeen, IssuersSeen, Journal},
     site::{Answer, Failure, FailureKind, Site},
     witness,
+    worker::versions_used_up,
 };
 
 pub(crate) struct Storehouse {
@@ -33,6 +34,37 @@ pub(crate) struct Storehouse {
     /// Held while the account list is read and replaced: orders that begin together would undo each other's work.
     accounts: tokio::sync::Mutex<()>,
     recent: Mutex<RecentChanges>,
+}
+
+/// A stored document.
+enum Counted<D> {
+    /// It counts.
+    Document(D),
+    /// It is of an issuer that is listed no more: versions up to `standing` stay out.
+    Gone { standing: u64 },
+}
+
+/// A document that counts its versions.
+trait Versioned: Document {
+    fn version(&self) -> u64;
+}
+
+impl Versioned for AcmeAccounts {
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl Versioned for Checkpoint {
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl Versioned for Route {
+    fn version(&self) -> u64 {
+        self.version
+    }
 }
 
 /// What a stored certificate says of itself.
@@ -105,13 +137,17 @@ impl Storehouse {
         let _alone = self.accounts.lock().await;
         let signed = self.store.accounts().await.map_err(store_failure)?;
         let mut accounts = match signed {
-            Some(signed) => self.verified(&signed).await?,
+            Some(signed) => match self.counted(&signed).await? {
+                Counted::Document(accounts) => accounts,
+                // Whoever had the key of that issuer could have listed any account.
+                Counted::Gone { standing } => AcmeAccounts { version: standing, thumbprints: Vec::new() },
+            },
             None => AcmeAccounts { version: 0, thumbprints: Vec::new() },
         };
         if accounts.thumbprints.iter().any(|known| known == thumbprint) {
             return Ok(());
         }
-        accounts.version += 1;
+        accounts.version = accounts.version.checked_add(1).ok_or_else(versions_used_up)?;
         accounts.thumbprints.push(thumbprint.to_owned());
         // A list that somebody else replaced meanwhile is read again by the next attempt.
         let put = self.store.put_accounts(&self.issuer.sign(&accounts)).await;
@@ -134,7 +170,9 @@ impl Storehouse {
                 pools.dedup();
                 (envelope.header().key_version, pools)
             }
-            Sealed::Legacy(_) => (site.bundle_version + 1, site.pools.clone()),
+            Sealed::Legacy(_) => {
+                (site.bundle_version.checked_add(1).ok_or_else(versions_used_up)?, site.pools.clone())
+            }
         };
         let info = BundleInfo {
             site: site.site.clone(),
@@ -155,7 +193,7 @@ impl Storehouse {
             Ok(_) => {}
             Err(error) if is_conflict(&error) => {
                 let stored = self.stored_bundle(&site.site).await?;
-                let (_, stored) = stored.ok_or_else(|| unavailable("certstore refuses the bundle and has none"))?;
+                let (_, stored) = stored.ok_or_else(|| unavailable("certstore refuses the bundle and has none that counts"))?;
                 return Err(outrun("bundle", stored.version));
             }
             Err(error) if is_unverified(&error) && !self.can_be_sealed_to(bundle.sealed()).await? => {
@@ -175,7 +213,16 @@ impl Storehouse {
         let Some(bytes) = self.store.bundle(site).await.map_err(store_failure)? else { return Ok(None) };
         let trusted = ring_issuers(&*self.ring().await?);
         let genuine = |bundle: Bundle| bundle.verify(&trusted).map(|info| (bundle, info));
-        let (bundle, info) = Bundle::parse(&bytes).and_then(genuine).map_err(|e: BundleError| unavailable(e))?;
+        let (bundle, info) = match Bundle::parse(&bytes).and_then(genuine) {
+            Ok(found) => found,
+            // Nobody acts on it any more.
+            Err(BundleError::Signature(SignatureError::UnknownSigner(signer)))
+            | Err(BundleError::Envelope(EnvelopeError::Signature(SignatureError::UnknownSigner(signer)))) => {
+                tracing::debug!(%site, %signer, "certstore has a bundle of an issuer that is listed no more");
+                return Ok(None);
+            }
+            Err(error) => return Err(unavailable(error)),
+        };
         if info.site != *site {
             return Err(unavailable(format!("certstore has the bundle of {} for {site}", info.site)));
         }
@@ -203,11 +250,13 @@ impl Storehouse {
     async fn stored_route(&self, site: &DnsName) -> Result<u64, Failure> {
         let signed = self.store.route(site).await.map_err(store_failure)?;
         let signed = signed.ok_or_else(|| unavailable("certstore refuses the route and has none"))?;
-        let route: Route = self.verified(&signed).await?;
-        if route.site != *site {
-            return Err(unavailable(format!("certstore has the route of {} for {site}", route.site)));
+        match self.counted::<Route>(&signed).await? {
+            Counted::Document(route) if route.site != *site => {
+                Err(unavailable(format!("certstore has the route of {} for {site}", route.site)))
+            }
+            Counted::Document(route) => Ok(route.version),
+            Counted::Gone { standing } => Ok(standing),
         }
-        Ok(route.version)
     }
 
     /// The version of the key ring, and the pools that have an active key in it.
@@ -224,7 +273,8 @@ impl Storehouse {
             Some(last) => last,
             None => self.stored_checkpoint(pool).await?,
         };
-        let checkpoint = self.recent().checkpoint(pool, last.saturating_add(1), ring, Timestamp::now());
+        let version = last.checked_add(1).ok_or_else(versions_used_up)?;
+        let checkpoint = self.recent().checkpoint(pool, version, ring, Timestamp::now());
         self.store.put_checkpoint(pool, &self.issuer.sign(&checkpoint)).await.map_err(store_failure)?;
         Ok(checkpoint.version)
     }
@@ -263,7 +313,7 @@ impl Storehouse {
             return Err(unavailable("certstore is empty: it waits for `certctl backup restore`"));
         }
         let journal = self.journal.clone();
-        let doubted = tokio::task::spawn_blocking(move || journal.doubt_all()).await.map_err(unavailable)?;
+        let doubted = tokio::task::spawn_blocking(move || journal.change_all(Site::unconfirmed)).await.map_err(unavailable)?;
         let sites = doubted.map_err(unavailable)?;
         tracing::warn!(sites, "certstore came back from a backup: looking what it lacks");
         Ok(())
@@ -272,18 +322,68 @@ impl Storehouse {
     /// The version of the stored checkpoint; 0 before the first.
     async fn stored_checkpoint(&self, pool: &PoolName) -> Result<u64, Failure> {
         let Some(signed) = self.store.checkpoint(pool).await.map_err(store_failure)? else { return Ok(0) };
-        let checkpoint: Checkpoint = self.verified(&signed).await?;
-        if checkpoint.pool != *pool {
-            return Err(unavailable(format!("certstore has a checkpoint of pool {} for {pool}", checkpoint.pool)));
+        match self.counted::<Checkpoint>(&signed).await? {
+            Counted::Document(checkpoint) if checkpoint.pool != *pool => {
+                Err(unavailable(format!("certstore has a checkpoint of pool {} for {pool}", checkpoint.pool)))
+            }
+            Counted::Document(checkpoint) => Ok(checkpoint.version),
+            Counted::Gone { standing } => Ok(standing),
         }
-        Ok(checkpoint.version)
     }
 
-    /// What we signed, or another issuer while the ring lists it.
-    async fn verified<D: Document>(&self, signed: &Signed) -> Result<D, Failure> {
+    /// Has everything signed anew, or looked at again, when our issuer key is another one than before or an issuer is
+    /// listed no more. Interrupted, it begins anew.
+    ///
+    /// # Errors
+    /// While the ring does not list our issuer key: what it signs counts for nobody.
+    pub(crate) async fn follow_issuers(&self) -> Result<(), Failure> {
+        let own = self.issuer.verifying_key().id();
+        let (listed, floor) = {
+            let ring = self.ring().await?;
+            let listed: Vec<SignerId> = ring.issuers.iter().map(|entry| entry.id).collect();
+            (listed, ring.version_floor)
+        };
+        if !listed.contains(&own) {
+            return Err(unavailable(format!(
+                "the key ring does not list our issuer key {own}, so that nobody acts on what it signs: \
+                 `certctl keys issuers add` or `replace` lists it"
+            )));
+        }
+        let (journal, now) = (self.journal.clone(), IssuersSeen { own, listed });
+        let followed = tokio::task::spawn_blocking(move || {
+            let seen = journal.issuers_seen()?;
+            if seen.as_ref() == Some(&now) {
+                return anyhow::Ok(());
+            }
+            if let Some(seen) = seen {
+                let has_left = seen.listed.iter().any(|before| !now.listed.contains(before));
+                if seen.own != own {
+                    let sites = journal.change_all(|site| site.signed_anew(floor))?;
+                    tracing::warn!(sites, from = %seen.own, to = %own, "another issuer key: signing everything anew");
+                } else if has_left {
+                    let sites = journal.change_all(Site::after_issuer_left)?;
+                    tracing::warn!(sites, "an issuer is listed no more: looking what is missing now");
+                }
+            }
+            journal.see_issuers(&now)
+        });
+        followed.await.map_err(unavailable)?.map_err(unavailable)
+    }
+
+    /// What we signed, or another issuer while the ring lists it. Of an issuer that is listed no more only what the
+    /// security team's floor leaves.
+    async fn counted<D: Versioned>(&self, signed: &Signed) -> Result<Counted<D>, Failure> {
         let ours = VerifyingKeys::from_iter([self.issuer.verifying_key()]);
-        let trusted = ring_issuers(&*self.ring().await?);
-        trusted.verify(signed).or_else(|_| ours.verify(signed)).map_err(unavailable)
+        let ring = self.ring().await?;
+        match ring_issuers(&ring).verify(signed).or_else(|_| ours.verify(signed)) {
+            Ok(document) => Ok(Counted::Document(document)),
+            Err(SignatureError::UnknownSigner(signer)) => {
+                // Nothing of it is believed but this: versions up to the floor may have been used.
+                let claimed = serde_json::from_slice::<D>(&signed.payload.0).map_or(u64::MAX, |claimed| claimed.version());
+                Ok(Counted::Gone { standing: ring.standing(signer, claimed) })
+            }
+            Err(error) => Err(unavailable(error)),
+        }
     }
 
     fn recent(&self) -> MutexGuard<'_, RecentChanges> {

@@ -31,6 +31,8 @@ pub(crate) struct Worker {
     pub(crate) wake: Notify,
     pub(crate) busy: Mutex<HashSet<DnsName>>,
     pub(crate) groups: Mutex<Groups>,
+    /// Certificates that are ordered again a day because certstore says that it lost them.
+    pub(crate) reorders_per_day: u32,
 }
 
 impl Worker {
@@ -112,9 +114,21 @@ impl Worker {
                 let stored = self.storehouse.stored_bundle(&site.site).await?;
                 let version = stored.map_or(0, |(_, info)| info.version);
                 if version < site.bundle_version {
-                    tracing::warn!(site = %site.site, version, "certstore lost the newest bundle: ordering another one");
+                    tracing::warn!(site = %site.site, version, "certstore has not the newest bundle: another one is needed");
                 }
                 return Ok(Outcome::Confirmed(version));
+            }
+            Task::Reorder => {
+                let (journal, per_day) = (self.journal.clone(), self.reorders_per_day);
+                let taken = tokio::task::spawn_blocking(move || journal.take_reorder(Timestamp::now(), per_day));
+                let wait = taken.await.map_err(unavailable)?.map_err(unavailable)?;
+                let Some(wait) = wait else { return Ok(Outcome::Reordered) };
+                let detail = format!(
+                    "certstore says that it lost version {}. On its word {per_day} certificates a day are ordered; \
+                     `certctl site lost --order` has all of them ordered at once",
+                    site.bundle_version
+                );
+                return Err(Failure::new(FailureKind::Throttled(wait.as_secs().unsigned_abs()), detail));
             }
             Task::Revoke(leaf) => {
                 match self.authority.revoke(&leaf.0).await {
@@ -165,7 +179,7 @@ impl Worker {
             }
             Step::Authorized { order_url } => {
                 let recipients = self.storehouse.recipients(&site.pools).await?;
-                let version = site.bundle_version + 1;
+                let version = site.bundle_version.checked_add(1).ok_or_else(versions_used_up)?;
                 let sealed =
                     birth::sealed_key(&site.names, version, &recipients, self.storehouse.issuer(), &self.groups);
                 Step::KeySealed { order_url, sealed: sealed.map_err(|e| Failure::new(FailureKind::Unavailable, e))? }
@@ -188,9 +202,9 @@ impl Worker {
             Step::Issued { sealed, chain } => {
                 let chain = chain.into_iter().map(|der| der.0).collect();
                 let certified = self.storehouse.put_bundle(site, &sealed.bytes.0, chain).await?;
-                tracing::info!(site = %site.site, version = site.bundle_version + 1, "certificate stored");
+                tracing::info!(site = %site.site, version = site.bundle_version.saturating_add(1), "certificate stored");
                 let crate::storehouse::Certified { authority, not_before, not_after } = certified;
-                return Ok(Outcome::Stored { authority, not_before, not_after });
+                return Ok(Outcome::Stored { authority, not_before, not_after, enveloped: sealed.is_envelope() });
             }
         };
         Ok(Outcome::Moved(moved))
@@ -247,6 +261,17 @@ fn name_hosts(failure: Failure, answers: &[Answer]) -> Failure {
     }
     let hosts: Vec<_> = answers.iter().map(|answer| answer.host.to_string()).collect();
     Failure { detail: format!("{} (names: {})", failure.detail, hosts.join(", ")), ..failure }
+}
+
+fn unavailable(error: impl std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::Unavailable, error)
+}
+
+/// What no honest certman comes to.
+pub(crate) fn versions_used_up() -> Failure {
+    let detail = "the highest version is signed already: others have the issuer key; \
+                  `certctl keys issuers replace --compromised` brings another one";
+    Failure::new(FailureKind::Hopeless, detail)
 }
 
 /// How long a site rests after its journal could not be read or written.

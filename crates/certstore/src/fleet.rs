@@ -1,19 +1,20 @@
 //! What edges report, the drills they are asked for, and what certstore holds in numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use certseal_seal::{Bundle, Sealed};
 use certseal_service::problem::Refusal;
 use certseal_store::{Expect, Write};
 use certseal_wire::{
     AuditAction, Base64, Cursor, DnsName, DrillOrder, EdgeList, EdgeOrders, EdgeReport, EdgeStatus, EpochCount,
-    Inventory, PoolName, ProblemKind, Role, RotationPlan, SealedEntry, SealedPage, SealedQuery,
+    Inventory, IssuerCount, Kind, PoolName, ProblemKind, Role, RotationPlan, SealedEntry, SealedPage, SealedQuery,
+    SignerId,
 };
 use jiff::Timestamp;
 
 use crate::{
     audit::{Actor, Entry},
-    records::{DRILLS, EDGES, FORGOTTEN, malformed},
+    records::{self, DRILLS, EDGES, FORGOTTEN, Stored, malformed},
     sweep::now,
     vault::{Vault, refusal},
 };
@@ -144,8 +145,16 @@ impl Vault {
     pub(crate) fn inventory(&self) -> Result<Inventory, Refusal> {
         let mut inventory = Inventory::default();
         let mut epochs: BTreeMap<_, (u64, u64)> = BTreeMap::new();
-        self.each_bundle(None, |_, _, bundle| {
+        let mut issuers: BTreeMap<SignerId, IssuerCount> = BTreeMap::new();
+        self.each_bundle(None, |site, _, bundle| {
             inventory.bundles += 1;
+            // What is kept of a site that has left is served to nobody.
+            if !self.has_departed(site.as_str())? {
+                let envelope = bundle.sealed().envelope().map(|envelope| envelope.header().issuer);
+                for signer in [Some(bundle.statement().signer), envelope].into_iter().flatten().collect::<BTreeSet<_>>() {
+                    issuers.entry(signer).or_default().bundles += 1;
+                }
+            }
             *inventory.suites.entry(bundle.sealed().suite_name().to_owned()).or_default() += 1;
             if let Sealed::Envelope(envelope) = bundle.sealed() {
                 inventory.grouped += u64::from(envelope.header().group.is_some());
@@ -158,12 +167,33 @@ impl Vault {
             }
             Ok(true)
         })?;
+        for kind in [Kind::Route, Kind::Checkpoint, Kind::Accounts] {
+            self.each_signer(kind, |signer| issuers.entry(signer).or_default().documents += 1)?;
+        }
+        inventory.issuers = issuers.into_iter().map(|(signer, count)| (signer.to_string(), count)).collect();
         let counts = epochs.into_iter();
         inventory.epochs =
             counts.map(|((pool, epoch), (sealed, only))| EpochCount { pool, epoch, sealed, only }).collect();
         Ok(inventory)
     }
 }
+
+impl Vault {
+    /// Shows who signed each document of a kind, as it says itself.
+    fn each_signer(&self, kind: Kind, mut look: impl FnMut(SignerId)) -> Result<(), Refusal> {
+        let mut after = None::<Vec<u8>>;
+        loop {
+            let page = self.storage().scan(records::table(kind), after.as_deref(), SCANNED).map_err(refusal)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            let signers = page.iter().filter_map(|(_, record)| records::signer(kind, &Stored::decode(record)?.bytes));
+            signers.for_each(&mut look);
+        }
+    }
+}
+
+/// Records read at one time.
+const SCANNED: usize = 500;
 
 fn is_asked_for(sealed: &Sealed, query: &SealedQuery) -> bool {
     let Sealed::Envelope(envelope) = sealed else {

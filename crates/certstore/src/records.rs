@@ -122,7 +122,7 @@ impl Stored {
 }
 
 /// Who says that they signed a record.
-fn signer(kind: Kind, bytes: &[u8]) -> Option<SignerId> {
+pub(crate) fn signer(kind: Kind, bytes: &[u8]) -> Option<SignerId> {
     match kind {
         Kind::Bundle => Bundle::parse(bytes).ok().map(|bundle| bundle.statement().signer),
         _ => serde_json::from_slice::<Signed>(bytes).ok().map(|signed| signed.signer),

@@ -175,7 +175,14 @@ pub struct SiteRequest {
     pub upstream: Upstream,
     /// The pools that may serve it.
     pub pools: Vec<PoolName>,
+    /// Whose site it is, in the platform's own words: sites of one owner may lie under each other's wildcards, others may
+    /// not. At most 200 octets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
+
+/// The step of an order that waits since certstore says that it lost the site's bundle.
+pub const LOST: &str = "lost";
 
 /// The body of `POST /v1/sites/NAME/renew` at certman.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,6 +264,9 @@ pub struct SiteStatus {
     pub upstream: Upstream,
     /// The pools that may serve it.
     pub pools: Vec<PoolName>,
+    /// Whose site it is, if the platform says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// Where it is on its way.
     pub state: SiteState,
     /// The version of the stored bundle; 0 before the first.

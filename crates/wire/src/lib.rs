@@ -27,7 +27,7 @@ mod problem;
 mod rotation;
 
 pub use api::{
-    Cursor, Event, FeedPage, FeedQuery, Import, Kind, OrderSummary, PutOutcome, Renewal, Replacement, Reseal, Segment,
+    Cursor, Event, FeedPage, FeedQuery, Import, Kind, LOST, OrderSummary, PutOutcome, Renewal, Replacement, Reseal, Segment,
     SiteList, SiteRequest, SiteState, SiteStatus, Snapshot,
 };
 pub use audit::{AuditAction, AuditCheckpoint, AuditLine, AuditMark, AuditOutcome, AuditPage, AuditQuery, AuditRecord};
@@ -46,7 +46,7 @@ pub use ids::{Digest, EnvelopeId, Epoch, GroupId, KeyId, RotationId, SignerId};
 pub use names::{DnsName, NameSet, ParseError, PoolName};
 pub use problem::{Problem, ProblemKind};
 pub use rotation::{
-    Approval, EpochCount, Inventory, Retirement, Rewrap, RewrapOutcome, RewrapRequest, RewrapTarget, Rotation,
+    Approval, EpochCount, Inventory, IssuerCount, Retirement, Rewrap, RewrapOutcome, RewrapRequest, RewrapTarget, Rotation,
     RotationList, RotationPlan, RotationReason, RotationState, RotationStep, SealedEntry, SealedPage, SealedQuery,
     Verification,
 };

@@ -282,6 +282,16 @@ pub struct SealedEntry {
     pub spki: Option<Base64>,
 }
 
+/// What one issuer signed, of what certstore has now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct IssuerCount {
+    /// Bundles.
+    pub bundles: u64,
+    /// Routes, checkpoints and account lists.
+    pub documents: u64,
+}
+
 /// What certstore keeps, in numbers: the answer of `GET /v1/inventory`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -292,6 +302,9 @@ pub struct Inventory {
     pub suites: std::collections::BTreeMap<String, u64>,
     /// Envelopes that share a content key.
     pub grouped: u64,
+    /// What each issuer signed, by its id.
+    #[serde(default)]
+    pub issuers: std::collections::BTreeMap<String, IssuerCount>,
     /// Stanzas by pool and epoch.
     pub epochs: Vec<EpochCount>,
 }

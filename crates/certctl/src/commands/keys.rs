@@ -1,6 +1,6 @@
 //! `certctl keys`.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, bail};
 use certseal_seal::{RingMark, SigningKey, Suite, VerifyingKey};
@@ -10,8 +10,9 @@ use certseal_wire::{KeyRing, KeyState, PoolName};
 use serde::Serialize;
 
 use crate::{
-    cli::{GenerateArgs, IssuersCommand, KeysCommand, PlaceArgs},
+    cli::{GenerateArgs, IssuersCommand, KeysCommand, PlaceArgs, ReplaceArgs},
     failure::Failure,
+    issuers::{self, Replacement},
     keys::{self, KeyPlace, NewPool},
     output::{Output, details, table},
     settings::{Settings, verifying_key},
@@ -82,6 +83,7 @@ async fn issuers(command: IssuersCommand, settings: &Settings, output: Output) -
             };
             rings.change(&security, RingMark::of_version(args.seen), add).await?
         }
+        IssuersCommand::Replace(args) => return replace(args, settings, output).await,
         IssuersCommand::Remove { id, ring: args } => {
             let security = signing_key(&args.security_key)?;
             let rings = settings.rings(&store, security.verifying_key())?;
@@ -97,6 +99,24 @@ async fn issuers(command: IssuersCommand, settings: &Settings, output: Output) -
         }
     };
     output.show(&ring, || rings(&ring, "signed and stored"))
+}
+
+async fn replace(args: ReplaceArgs, settings: &Settings, output: Output) -> anyhow::Result<()> {
+    let (new, security) = (verifying_key(&args.public)?, signing_key(&args.ring.security_key)?);
+    let (store, bar) = (settings.store()?, super::rotate::Bar::new(output));
+    let certman = args.renew.then(|| settings.certman()).transpose()?;
+    let replacement = match args.compromised {
+        true => Replacement::Compromised { floor: args.floor },
+        false => Replacement::Routine { renew: certman.as_ref(), patience: Duration::from_secs(args.timeout) },
+    };
+    let rings_of = settings.rings(&store, security.verifying_key())?;
+    let seen = RingMark::of_version(args.ring.seen);
+    let ring = issuers::replace(&rings_of, &security, &new, replacement, seen, &bar).await?;
+    bar.clear();
+    let next = "\nGive certman the new key as `issuer_key` and restart it: it signs everything anew, and orders every certificate \
+                anew. `certctl site list` shows how far that is. Look for certificates that nobody ordered, and have them \
+                revoked.\n";
+    output.show(&ring, || rings(&ring, "signed and stored") + if args.compromised { next } else { "" })
 }
 
 async fn list(settings: &Settings, output: Output) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use certseal_client::CertmanClient;
-use certseal_wire::{DnsName, NameSet, Renewal, SiteRequest, SiteState, SiteStatus};
+use certseal_wire::{DnsName, LOST, NameSet, Renewal, SiteRequest, SiteState, SiteStatus};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
@@ -29,6 +29,7 @@ pub(super) async fn run(command: SiteCommand, settings: &Settings, output: Outpu
             let status = certman.renew(&name, &Renewal::default()).await?;
             output.show(&status, || description(&status))
         }
+        SiteCommand::Lost { order } => lost(&certman, order, output).await,
         SiteCommand::Remove { name } => {
             certman.remove_site(&name).await?;
             output.show(&json!({ "removed": name }), || format!("{name} is removed"))
@@ -37,9 +38,9 @@ pub(super) async fn run(command: SiteCommand, settings: &Settings, output: Outpu
 }
 
 async fn add(certman: &CertmanClient, args: AddArgs, output: Output) -> anyhow::Result<()> {
-    let AddArgs { site, aliases, upstream, pools, wait, timeout } = args;
+    let AddArgs { site, aliases, upstream, pools, owner, wait, timeout } = args;
     let names = NameSet::try_from([vec![site.clone()], aliases].concat())?;
-    let mut status = certman.put_site(&site, &SiteRequest { names, upstream, pools }).await?;
+    let mut status = certman.put_site(&site, &SiteRequest { names, upstream, pools, owner }).await?;
     if wait {
         status = settled(certman, status, Duration::from_secs(timeout), output).await?;
     }
@@ -86,7 +87,23 @@ fn is_settled(site: &SiteStatus) -> bool {
     site.state == SiteState::Failed || site.state == SiteState::Active && site.order.is_none()
 }
 
+/// Shows what certstore lost, and has it ordered when `order`.
+async fn lost(certman: &CertmanClient, order: bool, output: Output) -> anyhow::Result<()> {
+    let mut sites = all(certman).await?;
+    sites.retain(|site| site.order.as_ref().is_some_and(|order| order.step == LOST));
+    if order {
+        for site in &mut sites {
+            *site = certman.renew(&site.site, &Renewal::default()).await?;
+        }
+    }
+    show(&sites, output)
+}
+
 async fn list(certman: &CertmanClient, output: Output) -> anyhow::Result<()> {
+    show(&all(certman).await?, output)
+}
+
+async fn all(certman: &CertmanClient) -> anyhow::Result<Vec<SiteStatus>> {
     let mut sites: Vec<SiteStatus> = Vec::new();
     let mut after: Option<DnsName> = None;
     loop {
@@ -95,9 +112,12 @@ async fn list(certman: &CertmanClient, output: Output) -> anyhow::Result<()> {
         match page.next {
             Some(next) if after.as_ref().is_none_or(|after| *after < next) => after = Some(next),
             Some(next) => bail!("certman's list of sites goes back to {next}: its pages do not end"),
-            None => break,
+            None => return Ok(sites),
         }
     }
+}
+
+fn show(sites: &[SiteStatus], output: Output) -> anyhow::Result<()> {
     let header = ["SITE", "STATE", "ISSUER", "EXPIRES", "VERSION", "DIAGNOSIS"];
     output.show(&sites, || {
         let rows = sites.iter().map(|site| {

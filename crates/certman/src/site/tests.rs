@@ -1,4 +1,10 @@
+use std::sync::Mutex;
+
+use certseal_seal::{Recipient, SigningKey, Suite};
+use certseal_wire::Epoch;
+
 use super::*;
+use crate::birth::{Groups, sealed_key};
 
 const PACE: Pace = Pace { retry: SignedDuration::from_secs(60), chance: 0.0 };
 
@@ -11,6 +17,7 @@ fn request() -> SiteRequest {
         names: NameSet::try_from(vec!["shop.example".parse().unwrap()]).unwrap(),
         upstream: "http://127.0.0.1:1".parse().unwrap(),
         pools: vec!["eu".parse().unwrap()],
+        owner: None,
     }
 }
 
@@ -24,7 +31,7 @@ fn fail(site: Site, kind: FailureKind) -> Site {
 
 fn stored(site: Site) -> Site {
     let not_after = now() + SignedDuration::from_hours(90 * 24);
-    site.after(Outcome::Stored { authority: "CA".into(), not_before: now(), not_after }, now(), PACE)
+    site.after(Outcome::Stored { authority: "CA".into(), not_before: now(), not_after, enveloped: true }, now(), PACE)
 }
 
 #[test]
@@ -96,7 +103,7 @@ fn a_version_that_certstore_has_already_is_gone_beyond() {
 fn a_certificate_that_is_old_when_it_is_issued_is_not_renewed_at_once() {
     let not_before = now() - SignedDuration::from_hours(24);
     let not_after = now() + SignedDuration::from_secs(100);
-    let site = routed().after(Outcome::Stored { authority: "CA".into(), not_before, not_after }, now(), PACE);
+    let site = routed().after(Outcome::Stored { authority: "CA".into(), not_before, not_after, enveloped: true }, now(), PACE);
     assert_eq!(site.due().unwrap().duration_since(now()), LEAST_LIFE);
 }
 
@@ -255,6 +262,9 @@ fn after_a_restore_the_route_is_put_again_and_a_bundle_that_is_gone_is_ordered_a
     let there = site.clone().after(Outcome::Confirmed(1), now(), PACE);
     assert_eq!((there.task(now()), there.order.as_ref()), (None, None));
     let gone = site.after(Outcome::Confirmed(0), now(), PACE);
+    assert_eq!(gone.task(now()), Some(Task::Reorder), "certstore's word alone orders nothing");
+    assert_eq!(gone.status().order.unwrap().step, LOST);
+    let gone = gone.after(Outcome::Reordered, now(), PACE);
     assert_eq!(gone.task(now()), Some(Task::Order(Step::Requested)));
     assert_eq!((gone.bundle_version, gone.route_version), (1, 1), "the next ones are ahead of what the store has");
 
@@ -265,4 +275,58 @@ fn after_a_restore_the_route_is_put_again_and_a_bundle_that_is_gone_is_ordered_a
     let ordered = routed().unconfirmed().after(Outcome::RouteStored, now(), PACE);
     assert_eq!(ordered.task(now()), Some(Task::Order(Step::Requested)));
     assert_eq!(stored(ordered).task(now()), Some(Task::Confirm));
+}
+
+#[test]
+fn a_lost_bundle_without_room_for_its_order_waits_for_an_operator_or_for_its_renewal() {
+    let lost = Site { unconfirmed: true, ..stored(routed()) }.after(Outcome::Confirmed(0), now(), PACE);
+    let waiting = fail(lost, FailureKind::Throttled(3600));
+    assert_eq!((waiting.task(now()), waiting.status().state), (None, SiteState::Waiting));
+    let ordered = waiting.clone().renewed(None);
+    assert_eq!(ordered.task(now()), Some(Task::Order(Step::Requested)));
+    let renewal = waiting.certificate.as_ref().unwrap().renew_at;
+    let unheard = Site { attempt: Attempt::default(), ..waiting };
+    assert_eq!(unheard.task(renewal), Some(Task::Order(Step::Requested)), "what is due anyway takes no room");
+}
+
+#[test]
+fn under_another_issuer_key_everything_is_signed_anew_and_no_version_is_out_of_reach() {
+    let site = stored(routed());
+    let anew = site.clone().signed_anew(0);
+    assert_eq!((anew.route_version, anew.bundle_version, anew.task(now())), (2, 1, Some(Task::StoreRoute)));
+    let anew = anew.after(Outcome::RouteStored, now(), PACE);
+    assert_eq!(anew.task(now()), Some(Task::Confirm));
+    // Signed by an issuer that still counts: nothing is ordered.
+    assert_eq!(anew.clone().after(Outcome::Confirmed(1), now(), PACE).due(), site.due());
+    let gone = anew.after(Outcome::Confirmed(0), now(), PACE);
+    assert_eq!(gone.task(now()), Some(Task::Order(Step::Requested)), "the ring says that it counts no more");
+
+    let blocked = Site { route_version: u64::MAX, bundle_version: u64::MAX, ..site };
+    let free = blocked.clone().signed_anew(0);
+    assert_eq!((free.route_version, free.bundle_version), (1, 0));
+    let free = free.after(Outcome::RouteStored, now(), PACE).after(Outcome::Confirmed(0), now(), PACE);
+    assert_eq!(free.task(now()), Some(Task::Order(Step::Requested)), "also when its version starts from nothing");
+    assert_eq!(blocked.signed_anew(100).route_version, 101);
+}
+
+#[test]
+fn a_key_that_was_sealed_under_another_issuer_is_not_waited_for() {
+    let public = aws_lc_rs::agreement::PrivateKey::generate(&aws_lc_rs::agreement::X25519).unwrap();
+    let public = public.compute_public_key().unwrap().as_ref().to_vec();
+    let recipient = Recipient::new("eu".parse().unwrap(), Epoch(1), Suite::X25519, public).unwrap();
+    let groups = Mutex::new(Groups::new(1, SignedDuration::from_secs(1)));
+    let issuer = SigningKey::generate().unwrap();
+    let sealed = sealed_key(&request().names, 1, &[recipient], &issuer, &groups).unwrap();
+    assert!(sealed.is_envelope());
+    let order = Some(Step::Retrieving { order_url: "u".into(), sealed });
+    let anew = Site { order, ..routed() }.signed_anew(0);
+    assert_eq!((anew.order, anew.abandoned), (Some(Step::Requested), vec!["u".to_owned()]));
+    let order = Some(Step::Authorizing { order_url: "u".into() });
+    assert_eq!(Site { order: order.clone(), ..routed() }.signed_anew(0).order, order, "nothing is sealed yet");
+}
+
+#[test]
+fn that_a_key_was_in_an_envelope_is_never_forgotten() {
+    let site = stored(routed());
+    assert!(site.enveloped && site.departed().changed(request()).enveloped);
 }

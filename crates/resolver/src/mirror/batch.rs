@@ -260,6 +260,7 @@ impl<'a> Batch<'a> {
             return Ok(false);
         }
         if left {
+            self.remember_envelope(&site)?;
             self.tables.routes.remove(&site)?;
             self.tables.bundles.remove(&site)?;
             self.tables.forgive(Kind::Bundle, site.as_str())?;
@@ -270,6 +271,19 @@ impl<'a> Batch<'a> {
         }
         self.applied.changed.push(site);
         Ok(true)
+    }
+
+    /// Notes with its mark that a bundle's key is in an envelope, before the bundle goes. Marks of earlier releases do not
+    /// say so.
+    fn remember_envelope(&mut self, site: &DnsName) -> Result<(), redb::Error> {
+        let held = self.tables.bundles.record(site.as_str())?.and_then(|held| Bundle::parse(&held).ok());
+        let is_enveloped = held.is_some_and(|held| held.sealed().envelope().is_some());
+        match self.tables.mark(Kind::Bundle, site.as_str())? {
+            Some(mark) if is_enveloped && !mark.enveloped => {
+                self.tables.set_mark(Kind::Bundle, site.as_str(), &Mark { enveloped: true, ..mark })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Asks for the bundle of a site that has come back: certstore sends no event for a bundle that did not change.
