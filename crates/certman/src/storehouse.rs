@@ -134,8 +134,14 @@ impl Storehouse {
 
     /// Puts an account's thumbprint into the signed list, unless it is there.
     pub(crate) async fn vouch_for_account(&self, thumbprint: &str) -> Result<(), Failure> {
+        self.vouch_for(Some(thumbprint)).await
+    }
+
+    /// Signs the list of accounts, with `thumbprint` in it, unless we signed such a list before.
+    async fn vouch_for(&self, thumbprint: Option<&str>) -> Result<(), Failure> {
         let _alone = self.accounts.lock().await;
         let signed = self.store.accounts().await.map_err(store_failure)?;
+        let is_ours = signed.as_ref().is_none_or(|signed| signed.signer == self.issuer.verifying_key().id());
         let mut accounts = match signed {
             Some(signed) => match self.counted(&signed).await? {
                 Counted::Document(accounts) => accounts,
@@ -144,11 +150,12 @@ impl Storehouse {
             },
             None => AcmeAccounts { version: 0, thumbprints: Vec::new() },
         };
-        if accounts.thumbprints.iter().any(|known| known == thumbprint) {
+        let new = thumbprint.filter(|new| accounts.thumbprints.iter().all(|known| known != new));
+        if is_ours && new.is_none() {
             return Ok(());
         }
         accounts.version = accounts.version.checked_add(1).ok_or_else(versions_used_up)?;
-        accounts.thumbprints.push(thumbprint.to_owned());
+        accounts.thumbprints.extend(new.map(str::to_owned));
         // A list that somebody else replaced meanwhile is read again by the next attempt.
         let put = self.store.put_accounts(&self.issuer.sign(&accounts)).await;
         put.map(drop).map_err(|error| unavailable(format!("certstore: {error}")))
@@ -349,12 +356,15 @@ impl Storehouse {
                  `certctl keys issuers add` or `replace` lists it"
             )));
         }
-        let (journal, now) = (self.journal.clone(), IssuersSeen { own, listed });
+        let now = IssuersSeen { own, listed };
+        let seen = self.journal.issuers_seen().map_err(unavailable)?;
+        if seen.as_ref() == Some(&now) {
+            return Ok(());
+        }
+        // Edges answer challenges by it, also before the next order looks at it.
+        self.vouch_for(None).await?;
+        let journal = self.journal.clone();
         let followed = tokio::task::spawn_blocking(move || {
-            let seen = journal.issuers_seen()?;
-            if seen.as_ref() == Some(&now) {
-                return anyhow::Ok(());
-            }
             if let Some(seen) = seen {
                 let has_left = seen.listed.iter().any(|before| !now.listed.contains(before));
                 if seen.own != own {
