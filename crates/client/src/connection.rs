@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use certseal_wire::Problem;
-use http::{Method, Request, StatusCode, Uri, header::CONTENT_TYPE};
+use http::{Method, Request, Response, StatusCode, Uri, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
@@ -57,7 +57,23 @@ pub struct Connection {
     origins: Arc<[Uri]>,
     /// The index of the origin that answered last; shared by all clones.
     current: Arc<AtomicUsize>,
-    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    transport: Transport,
+}
+
+/// How requests reach the service.
+#[derive(Clone)]
+enum Transport {
+    Network(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+    InProcess(Arc<dyn Fn(Request<Bytes>) -> Response<Bytes> + Send + Sync>),
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Network(_) => "Network",
+            Self::InProcess(_) => "InProcess",
+        })
+    }
 }
 
 /// Why a call gave no answer.
@@ -115,7 +131,14 @@ impl Connection {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .build(connector);
-        Self { origins: origins.0.into(), current: Arc::default(), http }
+        Self { origins: origins.0.into(), current: Arc::default(), transport: Transport::Network(http) }
+    }
+
+    /// A connection to whatever `answer` is, in this process: requests and answers are those of the network, and there is
+    /// none. For a service that is embedded, and for tests that need very many requests.
+    pub fn in_process(answer: impl Fn(Request<Bytes>) -> Response<Bytes> + Send + Sync + 'static) -> Self {
+        let origins = Arc::new([Uri::from_static("https://in-process")]);
+        Self { origins, current: Arc::default(), transport: Transport::InProcess(Arc::new(answer)) }
     }
 
     pub(crate) async fn bytes(&self, call: Call<'_>) -> Result<Option<Bytes>, ClientError> {
@@ -188,10 +211,17 @@ impl Connection {
             .method(method)
             .uri(uri)
             .header(CONTENT_TYPE, *content_type)
-            .body(Full::new(body.clone()))
+            .body(body.clone())
             .map_err(|e| unreachable(e.to_string()))?;
+        let http = match &self.transport {
+            Transport::Network(http) => http,
+            Transport::InProcess(answer) => {
+                let (head, body) = answer(request).into_parts();
+                return Ok((head.status, body));
+            }
+        };
         let exchange = async {
-            let response = self.http.request(request).await.map_err(|e| unreachable(causes(&e)))?;
+            let response = http.request(request.map(Full::new)).await.map_err(|e| unreachable(causes(&e)))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), *limit).collect().await;
             let body = body.map_err(|e| unreachable(format!("its answer broke off or exceeds {limit} octets: {e}")))?;

@@ -28,6 +28,8 @@ pub struct Follower {
     withheld: Vec<Change>,
     /// Whether certstore said that the cursor is no good, and no page of its feed came since.
     beginning_anew: bool,
+    /// Whether the next turn is the first, or there is no key ring yet.
+    fresh: bool,
 }
 
 /// How far the retrying of refused items has come.
@@ -65,7 +67,17 @@ impl Follower {
             ..FollowerStatus::default()
         };
         let (status, now) = (watch::Sender::new(status), Instant::now());
-        Self { mirror, store, status, retried: now, retry: Retry::Rests, compared: now, withheld: Vec::new(), beginning_anew: false }
+        Self {
+            mirror,
+            store,
+            status,
+            retried: now,
+            retry: Retry::Rests,
+            compared: now,
+            withheld: Vec::new(),
+            beginning_anew: false,
+            fresh: true,
+        }
     }
 
     /// How the follower does, now and from now on.
@@ -76,22 +88,28 @@ impl Follower {
     /// Follows the feed until it is dropped. Whatever goes wrong, it goes on.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-        let mut fresh = true;
         loop {
-            // What was refused in an earlier run may have been repaired since.
-            let outcome = if std::mem::take(&mut fresh) { self.begin().await } else { self.step().await };
-            match outcome {
+            match self.turn().await {
                 Ok(()) => backoff.reset(),
-                Err(error) => {
-                    fresh |= self.mirror.ring().is_none();
-                    self.report(&error);
-                    // A store that gives errors only would withhold without being seen.
-                    self.note_withheld();
+                Err(_) => {
                     // Without randomness all edges wait alike, which is no reason to stop.
                     tokio::time::sleep(backoff.next(getrandom::u32().unwrap_or(u32::MAX))).await;
                 }
             }
         }
+    }
+
+    /// The beginning, or one step; an error is reported.
+    async fn turn(&mut self) -> Result<(), FollowError> {
+        // What was refused in an earlier run may have been repaired since.
+        let outcome = if std::mem::take(&mut self.fresh) { self.begin().await } else { self.step().await };
+        if let Err(error) = &outcome {
+            self.fresh |= self.mirror.ring().is_none();
+            self.report(error);
+            // A store that gives errors only would withhold without being seen.
+            self.note_withheld();
+        }
+        outcome
     }
 
     /// The ring first: without it nothing can be verified. Then what was refused in an earlier run.
@@ -430,3 +448,6 @@ const RETRIES_PER_STEP: usize = 2 * FETCHES;
 
 /// Requests by name at one time.
 const FETCHES: usize = 16;
+
+#[cfg(test)]
+mod adversary;

@@ -30,6 +30,9 @@
 //! # }
 //! ```
 
+#[cfg(test)]
+extern crate self as certseal_resolver;
+
 mod backoff;
 mod cache;
 mod counts;

@@ -216,6 +216,12 @@ impl Mirror {
         self.logged(self.state().reader.awaited(limit)).unwrap_or_default()
     }
 
+    /// The high-water mark of a record, whoever signed it; 0 without one.
+    #[cfg(test)]
+    pub(crate) fn version_mark(&self, kind: Kind, name: &str) -> u64 {
+        self.logged(self.state().reader.mark(kind, name)).flatten().map_or(0, |mark| mark.version)
+    }
+
     /// Whether the event announces what is here already, so that its body need not be fetched.
     pub(crate) fn holds(&self, event: &Event) -> bool {
         let Ok(name) = own_name(event) else { return false };
