@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use certseal_resolver::{FollowerStatus, Mirror, SealedResolver};
+use certseal_service::server::Counts;
 use http::StatusCode;
 use jiff::Timestamp;
 use prometheus_client::{
@@ -17,10 +18,13 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 
+use crate::admission::Over;
+
 #[derive(Clone, Default)]
 pub(crate) struct Metrics {
     handshakes: Family<HandshakeLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
+    refused: Family<BoundLabels, Counter>,
     upstream_errors: Counter,
     challenges: Counter,
     drill: Arc<Drill>,
@@ -56,6 +60,11 @@ struct RequestLabels {
     status: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BoundLabels {
+    bound: Over,
+}
+
 /// Where a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum Listener {
@@ -70,18 +79,27 @@ impl Metrics {
         mirror: Arc<Mirror>,
         resolver: Arc<SealedResolver>,
         follower: watch::Receiver<FollowerStatus>,
+        visitors: Counts,
     ) -> (Self, Registry) {
         let metrics = Self::default();
         let mut registry = Registry::with_prefix("certedge");
         registry.register("handshakes", "TLS handshakes by outcome", metrics.handshakes.clone());
         registry.register("requests", "Answered requests by listener and class of status", metrics.requests.clone());
+        let help = "Requests that were refused, by the bound they met: an address's share, a site's, or the total";
+        registry.register("refused_requests", help, metrics.refused.clone());
         registry.register("upstream_errors", "Requests without an upstream's answer", metrics.upstream_errors.clone());
         registry.register("challenges", "Answered ACME challenges", metrics.challenges.clone());
         let Drill { at, opened, failed } = &*metrics.drill;
         registry.register("drill_timestamp_seconds", "When the last drill ended, Unix time; 0 before", at.clone());
         registry.register("drill_opened", "Keys that the last drill opened", opened.clone());
         registry.register("drill_failed", "Keys that the last drill could not use: alert above 0", failed.clone());
-        registry.register_collector(Box::new(Observed { mirror, resolver, follower, started: Instant::now() }));
+        registry.register_collector(Box::new(Observed {
+            mirror,
+            resolver,
+            follower,
+            visitors,
+            started: Instant::now(),
+        }));
         (metrics, registry)
     }
 
@@ -92,6 +110,10 @@ impl Metrics {
     pub(crate) fn answered(&self, listener: Listener, status: StatusCode) {
         let status = format!("{}xx", status.as_u16() / 100);
         self.requests.get_or_create(&RequestLabels { listener, status }).inc();
+    }
+
+    pub(crate) fn refused(&self, bound: Over) {
+        self.refused.get_or_create(&BoundLabels { bound }).inc();
     }
 
     pub(crate) fn drilled(&self, at: Timestamp, opened: u64, failed: u64) {
@@ -116,6 +138,7 @@ struct Observed {
     mirror: Arc<Mirror>,
     resolver: Arc<SealedResolver>,
     follower: watch::Receiver<FollowerStatus>,
+    visitors: Counts,
     started: Instant,
 }
 
@@ -128,6 +151,8 @@ impl Collector for Observed {
             ("unsealed", "Private keys that were unsealed", counts.unsealed),
             ("unseal_failures", "Private keys that could not be unsealed or used", counts.unseal_failures),
             ("unknown_names", "Handshakes for a name without a certificate", counts.unknown_names),
+            ("refused_connections", "Connections over the share of their address", self.visitors.refused()),
+            ("unread_responses", "Responses that were given up, since nobody read them", self.visitors.unread()),
             ("refusals", "Items of the feed that were refused", self.mirror.refused_total()),
         ] {
             let counter = ConstCounter::new(value);

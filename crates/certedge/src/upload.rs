@@ -10,20 +10,27 @@ use std::{
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
+use crate::admission::{OfAddress, OfSite};
+
 /// A request's body on its way to the upstream.
 pub(crate) struct Upload {
     body: Incoming,
     moved: Progress,
+    /// Until there is no more of it.
+    _memory: Option<Memory>,
 }
+
+/// What the body may take of the memory for requests.
+pub(crate) type Memory = (OfAddress, OfSite);
 
 /// When a part of an upload moved last.
 #[derive(Clone)]
 pub(crate) struct Progress(Arc<Mutex<Instant>>);
 
 impl Upload {
-    pub(crate) fn new(body: Incoming) -> (Self, Progress) {
+    pub(crate) fn new(body: Incoming, memory: Option<Memory>) -> (Self, Progress) {
         let moved = Progress(Arc::new(Mutex::new(Instant::now())));
-        (Self { body, moved: moved.clone() }, moved)
+        (Self { body, moved: moved.clone(), _memory: memory }, moved)
     }
 }
 

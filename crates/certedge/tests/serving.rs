@@ -214,6 +214,23 @@ async fn websockets_pass_through_and_end_with_the_edge() {
 }
 
 #[tokio::test]
+async fn an_upgraded_connection_keeps_the_place_of_its_address() {
+    let world = World::new();
+    let edge = edge_with_limits(&world, |limits| limits.per_address = 1).await;
+    let mut stream = edge.connect("a.example", "http/1.1").await.unwrap();
+    let head = "GET /ws HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'H');
+    // The task of the connection has time to end.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(edge.connect("a.example", "http/1.1").await.is_err(), "the place is free");
+    assert!(edge.telemetry("/metrics").await.contains("certedge_refused_connections_total 1\n"));
+    drop(stream);
+    eventually("a free place", async || edge.connect("a.example", "http/1.1").await.is_ok()).await;
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn an_empty_edge_follows_certstore_and_forgets_nothing_when_the_feed_begins_anew() {
     let (world, store, upstream) = (World::new(), Arc::new(FakeStore::default()), upstream().await);
     let platform = &world.platform;

@@ -93,7 +93,16 @@ impl World {
             signer: certedge::SignerConfig::default(),
             reports: certedge::Reports::default(),
             legacy_keys: Vec::new(),
-            limits: Limits { response: 1, connect: 1, drain: 1, ..Limits::default() },
+            limits: Limits {
+                connections: 1000,
+                requests: 1000,
+                requests_per_site: 1000,
+                upgrades: 1000,
+                response: 1,
+                connect: 1,
+                drain: 1,
+                ..Limits::default()
+            },
         }
     }
 
