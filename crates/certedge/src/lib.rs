@@ -44,7 +44,7 @@ use tokio::{
     sync::Notify,
     task::JoinHandle,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 
 pub use config::{Config, LegacyKeyFile, Limits, Reports, Signer as SignerConfig};
 pub use keys::KeysIn;
@@ -57,6 +57,7 @@ use plain::Plain;
 use proxy::{Proxy, Visitor};
 use report::Reporter;
 use signer_child::SignerChild;
+use tls::VisitorTls;
 
 /// A started certedge.
 #[derive(Debug)]
@@ -131,7 +132,7 @@ pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> 
         }
         None => None,
     };
-    let tls = TlsAcceptor::from(Arc::new(tls::server_config(resolver.clone())?));
+    let tls = Arc::new(VisitorTls::new(resolver.clone())?);
     let keys_changed = Arc::new(Notify::new());
     let reporter = Reporter {
         name,
@@ -180,7 +181,7 @@ pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> 
 async fn serve_https(
     listener: TcpListener,
     counts: server::Counts,
-    tls: TlsAcceptor,
+    tls: Arc<VisitorTls>,
     proxy: Arc<Proxy>,
     metrics: Metrics,
     limits: server::Limits,
@@ -203,7 +204,7 @@ async fn serve_https(
 
 /// The TLS handshake.
 async fn greet(
-    tls: &TlsAcceptor,
+    tls: &VisitorTls,
     metrics: &Metrics,
     stream: TcpStream,
     peer: SocketAddr,
