@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::{
     admission::Admission,
     proxy::{BODY_BYTES, REQUEST_BYTES},
+    upstreams::{self, Network},
 };
 
 /// certedge's configuration; `deploy/certedge.toml` is an example with comments.
@@ -146,6 +147,9 @@ pub struct Limits {
     pub connect: u64,
     /// From the last octet of a request to the header of its response.
     pub response: u64,
+    /// Where no upstream may be, whether a route states the address or a name leads there; an IPv6 address that stands for an
+    /// IPv4 address counts as both. A list in the configuration takes the place of the whole default.
+    pub denied_upstreams: Vec<Network>,
 }
 
 impl Default for Limits {
@@ -168,6 +172,7 @@ impl Default for Limits {
             drain: drain.as_secs(),
             connect: 5,
             response: 60,
+            denied_upstreams: upstreams::DENIED.to_vec(),
         }
     }
 }

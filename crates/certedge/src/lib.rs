@@ -49,6 +49,7 @@ use tokio_rustls::server::TlsStream;
 pub use config::{Config, LegacyKeyFile, Limits, Reports, Signer as SignerConfig};
 pub use keys::KeysIn;
 pub use signer::run_signer;
+pub use upstreams::Network;
 
 use challenge::Challenges;
 use keys::Keys;

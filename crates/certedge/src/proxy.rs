@@ -24,13 +24,14 @@ use crate::{
     host::Host,
     metrics::{Listener, Metrics},
     upload::Upload,
-    upstreams,
+    upstreams::{self, Denied},
 };
 
 /// Passes requests on.
 pub(crate) struct Proxy {
     mirror: Arc<Mirror>,
     upstreams: Client<HttpConnector<upstreams::Resolver>, Upload>,
+    denied: Denied,
     admission: Admission,
     response: Duration,
     metrics: Metrics,
@@ -45,7 +46,8 @@ pub(crate) struct Visitor {
 
 impl Proxy {
     pub(crate) fn new(mirror: Arc<Mirror>, limits: &Limits, metrics: Metrics, shutdown: Shutdown) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(upstreams::Resolver::new());
+        let denied = Denied::new(&limits.denied_upstreams);
+        let mut tcp = HttpConnector::new_with_resolver(upstreams::Resolver::new(denied.clone()));
         tcp.set_connect_timeout(Some(Duration::from_secs(limits.connect)));
         tcp.set_nodelay(true);
         let upstreams = Client::builder(TokioExecutor::new())
@@ -57,6 +59,7 @@ impl Proxy {
         Self {
             mirror,
             upstreams,
+            denied,
             admission: Admission::new(limits),
             response: Duration::from_secs(limits.response),
             metrics,
@@ -101,7 +104,7 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             return Err(StatusCode::NOT_IMPLEMENTED.into());
         }
-        if let Some(address) = upstreams::literal(upstream).filter(|address| !upstreams::is_allowed(*address)) {
+        if let Some(address) = upstreams::literal(upstream).filter(|address| !self.denied.allows(*address)) {
             self.metrics.upstream_failed();
             tracing::info!(site = %route.site, %address, "no upstream may have this address");
             return Err(StatusCode::BAD_GATEWAY.into());
