@@ -1,4 +1,4 @@
-//! Uploads show that they move, so that a slow one is not taken for an upstream that is silent.
+//! Uploads show that they move, so that a slow one is not taken for an upstream that is silent. Their trailers stay here.
 
 use std::{
     pin::Pin,
@@ -65,7 +65,12 @@ impl Body for Upload {
         if frame.is_ready() {
             *self.moved.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
-        frame
+        match frame {
+            // They end the body. An upstream may take them for header fields, and would be told in them what the header
+            // was freed from; few look at them otherwise, and we need not pass them on (RFC 9110, 6.5.1).
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => Poll::Ready(None),
+            frame => frame,
+        }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -214,6 +214,22 @@ async fn websockets_pass_through_and_end_with_the_edge() {
 }
 
 #[tokio::test]
+async fn trailers_do_not_tell_an_upstream_what_the_header_may_not() {
+    let world = World::new();
+    let edge = edge_from_its_mirror(&world).await;
+    let mut stream = edge.connect("a.example", "http/1.1").await.unwrap();
+    let head = "POST /whole HTTP/1.1\r\nHost: a.example\r\nTE: trailers\r\nTrailer: X-Forwarded-For\r\n\
+                Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+    stream.write_all(format!("{head}4\r\nbody\r\n0\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\r\nbody\r\n"), "{answer}");
+    assert!(!answer.contains("trailer") && !answer.contains("10.0.0.1"), "{answer}");
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn an_upgraded_connection_keeps_the_place_of_its_address() {
     let world = World::new();
     let edge = edge_with_limits(&world, |limits| limits.per_address = 1).await;
