@@ -33,9 +33,9 @@ pub struct Config {
     pub mirror: PathBuf,
     /// The pool's unseal keys: files, each readable by its owner only, PKCS#11 URIs, and directories. Of a directory,
     /// every file `*.key` is a key and every file `*.uri` holds a PKCS#11 URI. Looked at again every few seconds: what
-    /// comes is loaded, what goes is forgotten.
+    /// comes is loaded, what goes is forgotten, the last one too.
     pub unseal_keys: Vec<PathBuf>,
-    /// Key pairs of formats from before certseal.
+    /// Key pairs of formats from before certseal. Their files are looked at like those of `unseal_keys`.
     #[serde(default)]
     pub legacy_keys: Vec<LegacyKeyFile>,
     /// The security team's public key, PEM: who signs the key ring.

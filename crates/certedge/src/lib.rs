@@ -122,13 +122,14 @@ pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> 
     let status = follower.status();
     let reported = status.clone();
     let visitors = server::Counts::default();
-    let (metrics, mut registry) = Metrics::new(mirror.clone(), resolver.clone(), status.clone(), visitors.clone());
+    let (metrics, mut registry) =
+        Metrics::new(mirror.clone(), resolver.clone(), holder.clone(), status.clone(), visitors.clone());
     keys.register(&mut registry);
 
     let telemetry = match config.telemetry {
         Some(address) => {
-            let (mirror, can_sign) = (mirror.clone(), keys.readiness());
-            let ready = Arc::new(move || metrics::ready(&mirror, &status.borrow()).and_then(|()| can_sign()));
+            let (mirror, holder, can_sign) = (mirror.clone(), holder.clone(), keys.readiness());
+            let ready = Arc::new(move || can_sign().and_then(|()| metrics::ready(&mirror, &*holder, &status.borrow())));
             Some(telemetry::start(address, registry, ready, shutdown.clone()).await?)
         }
         None => None,

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use certseal_resolver::{FollowerStatus, Mirror, SealedResolver};
+use certseal_resolver::{FollowerStatus, KeyHolder, Mirror, SealedResolver};
 use certseal_service::server::Counts;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -78,6 +78,7 @@ impl Metrics {
     pub(crate) fn new(
         mirror: Arc<Mirror>,
         resolver: Arc<SealedResolver>,
+        holder: Arc<dyn KeyHolder>,
         follower: watch::Receiver<FollowerStatus>,
         visitors: Counts,
     ) -> (Self, Registry) {
@@ -96,6 +97,7 @@ impl Metrics {
         registry.register_collector(Box::new(Observed {
             mirror,
             resolver,
+            holder,
             follower,
             visitors,
             started: Instant::now(),
@@ -133,13 +135,19 @@ impl Metrics {
 }
 
 /// What the mirror, the resolver and the follower count themselves.
-#[derive(Debug)]
 struct Observed {
     mirror: Arc<Mirror>,
     resolver: Arc<SealedResolver>,
+    holder: Arc<dyn KeyHolder>,
     follower: watch::Receiver<FollowerStatus>,
     visitors: Counts,
     started: Instant,
+}
+
+impl std::fmt::Debug for Observed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observed").field("mirror", &self.mirror).finish_non_exhaustive()
+    }
 }
 
 impl Collector for Observed {
@@ -158,14 +166,24 @@ impl Collector for Observed {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
-        let refused = ConstGauge::new(i64::try_from(self.mirror.refused_count()).unwrap_or(i64::MAX));
-        let help = "Items of the feed that are refused now, and keep their names behind";
-        refused.encode(encoder.encode_descriptor("refused_items", help, None, refused.metric_type())?)?;
-
         let status = self.follower.borrow();
-        let withheld = ConstGauge::new(i64::try_from(status.withheld).unwrap_or(i64::MAX));
-        let help = "Changes that a checkpoint lists and that did not come, or were refused";
-        withheld.encode(encoder.encode_descriptor("withheld_items", help, None, withheld.metric_type())?)?;
+        let loaded = self.holder.loaded().len() as u64;
+        for (name, help, value) in [
+            ("unseal_keys", "Unseal keys that are loaded, those of legacy formats among them: alert on 0", loaded),
+            (
+                "refused_items",
+                "Items of the feed that are refused now, and keep their names behind",
+                self.mirror.refused_count(),
+            ),
+            (
+                "withheld_items",
+                "Changes that a checkpoint lists and that did not come, or were refused",
+                status.withheld,
+            ),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
 
         let silence = status.last_contact.unwrap_or(self.started).elapsed();
         // Without any checkpoint the age is that of the epoch, which no threshold overlooks.
@@ -184,8 +202,11 @@ impl Collector for Observed {
     }
 }
 
-/// Whether the edge can serve: it knows whom to believe, and has bundles, or knows that there are none.
-pub(crate) fn ready(mirror: &Mirror, follower: &FollowerStatus) -> Result<(), String> {
+/// Whether the edge can serve: it can open keys, knows whom to believe, and has bundles, or knows that there are none.
+pub(crate) fn ready(mirror: &Mirror, holder: &dyn KeyHolder, follower: &FollowerStatus) -> Result<(), String> {
+    if holder.loaded().is_empty() {
+        return Err("no unseal key is loaded, so nothing can be signed: put a key file back".to_owned());
+    }
     if mirror.ring().is_none() {
         let cause = follower.last_error.as_deref().unwrap_or("certstore was not reached yet");
         return Err(format!("there is no key ring, without which nothing can be verified: {cause}"));

@@ -20,7 +20,11 @@ use certseal_wire::{Challenge, Epoch, Kind};
 use http::{Request, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
 use tracing_subscriber::fmt::MakeWriter;
 use world::{
     Edge, FakeStore, World, eventually,
@@ -211,6 +215,30 @@ async fn websockets_pass_through_and_end_with_the_edge() {
     }
     edge.stop().await;
     assert!(stream.read_u8().await.is_err(), "the connection outlived the edge");
+}
+
+#[tokio::test]
+async fn the_last_unseal_key_goes_with_its_file_and_what_it_opened_with_it() {
+    let world = World::new();
+    let edge = edge_from_its_mirror(&world).await;
+    // A client that has no ticket: one that has needs no signature.
+    let serves = async || {
+        let stream = TcpStream::connect(edge.running.https).await.unwrap();
+        let connector = TlsConnector::from(world.platform.client());
+        connector.connect("a.example".try_into().unwrap(), stream).await.is_ok()
+    };
+    assert!(serves().await);
+    let pem = std::fs::read_to_string(world.path("unseal.pem")).unwrap();
+    std::fs::remove_file(world.path("unseal.pem")).unwrap();
+    eventually("the loss", async || edge.telemetry("/metrics").await.contains("certedge_unseal_keys 0\n")).await;
+    eventually("no signatures", async || !serves().await).await;
+    let ready = edge.telemetry("/health/ready").await;
+    assert!(ready.contains("503") && ready.contains("no unseal key"), "{ready}");
+
+    write_private(&world.path("unseal.pem"), &pem).unwrap();
+    eventually("the key", async || edge.telemetry("/health/ready").await.contains("200 OK")).await;
+    eventually("signatures", serves).await;
+    edge.stop().await;
 }
 
 #[tokio::test]
