@@ -20,7 +20,6 @@ use certseal_wire::{DnsName, SiteState, SiteStatus};
 use clap::Parser;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
-use tokio::task::JoinSet;
 
 /// Starts certstore, certman and certedge on loopback, and brings HTTPS to some sites.
 #[derive(Parser)]
@@ -187,25 +186,16 @@ async fn look_at_all(
     statuses: &[SiteStatus],
 ) -> anyhow::Result<Vec<SiteFailure>> {
     let progress = onboarding::progress_bar(statuses.len(), "served");
-    let mut looks = JoinSet::new();
-    let mut failures = Vec::new();
-    for status in statuses {
-        let (verifier, site) = (verifier.clone(), status.site.clone());
+    let (active, waiting): (Vec<_>, Vec<_>) = statuses.iter().partition(|status| status.state == SiteState::Active);
+    let sites = active.into_iter().map(|status| status.site.clone()).collect();
+    let looks = verifier.verify_all(edge, sites, Duration::from_secs(5), || progress.inc(1)).await?;
+    let looks = looks.into_iter().map(|(site, error)| SiteFailure { site, error: format!("{error:#}") });
+    let never = waiting.into_iter().map(|status| {
         let diagnosis = status.order.as_ref().and_then(|order| order.diagnosis.clone());
-        if status.state != SiteState::Active {
-            failures
-                .push(SiteFailure { site, error: diagnosis.unwrap_or_else(|| "no certificate in time".to_owned()) });
-            continue;
-        }
-        looks.spawn(async move {
-            let look = verifier.verify(edge, &site, Duration::from_secs(5)).await;
-            look.err().map(|error| SiteFailure { site, error: format!("{error:#}") })
-        });
-    }
-    while let Some(look) = looks.join_next().await {
-        failures.extend(look?);
-        progress.inc(1);
-    }
+        let error = diagnosis.unwrap_or_else(|| "no certificate in time".to_owned());
+        SiteFailure { site: status.site.clone(), error }
+    });
+    let mut failures: Vec<_> = looks.chain(never).collect();
     progress.finish_and_clear();
     failures.sort_by(|a, b| a.site.cmp(&b.site));
     Ok(failures)

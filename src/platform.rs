@@ -172,7 +172,16 @@ fn edge_config(
         signer: certedge::SignerConfig::default(),
         reports: certedge::Reports::default(),
         legacy_keys: Vec::new(),
-        limits: Default::default(),
+        // One machine, often with few files to open, and all visitors from one address.
+        limits: certedge::Limits {
+            connections: 1000,
+            per_address: 1000,
+            requests: 1000,
+            requests_per_address: 1000,
+            requests_per_site: 1000,
+            upgrades: 1000,
+            ..Default::default()
+        },
     })
 }
 

@@ -10,7 +10,7 @@ use hyper::{Request, StatusCode, body::Bytes, header::HOST};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::JoinSet};
 use tokio_rustls::TlsConnector;
 
 /// A client that trusts the roots in one file.
@@ -56,6 +56,34 @@ impl Verifier {
         }
     }
 
+    /// Verifies all of `sites`, each as [`Self::verify`] does, some at a time. Answers those that are not served, and why;
+    /// `done` is told of each.
+    ///
+    /// # Errors
+    /// When a task panicked.
+    pub async fn verify_all(
+        &self,
+        edge: SocketAddr,
+        sites: Vec<DnsName>,
+        patience: Duration,
+        done: impl Fn(),
+    ) -> anyhow::Result<Vec<(DnsName, anyhow::Error)>> {
+        let (mut looks, mut failures) = (JoinSet::new(), Vec::new());
+        let mut sites = sites.into_iter();
+        loop {
+            for site in sites.by_ref().take(LOOKS - looks.len()) {
+                let verifier = self.clone();
+                looks.spawn(async move {
+                    let look = verifier.verify(edge, &site, patience).await;
+                    look.err().map(|error| (site, error))
+                });
+            }
+            let Some(look) = looks.join_next().await else { return Ok(failures) };
+            failures.extend(look?);
+            done();
+        }
+    }
+
     async fn look(&self, edge: SocketAddr, site: &DnsName) -> anyhow::Result<()> {
         let stream = TcpStream::connect(edge).await.context("cannot connect")?;
         let name = ServerName::try_from(site.to_string())?;
@@ -69,5 +97,46 @@ impl Verifier {
         connection.abort();
         ensure!(status == StatusCode::OK, "answered {status}");
         Ok(())
+    }
+}
+
+/// Sites that are looked at together. With all of them the handshakes wait for each other, longer than a look may take.
+const LOOKS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn thousands_of_sites_are_looked_at_some_at_a_time() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let edge = listener.local_addr().unwrap();
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counts = (now, most.clone());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (now, most) = counts.clone();
+                most.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    now.fetch_sub(1, Ordering::Relaxed);
+                    drop(stream);
+                });
+            }
+        });
+        let roots = tempfile::NamedTempFile::new().unwrap();
+        let root = rcgen::generate_simple_self_signed(vec!["ca.test".to_owned()]).unwrap().cert.pem();
+        std::fs::write(roots.path(), root).unwrap();
+        let sites = crate::onboarding::demo_names(300, "demo.test").unwrap();
+        let (verifier, done) = (Verifier::new(roots.path()).unwrap(), AtomicUsize::new(0));
+        let done_one = || _ = done.fetch_add(1, Ordering::Relaxed);
+        let failures = verifier.verify_all(edge, sites, Duration::ZERO, done_one).await.unwrap();
+        assert_eq!((failures.len(), done.into_inner()), (300, 300));
+        let most = most.load(Ordering::Relaxed);
+        assert!((2..=LOOKS).contains(&most), "{most} at a time");
     }
 }

@@ -97,16 +97,23 @@ impl FaultProxy {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = server::bind(address).await.unwrap();
         let (running, shutdown) = Shutdown::new();
-        tokio::spawn(server::serve(listener, Limits::default(), shutdown, server::never(), move |stream, _| {
-            let (acceptor, app) = (acceptor.clone(), app.clone());
-            async move {
-                let stream = acceptor.accept(stream).await.ok()?;
-                let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                    tower::ServiceExt::oneshot(app.clone(), request.map(Body::new))
-                });
-                Some((stream, service))
-            }
-        }));
+        tokio::spawn(server::serve(
+            listener,
+            Limits::default(),
+            server::Counts::default(),
+            shutdown,
+            server::never(),
+            move |stream, _| {
+                let (acceptor, app) = (acceptor.clone(), app.clone());
+                async move {
+                    let stream = acceptor.accept(stream).await.ok()?;
+                    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                        tower::ServiceExt::oneshot(app.clone(), request.map(Body::new))
+                    });
+                    Some((stream, service))
+                }
+            },
+        ));
         Self { address, state, _running: running }
     }
 

@@ -294,6 +294,9 @@ fn origins(addresses: impl Iterator<Item = SocketAddr>) -> String {
     addresses.map(|address| format!("https://{address}")).collect::<Vec<_>>().join(", ")
 }
 
+/// Limits of an edge that fit into any machine's on open files.
+pub const SMALL_EDGE: &str = "[limits]\nconnections = 1000\nrequests = 1000\nupgrades = 1000\n";
+
 fn write_configs(
     dir: &Path,
     addresses: &BTreeMap<&str, SocketAddr>,
@@ -341,7 +344,7 @@ fn write_configs(
         "pool = \"{POOL}\"\nhttps = \"{}\"\nhttp = \"{}\"\ntelemetry = \"{}\"\nmirror = \"{}\"\n\
          unseal_keys = [\"{}\"]\nsecurity_key = \"{pki}/security.pub\"\n\
          [store]\nurl = \"{store}\"\nca = \"{pki}/ca.pem\"\ncertificate = \"{pki}/edge-{POOL}.pem\"\nkey = \"{pki}/edge-{POOL}.key\"\n\
-         [reports]\nevery = 1\n",
+         [reports]\nevery = 1\n{SMALL_EDGE}",
         at("https"),
         at("http"),
         at("edge-telemetry"),

@@ -31,6 +31,8 @@ fn setting_up_by_hand_works_as_the_readme_says() {
         for (from, to) in &places {
             sample = sample.replace(from, to);
         }
+        // Not every machine that runs tests grants as many files as an edge wants.
+        sample = sample.replace("= 10000\n", "= 1000\n");
         fs::write(samples.path().join(format!("{name}.toml")), sample).unwrap();
     }
 

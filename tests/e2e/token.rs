@@ -12,7 +12,7 @@ use certseal_wire::{DnsName, SiteRequest};
 
 use crate::{
     edge::eventually,
-    platform::{Authority, Platform},
+    platform::{Authority, Platform, SMALL_EDGE},
     process::{Process, free_address, program, run, tool},
 };
 
@@ -40,7 +40,7 @@ async fn an_edge_serves_with_a_key_in_a_token_and_survives_its_absence() {
     let mirror = platform.dir.path().join("mirror-hsm");
     let text = format!(
         "pool = \"hsm\"\nhttps = \"{https}\"\nhttp = \"{}\"\nmirror = {mirror:?}\nunseal_keys = [\"{uri}\"]\n\
-         security_key = {:?}\n[store]\nurl = \"https://{}\"\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n",
+         security_key = {:?}\n[store]\nurl = \"https://{}\"\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n{SMALL_EDGE}",
         free_address(),
         platform.pki("security.pub"),
         platform.addresses["store"],

@@ -2,9 +2,11 @@
 
 use axum::body::Body;
 use http::{
-    HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, HeaderName},
+    HeaderValue, Response, StatusCode, Version,
+    header::{CONTENT_TYPE, HeaderName, RETRY_AFTER},
 };
+
+use crate::admission::Over;
 
 /// A status with a line of text.
 pub(crate) fn text(status: StatusCode, line: &'static str) -> Response<Body> {
@@ -31,8 +33,29 @@ pub(crate) fn refusal(status: StatusCode) -> Response<Body> {
     )
 }
 
+/// A refusal for who has too much under way, or whose site has.
+///
+/// Without a body over HTTP/2, where it could be left unread: this answer has no place that bounds how many there are.
+pub(crate) fn busy(over: Over, version: Version) -> Response<Body> {
+    let (status, line) = match over {
+        Over::Address => {
+            (StatusCode::TOO_MANY_REQUESTS, "too many requests from your address are under way, try again\n")
+        }
+        Over::Site => (StatusCode::SERVICE_UNAVAILABLE, "this site is too busy now, try again\n"),
+        Over::All => (StatusCode::SERVICE_UNAVAILABLE, "too busy now, try again\n"),
+    };
+    let mut response = text(status, line);
+    if version == Version::HTTP_2 {
+        *response.body_mut() = Body::empty();
+    }
+    with(response, RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS))
+}
+
 /// The answer with one more field.
 pub(crate) fn with(mut response: Response<Body>, name: HeaderName, value: HeaderValue) -> Response<Body> {
     response.headers_mut().insert(name, value);
     response
 }
+
+/// When to try again what was refused for being too much.
+pub(crate) const RETRY_SECONDS: &str = "5";

@@ -2,10 +2,17 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use anyhow::ensure;
 use certseal_seal::LegacySuite;
-use certseal_service::{server, tls::Peer};
+use certseal_service::{require_files, server, tls::Peer};
 use certseal_wire::PoolName;
 use serde::Deserialize;
+
+use crate::{
+    admission::Admission,
+    proxy::{BODY_BYTES, REQUEST_BYTES},
+    upstreams::{self, Network},
+};
 
 /// certedge's configuration; `deploy/certedge.toml` is an example with comments.
 #[derive(Debug, Clone, Deserialize)]
@@ -26,9 +33,9 @@ pub struct Config {
     pub mirror: PathBuf,
     /// The pool's unseal keys: files, each readable by its owner only, PKCS#11 URIs, and directories. Of a directory,
     /// every file `*.key` is a key and every file `*.uri` holds a PKCS#11 URI. Looked at again every few seconds: what
-    /// comes is loaded, what goes is forgotten.
+    /// comes is loaded, what goes is forgotten, the last one too.
     pub unseal_keys: Vec<PathBuf>,
-    /// Key pairs of formats from before certseal.
+    /// Key pairs of formats from before certseal. Their files are looked at like those of `unseal_keys`.
     #[serde(default)]
     pub legacy_keys: Vec<LegacyKeyFile>,
     /// The security team's public key, PEM: who signs the key ring.
@@ -111,12 +118,19 @@ fn legacy_suite<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Leg
 pub struct Limits {
     /// Connections of visitors at one time, to each of the two ports.
     pub connections: usize,
-    /// Connections from one address at one time, to each of the two ports.
+    /// Connections from one address (with IPv6: one /64) at one time, to each of the two ports.
     pub per_address: usize,
-    /// After so long a connection ends with its request under way.
+    /// After so long a connection ends with its request under way, and an upgraded one within a minute.
     pub lifetime: u64,
     /// Requests to upstreams that are under way at one time, from their header to the end of their response.
     pub requests: usize,
+    /// Of them, from one address (with IPv6: one /64). Its share of `memory` is the same part.
+    pub requests_per_address: usize,
+    /// Of them, for one site. Its shares of `memory` and of `upgrades` are the same part.
+    pub requests_per_site: usize,
+    /// Memory for the requests under way, in octets: so much is kept free for what each could need, by the length of its
+    /// bodies.
+    pub memory: u64,
     /// Connections that were upgraded, to WebSocket, at one time.
     pub upgrades: usize,
     /// From accepting a connection to the end of its TLS handshake.
@@ -125,35 +139,62 @@ pub struct Limits {
     pub header: u64,
     /// On a connection where no octet moves in either direction.
     pub idle: u64,
+    /// For the next 16 KiB of a response to be read.
+    pub unread: u64,
     /// How long open requests may go on after the shutdown has begun.
     pub drain: u64,
     /// Connecting to an upstream.
     pub connect: u64,
     /// From the last octet of a request to the header of its response.
     pub response: u64,
+    /// Where no upstream may be, whether a route states the address or a name leads there; an IPv6 address that stands for an
+    /// IPv4 address counts as both. A list in the configuration takes the place of the whole default.
+    pub denied_upstreams: Vec<Network>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        let server::Limits { connections, per_address, lifetime, handshake, header, idle, drain } =
+        let server::Limits { connections, per_address, lifetime, handshake, header, idle, unread, drain, .. } =
             server::Limits::default();
         Self {
             connections,
             per_address,
             lifetime: lifetime.as_secs(),
             requests: 10_000,
+            requests_per_address: 500,
+            requests_per_site: 2_500,
+            memory: 1024 * 1024 * 1024,
             upgrades: connections,
             handshake: handshake.as_secs(),
             header: header.as_secs(),
             idle: idle.as_secs(),
+            unread: unread.as_secs(),
             drain: drain.as_secs(),
             connect: 5,
             response: 60,
+            denied_upstreams: upstreams::DENIED.to_vec(),
         }
     }
 }
 
 impl Limits {
+    /// Whether they can be kept: by the system, and with each other.
+    ///
+    /// # Errors
+    /// Says what does not fit.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let share = Admission::new(self).memory.smallest_share();
+        ensure!(
+            share >= LARGEST_REQUEST,
+            "expected `memory` in [limits] to give each address and site room for one request, {LARGEST_REQUEST} octets; got \
+             {share} for the part that `requests_per_address` or `requests_per_site` is of `requests`: raise one of them"
+        );
+        let sockets = [self.connections, self.connections, self.requests, self.upgrades];
+        let needed = sockets.iter().fold(0_u64, |sum, count| sum.saturating_add(*count as u64));
+        require_files(needed, "`connections` for each of two ports, `requests` and `upgrades` to upstreams")?;
+        Ok(())
+    }
+
     pub(crate) fn server(&self) -> server::Limits {
         server::Limits {
             connections: self.connections,
@@ -162,10 +203,15 @@ impl Limits {
             handshake: Duration::from_secs(self.handshake),
             header: Duration::from_secs(self.header),
             idle: Duration::from_secs(self.idle),
+            unread: Duration::from_secs(self.unread),
+            http2: true,
             drain: Duration::from_secs(self.drain),
         }
     }
 }
+
+/// Memory that one request can need.
+const LARGEST_REQUEST: u64 = REQUEST_BYTES + 2 * BODY_BYTES;
 
 fn default_https_port() -> u16 {
     443

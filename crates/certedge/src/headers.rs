@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{
-        CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
-        UPGRADE,
+        CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
     },
 };
 
@@ -15,8 +15,7 @@ use http::{
 /// We are the first hop that a platform trusts: what a request says about earlier hops is replaced, not extended.
 pub(crate) fn for_upstream(headers: &mut HeaderMap, visitor: IpAddr, host: &HeaderValue, is_upgrade: bool) {
     strip_hop_by_hop(headers);
-    UNTRUSTED.iter().for_each(|name| drop(headers.remove(name)));
-    strip_underscores(headers);
+    strip_untrusted(headers);
     // Answered here already, when the body was asked for.
     headers.remove(EXPECT);
     join_cookies(headers);
@@ -57,10 +56,17 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
 }
 
-/// CGI and WSGI read `X_Forwarded_For` as `X-Forwarded-For`: what has an underscore could pass for what we set.
-fn strip_underscores(headers: &mut HeaderMap) {
-    let doubtful: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().contains('_')).cloned().collect();
-    doubtful.iter().for_each(|name| drop(headers.remove(name)));
+/// Removes what an upstream would believe, and a visitor has no right to say.
+///
+/// CGI and WSGI read `X_Forwarded_For` as `X-Forwarded-For`: what has an underscore could pass for what we set or remove.
+fn strip_untrusted(headers: &mut HeaderMap) {
+    UNTRUSTED.iter().for_each(|name| drop(headers.remove(name)));
+    let is_untrusted = |name: &HeaderName| {
+        let name = name.as_str();
+        name.contains('_') || PROXIES_WORDS.iter().any(|beginning| name.starts_with(beginning))
+    };
+    let untrusted: Vec<HeaderName> = headers.keys().filter(|name| is_untrusted(name)).cloned().collect();
+    untrusted.iter().for_each(|name| drop(headers.remove(name)));
 }
 
 fn upgrade(headers: &mut HeaderMap) {
@@ -114,18 +120,37 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     UPGRADE,
 ];
 
-/// What upstreams believe about earlier hops, and about what those made of the request's target; and `Proxy`, which CGI turns into a variable that programs obey.
-const UNTRUSTED: [HeaderName; 10] = [
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-real-ip"),
+/// Beginnings of the names of what only a proxy may say, and this one does not: where a request came from, what its target
+/// was before somebody rewrote it, which client certificate was shown.
+const PROXIES_WORDS: [&str; 9] =
+    ["x-forwarded", "x-original-", "x-rewrite-", "x-real-", "x-remote-", "x-envoy-", "x-ssl-", "ssl-", "x-tls-"];
+
+/// The same by their whole names; and `Proxy`, which CGI turns into a variable that programs obey, and `Trailer`, since
+/// trailers do not pass.
+const UNTRUSTED: [HeaderName; 23] = [
+    HeaderName::from_static("client-cert"),
+    HeaderName::from_static("client-cert-chain"),
+    HeaderName::from_static("x-client-cert"),
+    HeaderName::from_static("x-client-cert-chain"),
+    HeaderName::from_static("x-client-dn"),
+    HeaderName::from_static("x-client-verify"),
     HeaderName::from_static("x-client-ip"),
+    HeaderName::from_static("x-cluster-client-ip"),
+    HeaderName::from_static("client-ip"),
     HeaderName::from_static("true-client-ip"),
+    HeaderName::from_static("fastly-client-ip"),
     HeaderName::from_static("cf-connecting-ip"),
-    HeaderName::from_static("x-original-url"),
-    HeaderName::from_static("x-rewrite-url"),
-    HeaderName::from_static("x-forwarded"),
+    HeaderName::from_static("cf-connecting-ipv6"),
+    HeaderName::from_static("x-azure-clientip"),
+    HeaderName::from_static("x-azure-socketip"),
+    HeaderName::from_static("x-host"),
+    HeaderName::from_static("x-scheme"),
+    HeaderName::from_static("x-url-scheme"),
+    HeaderName::from_static("front-end-https"),
+    HeaderName::from_static("remote-user"),
+    HeaderName::from_static("remote-addr"),
     HeaderName::from_static("proxy"),
+    TRAILER,
 ];
 
 #[cfg(test)]
@@ -162,6 +187,38 @@ mod tests {
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
         );
+    }
+
+    #[test]
+    fn what_only_a_proxy_may_say_does_not_pass() {
+        for name in [
+            "x-forwarded-prefix",
+            "x-forwarded-ssl",
+            "x-forwarded-scheme",
+            "x-forwarded-user",
+            "x-forwarded-client-cert",
+            "x-forwarded-anything",
+            "x-original-host",
+            "x-original-forwarded-for",
+            "x-real-ip",
+            "x-client-cert",
+            "client-cert",
+            "ssl-client-cert",
+            "ssl-client-verify",
+            "x-ssl-client-s-dn",
+            "x-envoy-external-address",
+            "x-remote-user",
+            "remote-user",
+            "front-end-https",
+            "trailer",
+        ] {
+            let sent = rewritten(&[(name, "1")]);
+            assert!(sent.iter().all(|(found, _)| found != name), "{name}");
+        }
+        // The control: what is the visitor's to say.
+        for name in ["x-client-info", "x-requested-with", "x-csrf-token", "x-http-method-override", "sec-fetch-site"] {
+            assert!(rewritten(&[(name, "1")]).contains(&(name.into(), "1".into())), "{name}");
+        }
     }
 
     #[test]

@@ -11,10 +11,10 @@
 //!
 //! It acts on nothing that certman or the security team did not sign. It starts from its mirror in constant time.
 
+mod admission;
 mod answer;
 mod challenge;
 mod config;
-mod download;
 mod headers;
 mod host;
 mod key_files;
@@ -44,11 +44,12 @@ use tokio::{
     sync::Notify,
     task::JoinHandle,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::server::TlsStream;
 
 pub use config::{Config, LegacyKeyFile, Limits, Reports, Signer as SignerConfig};
 pub use keys::KeysIn;
 pub use signer::run_signer;
+pub use upstreams::Network;
 
 use challenge::Challenges;
 use keys::Keys;
@@ -57,6 +58,7 @@ use plain::Plain;
 use proxy::{Proxy, Visitor};
 use report::Reporter;
 use signer_child::SignerChild;
+use tls::VisitorTls;
 
 /// A started certedge.
 #[derive(Debug)]
@@ -101,6 +103,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
 /// As of [`start`]. When the child does not start.
 pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> anyhow::Result<Running> {
     let (keys, signer) = Keys::start(&config, keys_in).await?;
+    config.limits.check()?;
     let holder = keys.holder();
     let name = own_name(&config.store.certificate)?;
     let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
@@ -118,18 +121,20 @@ pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> 
     let follower = Follower::new(mirror.clone(), store.clone());
     let status = follower.status();
     let reported = status.clone();
-    let (metrics, mut registry) = Metrics::new(mirror.clone(), resolver.clone(), status.clone());
+    let visitors = server::Counts::default();
+    let (metrics, mut registry) =
+        Metrics::new(mirror.clone(), resolver.clone(), holder.clone(), status.clone(), visitors.clone());
     keys.register(&mut registry);
 
     let telemetry = match config.telemetry {
         Some(address) => {
-            let (mirror, can_sign) = (mirror.clone(), keys.readiness());
-            let ready = Arc::new(move || metrics::ready(&mirror, &status.borrow()).and_then(|()| can_sign()));
+            let (mirror, holder, can_sign) = (mirror.clone(), holder.clone(), keys.readiness());
+            let ready = Arc::new(move || can_sign().and_then(|()| metrics::ready(&mirror, &*holder, &status.borrow())));
             Some(telemetry::start(address, registry, ready, shutdown.clone()).await?)
         }
         None => None,
     };
-    let tls = TlsAcceptor::from(Arc::new(tls::server_config(resolver.clone())?));
+    let tls = Arc::new(VisitorTls::new(resolver.clone())?);
     let keys_changed = Arc::new(Notify::new());
     let reporter = Reporter {
         name,
@@ -146,9 +151,20 @@ pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> 
     let proxy = Proxy::new(mirror.clone(), &config.limits, metrics.clone(), shutdown.clone());
     let challenges = Challenges::new(mirror.clone(), store);
     let plain = Plain::new(mirror, challenges, config.public_https_port, metrics.clone());
+    let limits = config.limits.server();
+    // In the clear there is nothing but short answers.
+    let plain_limits = server::Limits { http2: false, ..limits.clone() };
     let servers = [
-        tokio::spawn(serve_https(listeners.0, tls, Arc::new(proxy), metrics, config.limits.clone(), shutdown.clone())),
-        tokio::spawn(serve_http(listeners.1, Arc::new(plain), config.limits, shutdown.clone())),
+        tokio::spawn(serve_https(
+            listeners.0,
+            visitors.clone(),
+            tls,
+            Arc::new(proxy),
+            metrics,
+            limits,
+            shutdown.clone(),
+        )),
+        tokio::spawn(serve_http(listeners.1, visitors, Arc::new(plain), plain_limits, shutdown.clone())),
     ];
     let watch = keys.watch(resolver, keys_changed);
     let follower = tokio::spawn(async move {
@@ -166,13 +182,14 @@ pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> 
 
 async fn serve_https(
     listener: TcpListener,
-    tls: TlsAcceptor,
+    counts: server::Counts,
+    tls: Arc<VisitorTls>,
     proxy: Arc<Proxy>,
     metrics: Metrics,
-    limits: Limits,
+    limits: server::Limits,
     shutdown: Shutdown,
 ) {
-    server::serve(listener, limits.server(), shutdown, server::never(), move |stream, peer| {
+    server::serve(listener, limits, counts, shutdown, server::never(), move |stream, peer| {
         let (tls, proxy, metrics) = (tls.clone(), proxy.clone(), metrics.clone());
         async move {
             let (stream, visitor) = greet(&tls, &metrics, stream, peer).await?;
@@ -189,7 +206,7 @@ async fn serve_https(
 
 /// The TLS handshake.
 async fn greet(
-    tls: &TlsAcceptor,
+    tls: &VisitorTls,
     metrics: &Metrics,
     stream: TcpStream,
     peer: SocketAddr,
@@ -212,8 +229,14 @@ async fn greet(
     Some((stream, Visitor { address: peer.ip().to_canonical(), server_name }))
 }
 
-async fn serve_http(listener: TcpListener, plain: Arc<Plain>, limits: Limits, shutdown: Shutdown) {
-    server::serve(listener, limits.server(), shutdown, server::never(), move |stream, _| {
+async fn serve_http(
+    listener: TcpListener,
+    counts: server::Counts,
+    plain: Arc<Plain>,
+    limits: server::Limits,
+    shutdown: Shutdown,
+) {
+    server::serve(listener, limits, counts, shutdown, server::never(), move |stream, _| {
         let plain = plain.clone();
         async move {
             let service = hyper::service::service_fn(move |request: Request<Incoming>| {

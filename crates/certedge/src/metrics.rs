@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Instant};
 
-use certseal_resolver::{FollowerStatus, Mirror, SealedResolver};
+use certseal_resolver::{FollowerStatus, KeyHolder, Mirror, SealedResolver};
+use certseal_service::server::Counts;
 use http::StatusCode;
 use jiff::Timestamp;
 use prometheus_client::{
@@ -17,10 +18,13 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 
+use crate::admission::Over;
+
 #[derive(Clone, Default)]
 pub(crate) struct Metrics {
     handshakes: Family<HandshakeLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
+    refused: Family<BoundLabels, Counter>,
     upstream_errors: Counter,
     challenges: Counter,
     drill: Arc<Drill>,
@@ -56,6 +60,11 @@ struct RequestLabels {
     status: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BoundLabels {
+    bound: Over,
+}
+
 /// Where a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum Listener {
@@ -69,19 +78,30 @@ impl Metrics {
     pub(crate) fn new(
         mirror: Arc<Mirror>,
         resolver: Arc<SealedResolver>,
+        holder: Arc<dyn KeyHolder>,
         follower: watch::Receiver<FollowerStatus>,
+        visitors: Counts,
     ) -> (Self, Registry) {
         let metrics = Self::default();
         let mut registry = Registry::with_prefix("certedge");
         registry.register("handshakes", "TLS handshakes by outcome", metrics.handshakes.clone());
         registry.register("requests", "Answered requests by listener and class of status", metrics.requests.clone());
+        let help = "Requests that were refused, by the bound they met: an address's share, a site's, or the total";
+        registry.register("refused_requests", help, metrics.refused.clone());
         registry.register("upstream_errors", "Requests without an upstream's answer", metrics.upstream_errors.clone());
         registry.register("challenges", "Answered ACME challenges", metrics.challenges.clone());
         let Drill { at, opened, failed } = &*metrics.drill;
         registry.register("drill_timestamp_seconds", "When the last drill ended, Unix time; 0 before", at.clone());
         registry.register("drill_opened", "Keys that the last drill opened", opened.clone());
         registry.register("drill_failed", "Keys that the last drill could not use: alert above 0", failed.clone());
-        registry.register_collector(Box::new(Observed { mirror, resolver, follower, started: Instant::now() }));
+        registry.register_collector(Box::new(Observed {
+            mirror,
+            resolver,
+            holder,
+            follower,
+            visitors,
+            started: Instant::now(),
+        }));
         (metrics, registry)
     }
 
@@ -92,6 +112,10 @@ impl Metrics {
     pub(crate) fn answered(&self, listener: Listener, status: StatusCode) {
         let status = format!("{}xx", status.as_u16() / 100);
         self.requests.get_or_create(&RequestLabels { listener, status }).inc();
+    }
+
+    pub(crate) fn refused(&self, bound: Over) {
+        self.refused.get_or_create(&BoundLabels { bound }).inc();
     }
 
     pub(crate) fn drilled(&self, at: Timestamp, opened: u64, failed: u64) {
@@ -111,12 +135,19 @@ impl Metrics {
 }
 
 /// What the mirror, the resolver and the follower count themselves.
-#[derive(Debug)]
 struct Observed {
     mirror: Arc<Mirror>,
     resolver: Arc<SealedResolver>,
+    holder: Arc<dyn KeyHolder>,
     follower: watch::Receiver<FollowerStatus>,
+    visitors: Counts,
     started: Instant,
+}
+
+impl std::fmt::Debug for Observed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observed").field("mirror", &self.mirror).finish_non_exhaustive()
+    }
 }
 
 impl Collector for Observed {
@@ -128,20 +159,32 @@ impl Collector for Observed {
             ("unsealed", "Private keys that were unsealed", counts.unsealed),
             ("unseal_failures", "Private keys that could not be unsealed or used", counts.unseal_failures),
             ("unknown_names", "Handshakes for a name without a certificate", counts.unknown_names),
+            ("refused_connections", "Connections over the share of their address", self.visitors.refused()),
+            ("unread_responses", "Responses that were given up, since nobody read them", self.visitors.unread()),
             ("refusals", "Items of the feed that were refused", self.mirror.refused_total()),
         ] {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
         }
-        let refused = ConstGauge::new(i64::try_from(self.mirror.refused_count()).unwrap_or(i64::MAX));
-        let help = "Items of the feed that are refused now, and keep their names behind";
-        refused.encode(encoder.encode_descriptor("refused_items", help, None, refused.metric_type())?)?;
-
         let status = self.follower.borrow();
-        // Of the mirror, whatever the follower is doing: one that certstore keeps busy would not say.
-        let withheld = ConstGauge::new(i64::try_from(self.mirror.awaited_count()).unwrap_or(i64::MAX));
-        let help = "Changes that a checkpoint lists and that did not come, or were refused";
-        withheld.encode(encoder.encode_descriptor("withheld_items", help, None, withheld.metric_type())?)?;
+        let loaded = self.holder.loaded().len() as u64;
+        for (name, help, value) in [
+            ("unseal_keys", "Unseal keys that are loaded, those of legacy formats among them: alert on 0", loaded),
+            (
+                "refused_items",
+                "Items of the feed that are refused now, and keep their names behind",
+                self.mirror.refused_count(),
+            ),
+            (
+                "withheld_items",
+                "Changes that a checkpoint lists and that did not come, or were refused",
+                // Of the mirror, whatever the follower is doing: one that certstore keeps busy would not say.
+                self.mirror.awaited_count(),
+            ),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
 
         let silence = status.last_contact.unwrap_or(self.started).elapsed();
         // Without any checkpoint the age is that of the epoch, which no threshold overlooks.
@@ -160,8 +203,11 @@ impl Collector for Observed {
     }
 }
 
-/// Whether the edge can serve: it knows whom to believe, and has bundles, or knows that there are none.
-pub(crate) fn ready(mirror: &Mirror, follower: &FollowerStatus) -> Result<(), String> {
+/// Whether the edge can serve: it can open keys, knows whom to believe, and has bundles, or knows that there are none.
+pub(crate) fn ready(mirror: &Mirror, holder: &dyn KeyHolder, follower: &FollowerStatus) -> Result<(), String> {
+    if holder.loaded().is_empty() {
+        return Err("no unseal key is loaded, so nothing can be signed: put a key file back".to_owned());
+    }
     if mirror.ring().is_none() {
         let cause = follower.last_error.as_deref().unwrap_or("certstore was not reached yet");
         return Err(format!("there is no key ring, without which nothing can be verified: {cause}"));

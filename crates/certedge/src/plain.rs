@@ -59,7 +59,7 @@ impl Plain {
             Err(Unanswered::Unknown) => answer::text(StatusCode::NOT_FOUND, "there is no such challenge\n"),
             Err(Unanswered::Unavailable) => {
                 let response = answer::refusal(StatusCode::SERVICE_UNAVAILABLE);
-                answer::with(response, RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS))
+                answer::with(response, RETRY_AFTER, HeaderValue::from_static(answer::RETRY_SECONDS))
             }
         }
     }
@@ -83,8 +83,6 @@ fn redirect(host: &DnsName, port: u16, uri: &Uri) -> Result<Response<Body>, Stat
 
 /// RFC 8555, 8.3.
 const CHALLENGES: &str = "/.well-known/acme-challenge/";
-
-const RETRY_SECONDS: &str = "5";
 
 #[cfg(test)]
 mod tests {

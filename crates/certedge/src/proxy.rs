@@ -4,33 +4,35 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use certseal_resolver::Mirror;
-use certseal_service::Shutdown;
+use certseal_service::{HeldUntilSent, Shutdown, server::STREAM_BYTES, shares::network};
 use certseal_wire::{DnsName, Route, Upstream};
 use http::{Method, Request, Response, StatusCode, Uri, Version, uri::Scheme};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::{
+    body::{Body as _, Incoming, SizeHint},
+    upgrade::OnUpgrade,
+};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
+    admission::{Admission, OfAddress, OfSite, Over},
     answer,
     config::Limits,
-    download::Download,
     headers,
     host::Host,
     metrics::{Listener, Metrics},
     upload::Upload,
-    upstreams,
+    upstreams::{self, Denied},
 };
 
 /// Passes requests on.
 pub(crate) struct Proxy {
     mirror: Arc<Mirror>,
     upstreams: Client<HttpConnector<upstreams::Resolver>, Upload>,
-    requests: Arc<Semaphore>,
-    upgrades: Arc<Semaphore>,
+    denied: Denied,
+    admission: Admission,
     response: Duration,
     metrics: Metrics,
     shutdown: Shutdown,
@@ -44,7 +46,8 @@ pub(crate) struct Visitor {
 
 impl Proxy {
     pub(crate) fn new(mirror: Arc<Mirror>, limits: &Limits, metrics: Metrics, shutdown: Shutdown) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(upstreams::Resolver::new());
+        let denied = Denied::new(&limits.denied_upstreams);
+        let mut tcp = HttpConnector::new_with_resolver(upstreams::Resolver::new(denied.clone()));
         tcp.set_connect_timeout(Some(Duration::from_secs(limits.connect)));
         tcp.set_nodelay(true);
         let upstreams = Client::builder(TokioExecutor::new())
@@ -56,8 +59,8 @@ impl Proxy {
         Self {
             mirror,
             upstreams,
-            requests: Arc::new(Semaphore::new(limits.requests)),
-            upgrades: Arc::new(Semaphore::new(limits.upgrades)),
+            denied,
+            admission: Admission::new(limits),
             response: Duration::from_secs(limits.response),
             metrics,
             shutdown,
@@ -66,28 +69,58 @@ impl Proxy {
 
     /// Answers one request: with its upstream's response, or with a refusal.
     pub(crate) async fn answer(&self, visitor: &Visitor, request: Request<Incoming>) -> Response<Body> {
-        let response = self.forward(visitor, request).await.unwrap_or_else(answer::refusal);
+        let version = request.version();
+        // Of a refusal, too: it may be left unread like any other answer.
+        let response = match self.admission.requests.of_address(network(visitor.address), 1) {
+            Ok(share) => {
+                let answer = self.forward(visitor, request).await;
+                let (mut response, place) = match answer {
+                    Ok((response, place)) => (response, Some(place)),
+                    Err(Refusal::Status(status)) => (answer::refusal(status), None),
+                    Err(Refusal::Over(over)) => (self.refuse(over, version), None),
+                };
+                response.extensions_mut().insert(HeldUntilSent::new((share, place)));
+                response
+            }
+            Err(over) => self.refuse(over, version),
+        };
         self.metrics.answered(Listener::Https, response.status());
         response
     }
 
-    async fn forward(&self, visitor: &Visitor, mut request: Request<Incoming>) -> Result<Response<Body>, StatusCode> {
+    fn refuse(&self, over: Over, version: Version) -> Response<Body> {
+        self.metrics.refused(over);
+        answer::busy(over, version)
+    }
+
+    async fn forward(
+        &self,
+        visitor: &Visitor,
+        mut request: Request<Incoming>,
+    ) -> Result<(Response<Body>, Place), Refusal> {
         let host = Host::of(&request)?;
         let route = destination(|name| self.mirror.route(name), &visitor.server_name, host.name.as_ref())?;
         let upstream = route.upstream.as_ref().ok_or(StatusCode::NOT_FOUND)?;
         if request.method() == Method::CONNECT {
-            return Err(StatusCode::NOT_IMPLEMENTED);
+            return Err(StatusCode::NOT_IMPLEMENTED.into());
         }
-        if let Some(address) = upstreams::literal(upstream).filter(|address| !upstreams::is_allowed(*address)) {
+        if let Some(address) = upstreams::literal(upstream).filter(|address| !self.denied.allows(*address)) {
             self.metrics.upstream_failed();
             tracing::info!(site = %route.site, %address, "no upstream may have this address");
-            return Err(StatusCode::BAD_GATEWAY);
+            return Err(StatusCode::BAD_GATEWAY.into());
         }
-        let place = self.requests.clone().try_acquire_owned().map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+        let memory = |octets| self.admission.memory.of_both(network(visitor.address), &route.site, octets);
+        let place = self.admission.requests.of_site(&route.site, 1)?;
+        let base = memory(REQUEST_BYTES)?;
+        let upload = match request.body().is_end_stream() {
+            true => None,
+            false => Some(memory(memory_of(&request.body().size_hint()))?),
+        };
         let upgrade = match request.version() == Version::HTTP_11 && headers::wants_websocket(request.headers()) {
             true => {
-                let slot = self.upgrades.clone().try_acquire_owned().map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-                Some((hyper::upgrade::on(&mut request), slot))
+                let slot = self.admission.upgrades.of_both(network(visitor.address), &route.site, 1)?;
+                // It outlives the request and what that has.
+                Some((hyper::upgrade::on(&mut request), [slot, memory(REQUEST_BYTES)?]))
             }
             false => None,
         };
@@ -98,29 +131,30 @@ impl Proxy {
         headers::for_upstream(&mut parts.headers, visitor.address, &host.sent, upgrade.is_some());
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
-        let (body, progress) = Upload::new(body);
+        let (body, progress) = Upload::new(body, upload);
         let asked = self.upstreams.request(Request::from_parts(parts, body));
         let response = match progress.wait_for(self.response, asked).await {
             Some(Ok(response)) => response,
             Some(Err(error)) => {
                 self.metrics.upstream_failed();
                 tracing::info!(site = %route.site, error = %causes(&error), "no answer from an upstream");
-                return Err(StatusCode::BAD_GATEWAY);
+                return Err(StatusCode::BAD_GATEWAY.into());
             }
             None => {
                 self.metrics.upstream_failed();
                 tracing::info!(site = %route.site, seconds = self.response.as_secs(), "an upstream does not answer");
-                return Err(StatusCode::GATEWAY_TIMEOUT);
+                return Err(StatusCode::GATEWAY_TIMEOUT.into());
             }
         };
-        self.backward(response, upgrade, place)
+        let download = memory(memory_of(&response.body().size_hint()))?;
+        let response = self.backward(response, upgrade)?;
+        Ok((response, Place { _request: place, _memory: [base, download] }))
     }
 
     fn backward(
         &self,
         mut response: Response<Incoming>,
-        upgrade: Option<(OnUpgrade, OwnedSemaphorePermit)>,
-        place: OwnedSemaphorePermit,
+        upgrade: Option<(OnUpgrade, Slot)>,
     ) -> Result<Response<Body>, StatusCode> {
         let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         match (is_upgrade, upgrade) {
@@ -135,11 +169,11 @@ impl Proxy {
         headers::for_visitor(&mut parts.headers, is_upgrade);
         parts.version = Version::HTTP_11;
         parts.extensions.clear();
-        Ok(Response::from_parts(parts, Body::new(Download::new(body, place))))
+        Ok(Response::from_parts(parts, Body::new(body)))
     }
 
     /// Copies octets between two upgraded connections until one ends, nothing moves for long, or the shutdown begins.
-    fn join(&self, visitor: OnUpgrade, upstream: OnUpgrade, slot: OwnedSemaphorePermit) {
+    fn join(&self, visitor: OnUpgrade, upstream: OnUpgrade, slot: Slot) {
         let shutdown = self.shutdown.clone();
         let joined = async move {
             let (visitor, upstream) = tokio::try_join!(visitor, upstream).map_err(std::io::Error::other)?;
@@ -155,6 +189,38 @@ impl Proxy {
             }
         });
     }
+}
+
+/// What a request has of the bounds until its response has left.
+struct Place {
+    _request: OfSite,
+    _memory: [(OfAddress, OfSite); 2],
+}
+
+/// What an upgraded connection has of the bounds: its place among them, and memory.
+type Slot = [(OfAddress, OfSite); 2];
+
+/// Why a request is not passed on.
+enum Refusal {
+    Status(StatusCode),
+    Over(Over),
+}
+
+impl From<StatusCode> for Refusal {
+    fn from(status: StatusCode) -> Self {
+        Self::Status(status)
+    }
+}
+
+impl From<Over> for Refusal {
+    fn from(over: Over) -> Self {
+        Self::Over(over)
+    }
+}
+
+/// Memory for a body of which so much is still to come.
+fn memory_of(length: &SizeHint) -> u64 {
+    length.upper().unwrap_or(u64::MAX).min(BODY_BYTES)
 }
 
 /// Where a request goes that came over a connection for `server_name` and is for `host`.
@@ -197,8 +263,14 @@ const POOL_IDLE: Duration = Duration::from_secs(30);
 /// Idle connections to one upstream.
 const POOL_SIZE: usize = 64;
 
-/// The largest header of a response, in octets.
+/// The largest header of a response, in octets, and the largest part of a body that is read at one time.
 const MAX_HEADER: usize = 64 * 1024;
+
+/// Memory of a request without its bodies: header fields, both connections' state and smallest buffers.
+pub(crate) const REQUEST_BYTES: u64 = 48 * 1024;
+
+/// The most that is kept of a body: what waits in the stream, a part in between, and the buffer of the other connection.
+pub(crate) const BODY_BYTES: u64 = (STREAM_BYTES + 2 * MAX_HEADER) as u64;
 
 #[cfg(test)]
 mod tests {

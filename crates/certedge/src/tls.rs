@@ -1,13 +1,58 @@
 //! The TLS side of visitors' connections.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
-use certseal_resolver::SealedResolver;
-use rustls::{ServerConfig, crypto::aws_lc_rs::Ticketer, version};
+use rustls::{
+    CipherSuite, ServerConfig,
+    crypto::{CryptoProvider, aws_lc_rs::Ticketer},
+    server::{Acceptor, ResolvesServerCert},
+    version,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 /// TLS 1.2 and 1.3 with ECDHE only, X25519MLKEM768 first, and session tickets under keys that are replaced in time.
-pub(crate) fn server_config(resolver: Arc<SealedResolver>) -> Result<ServerConfig, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(certseal_service::tls::provider())
+///
+/// Most libraries offer AES-256 before AES-128 and mean nothing by it. SHA-384, which comes with AES-256, has no help from
+/// common processors and makes a handshake cost half as much again, so we take AES-128 from whoever offers it. A client
+/// that has ChaCha20 first has no help with AES: its order counts.
+pub(crate) struct VisitorTls {
+    aes_first: Arc<ServerConfig>,
+    as_offered: Arc<ServerConfig>,
+}
+
+impl VisitorTls {
+    pub(crate) fn new(resolver: Arc<dyn ResolvesServerCert>) -> Result<Self, rustls::Error> {
+        let as_offered = server_config(certseal_service::tls::provider(), resolver.clone())?;
+        let mut provider = (*certseal_service::tls::provider()).clone();
+        // Of those with the same key, the order stays as it is.
+        provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
+        let mut aes_first = server_config(Arc::new(provider), resolver)?;
+        aes_first.ignore_client_order = true;
+        aes_first.session_storage = as_offered.session_storage.clone();
+        aes_first.ticketer = as_offered.ticketer.clone();
+        Ok(Self { aes_first: Arc::new(aes_first), as_offered: Arc::new(as_offered) })
+    }
+
+    /// The handshake.
+    pub(crate) async fn accept<I>(&self, stream: I) -> io::Result<TlsStream<I>>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let config = match prefers_chacha20(start.client_hello().cipher_suites()) {
+            true => &self.as_offered,
+            false => &self.aes_first,
+        };
+        start.into_stream(config.clone()).await
+    }
+}
+
+fn server_config(
+    provider: Arc<CryptoProvider>,
+    resolver: Arc<dyn ResolvesServerCert>,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
         .with_no_client_auth()
         .with_cert_resolver(resolver);
@@ -16,9 +61,52 @@ pub(crate) fn server_config(resolver: Arc<SealedResolver>) -> Result<ServerConfi
     Ok(config)
 }
 
+/// Whether ChaCha20 comes before AES-GCM. What else is offered, such as the reserved values of RFC 8701, says nothing.
+fn prefers_chacha20(offered: &[CipherSuite]) -> bool {
+    offered
+        .iter()
+        .copied()
+        .find(|suite| is_chacha20(*suite) || is_aes_128(*suite) || is_aes_256(*suite))
+        .is_some_and(is_chacha20)
+}
+
+fn is_aes_128(suite: CipherSuite) -> bool {
+    use CipherSuite::*;
+    matches!(
+        suite,
+        TLS13_AES_128_GCM_SHA256 | TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 | TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+    )
+}
+
+fn is_aes_256(suite: CipherSuite) -> bool {
+    use CipherSuite::*;
+    matches!(
+        suite,
+        TLS13_AES_256_GCM_SHA384 | TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 | TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
+    )
+}
+
+fn is_chacha20(suite: CipherSuite) -> bool {
+    use CipherSuite::*;
+    matches!(
+        suite,
+        TLS13_CHACHA20_POLY1305_SHA256
+            | TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+            | TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+    )
+}
+
 #[cfg(test)]
 mod tests {
-    use rustls::{NamedGroup, crypto::KeyExchangeAlgorithm};
+    use rustls::{
+        ClientConfig, HandshakeKind, NamedGroup, RootCertStore, SupportedProtocolVersion, crypto::KeyExchangeAlgorithm,
+        sign::CertifiedKey,
+    };
+    use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
 
     /// The suites and groups come from the provider: this fails when it begins to offer others.
     #[test]
@@ -30,5 +118,99 @@ mod tests {
             }
         }
         assert_eq!(provider.kx_groups[0].name(), NamedGroup::X25519MLKEM768);
+    }
+
+    #[tokio::test]
+    async fn aes_128_is_taken_from_all_who_offer_it_but_those_who_put_chacha20_first() {
+        use CipherSuite::*;
+        let site = Site::new();
+        let (tls13, tls12): (&[_], &[_]) = (&[&version::TLS13], &[&version::TLS12]);
+        let ([a128, a256, chacha], [e128, e256, e_chacha]) = (
+            [TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256],
+            [
+                TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+                TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+                TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            ],
+        );
+        for (versions, offered, taken) in [
+            (tls13, &[a256, chacha, a128][..], a128),
+            (tls13, &[a128, a256, chacha], a128),
+            (tls13, &[chacha, a256, a128], chacha),
+            (tls13, &[a256, chacha], a256),
+            (tls12, &[e256, e128, e_chacha], e128),
+            (tls12, &[e_chacha, e256, e128], e_chacha),
+            (tls12, &[e256, e_chacha], e256),
+        ] {
+            let client = site.client(versions, offered);
+            assert_eq!(site.visit(&client).await, (taken, HandshakeKind::Full), "{offered:?}");
+            assert_eq!(site.visit(&client).await, (taken, HandshakeKind::Resumed), "{offered:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_suite_of_ours_says_nothing_about_the_order() {
+        let (grease, null) = (CipherSuite::Unknown(0x2a2a), CipherSuite::TLS_EMPTY_RENEGOTIATION_INFO_SCSV);
+        let (chacha, aes) = (CipherSuite::TLS13_CHACHA20_POLY1305_SHA256, CipherSuite::TLS13_AES_256_GCM_SHA384);
+        assert!(prefers_chacha20(&[grease, null, chacha, aes]));
+        assert!(!prefers_chacha20(&[grease, aes, chacha]));
+        assert!(!prefers_chacha20(&[grease]));
+    }
+
+    struct Site {
+        tls: VisitorTls,
+        roots: Arc<RootCertStore>,
+    }
+
+    #[derive(Debug)]
+    struct One(Arc<CertifiedKey>);
+
+    impl ResolvesServerCert for One {
+        fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            Some(self.0.clone())
+        }
+    }
+
+    impl Site {
+        fn new() -> Self {
+            let made = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+            let chain = vec![made.cert.der().clone()];
+            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+            let key = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&key).unwrap();
+            let mut roots = RootCertStore::empty();
+            roots.add(chain[0].clone()).unwrap();
+            let resolver = Arc::new(One(Arc::new(CertifiedKey::new(chain, key))));
+            Self { tls: VisitorTls::new(resolver).unwrap(), roots: Arc::new(roots) }
+        }
+
+        fn client(&self, versions: &[&'static SupportedProtocolVersion], offered: &[CipherSuite]) -> Arc<ClientConfig> {
+            let mut provider = (*certseal_service::tls::provider()).clone();
+            let known = provider.cipher_suites.clone();
+            let suite = |wanted: &CipherSuite| *known.iter().find(|suite| suite.suite() == *wanted).unwrap();
+            provider.cipher_suites = offered.iter().map(suite).collect();
+            let client = ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(versions);
+            Arc::new(client.unwrap().with_root_certificates(self.roots.clone()).with_no_client_auth())
+        }
+
+        /// The suite and the kind of a handshake.
+        async fn visit(&self, client: &Arc<ClientConfig>) -> (CipherSuite, HandshakeKind) {
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            let serve = async {
+                let mut stream = self.tls.accept(ours).await.unwrap();
+                stream.write_all(b"x").await.unwrap();
+                stream.flush().await.unwrap();
+                stream
+            };
+            let visit = async {
+                let name = ServerName::try_from("a.example").unwrap();
+                let mut stream = TlsConnector::from(client.clone()).connect(name, theirs).await.unwrap();
+                // The ticket comes before it.
+                stream.read_u8().await.unwrap();
+                stream
+            };
+            let (stream, _visitor) = tokio::join!(serve, visit);
+            let connection = stream.get_ref().1;
+            (connection.negotiated_cipher_suite().unwrap().suite(), connection.handshake_kind().unwrap())
+        }
     }
 }

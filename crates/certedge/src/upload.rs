@@ -1,4 +1,4 @@
-//! Uploads show that they move, so that a slow one is not taken for an upstream that is silent.
+//! Uploads show that they move, so that a slow one is not taken for an upstream that is silent. Their trailers stay here.
 
 use std::{
     pin::Pin,
@@ -10,20 +10,27 @@ use std::{
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
+use crate::admission::{OfAddress, OfSite};
+
 /// A request's body on its way to the upstream.
 pub(crate) struct Upload {
     body: Incoming,
     moved: Progress,
+    /// Until there is no more of it.
+    _memory: Option<Memory>,
 }
+
+/// What the body may take of the memory for requests.
+pub(crate) type Memory = (OfAddress, OfSite);
 
 /// When a part of an upload moved last.
 #[derive(Clone)]
 pub(crate) struct Progress(Arc<Mutex<Instant>>);
 
 impl Upload {
-    pub(crate) fn new(body: Incoming) -> (Self, Progress) {
+    pub(crate) fn new(body: Incoming, memory: Option<Memory>) -> (Self, Progress) {
         let moved = Progress(Arc::new(Mutex::new(Instant::now())));
-        (Self { body, moved: moved.clone() }, moved)
+        (Self { body, moved: moved.clone(), _memory: memory }, moved)
     }
 }
 
@@ -58,7 +65,12 @@ impl Body for Upload {
         if frame.is_ready() {
             *self.moved.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
-        frame
+        match frame {
+            // They end the body. An upstream may take them for header fields, and would be told in them what the header
+            // was freed from; few look at them otherwise, and we need not pass them on (RFC 9110, 6.5.1).
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => Poll::Ready(None),
+            frame => frame,
+        }
     }
 
     fn is_end_stream(&self) -> bool {

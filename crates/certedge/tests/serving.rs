@@ -20,7 +20,11 @@ use certseal_wire::{Challenge, Epoch, Kind};
 use http::{Request, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
 use tracing_subscriber::fmt::MakeWriter;
 use world::{
     Edge, FakeStore, World, eventually,
@@ -211,6 +215,63 @@ async fn websockets_pass_through_and_end_with_the_edge() {
     }
     edge.stop().await;
     assert!(stream.read_u8().await.is_err(), "the connection outlived the edge");
+}
+
+#[tokio::test]
+async fn the_last_unseal_key_goes_with_its_file_and_what_it_opened_with_it() {
+    let world = World::new();
+    let edge = edge_from_its_mirror(&world).await;
+    // A client that has no ticket: one that has needs no signature.
+    let serves = async || {
+        let stream = TcpStream::connect(edge.running.https).await.unwrap();
+        let connector = TlsConnector::from(world.platform.client());
+        connector.connect("a.example".try_into().unwrap(), stream).await.is_ok()
+    };
+    assert!(serves().await);
+    let pem = std::fs::read_to_string(world.path("unseal.pem")).unwrap();
+    std::fs::remove_file(world.path("unseal.pem")).unwrap();
+    eventually("the loss", async || edge.telemetry("/metrics").await.contains("certedge_unseal_keys 0\n")).await;
+    eventually("no signatures", async || !serves().await).await;
+    let ready = edge.telemetry("/health/ready").await;
+    assert!(ready.contains("503") && ready.contains("no unseal key"), "{ready}");
+
+    write_private(&world.path("unseal.pem"), &pem).unwrap();
+    eventually("the key", async || edge.telemetry("/health/ready").await.contains("200 OK")).await;
+    eventually("signatures", serves).await;
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn trailers_do_not_tell_an_upstream_what_the_header_may_not() {
+    let world = World::new();
+    let edge = edge_from_its_mirror(&world).await;
+    let mut stream = edge.connect("a.example", "http/1.1").await.unwrap();
+    let head = "POST /whole HTTP/1.1\r\nHost: a.example\r\nTE: trailers\r\nTrailer: X-Forwarded-For\r\n\
+                Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+    stream.write_all(format!("{head}4\r\nbody\r\n0\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\r\nbody\r\n"), "{answer}");
+    assert!(!answer.contains("trailer") && !answer.contains("10.0.0.1"), "{answer}");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_keeps_the_place_of_its_address() {
+    let world = World::new();
+    let edge = edge_with_limits(&world, |limits| limits.per_address = 1).await;
+    let mut stream = edge.connect("a.example", "http/1.1").await.unwrap();
+    let head = "GET /ws HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(stream.read_u8().await.unwrap(), b'H');
+    // The task of the connection has time to end.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(edge.connect("a.example", "http/1.1").await.is_err(), "the place is free");
+    assert!(edge.telemetry("/metrics").await.contains("certedge_refused_connections_total 1\n"));
+    drop(stream);
+    eventually("a free place", async || edge.connect("a.example", "http/1.1").await.is_ok()).await;
+    edge.stop().await;
 }
 
 #[tokio::test]

@@ -51,8 +51,6 @@ pub struct FollowerStatus {
     /// When the newest checkpoint of this pool was made, by certman's clock: with a store that withholds everything it
     /// stays behind. None before the first.
     pub checkpoint_issued_at: Option<Timestamp>,
-    /// How many changes certman's checkpoints list that certstore does not hand out, or whose records are refused.
-    pub withheld: u64,
     /// What went wrong last; none once certstore answers again.
     pub last_error: Option<String>,
 }
@@ -63,7 +61,6 @@ impl Follower {
         let status = FollowerStatus {
             refused: mirror.refused_count(),
             checkpoint_issued_at: mirror.checkpoint_issued_at(),
-            withheld: mirror.awaited_count(),
             ..FollowerStatus::default()
         };
         let (status, now) = (watch::Sender::new(status), Instant::now());
@@ -261,7 +258,6 @@ impl Follower {
             );
         }
         self.withheld = withheld;
-        self.status.send_modify(|status| status.withheld = count);
     }
 
     /// Answers what certstore does not know.

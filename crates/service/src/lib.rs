@@ -3,19 +3,25 @@
 //! - [`config`]: TOML files without unknown fields, and files that hold secrets.
 //! - [`tls`]: identities for mTLS, and the [`Caller`](certseal_wire::Caller) behind a client certificate.
 //! - [`server`]: listeners with limits and graceful shutdown.
+//! - [`shares`]: how much of something bounded each holder has.
 //! - [`telemetry`]: logs, health and metrics.
 //! - [`problem`]: refusals as RFC 9457 documents.
 
 pub mod config;
+mod delivery;
 mod lively;
 mod memory;
+mod open_files;
 pub mod problem;
 pub mod server;
+pub mod shares;
 mod shutdown;
 pub mod telemetry;
 pub mod tls;
 
+pub use delivery::HeldUntilSent;
 pub use memory::{keep_memory_private, lock_all_memory, lock_memory_of_secrets};
+pub use open_files::{TooFewFiles, raise_file_limit, require_files};
 pub use shutdown::{Shutdown, ShutdownHandle};
 
 use std::{
@@ -47,7 +53,8 @@ where
     daemon(program, &config, run)
 }
 
-/// Keeps the process's memory to itself, starts logs, reads the configuration, and runs until a signal comes.
+/// Keeps the process's memory to itself, starts logs, raises the limit on open files, reads the configuration, and runs until
+/// a signal comes.
 ///
 /// Errors go to standard error and end with exit code 1.
 pub fn daemon<C, F>(program: &str, config: &Path, run: impl FnOnce(C, Shutdown) -> F) -> ExitCode
@@ -75,6 +82,7 @@ pub fn blocking_daemon<C: DeserializeOwned>(
         return ExitCode::FAILURE;
     }
     telemetry::start_logs("info");
+    raise_file_limit();
     match config::load::<C>(config).map_err(Into::into).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

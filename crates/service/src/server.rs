@@ -1,13 +1,15 @@
 //! Listeners: bounded connections, time-outs on everything before a request is there, graceful shutdown.
 
 use std::{
-    collections::HashMap,
     convert::Infallible,
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,7 +17,7 @@ use axum::{Router, body::Body};
 use certseal_wire::TrustDomain;
 use hyper::{Request, Response, body::Incoming, service::Service};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use rustls::{ServerConfig, server::Acceptor};
@@ -30,7 +32,9 @@ use tower::ServiceExt;
 
 use crate::{
     Shutdown,
+    delivery::{Deliveries, Sent},
     lively::Lively,
+    shares::{Shares, network},
     tls::{self, LiveTls},
 };
 
@@ -39,9 +43,10 @@ use crate::{
 pub struct Limits {
     /// Connections at one time; further ones wait in the kernel's queue.
     pub connections: usize,
-    /// Connections from one address at one time; further ones are closed at once.
+    /// Connections from one address (with IPv6: one /64) at one time; further ones are closed at once.
     pub per_address: usize,
-    /// After so long a connection ends with its request under way, however lively it is.
+    /// After so long a connection ends with its request under way, however lively it is. One that was upgraded ends a minute
+    /// later at most.
     pub lifetime: Duration,
     /// From accepting a connection to the end of its TLS handshake.
     pub handshake: Duration,
@@ -50,6 +55,11 @@ pub struct Limits {
     pub header: Duration,
     /// How long a connection may stay open on which no octet moves in either direction.
     pub idle: Duration,
+    /// For the next piece of a response, 16 KiB at most, to be read: a stream whose response nobody reads is reset, a
+    /// connection over HTTP/1 closed.
+    pub unread: Duration,
+    /// Whether HTTP/2 is spoken, too.
+    pub http2: bool,
     /// How long open requests may go on after the shutdown has begun.
     pub drain: Duration,
 }
@@ -63,8 +73,36 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             header: Duration::from_secs(60),
             idle: Duration::from_secs(300),
+            unread: Duration::from_secs(60),
+            http2: true,
             drain: Duration::from_secs(10),
         }
+    }
+}
+
+/// What a listener did to those who overdid it.
+#[derive(Debug, Clone, Default)]
+pub struct Counts(Arc<Counters>);
+
+#[derive(Debug, Default)]
+struct Counters {
+    refused: AtomicU64,
+    unread: AtomicU64,
+}
+
+impl Counts {
+    /// Connections that were closed at once, since their address had too many.
+    pub fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    /// Responses that were given up, since nobody read them.
+    pub fn unread(&self) -> u64 {
+        self.0.unread.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_unread(&self) {
+        self.0.unread.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -91,6 +129,7 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn serve<G, F, I, S>(
     listener: TcpListener,
     limits: Limits,
+    counts: Counts,
     shutdown: Shutdown,
     cut: watch::Receiver<u64>,
     greet: G,
@@ -104,17 +143,8 @@ pub async fn serve<G, F, I, S>(
     // More than the semaphore can count is no limit.
     let places = limits.connections.min(MAX_PLACES);
     let slots = Arc::new(Semaphore::new(places));
-    let addresses = Addresses::default();
-    let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(limits.header).max_buf_size(64 * 1024);
-    http.http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(limits.header)
-        // Each stream may have this much waiting for a client that does not read: 6 MiB for a connection.
-        .max_concurrent_streams(100)
-        .max_send_buf_size(64 * 1024)
-        .max_header_list_size(64 * 1024);
-    let http = Arc::new(http);
+    let addresses = Shares::default();
+    let most = u64::try_from(limits.per_address).unwrap_or(u64::MAX);
     let mut begun = pin!(shutdown.begun());
     loop {
         // Closing the semaphore is not done, so acquiring a slot does not fail.
@@ -134,40 +164,49 @@ pub async fn serve<G, F, I, S>(
             },
             () = &mut begun => break,
         };
-        let Some(place) = addresses.place(peer.ip(), limits.per_address) else {
+        let Some(place) = addresses.take(network(peer.ip()), 1, most) else {
+            counts.0.refused.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(%peer, "connection refused: its address has too many");
             continue;
         };
         let _ = stream.set_nodelay(true);
-        let (greet, http, mut cut, ending) = (greet.clone(), http.clone(), cut.clone(), shutdown.clone());
+        let (greet, mut cut, ending) = (greet.clone(), cut.clone(), shutdown.clone());
         // What moved before this connection was there does not count.
         cut.mark_unchanged();
-        let Limits { handshake, header, idle, lifetime, .. } = limits;
+        let (limits, deliveries) = (limits.clone(), Deliveries::new(limits.unread, counts.clone()));
         tokio::spawn(async move {
-            let _held = (slot, place);
-            let Ok(Some((io, service))) = timeout(handshake, greet(stream, peer)).await else { return };
-            let io = TokioIo::new(Lively::new(io, header, idle));
+            let held = (slot, place);
+            let Ok(Some((io, service))) = timeout(limits.handshake, greet(stream, peer)).await else { return };
+            let longest = limits.lifetime.saturating_add(LONGEST_END);
+            let io = TokioIo::new(Lively::new(io, held, limits.header, limits.idle, longest));
+            let service = hyper::service::service_fn(move |request| {
+                let answer = service.call(request);
+                async move { answer.await.map(Sent::response) }
+            });
+            let http = http(&limits, deliveries.clone());
             let mut connection = pin!(http.serve_connection_with_upgrades(io, service).into_owned());
             let is_cut = async {
                 if cut.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
             };
-            let outcome = tokio::select! {
-                outcome = connection.as_mut() => outcome,
-                () = async {
-                    tokio::select! {
-                        () = is_cut => {}
-                        () = ending.begun() => {}
-                        () = tokio::time::sleep(lifetime) => {}
-                    }
-                } => {
-                    connection.as_mut().graceful_shutdown();
-                    match timeout(LONGEST_END, connection).await {
-                        Ok(outcome) => outcome,
-                        Err(_) => Ok(()),
-                    }
+            let ends = async {
+                tokio::select! {
+                    () = is_cut => {}
+                    () = ending.begun() => {}
+                    () = tokio::time::sleep(limits.lifetime) => {}
                 }
+            };
+            let to_its_end = async {
+                tokio::select! {
+                    outcome = connection.as_mut() => return outcome,
+                    () = ends => connection.as_mut().graceful_shutdown(),
+                }
+                timeout(LONGEST_END, connection).await.unwrap_or(Ok(()))
+            };
+            let outcome = tokio::select! {
+                outcome = deliveries.watch(to_its_end) => outcome.unwrap_or(Ok(())),
+                () = deliveries.hopeless() => Ok(()),
             };
             if let Err(error) = outcome {
                 tracing::debug!(%peer, %error, "connection ended");
@@ -184,7 +223,7 @@ pub async fn serve<G, F, I, S>(
 
 /// Serves `app` in the clear.
 pub async fn serve_plain(listener: TcpListener, app: Router, limits: Limits, shutdown: Shutdown) {
-    serve(listener, limits, shutdown, never(), move |stream, _| {
+    serve(listener, limits, Counts::default(), shutdown, never(), move |stream, _| {
         let app = app.clone();
         async move { Some((stream, requests_to(app, |_| ()))) }
     })
@@ -206,7 +245,7 @@ pub async fn serve_mtls(
     shutdown: Shutdown,
 ) {
     let turns = Arc::new(Semaphore::new(HANDSHAKES));
-    serve(listener, limits, shutdown, tls.generations(), move |stream, peer| {
+    serve(listener, limits, Counts::default(), shutdown, tls.generations(), move |stream, peer| {
         let (config, app, domain, turns) = (tls.current(), app.clone(), domain.clone(), turns.clone());
         async move {
             let stream = handshake(stream, config, &turns)
@@ -251,36 +290,20 @@ pub fn never() -> watch::Receiver<u64> {
     watch::channel(0).1
 }
 
-/// How many connections each address has.
-#[derive(Clone, Default)]
-struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// One of an address's places.
-struct Place {
-    addresses: Addresses,
-    address: IpAddr,
-}
-
-impl Addresses {
-    fn place(&self, address: IpAddr, most: usize) -> Option<Place> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        (*count < most).then(|| {
-            *count += 1;
-            Place { addresses: self.clone(), address }
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
+/// The HTTP of one connection. Memory is bounded by what is said here: octets that nobody takes wait in windows and buffers.
+fn http(limits: &Limits, streams: Deliveries) -> auto::Builder<Deliveries> {
+    let mut http = auto::Builder::new(streams);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(limits.header).max_buf_size(64 * 1024);
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(limits.header)
+        .max_concurrent_streams(100)
+        .initial_stream_window_size(STREAM_BYTES as u32)
+        .max_send_buf_size(STREAM_BYTES)
+        .max_header_list_size(64 * 1024);
+    match limits.http2 {
+        true => http,
+        false => http.http1_only(),
     }
 }
 
@@ -303,6 +326,10 @@ const LONGEST_TURN: Duration = Duration::from_millis(50);
 
 /// How long a connection that is to end may go on with what is under way: longer than the longest poll.
 const LONGEST_END: Duration = Duration::from_secs(60);
+
+/// What a stream of HTTP/2 may have waiting in each direction: for the upstream, and for a client that does not read. It gets
+/// past that by a piece of 16 KiB at most.
+pub const STREAM_BYTES: usize = 64 * 1024;
 
 /// As many permits as are surely countable.
 const MAX_PLACES: usize = 1 << 24;

@@ -93,7 +93,16 @@ impl World {
             signer: certedge::SignerConfig::default(),
             reports: certedge::Reports::default(),
             legacy_keys: Vec::new(),
-            limits: Limits { response: 1, connect: 1, drain: 1, ..Limits::default() },
+            limits: Limits {
+                connections: 1000,
+                requests: 1000,
+                requests_per_site: 1000,
+                upgrades: 1000,
+                response: 1,
+                connect: 1,
+                drain: 1,
+                ..Limits::default()
+            },
         }
     }
 
@@ -187,7 +196,7 @@ async fn read_all(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
     String::from_utf8(octets).unwrap()
 }
 
-/// Answers with the head of each request as it came. `/ws` is upgraded and echoed, `/silent` is never answered, and the
+/// Answers with the head of each request as it came, and with the whole of one to `/whole`. `/ws` is upgraded and echoed, `/silent` is never answered, and the
 /// answer to `/endless` does not end.
 pub(crate) async fn upstream() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -204,6 +213,14 @@ async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
+    }
+    if head.starts_with(b"POST /whole") {
+        // In chunks, up to the last one and what comes behind it.
+        let mut body = Vec::new();
+        while !(body.windows(3).any(|part| part == b"0\r\n") && body.ends_with(b"\r\n\r\n")) {
+            body.push(stream.read_u8().await?);
+        }
+        head.extend(body);
     }
     let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
     if head.starts_with("get /silent") {
