@@ -129,8 +129,13 @@ async fn make_unseal_key(pki_dir: &Path, pool: &PoolName, store_url: &str) -> an
     let security = SigningKey::from_pem(&files::read_private(&pki_dir.join("security.key"))?)?;
     let issuer = VerifyingKey::from_pem(&files::read(&pki_dir.join("issuer.pub"))?)?;
     let out = pki_dir.join(format!("{pool}-1.unseal.pem"));
-    let new =
-        NewPool { pool: pool.clone(), suite: Suite::P256, out: KeyPlace::File(&out), issuers: &[issuer], seen: RingMark::default() };
+    let new = NewPool {
+        pool: pool.clone(),
+        suite: Suite::P256,
+        out: KeyPlace::File(&out),
+        issuers: &[issuer],
+        seen: RingMark::default(),
+    };
     let rings = Rings::new(&store, security.verifying_key(), &pki_dir.join("state"));
     keys::generate(&rings, &security, &new).await?;
     Ok(out)

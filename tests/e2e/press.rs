@@ -4,8 +4,8 @@ use std::fs;
 
 use certseal_client::StoreClient;
 use certseal_seal::{
-    Bundle, Group, KeyKind, Recipient, RingMark, SealRequest, SigningKey, Suite, TlsPrivateKey, accept_ring, ring_recipient,
-    seal, spki_digest,
+    Bundle, Group, KeyKind, Recipient, RingMark, SealRequest, SigningKey, Suite, TlsPrivateKey, accept_ring,
+    ring_recipient, seal, spki_digest,
 };
 use certseal_wire::{BundleInfo, DnsName, NameSet};
 use jiff::Timestamp;

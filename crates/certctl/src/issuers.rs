@@ -158,12 +158,12 @@ async fn await_edges(store: &StoreClient, deadline: Instant, progress: &dyn Prog
     loop {
         let edges = store.edges().await?.edges.into_iter().map(|edge| edge.report);
         let is_behind = |edge: &EdgeReport| !edge.has_read(Some(now)) || edge.refused > 0;
-        let behind: Vec<String> =
-            edges.filter(is_behind).map(|edge| format!("{}/{}", edge.pool, edge.name)).collect();
+        let behind: Vec<String> = edges.filter(is_behind).map(|edge| format!("{}/{}", edge.pool, edge.name)).collect();
         if behind.is_empty() {
             return Ok(());
         }
-        wait(&format!("edges {} to read everything and to refuse nothing", behind.join(", ")), deadline, progress).await?;
+        wait(&format!("edges {} to read everything and to refuse nothing", behind.join(", ")), deadline, progress)
+            .await?;
     }
 }
 

@@ -120,7 +120,9 @@ fn newest(ours: RingMark, given: RingMark) -> anyhow::Result<RingMark> {
         && seen != expected
     {
         let version = ours.version;
-        bail!("two key rings of version {version} are known, with digests {seen} and {expected}: find out who signed both");
+        bail!(
+            "two key rings of version {version} are known, with digests {seen} and {expected}: find out who signed both"
+        );
     }
     Ok(match ours.version.cmp(&given.version) {
         std::cmp::Ordering::Less => given,

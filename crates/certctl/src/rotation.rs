@@ -218,9 +218,8 @@ pub async fn abort(rings: &Rings<'_>, id: RotationId, security: &SigningKey) -> 
     let Known { plan, rotation } = known(store, &public, id).await?;
     match rotation.state {
         RotationState::Announced => {
-            let given_up = |ring: &mut KeyRing| {
-                set_state(ring, &plan, plan.to.epoch, &[KeyState::Pending], KeyState::Retired)
-            };
+            let given_up =
+                |ring: &mut KeyRing| set_state(ring, &plan, plan.to.epoch, &[KeyState::Pending], KeyState::Retired);
             rings.change(security, at_least(&plan, ANNOUNCED), given_up).await?;
         }
         _ => drop(store.abort_rotation(id).await?),

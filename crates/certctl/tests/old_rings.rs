@@ -27,8 +27,8 @@ use certseal_seal::{RingMark, SigningKey, Suite, sha256};
 use certseal_service::ShutdownHandle;
 use certseal_unseal::{UnsealKey, UnsealKeys};
 use certseal_wire::{
-    Base64, EdgeList, Epoch, Inventory, KeyRing, KeyState, PutOutcome, Rotation, RotationId, RotationPlan, RotationReason,
-    RotationState, Signed, UnsealEntry,
+    Base64, EdgeList, Epoch, Inventory, KeyRing, KeyState, PutOutcome, Rotation, RotationId, RotationPlan,
+    RotationReason, RotationState, Signed, UnsealEntry,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;

@@ -225,7 +225,8 @@ impl Journal {
         loop {
             let record = self.storage.get(META, REORDERS)?;
             // When the bucket is full again, in seconds since 1970: one theoretical arrival time, as GCRA keeps it.
-            let full_at = record.as_ref().and_then(|record| Some(i64::from_be_bytes(record.value[..].try_into().ok()?)));
+            let full_at =
+                record.as_ref().and_then(|record| Some(i64::from_be_bytes(record.value[..].try_into().ok()?)));
             let full_at = full_at.unwrap_or(0).max(now.as_second()) + interval;
             let wait = full_at - now.as_second() - DAY.as_secs();
             if wait > 0 {
@@ -282,9 +283,16 @@ pub(crate) enum Claim {
     /// Somebody changed the site first.
     Outrun,
     /// Another site has the name.
-    Taken { name: DnsName, holder: DnsName },
+    Taken {
+        name: DnsName,
+        holder: DnsName,
+    },
     /// Another owner's site has a name that covers it, or that it covers.
-    Covered { name: DnsName, other: DnsName, holder: DnsName },
+    Covered {
+        name: DnsName,
+        other: DnsName,
+        holder: DnsName,
+    },
 }
 
 /// Who has a name that lies under another one.
@@ -455,7 +463,8 @@ mod tests {
         let later = start + SignedDuration::from_hours(1);
         assert!(journal.take_reorder(later, 24).unwrap().is_some(), "a restart gives no more");
         assert!(journal.take_reorder(later + SignedDuration::from_hours(48), 0).unwrap().is_some(), "0 is none");
-        let taken = (0..100).filter(|_| journal.take_reorder(later + SignedDuration::from_hours(480), 24).unwrap().is_none());
+        let taken =
+            (0..100).filter(|_| journal.take_reorder(later + SignedDuration::from_hours(480), 24).unwrap().is_none());
         assert_eq!(taken.count(), 24, "nothing is saved up");
     }
 

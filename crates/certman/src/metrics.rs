@@ -45,7 +45,11 @@ impl Metrics {
                 };
                 self.failures.get_or_create(&FailureLabels { kind }).inc();
             }
-            Outcome::RouteStored | Outcome::Confirmed(_) | Outcome::Reordered | Outcome::Abandoned(_) | Outcome::Moved(_) => {}
+            Outcome::RouteStored
+            | Outcome::Confirmed(_)
+            | Outcome::Reordered
+            | Outcome::Abandoned(_)
+            | Outcome::Moved(_) => {}
         }
     }
 }

@@ -10,7 +10,9 @@
 //! between does the same step again. From `key sealed` on the order has one key: its envelope and CSR are persisted.
 
 use certseal_seal::Sealed;
-use certseal_wire::{Base64, DnsName, LOST, NameSet, OrderSummary, PoolName, SiteRequest, SiteState, SiteStatus, Upstream};
+use certseal_wire::{
+    Base64, DnsName, LOST, NameSet, OrderSummary, PoolName, SiteRequest, SiteState, SiteStatus, Upstream,
+};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 

@@ -177,9 +177,7 @@ impl Storehouse {
                 pools.dedup();
                 (envelope.header().key_version, pools)
             }
-            Sealed::Legacy(_) => {
-                (site.bundle_version.checked_add(1).ok_or_else(versions_used_up)?, site.pools.clone())
-            }
+            Sealed::Legacy(_) => (site.bundle_version.checked_add(1).ok_or_else(versions_used_up)?, site.pools.clone()),
         };
         let info = BundleInfo {
             site: site.site.clone(),
@@ -200,7 +198,8 @@ impl Storehouse {
             Ok(_) => {}
             Err(error) if is_conflict(&error) => {
                 let stored = self.stored_bundle(&site.site).await?;
-                let (_, stored) = stored.ok_or_else(|| unavailable("certstore refuses the bundle and has none that counts"))?;
+                let (_, stored) =
+                    stored.ok_or_else(|| unavailable("certstore refuses the bundle and has none that counts"))?;
                 return Err(outrun("bundle", stored.version));
             }
             Err(error) if is_unverified(&error) && !self.can_be_sealed_to(bundle.sealed()).await? => {
@@ -320,7 +319,8 @@ impl Storehouse {
             return Err(unavailable("certstore is empty: it waits for `certctl backup restore`"));
         }
         let journal = self.journal.clone();
-        let doubted = tokio::task::spawn_blocking(move || journal.change_all(Site::unconfirmed)).await.map_err(unavailable)?;
+        let doubted =
+            tokio::task::spawn_blocking(move || journal.change_all(Site::unconfirmed)).await.map_err(unavailable)?;
         let sites = doubted.map_err(unavailable)?;
         tracing::warn!(sites, "certstore came back from a backup: looking what it lacks");
         Ok(())
@@ -389,7 +389,8 @@ impl Storehouse {
             Ok(document) => Ok(Counted::Document(document)),
             Err(SignatureError::UnknownSigner(signer)) => {
                 // Nothing of it is believed but this: versions up to the floor may have been used.
-                let claimed = serde_json::from_slice::<D>(&signed.payload.0).map_or(u64::MAX, |claimed| claimed.version());
+                let claimed =
+                    serde_json::from_slice::<D>(&signed.payload.0).map_or(u64::MAX, |claimed| claimed.version());
                 Ok(Counted::Gone { standing: ring.standing(signer, claimed) })
             }
             Err(error) => Err(unavailable(error)),

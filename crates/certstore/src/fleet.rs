@@ -151,7 +151,8 @@ impl Vault {
             // What is kept of a site that has left is served to nobody.
             if !self.has_departed(site.as_str())? {
                 let envelope = bundle.sealed().envelope().map(|envelope| envelope.header().issuer);
-                for signer in [Some(bundle.statement().signer), envelope].into_iter().flatten().collect::<BTreeSet<_>>() {
+                for signer in [Some(bundle.statement().signer), envelope].into_iter().flatten().collect::<BTreeSet<_>>()
+                {
                     issuers.entry(signer).or_default().bundles += 1;
                 }
             }

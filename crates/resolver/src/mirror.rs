@@ -129,7 +129,8 @@ impl Mirror {
         self.change(|cursor| cursor, |batch| batch.apply(items))
     }
 
-    /// Forgets refused items that certstore says there are none of, unless something of the name was accepted before.
+    /// Forgets refused items that certstore says there are none of, unless something of the name was accepted before and is
+    /// to be there still.
     ///
     /// # Errors
     /// [`MirrorError::Database`]; nothing was changed then, or everything was.

@@ -27,8 +27,8 @@ mod problem;
 mod rotation;
 
 pub use api::{
-    Cursor, Event, FeedPage, FeedQuery, Import, Kind, LOST, OrderSummary, PutOutcome, Renewal, Replacement, Reseal, Segment,
-    SiteList, SiteRequest, SiteState, SiteStatus, Snapshot,
+    Cursor, Event, FeedPage, FeedQuery, Import, Kind, LOST, OrderSummary, PutOutcome, Renewal, Replacement, Reseal,
+    Segment, SiteList, SiteRequest, SiteState, SiteStatus, Snapshot,
 };
 pub use audit::{AuditAction, AuditCheckpoint, AuditLine, AuditMark, AuditOutcome, AuditPage, AuditQuery, AuditRecord};
 pub use backup::{BackupPage, BackupPlan, BackupQuery, BackupRecord, BackupTable, RestoreEnd, RestoreRequest};
@@ -46,7 +46,7 @@ pub use ids::{Digest, EnvelopeId, Epoch, GroupId, KeyId, RotationId, SignerId};
 pub use names::{DnsName, NameSet, ParseError, PoolName};
 pub use problem::{Problem, ProblemKind};
 pub use rotation::{
-    Approval, EpochCount, Inventory, IssuerCount, Retirement, Rewrap, RewrapOutcome, RewrapRequest, RewrapTarget, Rotation,
-    RotationList, RotationPlan, RotationReason, RotationState, RotationStep, SealedEntry, SealedPage, SealedQuery,
-    Verification,
+    Approval, EpochCount, Inventory, IssuerCount, Retirement, Rewrap, RewrapOutcome, RewrapRequest, RewrapTarget,
+    Rotation, RotationList, RotationPlan, RotationReason, RotationState, RotationStep, SealedEntry, SealedPage,
+    SealedQuery, Verification,
 };

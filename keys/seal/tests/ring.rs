@@ -63,7 +63,9 @@ proptest! {
 fn a_ring_that_is_older_than_one_seen_or_signed_by_another_is_refused() {
     let (security, other) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
     let ring = KeyRing { version: 4, ..KeyRing::default() };
-    let accept = |signer: &SigningKey, seen| accept_ring(&signer.sign(&ring), &security.verifying_key(), RingMark::of_version(seen));
+    let accept = |signer: &SigningKey, seen| {
+        accept_ring(&signer.sign(&ring), &security.verifying_key(), RingMark::of_version(seen))
+    };
     assert!(accept(&security, 4).is_ok());
     assert!(accept(&security, 5).unwrap_err().to_string().contains("rolled it back"));
     assert!(accept(&other, 0).unwrap_err().to_string().contains("does not count"));

@@ -69,11 +69,7 @@ async fn deletions(within: Option<u32>, settings: &Settings, output: Output) -> 
 }
 
 /// What certman states about `bundle`, if an issuer of the verified key ring put it together for the site `name`.
-async fn statement(
-    rings: &Rings<'_>,
-    name: &DnsName,
-    bundle: &Bundle,
-) -> anyhow::Result<BundleInfo> {
+async fn statement(rings: &Rings<'_>, name: &DnsName, bundle: &Bundle) -> anyhow::Result<BundleInfo> {
     let info = bundle.verify(&ring_issuers(&rings.existing(RingMark::default()).await?))?;
     if info.site != *name {
         bail!("it is the bundle of {}: the store swapped them", info.site);

@@ -32,7 +32,13 @@ async fn generate(args: GenerateArgs, settings: &Settings, output: Output) -> an
     let issuers = args.issuers_public.iter().map(|path| verifying_key(path)).collect::<Result<Vec<_>, _>>()?;
     let uri = token_uri(&args.place)?;
     let out = place(&args.place, uri.as_ref())?;
-    let new = NewPool { pool: args.pool.clone(), suite: args.suite.into(), out, issuers: &issuers, seen: RingMark::of_version(args.seen) };
+    let new = NewPool {
+        pool: args.pool.clone(),
+        suite: args.suite.into(),
+        out,
+        issuers: &issuers,
+        seen: RingMark::of_version(args.seen),
+    };
     let store = settings.store()?;
     let ring = keys::generate(&settings.rings(&store, security.verifying_key())?, &security, &new).await?;
     let added = Added {

@@ -103,7 +103,8 @@ fn a_version_that_certstore_has_already_is_gone_beyond() {
 fn a_certificate_that_is_old_when_it_is_issued_is_not_renewed_at_once() {
     let not_before = now() - SignedDuration::from_hours(24);
     let not_after = now() + SignedDuration::from_secs(100);
-    let site = routed().after(Outcome::Stored { authority: "CA".into(), not_before, not_after, enveloped: true }, now(), PACE);
+    let site =
+        routed().after(Outcome::Stored { authority: "CA".into(), not_before, not_after, enveloped: true }, now(), PACE);
     assert_eq!(site.due().unwrap().duration_since(now()), LEAST_LIFE);
 }
 

@@ -4,8 +4,8 @@ use std::sync::{Arc, atomic::Ordering};
 
 use certseal_seal::{Bundle, RingMark, Stanza, VerifyingKeys, accept_ring, ring_issuers, sha256};
 use certseal_wire::{
-    AcmeAccounts, Base64, Change, Checkpoint, Digest, DnsName, Epoch, Event, KeyId, KeyRing, Kind, ParseError, PoolName,
-    Route, Signed,
+    AcmeAccounts, Base64, Change, Checkpoint, Digest, DnsName, Epoch, Event, KeyId, KeyRing, Kind, ParseError,
+    PoolName, Route, Signed,
 };
 use jiff::Timestamp;
 
@@ -76,10 +76,10 @@ impl<'a> Batch<'a> {
         Ok(self.applied)
     }
 
-    /// Forgets refused items, unless something of the name was accepted before.
+    /// Forgets refused items, unless something of the name was accepted before. Of a site that has left no bundle comes.
     pub(super) fn forgive_unknown(mut self, items: &[Refused]) -> Result<Applied, MirrorError> {
         for Refused { kind, name, .. } in items {
-            if self.tables.mark(*kind, name)?.is_none() {
+            if self.seen(*kind, name)?.is_none() || (*kind == Kind::Bundle && self.has_left(name)?) {
                 self.tables.forgive(*kind, name)?;
             }
         }

@@ -147,8 +147,7 @@ impl<'txn> Sites<'txn> {
         self.remove(site)?;
         for name in names.iter() {
             let others = self.claims(name.as_str())?;
-            let claims: Vec<&str> =
-                std::iter::once(site.as_str()).chain(others.lines()).take(MAX_CLAIMS).collect();
+            let claims: Vec<&str> = std::iter::once(site.as_str()).chain(others.lines()).take(MAX_CLAIMS).collect();
             self.names.insert(name.as_str(), claims.join("\n").as_str())?;
         }
         let names: Vec<&str> = names.iter().map(DnsName::as_str).collect();

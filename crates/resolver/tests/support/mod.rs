@@ -6,7 +6,8 @@ use std::{path::Path, sync::Arc};
 
 use certseal_resolver::{Applied, Mirror, SealedResolver};
 use certseal_seal::{
-    Bundle, KeyKind, LegacyKey, LegacySuite, Recipient, SealRequest, Sealed, SigningKey, Suite, TlsPrivateKey, seal, sha256, spki_digest,
+    Bundle, KeyKind, LegacyKey, LegacySuite, Recipient, SealRequest, Sealed, SigningKey, Suite, TlsPrivateKey, seal,
+    sha256, spki_digest,
 };
 use certseal_unseal::{UnsealKey, UnsealKeys};
 use certseal_wire::{
