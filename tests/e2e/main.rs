@@ -35,4 +35,5 @@ mod store_scale;
 mod team;
 mod tls_client;
 mod token;
+mod uploads;
 mod withholding;

@@ -7,13 +7,18 @@ use axum::{
     body::Bytes,
     extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::JsonRejection},
     http::{StatusCode, request::Parts},
+    middleware,
     routing::{get, post},
 };
-use certseal_service::problem::{Refusal, method_not_allowed, not_found};
+use certseal_service::{
+    admission::{Bodies, BodyLimits, within_budget},
+    problem::{Refusal, method_not_allowed, not_found},
+};
 use certseal_wire::{Caller, DnsName, ProblemKind, Renewal, Role, SiteList, SiteRequest, SiteStatus};
 use serde::Deserialize;
 
 use crate::{
+    handover::MAX_IMPORT,
     journal::{Entry, Journal},
     site::Site,
     worker::Worker,
@@ -29,6 +34,7 @@ pub(crate) fn router(worker: Arc<Worker>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(64 * 1024))
+        .layer(middleware::from_fn_with_state(Bodies::new(BodyLimits::new(MAX_IMPORT)), within_budget))
         .with_state(worker)
 }
 

@@ -16,6 +16,7 @@ use axum::{
 use certseal_seal::Bundle;
 use certseal_service::{
     Shutdown,
+    admission::{Bodies, Rates, within_budget},
     problem::{Refusal, method_not_allowed, not_found},
 };
 use certseal_wire::{
@@ -32,7 +33,6 @@ use crate::{
     feed::{Feed, may_read},
     metrics::RoleLabel,
     openapi::{Refused, described},
-    rates::Rates,
     records::{Checked, challenge_expiry, malformed},
     snapshot::Snapshots,
     sweep::now,
@@ -45,6 +45,7 @@ pub(crate) fn router(service: Service, shutdown: Shutdown) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(Bundle::MAX))
+        .layer(middleware::from_fn_with_state(service.bodies.clone(), within_budget))
         .layer(middleware::from_fn_with_state(service.clone(), account))
         .layer(Extension(shutdown))
         .with_state(service)
@@ -78,6 +79,7 @@ pub(crate) struct Service {
     pub(crate) admission: Arc<Admission>,
     pub(crate) reads: ReadLog,
     pub(crate) rates: Arc<Rates>,
+    pub(crate) bodies: Bodies,
 }
 
 impl FromRef<Service> for Arc<Vault> {
@@ -160,12 +162,9 @@ async fn put_checkpoint(
 )]
 async fn put_ring(
     State(vault): State<Arc<Vault>>,
-    actor: Actor,
+    AdminOnly(actor): AdminOnly,
     Body(body): Body,
 ) -> Result<Json<PutOutcome>, Refusal> {
-    if actor.role != Role::Admin {
-        return Err(forbidden(&actor, "admin"));
-    }
     blocking(move || vault.put_ring(&actor, body)).await.map(Json)
 }
 
@@ -402,12 +401,9 @@ async fn audit_checkpoint(State(vault): State<Arc<Vault>>, actor: Actor) -> Resu
 )]
 async fn deletions(
     State(vault): State<Arc<Vault>>,
-    actor: Actor,
+    _: AdminOnly,
     query: Result<Query<DeletionQuery>, QueryRejection>,
 ) -> Result<Json<DeletionList>, Refusal> {
-    if actor.role != Role::Admin {
-        return Err(forbidden(&actor, "admin"));
-    }
     let Query(query) = query.map_err(|e| malformed(e.body_text()))?;
     blocking(move || vault.deletions(&query)).await.map(Json)
 }
@@ -516,7 +512,8 @@ fn is_noted(method: &Method, status: StatusCode) -> bool {
     }
 }
 
-/// Lets only the issuer pass.
+/// Lets only the issuer pass. What may be called with a body has its role in its signature, before the body: nothing is
+/// read from those who may not send it.
 struct IssuerOnly(Actor);
 
 impl<S: Send + Sync> FromRequestParts<S> for IssuerOnly {
@@ -527,6 +524,21 @@ impl<S: Send + Sync> FromRequestParts<S> for IssuerOnly {
         match actor.role {
             Role::Issuer => Ok(Self(actor)),
             _ => Err(forbidden(&actor, "issuer")),
+        }
+    }
+}
+
+/// Lets only administrators pass.
+pub(crate) struct AdminOnly(pub(crate) Actor);
+
+impl<S: Send + Sync> FromRequestParts<S> for AdminOnly {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let actor = Actor::from_request_parts(parts, state).await?;
+        match actor.role {
+            Role::Admin => Ok(Self(actor)),
+            _ => Err(forbidden(&actor, "admin")),
         }
     }
 }

@@ -5,7 +5,9 @@
 //! - [`server`]: listeners with limits and graceful shutdown.
 //! - [`telemetry`]: logs, health and metrics.
 //! - [`problem`]: refusals as RFC 9457 documents.
+//! - [`admission`]: what each caller may use.
 
+pub mod admission;
 pub mod config;
 mod lively;
 mod memory;

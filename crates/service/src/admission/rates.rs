@@ -2,13 +2,14 @@
 
 use std::num::NonZeroU32;
 
-use certseal_service::problem::Refusal;
+use certseal_wire::Caller;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-use crate::{admission::busy, audit::Actor};
+use crate::problem::Refusal;
 
 /// A bucket for each caller. Their number is bounded by the certificates that the private CA gave out.
-pub(crate) struct Rates {
+#[derive(Debug)]
+pub struct Rates {
     limiter: DefaultKeyedRateLimiter<String>,
     per_second: NonZeroU32,
     refusals: DefaultKeyedRateLimiter<String>,
@@ -16,24 +17,30 @@ pub(crate) struct Rates {
 
 impl Rates {
     /// So many requests a second for each caller, and twice as many at once.
-    pub(crate) fn new(per_second: NonZeroU32) -> Self {
+    pub fn new(per_second: NonZeroU32) -> Self {
         let quota = Quota::per_second(per_second).allow_burst(per_second.saturating_mul(TWICE));
         let refusals = Quota::per_second(NonZeroU32::MIN).allow_burst(REFUSALS_AT_ONCE);
         Self { limiter: RateLimiter::keyed(quota), per_second, refusals: RateLimiter::keyed(refusals) }
     }
 
-    /// Counts a request; refuses it when there were too many.
-    pub(crate) fn admit(&self, actor: &Actor) -> Result<(), Refusal> {
-        let caller = actor.caller.to_string();
-        self.limiter
-            .check_key(&caller)
-            .map_err(|_| busy(format!("expected at most {} requests a second of {caller}: slow down", self.per_second)))
+    /// Counts a request.
+    ///
+    /// # Errors
+    /// When there were too many.
+    pub fn admit(&self, caller: &Caller) -> Result<(), Refusal> {
+        self.limiter.check_key(&caller.to_string()).map_err(|_| {
+            Refusal::busy(format!("expected at most {} requests a second of {caller}: slow down", self.per_second))
+        })
     }
 
     /// Counts a refusal, each of which goes into the audit log: one a second, and some at once.
-    pub(crate) fn admit_refusal(&self, actor: &Actor) -> Result<(), Refusal> {
-        let caller = actor.caller.to_string();
-        self.refusals.check_key(&caller).map_err(|_| busy(format!("{caller} asks too often for what it may not have")))
+    ///
+    /// # Errors
+    /// When there were too many.
+    pub fn admit_refusal(&self, caller: &Caller) -> Result<(), Refusal> {
+        self.refusals
+            .check_key(&caller.to_string())
+            .map_err(|_| Refusal::busy(format!("{caller} asks too often for what it may not have")))
     }
 }
 
