@@ -16,6 +16,7 @@ mod edge;
 mod fault_proxy;
 mod guards;
 mod hostile_store;
+mod identities;
 mod interop;
 mod lifetime;
 mod migration;

@@ -62,7 +62,7 @@ async fn a_role_that_may_not_send_a_body_is_refused_before_it_is_read() {
     let described: serde_json::Value = serde_json::from_str(described).unwrap();
     let mut operations = Vec::new();
     for (path, methods) in described["paths"].as_object().unwrap() {
-        let path = path.replace("{pool}", "eu").replace("{id}", &"0".repeat(32)).replace('{', "").replace('}', "");
+        let path = path.replace("{pool}", "eu").replace("{id}", &"0".repeat(32)).replace(['{', '}'], "");
         let methods =
             methods.as_object().unwrap().iter().filter(|(_, operation)| operation.get("requestBody").is_some());
         operations
@@ -94,7 +94,7 @@ struct Upload {
 impl Upload {
     async fn begin(platform: &Platform, daemon: &str, identity: &str, operation: &str, octets: usize) -> Self {
         let address = platform.addresses[daemon];
-        let tls = pki::tls_files(&platform.pki(""), identity).client_config().unwrap();
+        let tls = pki::tls_files(&platform.pki(""), identity).client_config(&["certstore", "certman"]).unwrap();
         let stream = TcpStream::connect(address).await.unwrap();
         let name = ServerName::from(address.ip());
         let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();

@@ -4,7 +4,7 @@ use std::{
     fmt,
     str::FromStr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -19,6 +19,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use rustls::ClientConfig;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Where a service is: origins such as `https://certstore-1.internal:7443`, separated by commas. All of them serve the
@@ -57,7 +58,74 @@ pub struct Connection {
     origins: Arc<[Uri]>,
     /// The index of the origin that answered last; shared by all clones.
     current: Arc<AtomicUsize>,
-    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: Arc<Mutex<Http>>,
+}
+
+/// What a connection's TLS handshakes go by.
+pub struct Tls(Box<dyn Fn() -> Arc<ClientConfig> + Send + Sync>);
+
+/// Whatever is current: when it is another one, connections are made anew.
+impl<F: Fn() -> Arc<ClientConfig> + Send + Sync + 'static> From<F> for Tls {
+    fn from(current: F) -> Self {
+        Self(Box::new(current))
+    }
+}
+
+/// One that stays as it is.
+impl From<ClientConfig> for Tls {
+    fn from(config: ClientConfig) -> Self {
+        let config = Arc::new(config);
+        Self::from(move || config.clone())
+    }
+}
+
+/// Open connections, and what they were made by.
+struct Http {
+    tls: Tls,
+    config: Arc<ClientConfig>,
+    pool: Pool,
+}
+
+type Pool = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    fn new(tls: Tls) -> Self {
+        let config = (tls.0)();
+        Self { pool: Self::pool(&config), config, tls }
+    }
+
+    /// Connections whose peers were accepted by what counts now: a certificate may have been revoked since, and whoever
+    /// has it would keep a connection open for ever.
+    fn current(&mut self) -> Pool {
+        let config = (self.tls.0)();
+        if !Arc::ptr_eq(&config, &self.config) {
+            (self.pool, self.config) = (Self::pool(&config), config);
+        }
+        self.pool.clone()
+    }
+
+    fn pool(config: &ClientConfig) -> Pool {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(Duration::from_secs(5)));
+        tcp.set_nodelay(true);
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(config.clone())
+            .https_only()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(tcp);
+        Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(connector)
+    }
 }
 
 /// Why a call gave no answer.
@@ -100,21 +168,8 @@ pub enum ClientError {
 
 impl Connection {
     /// A connection to the service at `origins`. Nothing is sent yet.
-    pub fn new(origins: Origins, tls: rustls::ClientConfig) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(Duration::from_secs(5)));
-        tcp.set_nodelay(true);
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_only()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(tcp);
-        let http = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build(connector);
+    pub fn new(origins: Origins, tls: impl Into<Tls>) -> Self {
+        let http = Arc::new(Mutex::new(Http::new(tls.into())));
         Self { origins: origins.0.into(), current: Arc::default(), http }
     }
 
@@ -190,8 +245,9 @@ impl Connection {
             .header(CONTENT_TYPE, *content_type)
             .body(Full::new(body.clone()))
             .map_err(|e| unreachable(e.to_string()))?;
+        let http = self.http.lock().unwrap_or_else(PoisonError::into_inner).current();
         let exchange = async {
-            let response = self.http.request(request).await.map_err(|e| unreachable(causes(&e)))?;
+            let response = http.request(request).await.map_err(|e| unreachable(causes(&e)))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), *limit).collect().await;
             let body = body.map_err(|e| unreachable(format!("its answer broke off or exceeds {limit} octets: {e}")))?;
