@@ -102,7 +102,7 @@ impl Upload {
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut upload = Self { stream, answer: String::new() };
         // Whoever is refused hears so at once.
-        if let Ok(answer) = timeout(Duration::from_millis(50), upload.read()).await {
+        if let Ok(answer) = timeout(Duration::from_secs(1), upload.read()).await {
             upload.answer = answer;
         }
         let part = vec![b' '; 1_000_000];

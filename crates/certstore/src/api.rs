@@ -82,6 +82,16 @@ pub(crate) struct Service {
     pub(crate) bodies: Bodies,
 }
 
+impl Service {
+    /// Notes what was refused to a caller without a right to it. One that asks too often must not fill the log: it is
+    /// refused all the same.
+    async fn note_refusal(&self, actor: &Actor, entry: Entry) -> Result<(), Refusal> {
+        self.rates.admit_refusal(actor)?;
+        let vault = self.vault.clone();
+        blocking(move || vault.note_refused(entry)).await
+    }
+}
+
 impl FromRef<Service> for Arc<Vault> {
     fn from_ref(service: &Service) -> Self {
         service.vault.clone()
@@ -216,7 +226,7 @@ async fn bundle(
     actor: Actor,
     Named(site): Named<DnsName>,
 ) -> Result<Response, Refusal> {
-    let bytes = record_bytes(service.vault, &actor, Kind::Bundle, site.to_string()).await?;
+    let bytes = record_bytes(&service, &actor, Kind::Bundle, site.to_string()).await?;
     let page = service.admission.page(&actor, bytes.len())?;
     service.reads.note(actor, What::Site(site.to_string())).await?;
     Ok(([(CONTENT_TYPE, "application/octet-stream")], held(bytes.into(), page)).into_response())
@@ -228,12 +238,8 @@ async fn bundle(
     params(("site" = DnsName, Path)),
     responses((status = 200, body = Signed), Refused),
 )]
-async fn route(
-    State(vault): State<Arc<Vault>>,
-    actor: Actor,
-    Named(site): Named<DnsName>,
-) -> Result<Response, Refusal> {
-    record(vault, &actor, Kind::Route, site.to_string()).await
+async fn route(State(service): State<Service>, actor: Actor, Named(site): Named<DnsName>) -> Result<Response, Refusal> {
+    record(&service, &actor, Kind::Route, site.to_string()).await
 }
 
 #[utoipa::path(
@@ -241,8 +247,8 @@ async fn route(
     summary = "The signed key ring. Roles edge, issuer, admin.",
     responses((status = 200, body = Signed), Refused),
 )]
-async fn ring(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Response, Refusal> {
-    record(vault, &actor, Kind::Ring, String::new()).await
+async fn ring(State(service): State<Service>, actor: Actor) -> Result<Response, Refusal> {
+    record(&service, &actor, Kind::Ring, String::new()).await
 }
 
 #[utoipa::path(
@@ -250,8 +256,8 @@ async fn ring(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Response,
     summary = "The signed list of ACME accounts. Roles edge, issuer, admin.",
     responses((status = 200, body = Signed), Refused),
 )]
-async fn accounts(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Response, Refusal> {
-    record(vault, &actor, Kind::Accounts, String::new()).await
+async fn accounts(State(service): State<Service>, actor: Actor) -> Result<Response, Refusal> {
+    record(&service, &actor, Kind::Accounts, String::new()).await
 }
 
 #[utoipa::path(
@@ -261,11 +267,11 @@ async fn accounts(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Respo
     responses((status = 200, body = Signed), Refused),
 )]
 async fn checkpoint(
-    State(vault): State<Arc<Vault>>,
+    State(service): State<Service>,
     actor: Actor,
     Named(pool): Named<PoolName>,
 ) -> Result<Response, Refusal> {
-    record(vault, &actor, Kind::Checkpoint, pool.to_string()).await
+    record(&service, &actor, Kind::Checkpoint, pool.to_string()).await
 }
 
 #[utoipa::path(
@@ -409,17 +415,25 @@ async fn deletions(
 }
 
 /// One document, if this caller may see it. To others it is not there.
-async fn record(vault: Arc<Vault>, actor: &Actor, kind: Kind, name: String) -> Result<Response, Refusal> {
-    Ok(document(record_bytes(vault, actor, kind, name).await?))
+async fn record(service: &Service, actor: &Actor, kind: Kind, name: String) -> Result<Response, Refusal> {
+    Ok(document(record_bytes(service, actor, kind, name).await?))
 }
 
-async fn record_bytes(vault: Arc<Vault>, actor: &Actor, kind: Kind, name: String) -> Result<Vec<u8>, Refusal> {
+async fn record_bytes(service: &Service, actor: &Actor, kind: Kind, name: String) -> Result<Vec<u8>, Refusal> {
     readers_only(actor)?;
     let missing = format!("there is no {kind} {name} that {actor} may see");
-    let stored = blocking(move || vault.get(kind, &name)).await?;
-    let visible = stored.filter(|stored| !stored.is_tombstone() && may_read(&actor.role, kind, &stored.pools));
-    let stored = visible.ok_or_else(|| Refusal::new(ProblemKind::NotFound, missing))?;
-    Ok(stored.bytes)
+    let (vault, own) = (service.vault.clone(), name.clone());
+    let stored = blocking(move || vault.get(kind, &own)).await?.filter(|stored| !stored.is_tombstone());
+    match stored {
+        Some(stored) if may_read(&actor.role, kind, &stored.pools) => return Ok(stored.bytes),
+        // The caller is not told that it is there, but whoever reads the log is told who asked.
+        Some(_) => {
+            let entry = Entry::new(actor, AuditAction::Other).target(&name);
+            service.note_refusal(actor, entry.detail(format!("the {kind} of another pool"))).await?;
+        }
+        None => {}
+    }
+    Err(Refusal::new(ProblemKind::NotFound, missing))
 }
 
 fn document(bytes: Vec<u8>) -> Response {
@@ -487,15 +501,10 @@ async fn account(State(service): State<Service>, actor: Actor, request: Request,
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     };
-    let is_noted = is_noted(&method, response.status());
-    if is_noted && let Err(refusal) = service.rates.admit_refusal(&actor) {
-        // A caller without rights must not fill the log: it is refused all the same.
-        response = refusal.into_response();
-    } else if is_noted {
+    if is_noted(&method, response.status()) {
         let detail = format!("{method} {path}: {}", response.status());
-        let entry = Entry::new(&actor, AuditAction::Other).detail(detail);
-        let vault = service.vault.clone();
-        if let Err(refusal) = blocking(move || vault.note_refused(entry)).await {
+        if let Err(refusal) = service.note_refusal(&actor, Entry::new(&actor, AuditAction::Other).detail(detail)).await
+        {
             response = refusal.into_response();
         }
     }
