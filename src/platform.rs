@@ -97,6 +97,7 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
             workers: 16,
             retry_seconds: 60,
             checkpoint_seconds: 30,
+            requests_per_second: const { NonZeroU32::new(1_000).unwrap() },
             groups: certman::GroupsConfig::default(),
         },
         shutdown.clone(),

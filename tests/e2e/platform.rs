@@ -132,6 +132,15 @@ impl Platform {
         self.restart_certstore();
     }
 
+    /// Restarts certman with other lines in its configuration, put before its first table.
+    pub fn configure_certman(&mut self, lines: &str) {
+        self.certman.kill();
+        let config = self.dir.path().join("certman.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text.replace("[tls]", &format!("{lines}\n[tls]"))).unwrap();
+        self.restart_certman();
+    }
+
     /// Restarts certstore with another identity.
     pub fn identify_certstore_as(&mut self, name: &str) {
         self.certstore.kill();

@@ -33,7 +33,9 @@ use anyhow::{Context, ensure};
 use certseal_client::{Connection, StoreClient};
 use certseal_seal::{SigningKey, VerifyingKey};
 use certseal_service::{
-    Shutdown, config as files,
+    Shutdown,
+    admission::Rates,
+    config as files,
     server::{self, Limits},
     telemetry,
     tls::Peer,
@@ -120,7 +122,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         busy: Default::default(),
         groups: groups.into(),
     });
-    let app = api::router(worker.clone());
+    let app = api::router(worker.clone(), Rates::new(config.requests_per_second));
     let worker = tokio::spawn(worker.run(shutdown.clone()));
     let server = server::serve_mtls(listener, tls, config.trust_domain, app, Limits::default(), shutdown);
     let server = tokio::spawn(server);

@@ -9,5 +9,5 @@ mod rates;
 mod shares;
 
 pub use bodies::{Bodies, BodyLimits, within_budget};
-pub use rates::Rates;
+pub use rates::{Rates, within_rate};
 pub use shares::{Lack, Share, Shares};

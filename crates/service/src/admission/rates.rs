@@ -1,7 +1,12 @@
 //! How many requests a caller may make: a token bucket for each.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, sync::Arc};
 
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
 use certseal_wire::Caller;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
@@ -41,6 +46,18 @@ impl Rates {
         self.refusals
             .check_key(&caller.to_string())
             .map_err(|_| Refusal::busy(format!("{caller} asks too often for what it may not have")))
+    }
+}
+
+/// Middleware for requests with a [`Caller`]: who asks too often is refused.
+pub async fn within_rate(State(rates): State<Arc<Rates>>, request: Request, next: Next) -> Response {
+    let admitted = match request.extensions().get::<Caller>() {
+        Some(caller) => rates.admit(caller),
+        None => Err(Refusal::internal("a request without a caller")),
+    };
+    match admitted {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
     }
 }
 
