@@ -66,13 +66,13 @@ impl AcmeAuthority {
         Ok(order.url().to_owned())
     }
 
-    pub(crate) async fn challenges(&self, order_url: &str) -> Result<Vec<Answer>, Failure> {
+    pub(crate) async fn challenges(&self, order_url: &str, names: &NameSet) -> Result<Vec<Answer>, Failure> {
         let mut order = self.order(order_url).await?;
         let mut authorizations = order.authorizations();
         let mut answers = Vec::new();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization.map_err(failure)?;
-            let host = authorization.identifier().to_string();
+            let host = ordered(&authorization.identifier().to_string(), names)?;
             match authorization.status {
                 AuthorizationStatus::Valid => continue,
                 AuthorizationStatus::Pending => {}
@@ -82,7 +82,7 @@ impl AcmeAuthority {
             let challenge =
                 challenge.ok_or_else(|| hopeless(format!("the CA offers no http-01 challenge for {host}")))?;
             answers.push(Answer {
-                host: host.parse::<DnsName>().map_err(hopeless)?,
+                host,
                 token: challenge.token.clone(),
                 key_authorization: challenge.key_authorization().as_str().to_owned(),
             });
@@ -198,6 +198,16 @@ impl AcmeAuthority {
     }
 }
 
+/// The host of an authorization, which must be one of the order's: a CA that names another one would have certman sign a
+/// challenge for it, and edges answer.
+fn ordered(host: &str, names: &NameSet) -> Result<DnsName, Failure> {
+    let found = host.parse::<DnsName>().ok().filter(|host| names.iter().any(|name| name == host));
+    found.ok_or_else(|| {
+        let host: String = host.chars().take(253).collect();
+        rejected(format!("the CA asks for an authorization of {host:?}, which is not a name of the order"))
+    })
+}
+
 /// What the CA found wrong with each name of a failed order.
 async fn diagnosis(order: &mut Order) -> String {
     let mut found = Vec::new();
@@ -311,3 +321,6 @@ fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 const ALREADY_REVOKED: &str = "urn:ietf:params:acme:error:alreadyRevoked";
 const PATIENCE: Duration = Duration::from_secs(30);
 const MAX_ANSWER: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests;
