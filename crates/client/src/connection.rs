@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use certseal_wire::Problem;
+use certseal_wire::{Problem, causes};
 use http::{Method, Request, StatusCode, Uri, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::HttpsConnector;
@@ -250,7 +250,8 @@ impl Connection {
             let response = http.request(request).await.map_err(|e| unreachable(causes(&e)))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), *limit).collect().await;
-            let body = body.map_err(|e| unreachable(format!("its answer broke off or exceeds {limit} octets: {e}")))?;
+            let body = body
+                .map_err(|e| unreachable(format!("its answer broke off or exceeds {limit} octets: {}", causes(&*e))))?;
             Ok((status, body.to_bytes()))
         };
         let seconds = patience.as_secs();
@@ -324,17 +325,6 @@ impl<'a> Call<'a> {
     fn new(method: Method, path: &'a str, body: Bytes) -> Self {
         Self { method, path, body, content_type: "application/json", patience: PATIENCE, limit: 1024 * 1024 }
     }
-}
-
-/// An error with the causes behind it, which hyper keeps out of its own message.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// How long an answer may take, unless the call says otherwise.

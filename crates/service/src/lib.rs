@@ -80,7 +80,7 @@ pub fn blocking_daemon<C: DeserializeOwned>(
     match config::load::<C>(config).map_err(Into::into).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{program}: {error:#}");
+            eprintln!("{program}: {}", certseal_wire::causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
