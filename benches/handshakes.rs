@@ -343,6 +343,8 @@ fn edge_config(fleet: &Fleet) -> certedge::Config {
             ca: identity.ca,
             certificate: identity.certificate,
             key: identity.key,
+            crl: None,
+            names: vec!["certstore".to_owned()],
         },
         signer: certedge::SignerConfig { socket: env::var_os(SOCKET).map(PathBuf::from), ..Default::default() },
         reports: certedge::Reports::default(),

@@ -68,7 +68,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("certseal: {error:#}");
+            eprintln!("certseal: {}", certseal_wire::causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -15,7 +15,10 @@ use certctl::{
 use certman::AuthorityConfig;
 use certseal_client::{CertmanClient, Connection, StoreClient};
 use certseal_seal::{RingMark, SigningKey, Suite, VerifyingKey};
-use certseal_service::{Shutdown, config as files, tls::Peer};
+use certseal_service::{
+    Shutdown, config as files,
+    tls::{CERTMAN, CERTSTORE, Peer},
+};
 use certseal_wire::PoolName;
 
 /// What to start.
@@ -96,6 +99,7 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
             retry_seconds: 60,
             checkpoint_seconds: 30,
             reorders_per_day: 0,
+            requests_per_second: const { NonZeroU32::new(1_000).unwrap() },
             groups: certman::GroupsConfig::default(),
         },
         shutdown.clone(),
@@ -105,7 +109,7 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
 
     let config = edge_config(options, &pki_dir, &pool, store_url, unseal_key)?;
     let certedge = certedge::start(config, shutdown.clone()).await.context("certedge does not start")?;
-    let platform_tls = pki::tls_files(&pki_dir, "platform").client_config()?;
+    let platform_tls = pki::tls_files(&pki_dir, "platform").client_config(&[CERTMAN])?;
     let client = CertmanClient::new(Connection::new(format!("https://{}", certman.address).parse()?, platform_tls));
     Ok(Platform { certman: client, pool, https: certedge.https, local_root, running: (certstore, certman, certedge) })
 }
@@ -124,7 +128,7 @@ impl Platform {
 }
 
 async fn make_unseal_key(pki_dir: &Path, pool: &PoolName, store_url: &str) -> anyhow::Result<PathBuf> {
-    let admin = pki::tls_files(pki_dir, "admin").client_config()?;
+    let admin = pki::tls_files(pki_dir, "admin").client_config(&[CERTSTORE])?;
     let store = StoreClient::new(Connection::new(store_url.parse()?, admin));
     let security = SigningKey::from_pem(&files::read_private(&pki_dir.join("security.key"))?)?;
     let issuer = VerifyingKey::from_pem(&files::read(&pki_dir.join("issuer.pub"))?)?;

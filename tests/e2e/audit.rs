@@ -30,6 +30,13 @@ async fn every_change_and_every_read_of_a_sealed_key_is_in_the_log_which_is_a_ch
     // What is refused is noted too.
     let ring = admin.ring().await.unwrap().unwrap();
     platform.store_as("edge-eu").put_ring(&ring).await.unwrap_err();
+    // What is another pool's too, though its caller is told that it is not there. What nobody has is no refusal.
+    let other: DnsName = "nobodys.customers.test".parse().unwrap();
+    for site in [&name, &other] {
+        assert!(platform.store_as("edge-us").bundle(site).await.unwrap().is_none());
+        assert!(platform.store_as("edge-us").route(site).await.unwrap().is_none());
+    }
+    assert!(platform.store_as("edge-us").checkpoint(&"eu".parse().unwrap()).await.unwrap().is_none());
 
     let records = verified(&platform.store_as("admin")).await;
     let did = |by: &'static str, action: AuditAction, outcome: AuditOutcome| {
@@ -49,6 +56,15 @@ async fn every_change_and_every_read_of_a_sealed_key_is_in_the_log_which_is_a_ch
     assert!(did("edge/eu/edge-1", AuditAction::ReportEdge, AuditOutcome::Done).count() >= 1);
     let refused = did("edge/eu/edge-1", AuditAction::Other, AuditOutcome::Refused).next().unwrap();
     assert_eq!(refused.detail.as_deref(), Some("PUT /v1/ring: 403 Forbidden"));
+    let asked = did("edge/us/edge-1", AuditAction::Other, AuditOutcome::Refused);
+    let asked: Vec<_> = asked.map(|record| (record.detail.as_deref().unwrap(), record.targets.as_slice())).collect();
+    let (site, pool) = ([name.to_string()], ["eu".to_owned()]);
+    let expected: [(&str, &[String]); 3] = [
+        ("the bundle of another pool", &site),
+        ("the route of another pool", &site),
+        ("the checkpoint of another pool", &pool),
+    ];
+    assert_eq!(asked, expected);
 
     // certman signs what it saw, and a killed certstore goes on with the same chain.
     let before = platform.store_as("certman").audit(&AuditQuery::default()).await.unwrap().head;

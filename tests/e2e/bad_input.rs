@@ -252,7 +252,26 @@ fn a_configuration_that_is_not_usable_is_refused_with_its_reason() {
         fs::remove_file(dir.path().join("certstore.log")).unwrap();
     }
     let missing = Command::new(program("certstore")).args(["--config", "/nowhere/x.toml"]).output().unwrap();
-    assert!(String::from_utf8_lossy(&missing.stderr).contains("/nowhere/x.toml"));
+    let certctl = Command::new(program("certctl"))
+        .args([
+            "--store",
+            "https://127.0.0.1:9",
+            "--cert",
+            "/x",
+            "--key",
+            "/x",
+            "--ca",
+            "/nowhere/x.toml",
+            "keys",
+            "list",
+        ])
+        .output()
+        .unwrap();
+    for output in [missing, certctl] {
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("cannot read /nowhere/x.toml"), "{error}");
+        assert_eq!(error.matches("No such file").count(), 1, "the cause is said once: {error}");
+    }
     assert_eq!(Command::new(program("certstore")).output().unwrap().status.code(), Some(2));
 }
 

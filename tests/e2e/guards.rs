@@ -54,13 +54,16 @@ async fn a_renewed_certificate_is_served_without_a_restart() {
             .stdin(std::process::Stdio::null())
             .output()
             .unwrap();
-        String::from_utf8_lossy(&output.stdout).lines().find(|line| line.contains("subject=")).map(str::to_owned)
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.split("-----").nth(2).map(str::to_owned)
     };
     let before = served().unwrap();
     let pki_dir = platform.pki("");
-    pki::issue(&pki_dir, certseal_wire::Role::Service, "certstore-renewed", &[]).unwrap();
-    fs::copy(platform.pki("certstore-renewed.key"), platform.pki("certstore.key")).unwrap();
-    fs::copy(platform.pki("certstore-renewed.pem"), platform.pki("certstore.pem")).unwrap();
+    // The same name: clients go by it.
+    for kind in ["key", "pem"] {
+        fs::rename(platform.pki(&format!("certstore.{kind}")), platform.pki(&format!("certstore-old.{kind}"))).unwrap();
+    }
+    pki::issue(&pki_dir, certseal_wire::Role::Service, "certstore", &[]).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     while served().unwrap() == before {
         assert!(Instant::now() < deadline, "{}", platform.certstore.log());
@@ -73,8 +76,8 @@ async fn a_renewed_certificate_is_served_without_a_restart() {
 async fn a_caller_that_asks_too_often_is_told_to_slow_down_and_others_are_not() {
     let mut platform = Platform::start(Authority::Local).await;
     platform.configure_certstore("requests_per_second = 5\n");
-    let url = format!("https://{}/v1/ring", platform.addresses["store"]);
-    let ask = |identity: &str, times: &str| {
+    platform.configure_certman("requests_per_second = 5\n");
+    let ask = |url: &str, identity: &str, times: &str| {
         let output = std::process::Command::new("curl")
             .args(["-s", "-i", "--noproxy", "*", "--cacert"])
             .arg(platform.pki("ca.pem"))
@@ -82,16 +85,20 @@ async fn a_caller_that_asks_too_often_is_told_to_slow_down_and_others_are_not() 
             .arg(platform.pki(&format!("{identity}.pem")))
             .arg("--key")
             .arg(platform.pki(&format!("{identity}.key")))
-            .arg(format!("{url}?[1-{times}]"))
+            .arg(format!("{url}[1-{times}].example"))
             .output()
             .unwrap();
         String::from_utf8_lossy(&output.stdout).to_lowercase()
     };
-    let answers = ask("edge-us", "40");
-    assert!(answers.contains(" 200") && answers.contains(" 429"), "{answers}");
-    assert!(answers.contains("retry-after: "), "{answers}");
-    assert!(answers.contains("urn:certseal:busy"), "{answers}");
-    assert!(!ask("admin", "3").contains(" 429"), "another caller has a rate of its own");
+    let ring = format!("https://{}/v1/ring?a=", platform.addresses["store"]);
+    let sites = format!("https://{}/v1/sites?after=a", platform.addresses["man"]);
+    for (url, identity) in [(ring, "edge-us"), (sites, "platform")] {
+        let answers = ask(&url, identity, "40");
+        assert!(answers.contains(" 200") && answers.contains(" 429"), "{answers}");
+        assert!(answers.contains("retry-after: "), "{answers}");
+        assert!(answers.contains("urn:certseal:busy"), "{answers}");
+        assert!(!ask(&url, "admin", "3").contains(" 429"), "another caller has a rate of its own");
+    }
 
     // What it may not do is refused as before.
     let admin = platform.store_as("admin");

@@ -49,7 +49,7 @@ pub struct HostileStore {
 impl HostileStore {
     pub async fn start(platform: &Platform, hostility: Hostility) -> Self {
         let pki = platform.dir.path().join("pki");
-        let tls = certctl::pki::tls_files(&pki, "edge-eu").client_config().unwrap();
+        let tls = certctl::pki::tls_files(&pki, "edge-eu").client_config(&["certstore"]).unwrap();
         let connector =
             hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
         let acted = Arc::<AtomicUsize>::default();

@@ -132,6 +132,26 @@ impl Platform {
         self.restart_certstore();
     }
 
+    /// Restarts certman with other lines in its configuration, put before its first table.
+    pub fn configure_certman(&mut self, lines: &str) {
+        self.certman.kill();
+        let config = self.dir.path().join("certman.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, text.replace("[tls]", &format!("{lines}\n[tls]"))).unwrap();
+        self.restart_certman();
+    }
+
+    /// Restarts certstore with another identity.
+    pub fn identify_certstore_as(&mut self, name: &str) {
+        self.certstore.kill();
+        let config = self.dir.path().join("certstore.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        let text =
+            text.replace("certstore.pem", &format!("{name}.pem")).replace("certstore.key", &format!("{name}.key"));
+        fs::write(&config, text).unwrap();
+        self.restart_certstore();
+    }
+
     /// Restarts the edge with its mirror, towards the store at `address`.
     pub fn lead_edge_to(&mut self, address: SocketAddr) {
         self.edge.kill();
@@ -187,13 +207,14 @@ impl Platform {
     }
 
     fn connection(&self, identity: &str, daemon: &str) -> Connection {
-        let tls = pki::tls_files(&self.dir.path().join("pki"), identity).client_config().unwrap();
+        let name = if daemon == "man" { "certman" } else { "certstore" };
+        let tls = pki::tls_files(&self.dir.path().join("pki"), identity).client_config(&[name]).unwrap();
         Connection::new(format!("https://{}", self.addresses[daemon]).parse().unwrap(), tls)
     }
 
     /// The certstores at some of the addresses, as one of the identities in the PKI.
     pub fn stores_as(&self, identity: &str, at: &[&str]) -> StoreClient {
-        let tls = pki::tls_files(&self.dir.path().join("pki"), identity).client_config().unwrap();
+        let tls = pki::tls_files(&self.dir.path().join("pki"), identity).client_config(&["certstore"]).unwrap();
         StoreClient::new(Connection::new(origins(at.iter().map(|name| self.addresses[name])).parse().unwrap(), tls))
     }
 

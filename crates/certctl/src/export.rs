@@ -20,7 +20,7 @@ use certseal_client::StoreClient;
 use certseal_seal::{Bundle, Sealed, ring_issuers, spki_digest};
 use certseal_service::config::write_private;
 use certseal_unseal::UnsealKeys;
-use certseal_wire::{BundleInfo, DnsName, KeyRing, NameSet, PoolName, Route, SealedQuery, Upstream};
+use certseal_wire::{BundleInfo, DnsName, KeyRing, NameSet, PoolName, Route, SealedQuery, Upstream, causes};
 use jiff::Timestamp;
 use pem::{EncodeConfig, LineEnding, Pem, encode_config};
 use serde::{Deserialize, Serialize};
@@ -103,7 +103,7 @@ pub async fn export(
             match written {
                 Ok(true) => outcome.written += 1,
                 Ok(false) => outcome.unchanged += 1,
-                Err(error) => outcome.failed.push((entry.site, format!("{error:#}"))),
+                Err(error) => outcome.failed.push((entry.site, causes(error.as_ref()))),
             }
             progress.advance(1);
         }

@@ -20,7 +20,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use certseal_client::{CertmanClient, ClientError};
 use certseal_seal::{LegacyKey, LegacySuite};
-use certseal_wire::{Base64, DnsName, Import, KeyId, NameSet, PoolName, ProblemKind, SiteRequest, Upstream};
+use certseal_wire::{Base64, DnsName, Import, KeyId, NameSet, PoolName, ProblemKind, SiteRequest, Upstream, causes};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, task::JoinSet};
@@ -115,7 +115,7 @@ impl Imported {
             Ok(Answer::Kept(reason)) => self.kept.push((name, reason)),
             // Nothing about this site: all that follow would fail alike.
             Err(error) if error.downcast_ref::<ClientError>().is_some_and(may_pass) => return Err(error),
-            Err(error) => self.failed.push((name, format!("{error:#}"))),
+            Err(error) => self.failed.push((name, causes(error.as_ref()))),
         }
         Ok(())
     }
@@ -224,7 +224,7 @@ fn read_directory(path: &Path, take: &dyn Fn(Folder) -> bool) -> anyhow::Result<
         let folder = path.join(&name);
         let name = name.to_string_lossy();
         let folder = match folder.is_dir() {
-            true => read_folder(&name, &folder).unwrap_or_else(|error| Folder::broken(&name, format!("{error:#}"))),
+            true => read_folder(&name, &folder).unwrap_or_else(|error| Folder::broken(&name, causes(error.as_ref()))),
             false => Folder::broken(&name, "expected a folder for each site, got a file".to_owned()),
         };
         if !take(folder) {
@@ -287,7 +287,7 @@ fn read_archive(reader: impl Read, take: &dyn Fn(Folder) -> bool) -> anyhow::Res
                     folder.trouble = Some(format!("{file} is there twice"));
                 }
             }
-            Err(error) => folder.trouble = Some(format!("{file}: {error:#}")),
+            Err(error) => folder.trouble = Some(format!("{file}: {}", causes(error.as_ref()))),
         }
     }
     if let Some(folder) = current {

@@ -24,7 +24,7 @@
 //! let options = PkiOptions { pools: vec!["eu".parse()?], ..PkiOptions::default() };
 //! pki::init(&dir, &options)?;
 //! let server = pki::tls_files(&dir, "certstore").server_config()?;
-//! let client = pki::tls_files(&dir, "edge-eu").client_config()?;
+//! let client = pki::tls_files(&dir, "edge-eu").client_config(&[certseal_service::tls::CERTSTORE])?;
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 

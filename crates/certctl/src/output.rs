@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind, Write};
 
 use certseal_client::ClientError;
+use certseal_wire::causes;
 use comfy_table::{Table, presets::NOTHING};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -29,7 +30,7 @@ impl Output {
 
     /// Prints an error: for programs `{"error": {"message": ..}}`, with the members of the daemon's problem document.
     pub(crate) fn error(self, error: &anyhow::Error) {
-        let message = format!("{error:#}");
+        let message = causes(error.as_ref());
         let text = if self.json { error_document(error, message) } else { format!("certctl: {}", printable(&message)) };
         // There is nowhere left to report that standard error is closed.
         let _ = writeln!(io::stderr(), "{text}");
@@ -113,7 +114,7 @@ mod tests {
         let refused = ClientError::Refused(Problem::new(ProblemKind::Conflict, "x"));
         let error = anyhow::Error::new(refused).context("someone was faster");
         assert_eq!(
-            error_document(&error, format!("{error:#}")),
+            error_document(&error, causes(error.as_ref())),
             r#"{"error":{"detail":"x","message":"someone was faster: x (409)","status":409,"type":"urn:certseal:conflict"}}"#
         );
     }

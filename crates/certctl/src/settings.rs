@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use certseal_client::{CertmanClient, Connection, StoreClient};
 use certseal_seal::VerifyingKey;
-use certseal_service::{config, tls::TlsFiles};
+use certseal_service::{
+    config,
+    tls::{CERTMAN, CERTSTORE, TlsFiles},
+};
 use serde::Deserialize;
 
 use crate::{failure::Failure, rings::Rings};
@@ -29,6 +32,15 @@ pub(crate) struct Settings {
     /// Our private key, PEM, readable by its owner only
     #[arg(long, global = true, env = "CERTCTL_KEY", value_name = "FILE")]
     key: Option<PathBuf>,
+    /// Revocation list of the private CA: daemons in it are refused
+    #[arg(long, global = true, env = "CERTCTL_CRL", value_name = "FILE")]
+    crl: Option<PathBuf>,
+    /// Name in certstore's identity, service/NAME; several separated by commas [default: certstore]
+    #[arg(long, global = true, env = "CERTCTL_STORE_NAME", value_name = "NAME")]
+    store_name: Option<String>,
+    /// Name in certman's identity, service/NAME; several separated by commas [default: certman]
+    #[arg(long, global = true, env = "CERTCTL_CERTMAN_NAME", value_name = "NAME")]
+    certman_name: Option<String>,
     /// Public key of the security team, which signs the key ring: without it, nothing shown is verified
     #[arg(long, global = true, env = "CERTCTL_SECURITY_PUBLIC", value_name = "FILE")]
     security_public: Option<PathBuf>,
@@ -48,6 +60,9 @@ impl Settings {
             ca: self.ca.or(beside(file.ca)),
             cert: self.cert.or(beside(file.cert)),
             key: self.key.or(beside(file.key)),
+            crl: self.crl.or(beside(file.crl)),
+            store_name: self.store_name.or(file.store_name),
+            certman_name: self.certman_name.or(file.certman_name),
             security_public: self.security_public.or(beside(file.security_public)),
             state: self.state.or(beside(file.state)),
         })
@@ -55,12 +70,16 @@ impl Settings {
 
     /// The client of certstore.
     pub(crate) fn store(&self) -> anyhow::Result<StoreClient> {
-        Ok(StoreClient::new(self.connection(&self.store, "store")?))
+        Ok(StoreClient::new(self.connection(&self.store, "store", self.store_name.as_deref().unwrap_or(CERTSTORE))?))
     }
 
     /// The client of certman.
     pub(crate) fn certman(&self) -> anyhow::Result<CertmanClient> {
-        Ok(CertmanClient::new(self.connection(&self.certman, "certman")?))
+        Ok(CertmanClient::new(self.connection(
+            &self.certman,
+            "certman",
+            self.certman_name.as_deref().unwrap_or(CERTMAN),
+        )?))
     }
 
     /// The security team's public key, if it is set.
@@ -81,16 +100,18 @@ impl Settings {
         Ok(Rings::new(store, security, &state.ok_or_else(|| Failure::Usage(missing.to_owned()))?))
     }
 
-    fn connection(&self, url: &Option<String>, name: &str) -> anyhow::Result<Connection> {
+    fn connection(&self, url: &Option<String>, name: &str, daemons: &str) -> anyhow::Result<Connection> {
         let url = required(url, name)?;
         let uri = url.parse().map_err(|e| Failure::Usage(format!("--{name} {url:?} is no URL: {e}")))?;
         let tls = TlsFiles {
             ca: required(&self.ca, "ca")?.clone(),
             certificate: required(&self.cert, "cert")?.clone(),
             key: required(&self.key, "key")?.clone(),
-            crl: None,
+            crl: self.crl.clone(),
         };
-        Ok(Connection::new(uri, tls.client_config()?))
+        let daemons = daemons.split(',').map(|name| name.trim().to_owned()).collect();
+        // A command may run for hours.
+        Ok(Connection::new(uri, tls.live_client(daemons)?))
     }
 }
 

@@ -125,8 +125,8 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(dir: tempfile::TempDir, app: Router) -> Self {
-        let (url, shutdown) = fake::serve(dir.path(), app).await;
+    async fn start(dir: tempfile::TempDir, identity: &str, app: Router) -> Self {
+        let (url, shutdown) = fake::serve(dir.path(), identity, app).await;
         Self { dir, url, asked: Arc::default(), _shutdown: shutdown }
     }
 
@@ -169,7 +169,7 @@ async fn certman<const N: usize>(states: [Stage; N]) -> Daemon {
         .route("/v1/sites/{site}", put(answer.clone()).get(answer).delete(gone))
         .route("/v1/sites/{site}/renew", post(gone))
         .route("/v1/sites", get(page));
-    Daemon { asked, ..Daemon::start(fresh_pki(), app).await }
+    Daemon { asked, ..Daemon::start(fresh_pki(), "certman-server", app).await }
 }
 
 /// Five sites in pages of two.
@@ -215,7 +215,7 @@ async fn certstore(site: &str) -> Daemon {
         .route("/v1/ring", get(move || async move { Json(ring) }))
         .route("/v1/bundles/{site}", get(|State(bundle): State<Vec<u8>>| async move { bundle }))
         .with_state(bundle);
-    Daemon::start(dir, app).await
+    Daemon::start(dir, "certstore", app).await
 }
 
 fn bundle(site: &DnsName, unseal: &UnsealKey, issuer: &SigningKey) -> Bundle {

@@ -114,8 +114,8 @@ impl World {
             Arc::new(security.verifying_key()),
             path,
         ));
-        let (url, shutdown) = fake::serve(dir.path(), app).await;
-        let tls = pki::tls_files(dir.path(), "admin").client_config().unwrap();
+        let (url, shutdown) = fake::serve(dir.path(), "certstore", app).await;
+        let tls = pki::tls_files(dir.path(), "admin").client_config(&["certstore"]).unwrap();
         let store = StoreClient::new(Connection::new(url.parse().unwrap(), tls));
         Self { dir, store, security, issuer, ring, _shutdown: shutdown }
     }

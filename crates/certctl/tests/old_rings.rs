@@ -161,8 +161,8 @@ impl World {
             )
             .route("/v1/edges", get(|| async { Json(EdgeList { edges: Vec::new() }) }))
             .with_state(shown.clone());
-        let (url, shutdown) = fake::serve(&pki_dir, app).await;
-        let tls = pki::tls_files(&pki_dir, "admin").client_config().unwrap();
+        let (url, shutdown) = fake::serve(&pki_dir, "certstore", app).await;
+        let tls = pki::tls_files(&pki_dir, "admin").client_config(&["certstore"]).unwrap();
         let store = StoreClient::new(Connection::new(url.parse().unwrap(), tls));
         let keys = (entry(1, KeyState::Active), entry(2, KeyState::Pending));
         Self { dir, store, security, shown, keys, _shutdown: shutdown }

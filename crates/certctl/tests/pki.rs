@@ -2,7 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, io::Read, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{
+    fs,
+    io::Read,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use certctl::pki::{self, PkiOptions};
 use certseal_seal::{SigningKey, VerifyingKey};
@@ -195,19 +201,21 @@ fn contents(dir: &Path) -> Vec<(String, Vec<u8>)> {
 
 /// A whole mTLS handshake in memory: whom the server met, or why the two did not come together.
 fn handshake(dir: &Path, client: &str, server: &str, address: &str) -> Result<Caller, String> {
-    meet(dir, client, pki::tls_files(dir, server), address)
+    meet(dir, client, server, None, address)
 }
 
 /// With a server that goes by the revocation list.
 fn handshake_with_list(dir: &Path, client: &str, server: &str, address: &str) -> Result<Caller, String> {
-    meet(dir, client, TlsFiles { crl: Some(dir.join("crl.pem")), ..pki::tls_files(dir, server) }, address)
+    meet(dir, client, server, Some(dir.join("crl.pem")), address)
 }
 
-fn meet(dir: &Path, client: &str, server: TlsFiles, address: &str) -> Result<Caller, String> {
-    let server = server.server_config().unwrap();
-    let client = pki::tls_files(dir, client).client_config().unwrap();
+fn meet(dir: &Path, client: &str, server: &str, crl: Option<PathBuf>, address: &str) -> Result<Caller, String> {
+    let files = TlsFiles { crl, ..pki::tls_files(dir, server) };
+    let config = files.server_config().unwrap();
+    let daemon = if server == "certman-server" { "certman" } else { server };
+    let client = pki::tls_files(dir, client).client_config(&[daemon]).unwrap();
     let name = ServerName::try_from(address.to_owned()).unwrap();
-    let mut server = ServerConnection::new(Arc::new(server)).unwrap();
+    let mut server = ServerConnection::new(Arc::new(config)).unwrap();
     let mut client = ClientConnection::new(Arc::new(client), name).unwrap();
     while client.wants_write() || server.wants_write() {
         let mut wire = Vec::new();

@@ -7,20 +7,25 @@ use axum::{
     body::Bytes,
     extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::JsonRejection},
     http::{StatusCode, request::Parts},
+    middleware,
     routing::{get, post},
 };
-use certseal_service::problem::{Refusal, method_not_allowed, not_found};
+use certseal_service::{
+    admission::{Bodies, BodyLimits, Rates, within_budget, within_rate},
+    problem::{Refusal, method_not_allowed, not_found},
+};
 use certseal_wire::{Caller, DnsName, ProblemKind, Renewal, Role, SiteList, SiteRequest, SiteStatus};
 use serde::Deserialize;
 
 use crate::{
+    handover::MAX_IMPORT,
     journal::{Claim, Entry, Journal},
     site::Site,
     worker::Worker,
 };
 
 /// The router of certman's interface. All of it needs role platform or admin.
-pub(crate) fn router(worker: Arc<Worker>) -> Router {
+pub(crate) fn router(worker: Arc<Worker>, rates: Rates) -> Router {
     Router::new()
         .route("/v1/sites", get(sites))
         .route("/v1/sites/{site}", get(site).put(put_site).delete(remove_site))
@@ -29,6 +34,8 @@ pub(crate) fn router(worker: Arc<Worker>) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(64 * 1024))
+        .layer(middleware::from_fn_with_state(Bodies::new(BodyLimits::new(MAX_IMPORT)), within_budget))
+        .layer(middleware::from_fn_with_state(Arc::new(rates), within_rate))
         .with_state(worker)
 }
 

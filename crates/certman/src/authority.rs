@@ -44,10 +44,10 @@ impl Authority {
         }
     }
 
-    /// The challenges of names that are not authorized yet.
-    pub(crate) async fn challenges(&self, order_url: &str) -> Result<Vec<Answer>, Failure> {
+    /// The challenges of those of `names` that are not authorized yet. A CA that asks for another one is refused.
+    pub(crate) async fn challenges(&self, order_url: &str, names: &NameSet) -> Result<Vec<Answer>, Failure> {
         match self {
-            Self::Acme(acme) => acme.challenges(order_url).await,
+            Self::Acme(acme) => acme.challenges(order_url, names).await,
             Self::Local(_) => Ok(Vec::new()),
         }
     }

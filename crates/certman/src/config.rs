@@ -1,6 +1,6 @@
 //! The configuration file.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 use certseal_service::tls::{Peer, TlsFiles};
 use certseal_wire::TrustDomain;
@@ -41,6 +41,9 @@ pub struct Config {
     /// ordered by an operator with `certctl site lost --order`; with 0 all do.
     #[serde(default = "default_reorders")]
     pub reorders_per_day: u32,
+    /// Requests a second that each caller may make.
+    #[serde(default = "default_rate")]
+    pub requests_per_second: NonZeroU32,
     /// Envelopes that share a content key.
     #[serde(default)]
     pub groups: Groups,
@@ -95,6 +98,10 @@ fn default_workers() -> usize {
 
 fn default_retry() -> u64 {
     60
+}
+
+fn default_rate() -> NonZeroU32 {
+    const { NonZeroU32::new(1_000).unwrap() }
 }
 
 fn default_checkpoint() -> u64 {

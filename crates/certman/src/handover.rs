@@ -224,4 +224,4 @@ fn refusal(Failure { kind, detail }: Failure) -> Refusal {
 }
 
 /// A chain of 64 KiB and a key of 8 KiB in base64, with names.
-const MAX_IMPORT: usize = 256 * 1024;
+pub(crate) const MAX_IMPORT: usize = 256 * 1024;

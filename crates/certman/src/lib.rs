@@ -33,7 +33,9 @@ use anyhow::{Context, ensure};
 use certseal_client::{Connection, StoreClient};
 use certseal_seal::{SigningKey, VerifyingKey};
 use certseal_service::{
-    Shutdown, config as files,
+    Shutdown,
+    admission::Rates,
+    config as files,
     server::{self, Limits},
     telemetry,
     tls::Peer,
@@ -121,7 +123,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         groups: groups.into(),
         reorders_per_day: config.reorders_per_day,
     });
-    let app = api::router(worker.clone());
+    let app = api::router(worker.clone(), Rates::new(config.requests_per_second));
     let worker = tokio::spawn(worker.run(shutdown.clone()));
     let server = server::serve_mtls(listener, tls, config.trust_domain, app, Limits::default(), shutdown);
     let server = tokio::spawn(server);

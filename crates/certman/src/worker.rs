@@ -166,7 +166,7 @@ impl Worker {
                 Step::Authorizing { order_url: self.authority.open_order(&site.names).await? }
             }
             Step::Authorizing { order_url } => {
-                let answers = self.authority.challenges(&order_url).await?;
+                let answers = self.authority.challenges(&order_url, &site.names).await?;
                 Step::ChallengePending { order_url, answers }
             }
             Step::ChallengePending { order_url, answers } => {

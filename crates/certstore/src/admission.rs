@@ -6,17 +6,19 @@
 //! are sent at one time, so that a write does not wait behind many of them for the processor.
 
 use std::{
-    collections::HashMap,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use axum::body::{Body, HttpBody};
 use bytes::Bytes;
-use certseal_service::problem::Refusal;
-use certseal_wire::{Caller, ProblemKind};
+use certseal_service::{
+    admission::{Lack, Share, Shares},
+    problem::Refusal,
+};
+use certseal_wire::Caller;
 use http_body::Frame;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -26,107 +28,66 @@ use tokio::{
 
 pub(crate) struct Admission {
     heavy: Arc<Semaphore>,
-    /// In kibibytes.
-    pages: Arc<Semaphore>,
-    callers: Arc<Mutex<HashMap<String, usize>>>,
-    /// KiB of pages of each caller.
-    waiting: Arc<Mutex<HashMap<String, usize>>>,
+    heavy_of_callers: Shares,
+    /// In octets.
+    pages: Shares,
 }
 
-/// Leave to do something; given back when it is dropped.
-pub(crate) struct Permit {
-    _permit: Option<OwnedSemaphorePermit>,
-    _place: Option<Place>,
+/// Leave to read much; given back when it is dropped.
+pub(crate) struct Turn {
+    _permit: OwnedSemaphorePermit,
+    _share: Share,
 }
 
-/// Some of a caller's places.
-struct Place {
-    callers: Arc<Mutex<HashMap<String, usize>>>,
-    caller: String,
-    count: usize,
+/// Leave to keep a page; given back when it is dropped.
+pub(crate) struct PagePermit {
+    _share: Option<Share>,
 }
 
 impl Admission {
     pub(crate) fn new() -> Self {
         Self {
             heavy: Arc::new(Semaphore::new(HEAVY)),
-            pages: Arc::new(Semaphore::new(PAGES_KIB)),
-            callers: Arc::default(),
-            waiting: Arc::default(),
+            heavy_of_callers: Shares::new(usize::MAX, HEAVY_OF_A_CALLER),
+            pages: Shares::new(PAGES, PAGES_OF_A_CALLER),
         }
     }
 
     /// Leave to read much.
-    pub(crate) async fn heavy(&self, caller: &Caller) -> Result<Permit, Refusal> {
-        let place = Place::of(&self.callers, caller, 1, HEAVY_OF_A_CALLER).ok_or_else(|| {
-            busy(format!("{caller} has {HEAVY_OF_A_CALLER} large requests under way: wait until one of them ends"))
+    pub(crate) async fn heavy(&self, caller: &Caller) -> Result<Turn, Refusal> {
+        let share = self.heavy_of_callers.take(caller, 1).map_err(|_| {
+            Refusal::busy(format!(
+                "{caller} has {HEAVY_OF_A_CALLER} large requests under way: wait until one of them ends"
+            ))
         })?;
         match timeout(PATIENCE, self.heavy.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(Permit { _permit: Some(permit), _place: Some(place) }),
-            _ => Err(busy(format!("{HEAVY} large requests are under way: come back later"))),
+            Ok(Ok(permit)) => Ok(Turn { _permit: permit, _share: share }),
+            _ => Err(Refusal::busy(format!("{HEAVY} large requests are under way: come back later"))),
         }
     }
 
     /// Leave to keep so many octets until they are sent. Small answers need none.
-    pub(crate) fn page(&self, caller: &Caller, octets: usize) -> Result<Permit, Refusal> {
+    pub(crate) fn page(&self, caller: &Caller, octets: usize) -> Result<PagePermit, Refusal> {
         if octets <= SMALL {
-            return Ok(Permit { _permit: None, _place: None });
+            return Ok(PagePermit { _share: None });
         }
-        // A page has few megabytes at most.
-        let kib = octets.div_ceil(1024).min(PAGES_KIB);
-        let place = Place::of(&self.waiting, caller, kib, PAGES_OF_A_CALLER_KIB);
-        let place = place.ok_or_else(|| busy(format!("too many answers wait for {caller} to read them")))?;
-        match self.pages.clone().try_acquire_many_owned(kib as u32) {
-            Ok(permit) => Ok(Permit { _permit: Some(permit), _place: Some(place) }),
-            Err(_) => Err(busy("too many answers wait for readers that are slow: come back later")),
+        match self.pages.take(caller, octets) {
+            Ok(share) => Ok(PagePermit { _share: Some(share) }),
+            Err(Lack::OfCaller) => Err(Refusal::busy(format!("too many answers wait for {caller} to read them"))),
+            Err(Lack::InAll) => Err(Refusal::busy("too many answers wait for readers that are slow: come back later")),
         }
     }
-}
-
-impl Place {
-    /// So many places for `caller`, if it has no more than `most` then.
-    fn of(callers: &Arc<Mutex<HashMap<String, usize>>>, caller: &Caller, count: usize, most: usize) -> Option<Self> {
-        let caller = caller.to_string();
-        let mut taken = callers.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = taken.get(&caller).copied().unwrap_or(0);
-        if before + count > most {
-            return None;
-        }
-        taken.insert(caller.clone(), before + count);
-        Some(Self { callers: callers.clone(), caller, count })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(places) = callers.get_mut(&self.caller) {
-            *places -= self.count;
-            if *places == 0 {
-                callers.remove(&self.caller);
-            }
-        }
-    }
-}
-
-/// A refusal with a time to come back: 1 to 5 seconds.
-pub(crate) fn busy(detail: impl Into<String>) -> Refusal {
-    // Without randomness all come back together, which is no reason to fail.
-    let spread = getrandom::u32().unwrap_or(0) % 5;
-    let mut refusal = Refusal::new(ProblemKind::Busy, detail);
-    refusal.0.retry_after = Some(1 + u64::from(spread));
-    refusal
 }
 
 /// A body that keeps its permit for a page until it is sent. It leaves in parts, so that a reader that stops holds nothing
 /// more than what the permit counts.
-pub(crate) fn held(data: Bytes, page: Permit) -> Body {
+pub(crate) fn held(data: Bytes, page: PagePermit) -> Body {
     Body::new(Held { data, _page: page, turn: None })
 }
 
 /// A body that also keeps its turn among the large requests until it is sent, but not for long: readers that are slow
 /// must not keep others out.
-pub(crate) fn held_in_turn(data: Bytes, page: Permit, turn: Permit) -> Body {
+pub(crate) fn held_in_turn(data: Bytes, page: PagePermit, turn: Turn) -> Body {
     let turn = tokio::spawn(async move {
         tokio::time::sleep(LONGEST_TURN).await;
         drop(turn);
@@ -136,7 +97,7 @@ pub(crate) fn held_in_turn(data: Bytes, page: Permit, turn: Permit) -> Body {
 
 struct Held {
     data: Bytes,
-    _page: Permit,
+    _page: PagePermit,
     turn: Option<JoinHandle<()>>,
 }
 
@@ -173,10 +134,10 @@ impl HttpBody for Held {
 const HEAVY: usize = 8;
 /// Large requests of one caller at one time.
 const HEAVY_OF_A_CALLER: usize = 4;
-/// Octets of pages that wait to be sent, in KiB.
-const PAGES_KIB: usize = 256 * 1024;
+/// Octets of pages that wait to be sent.
+const PAGES: usize = 256 * 1024 * 1024;
 /// Of them, of one caller.
-const PAGES_OF_A_CALLER_KIB: usize = 32 * 1024;
+const PAGES_OF_A_CALLER: usize = 32 * 1024 * 1024;
 /// Octets of an answer that is not counted: it fits into what a connection holds anyway.
 const SMALL: usize = 16 * 1024;
 /// How long a large request waits for its turn.
@@ -189,6 +150,8 @@ const PART: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
+
+    use certseal_wire::ProblemKind;
 
     use super::*;
 
@@ -210,7 +173,7 @@ mod tests {
         permits.pop();
         permits.push(admission.heavy(&caller("a")).await.unwrap());
         drop((permits, other));
-        assert!(admission.callers.lock().unwrap().is_empty(), "callers that have nothing are forgotten");
+        assert_eq!(admission.heavy_of_callers.taken(), 0);
     }
 
     #[test]
@@ -220,7 +183,7 @@ mod tests {
         while let Ok(permit) = admission.page(&caller("slow"), 1024 * 1024) {
             held.push(permit);
         }
-        assert_eq!(held.len() * 1024, PAGES_OF_A_CALLER_KIB);
+        assert_eq!(held.len() * 1024 * 1024, PAGES_OF_A_CALLER);
         admission.page(&caller("slow"), SMALL).unwrap();
         admission.page(&caller("other"), 1024 * 1024).unwrap();
         drop(held);
@@ -243,8 +206,8 @@ mod tests {
         let began = Instant::now();
         admission.heavy(&caller("next")).await.unwrap();
         assert!(began.elapsed() < 2 * LONGEST_TURN, "it waited for readers that do not read");
-        assert_eq!(admission.pages.available_permits(), PAGES_KIB - HEAVY * 1024);
+        assert_eq!(admission.pages.taken(), HEAVY * 1024 * 1024);
         drop(stopped);
-        assert_eq!(admission.pages.available_permits(), PAGES_KIB);
+        assert_eq!(admission.pages.taken(), 0);
     }
 }

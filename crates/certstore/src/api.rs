@@ -16,6 +16,7 @@ use axum::{
 use certseal_seal::Bundle;
 use certseal_service::{
     Shutdown,
+    admission::{Bodies, Rates, within_budget},
     problem::{Refusal, method_not_allowed, not_found},
 };
 use certseal_wire::{
@@ -32,7 +33,6 @@ use crate::{
     feed::{Feed, may_read},
     metrics::RoleLabel,
     openapi::{Refused, described},
-    rates::Rates,
     records::{Checked, challenge_expiry, malformed},
     snapshot::Snapshots,
     sweep::now,
@@ -45,6 +45,7 @@ pub(crate) fn router(service: Service, shutdown: Shutdown) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(Bundle::MAX))
+        .layer(middleware::from_fn_with_state(service.bodies.clone(), within_budget))
         .layer(middleware::from_fn_with_state(service.clone(), account))
         .layer(Extension(shutdown))
         .with_state(service)
@@ -78,6 +79,17 @@ pub(crate) struct Service {
     pub(crate) admission: Arc<Admission>,
     pub(crate) reads: ReadLog,
     pub(crate) rates: Arc<Rates>,
+    pub(crate) bodies: Bodies,
+}
+
+impl Service {
+    /// Notes what was refused to a caller without a right to it. One that asks too often must not fill the log: it is
+    /// refused all the same.
+    async fn note_refusal(&self, actor: &Actor, entry: Entry) -> Result<(), Refusal> {
+        self.rates.admit_refusal(actor)?;
+        let vault = self.vault.clone();
+        blocking(move || vault.note_refused(entry)).await
+    }
 }
 
 impl FromRef<Service> for Arc<Vault> {
@@ -160,12 +172,9 @@ async fn put_checkpoint(
 )]
 async fn put_ring(
     State(vault): State<Arc<Vault>>,
-    actor: Actor,
+    AdminOnly(actor): AdminOnly,
     Body(body): Body,
 ) -> Result<Json<PutOutcome>, Refusal> {
-    if actor.role != Role::Admin {
-        return Err(forbidden(&actor, "admin"));
-    }
     blocking(move || vault.put_ring(&actor, body)).await.map(Json)
 }
 
@@ -217,7 +226,7 @@ async fn bundle(
     actor: Actor,
     Named(site): Named<DnsName>,
 ) -> Result<Response, Refusal> {
-    let bytes = record_bytes(service.vault, &actor, Kind::Bundle, site.to_string()).await?;
+    let bytes = record_bytes(&service, &actor, Kind::Bundle, site.to_string()).await?;
     let page = service.admission.page(&actor, bytes.len())?;
     service.reads.note(actor, What::Site(site.to_string())).await?;
     Ok(([(CONTENT_TYPE, "application/octet-stream")], held(bytes.into(), page)).into_response())
@@ -229,12 +238,8 @@ async fn bundle(
     params(("site" = DnsName, Path)),
     responses((status = 200, body = Signed), Refused),
 )]
-async fn route(
-    State(vault): State<Arc<Vault>>,
-    actor: Actor,
-    Named(site): Named<DnsName>,
-) -> Result<Response, Refusal> {
-    record(vault, &actor, Kind::Route, site.to_string()).await
+async fn route(State(service): State<Service>, actor: Actor, Named(site): Named<DnsName>) -> Result<Response, Refusal> {
+    record(&service, &actor, Kind::Route, site.to_string()).await
 }
 
 #[utoipa::path(
@@ -242,8 +247,8 @@ async fn route(
     summary = "The signed key ring. Roles edge, issuer, admin.",
     responses((status = 200, body = Signed), Refused),
 )]
-async fn ring(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Response, Refusal> {
-    record(vault, &actor, Kind::Ring, String::new()).await
+async fn ring(State(service): State<Service>, actor: Actor) -> Result<Response, Refusal> {
+    record(&service, &actor, Kind::Ring, String::new()).await
 }
 
 #[utoipa::path(
@@ -251,8 +256,8 @@ async fn ring(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Response,
     summary = "The signed list of ACME accounts. Roles edge, issuer, admin.",
     responses((status = 200, body = Signed), Refused),
 )]
-async fn accounts(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Response, Refusal> {
-    record(vault, &actor, Kind::Accounts, String::new()).await
+async fn accounts(State(service): State<Service>, actor: Actor) -> Result<Response, Refusal> {
+    record(&service, &actor, Kind::Accounts, String::new()).await
 }
 
 #[utoipa::path(
@@ -262,11 +267,11 @@ async fn accounts(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Respo
     responses((status = 200, body = Signed), Refused),
 )]
 async fn checkpoint(
-    State(vault): State<Arc<Vault>>,
+    State(service): State<Service>,
     actor: Actor,
     Named(pool): Named<PoolName>,
 ) -> Result<Response, Refusal> {
-    record(vault, &actor, Kind::Checkpoint, pool.to_string()).await
+    record(&service, &actor, Kind::Checkpoint, pool.to_string()).await
 }
 
 #[utoipa::path(
@@ -402,28 +407,33 @@ async fn audit_checkpoint(State(vault): State<Arc<Vault>>, actor: Actor) -> Resu
 )]
 async fn deletions(
     State(vault): State<Arc<Vault>>,
-    actor: Actor,
+    _: AdminOnly,
     query: Result<Query<DeletionQuery>, QueryRejection>,
 ) -> Result<Json<DeletionList>, Refusal> {
-    if actor.role != Role::Admin {
-        return Err(forbidden(&actor, "admin"));
-    }
     let Query(query) = query.map_err(|e| malformed(e.body_text()))?;
     blocking(move || vault.deletions(&query)).await.map(Json)
 }
 
 /// One document, if this caller may see it. To others it is not there.
-async fn record(vault: Arc<Vault>, actor: &Actor, kind: Kind, name: String) -> Result<Response, Refusal> {
-    Ok(document(record_bytes(vault, actor, kind, name).await?))
+async fn record(service: &Service, actor: &Actor, kind: Kind, name: String) -> Result<Response, Refusal> {
+    Ok(document(record_bytes(service, actor, kind, name).await?))
 }
 
-async fn record_bytes(vault: Arc<Vault>, actor: &Actor, kind: Kind, name: String) -> Result<Vec<u8>, Refusal> {
+async fn record_bytes(service: &Service, actor: &Actor, kind: Kind, name: String) -> Result<Vec<u8>, Refusal> {
     readers_only(actor)?;
     let missing = format!("there is no {kind} {name} that {actor} may see");
-    let stored = blocking(move || vault.get(kind, &name)).await?;
-    let visible = stored.filter(|stored| !stored.is_tombstone() && may_read(&actor.role, kind, &stored.pools));
-    let stored = visible.ok_or_else(|| Refusal::new(ProblemKind::NotFound, missing))?;
-    Ok(stored.bytes)
+    let (vault, own) = (service.vault.clone(), name.clone());
+    let stored = blocking(move || vault.get(kind, &own)).await?.filter(|stored| !stored.is_tombstone());
+    match stored {
+        Some(stored) if may_read(&actor.role, kind, &stored.pools) => return Ok(stored.bytes),
+        // The caller is not told that it is there, but whoever reads the log is told who asked.
+        Some(_) => {
+            let entry = Entry::new(actor, AuditAction::Other).target(&name);
+            service.note_refusal(actor, entry.detail(format!("the {kind} of another pool"))).await?;
+        }
+        None => {}
+    }
+    Err(Refusal::new(ProblemKind::NotFound, missing))
 }
 
 fn document(bytes: Vec<u8>) -> Response {
@@ -491,15 +501,10 @@ async fn account(State(service): State<Service>, actor: Actor, request: Request,
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     };
-    let is_noted = is_noted(&method, response.status());
-    if is_noted && let Err(refusal) = service.rates.admit_refusal(&actor) {
-        // A caller without rights must not fill the log: it is refused all the same.
-        response = refusal.into_response();
-    } else if is_noted {
+    if is_noted(&method, response.status()) {
         let detail = format!("{method} {path}: {}", response.status());
-        let entry = Entry::new(&actor, AuditAction::Other).detail(detail);
-        let vault = service.vault.clone();
-        if let Err(refusal) = blocking(move || vault.note_refused(entry)).await {
+        if let Err(refusal) = service.note_refusal(&actor, Entry::new(&actor, AuditAction::Other).detail(detail)).await
+        {
             response = refusal.into_response();
         }
     }
@@ -516,7 +521,8 @@ fn is_noted(method: &Method, status: StatusCode) -> bool {
     }
 }
 
-/// Lets only the issuer pass.
+/// Lets only the issuer pass. What may be called with a body has its role in its signature, before the body: nothing is
+/// read from those who may not send it.
 struct IssuerOnly(Actor);
 
 impl<S: Send + Sync> FromRequestParts<S> for IssuerOnly {
@@ -527,6 +533,21 @@ impl<S: Send + Sync> FromRequestParts<S> for IssuerOnly {
         match actor.role {
             Role::Issuer => Ok(Self(actor)),
             _ => Err(forbidden(&actor, "issuer")),
+        }
+    }
+}
+
+/// Lets only administrators pass.
+pub(crate) struct AdminOnly(pub(crate) Actor);
+
+impl<S: Send + Sync> FromRequestParts<S> for AdminOnly {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let actor = Actor::from_request_parts(parts, state).await?;
+        match actor.role {
+            Role::Admin => Ok(Self(actor)),
+            _ => Err(forbidden(&actor, "admin")),
         }
     }
 }

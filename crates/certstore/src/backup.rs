@@ -25,14 +25,14 @@ use utoipa_axum::{
 };
 
 use crate::{
-    api::{Body, Service, blocking, large},
+    api::{AdminOnly, Body, Service, blocking, large},
     audit::{Actor, Entry, What, mark},
     openapi::Refused,
     records::{
         ACCOUNTS, BUNDLES, CHALLENGES, CHECKPOINTS, Checked, DRILLS, EDGES, FORGOTTEN, MARKS, RING, ROTATIONS, ROUTES,
         Stored, malformed, unverified,
     },
-    rotation_api::{admins_only, parse},
+    rotation_api::parse,
     vault::{Vault, refusal},
 };
 
@@ -49,8 +49,7 @@ pub(crate) fn router() -> OpenApiRouter<Service> {
     summary = "What a backup has to copy. Role admin.",
     responses((status = 200, body = BackupPlan), Refused),
 )]
-async fn plan(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Json<BackupPlan>, Refusal> {
-    admins_only(&actor)?;
+async fn plan(State(vault): State<Arc<Vault>>, AdminOnly(actor): AdminOnly) -> Result<Json<BackupPlan>, Refusal> {
     blocking(move || vault.backup_plan(&actor)).await.map(Json)
 }
 
@@ -66,11 +65,10 @@ async fn plan(State(vault): State<Arc<Vault>>, actor: Actor) -> Result<Json<Back
 )]
 async fn page(
     State(service): State<Service>,
-    actor: Actor,
+    AdminOnly(actor): AdminOnly,
     Path(table): Path<String>,
     query: Result<Query<BackupQuery>, QueryRejection>,
 ) -> Result<Response, Refusal> {
-    admins_only(&actor)?;
     let Query(query) = query.map_err(|e| malformed(e.body_text()))?;
     let table = known(&table)?.0;
     let permit = service.admission.heavy(&actor).await?;
@@ -95,8 +93,11 @@ async fn page(
     request_body = RestoreRequest,
     responses((status = 200, description = "Done"), Refused),
 )]
-async fn restore(State(vault): State<Arc<Vault>>, actor: Actor, Body(body): Body) -> Result<Json<()>, Refusal> {
-    admins_only(&actor)?;
+async fn restore(
+    State(vault): State<Arc<Vault>>,
+    AdminOnly(actor): AdminOnly,
+    Body(body): Body,
+) -> Result<Json<()>, Refusal> {
     let request: RestoreRequest = parse(&body, "records of a backup")?;
     blocking(move || vault.restore(&actor, &request)).await.map(Json)
 }
@@ -107,8 +108,11 @@ async fn restore(State(vault): State<Arc<Vault>>, actor: Actor, Body(body): Body
     request_body = RestoreEnd,
     responses((status = 200, description = "Done"), Refused),
 )]
-async fn end(State(vault): State<Arc<Vault>>, actor: Actor, Body(body): Body) -> Result<Json<()>, Refusal> {
-    admins_only(&actor)?;
+async fn end(
+    State(vault): State<Arc<Vault>>,
+    AdminOnly(actor): AdminOnly,
+    Body(body): Body,
+) -> Result<Json<()>, Refusal> {
     let end: RestoreEnd = parse(&body, "the counts of a backup, and where it was made")?;
     blocking(move || vault.end_restore(&actor, &end)).await.map(Json)
 }
@@ -323,7 +327,7 @@ const PAGE: usize = 500;
 const PAGE_OCTETS: usize = 4 * 1024 * 1024;
 
 /// Octets of a request with records.
-const MAX_RESTORE: usize = 16 * 1024 * 1024;
+pub(crate) const MAX_RESTORE: usize = 16 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests;

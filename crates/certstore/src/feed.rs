@@ -22,7 +22,7 @@ use certseal_wire::{Cursor, FeedQuery, Kind, PoolName, ProblemKind, Role};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    admission::{Admission, Permit},
+    admission::{Admission, PagePermit},
     audit::{Actor, ReadLog, What},
     vault::{Vault, refusal},
 };
@@ -118,7 +118,7 @@ impl Feed {
         actor: Actor,
         query: FeedQuery,
         shutdown: &Shutdown,
-    ) -> Result<(Bytes, Permit), Refusal> {
+    ) -> Result<(Bytes, PagePermit), Refusal> {
         let Some(after) = query.after else {
             return Err(Refusal::new(
                 ProblemKind::Malformed,

@@ -43,7 +43,6 @@ mod metrics;
 pub mod migrate;
 mod openapi;
 mod put;
-mod rates;
 mod records;
 mod rotation;
 mod rotation_api;
@@ -56,7 +55,9 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::{Context, anyhow};
 use certseal_seal::VerifyingKey;
 use certseal_service::{
-    Shutdown, config as files,
+    Shutdown,
+    admission::{Bodies, BodyLimits, Rates},
+    config as files,
     server::{self, Limits},
     telemetry,
 };
@@ -71,7 +72,6 @@ use api::Service;
 use audit::ReadLog;
 use config::Engine;
 use feed::Feed;
-use rates::Rates;
 use snapshot::Snapshots;
 use vault::Vault;
 
@@ -133,7 +133,8 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let sweeper = tokio::spawn(sweep::run(vault.clone(), config.audit_files, shutdown.clone()));
     let follower = tokio::spawn(feed.clone().run(shutdown.clone()));
     let rates = Arc::new(Rates::new(config.requests_per_second));
-    let service = Service { vault, feed, snapshots: Arc::new(snapshots), admission, reads, rates };
+    let bodies = Bodies::new(BodyLimits::new(backup::MAX_RESTORE));
+    let service = Service { vault, feed, snapshots: Arc::new(snapshots), admission, reads, rates, bodies };
     let app = api::router(service, shutdown.clone());
     let limits = Limits { connections: config.max_connections, ..Limits::default() };
     let server = tokio::spawn(server::serve_mtls(listener, tls, config.trust_domain, app, limits, shutdown));

@@ -68,7 +68,7 @@ pub fn main() -> ExitCode {
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("certstore migrate: {error:#}");
+            eprintln!("certstore migrate: {}", certseal_wire::causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }

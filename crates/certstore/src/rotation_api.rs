@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{DefaultBodyLimit, Path, Query, State, rejection::QueryRejection},
+    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::QueryRejection},
+    http::request::Parts,
     response::Response,
 };
 use certseal_service::problem::Refusal;
 use certseal_wire::{
-    Approval, Caller, DnsName, DrillOrder, EdgeList, EdgeOrders, EdgeReport, Inventory, PoolName, ProblemKind,
-    Retirement, RewrapOutcome, RewrapRequest, Role, Rotation, RotationId, RotationList, SealedPage, SealedQuery,
-    Signed, Verification,
+    Approval, DnsName, DrillOrder, EdgeList, EdgeOrders, EdgeReport, Inventory, PoolName, ProblemKind, Retirement,
+    RewrapOutcome, RewrapRequest, Role, Rotation, RotationId, RotationList, SealedPage, SealedQuery, Signed,
+    Verification,
 };
 use serde::de::DeserializeOwned;
 use utoipa_axum::{
@@ -20,7 +21,7 @@ use utoipa_axum::{
 };
 
 use crate::{
-    api::{Body, Named, Service, blocking, forbidden, large, readers_only},
+    api::{AdminOnly, Body, Named, Service, blocking, forbidden, large, readers_only},
     audit::{Actor, What},
     openapi::Refused,
     records::malformed,
@@ -82,11 +83,10 @@ async fn rotation(
 )]
 async fn propose(
     State(vault): Vaulted,
-    caller: Actor,
+    AdminOnly(caller): AdminOnly,
     Named(id): Named<RotationId>,
     Body(body): Body,
 ) -> Result<Json<Rotation>, Refusal> {
-    admins_only(&caller)?;
     let plan: Signed = parse(&body, "a signed rotation plan")?;
     blocking(move || vault.propose(&caller, id, plan)).await.map(Json)
 }
@@ -100,11 +100,10 @@ async fn propose(
 )]
 async fn approve(
     State(vault): Vaulted,
-    caller: Actor,
+    AdminOnly(caller): AdminOnly,
     Named(id): Named<RotationId>,
     Body(body): Body,
 ) -> Result<Json<Rotation>, Refusal> {
-    admins_only(&caller)?;
     let approval: Approval = parse(&body, "an approval with the digest of the plan")?;
     blocking(move || vault.approve(&caller, id, &approval)).await.map(Json)
 }
@@ -115,8 +114,11 @@ async fn approve(
     params(("id" = RotationId, Path)),
     responses((status = 200, body = Rotation), Refused),
 )]
-async fn abort(State(vault): Vaulted, caller: Actor, Named(id): Named<RotationId>) -> Result<Json<Rotation>, Refusal> {
-    admins_only(&caller)?;
+async fn abort(
+    State(vault): Vaulted,
+    AdminOnly(caller): AdminOnly,
+    Named(id): Named<RotationId>,
+) -> Result<Json<Rotation>, Refusal> {
     blocking(move || vault.abort(&caller, id)).await.map(Json)
 }
 
@@ -129,7 +131,7 @@ async fn abort(State(vault): Vaulted, caller: Actor, Named(id): Named<RotationId
 )]
 async fn rewrap(
     State(vault): Vaulted,
-    caller: Actor,
+    RewrapperOnly(caller): RewrapperOnly,
     Named(id): Named<RotationId>,
     Body(body): Body,
 ) -> Result<Json<RewrapOutcome>, Refusal> {
@@ -146,11 +148,10 @@ async fn rewrap(
 )]
 async fn verify(
     State(vault): Vaulted,
-    caller: Actor,
+    AdminOnly(caller): AdminOnly,
     Named(id): Named<RotationId>,
     Body(body): Body,
 ) -> Result<Json<Rotation>, Refusal> {
-    admins_only(&caller)?;
     let verification: Verification = parse(&body, "how many bundles were opened, of how many")?;
     blocking(move || vault.verified(&caller, id, &verification)).await.map(Json)
 }
@@ -164,11 +165,10 @@ async fn verify(
 )]
 async fn retire(
     State(vault): Vaulted,
-    caller: Actor,
+    AdminOnly(caller): AdminOnly,
     Named(id): Named<RotationId>,
     Body(body): Body,
 ) -> Result<Json<RewrapOutcome>, Refusal> {
-    admins_only(&caller)?;
     let Retirement { after } = parse(&body, "the site to go on after, or none")?;
     blocking(move || vault.retire_stanzas(&caller, id, after.as_ref())).await.map(Json)
 }
@@ -214,8 +214,7 @@ async fn sealed(
     summary = "Counts by suite, pool and epoch. Role admin.",
     responses((status = 200, body = Inventory), Refused),
 )]
-async fn inventory(State(vault): Vaulted, caller: Actor) -> Result<Json<Inventory>, Refusal> {
-    admins_only(&caller)?;
+async fn inventory(State(vault): Vaulted, _: AdminOnly) -> Result<Json<Inventory>, Refusal> {
     blocking(move || vault.inventory()).await.map(Json)
 }
 
@@ -224,8 +223,7 @@ async fn inventory(State(vault): Vaulted, caller: Actor) -> Result<Json<Inventor
     summary = "Edges that reported lately. Role admin.",
     responses((status = 200, body = EdgeList), Refused),
 )]
-async fn edges(State(vault): Vaulted, caller: Actor) -> Result<Json<EdgeList>, Refusal> {
-    admins_only(&caller)?;
+async fn edges(State(vault): Vaulted, _: AdminOnly) -> Result<Json<EdgeList>, Refusal> {
     blocking(move || vault.edges()).await.map(Json)
 }
 
@@ -238,13 +236,11 @@ async fn edges(State(vault): Vaulted, caller: Actor) -> Result<Json<EdgeList>, R
 )]
 async fn report(
     State(vault): Vaulted,
-    caller: Actor,
-    path: EdgePath,
+    Itself { actor, pool, name }: Itself,
     Body(body): Body,
 ) -> Result<Json<EdgeOrders>, Refusal> {
-    let (pool, name) = edge(path)?;
     let report: EdgeReport = parse(&body, "an edge's report")?;
-    blocking(move || vault.edge_reported(&caller, &pool, &name, report)).await.map(Json)
+    blocking(move || vault.edge_reported(&actor, &pool, &name, report)).await.map(Json)
 }
 
 #[utoipa::path(
@@ -253,8 +249,7 @@ async fn report(
     params(("pool" = PoolName, Path), ("name" = String, Path)),
     responses((status = 200, description = "Done"), Refused),
 )]
-async fn forget_edge(State(vault): Vaulted, caller: Actor, path: EdgePath) -> Result<Json<()>, Refusal> {
-    admins_only(&caller)?;
+async fn forget_edge(State(vault): Vaulted, AdminOnly(caller): AdminOnly, path: EdgePath) -> Result<Json<()>, Refusal> {
     let (pool, name) = edge(path)?;
     blocking(move || vault.forget_edge(&caller, &pool, &name)).await.map(Json)
 }
@@ -265,8 +260,7 @@ async fn forget_edge(State(vault): Vaulted, caller: Actor, path: EdgePath) -> Re
     params(("pool" = PoolName, Path), ("name" = String, Path)),
     responses((status = 200, description = "Done"), Refused),
 )]
-async fn admit_edge(State(vault): Vaulted, caller: Actor, path: EdgePath) -> Result<Json<()>, Refusal> {
-    admins_only(&caller)?;
+async fn admit_edge(State(vault): Vaulted, AdminOnly(caller): AdminOnly, path: EdgePath) -> Result<Json<()>, Refusal> {
     let (pool, name) = edge(path)?;
     blocking(move || vault.admit_edge(&caller, &pool, &name)).await.map(Json)
 }
@@ -280,11 +274,10 @@ async fn admit_edge(State(vault): Vaulted, caller: Actor, path: EdgePath) -> Res
 )]
 async fn order_drill(
     State(vault): Vaulted,
-    caller: Actor,
+    AdminOnly(caller): AdminOnly,
     Named(pool): Named<PoolName>,
     Body(body): Body,
 ) -> Result<Json<()>, Refusal> {
-    admins_only(&caller)?;
     let order: DrillOrder = parse(&body, "a drill with an id and a sample size")?;
     blocking(move || vault.order_drill(&caller, &pool, &order)).await.map(Json)
 }
@@ -303,10 +296,40 @@ pub(crate) fn parse<T: DeserializeOwned>(body: &[u8], expected: &str) -> Result<
     serde_json::from_slice(body).map_err(|e| malformed(format!("expected {expected}: {e}")))
 }
 
-pub(crate) fn admins_only(caller: &Caller) -> Result<(), Refusal> {
-    match caller.role {
-        Role::Admin => Ok(()),
-        _ => Err(forbidden(caller, "admin")),
+/// Lets those pass who add stanzas; whether it is an edge's own pool shows by the rotation.
+struct RewrapperOnly(Actor);
+
+impl<S: Send + Sync> FromRequestParts<S> for RewrapperOnly {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let actor = Actor::from_request_parts(parts, state).await?;
+        match actor.role {
+            Role::Admin | Role::Edge(_) => Ok(Self(actor)),
+            _ => Err(forbidden(&actor, "admin or edge")),
+        }
+    }
+}
+
+/// Lets only the edge in the path pass.
+struct Itself {
+    actor: Actor,
+    pool: PoolName,
+    name: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Itself {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let actor = Actor::from_request_parts(parts, state).await?;
+        let (pool, name) = edge(Path::from_request_parts(parts, state).await)?;
+        if actor.role != Role::Edge(pool.clone()) || actor.name != name {
+            let detail =
+                format!("an edge reports of itself only: the caller is {actor}, the path is of edge/{pool}/{name}");
+            return Err(Refusal::new(ProblemKind::Forbidden, detail));
+        }
+        Ok(Self { actor, pool, name })
     }
 }
 

@@ -98,7 +98,7 @@ impl Snapshots {
         }
         // Patience of its own: who makes it holds a place among the large requests, who waits for it none.
         let waited = tokio::time::timeout(PATIENCE, scoped.making.clone().lock_owned()).await;
-        let turn = waited.map_err(|_| crate::admission::busy("a snapshot is being made: come back for it"))?;
+        let turn = waited.map_err(|_| Refusal::busy("a snapshot is being made: come back for it"))?;
         // Somebody else may have made it.
         if let Some(fresh) = self.fresh(&scoped).await? {
             return Ok(fresh);

@@ -4,14 +4,14 @@ use std::{
     fmt,
     str::FromStr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use certseal_wire::Problem;
+use certseal_wire::{Problem, causes};
 use http::{Method, Request, Response, StatusCode, Uri, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::HttpsConnector;
@@ -19,6 +19,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
+use rustls::ClientConfig;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Where a service is: origins such as `https://certstore-1.internal:7443`, separated by commas. All of them serve the
@@ -63,7 +64,7 @@ pub struct Connection {
 /// How requests reach the service.
 #[derive(Clone)]
 enum Transport {
-    Network(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+    Network(Arc<Mutex<Http>>),
     InProcess(Arc<dyn Fn(Request<Bytes>) -> Response<Bytes> + Send + Sync>),
 }
 
@@ -73,6 +74,67 @@ impl fmt::Debug for Transport {
             Self::Network(_) => "Network",
             Self::InProcess(_) => "InProcess",
         })
+    }
+}
+
+/// What a connection's TLS handshakes go by.
+pub struct Tls(Box<dyn Fn() -> Arc<ClientConfig> + Send + Sync>);
+
+/// Whatever is current: when it is another one, connections are made anew.
+impl<F: Fn() -> Arc<ClientConfig> + Send + Sync + 'static> From<F> for Tls {
+    fn from(current: F) -> Self {
+        Self(Box::new(current))
+    }
+}
+
+/// One that stays as it is.
+impl From<ClientConfig> for Tls {
+    fn from(config: ClientConfig) -> Self {
+        let config = Arc::new(config);
+        Self::from(move || config.clone())
+    }
+}
+
+/// Open connections, and what they were made by.
+struct Http {
+    tls: Tls,
+    config: Arc<ClientConfig>,
+    pool: Pool,
+}
+
+type Pool = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+impl Http {
+    fn new(tls: Tls) -> Self {
+        let config = (tls.0)();
+        Self { pool: Self::pool(&config), config, tls }
+    }
+
+    /// Connections whose peers were accepted by what counts now: a certificate may have been revoked since, and whoever
+    /// has it would keep a connection open for ever.
+    fn current(&mut self) -> Pool {
+        let config = (self.tls.0)();
+        if !Arc::ptr_eq(&config, &self.config) {
+            (self.pool, self.config) = (Self::pool(&config), config);
+        }
+        self.pool.clone()
+    }
+
+    fn pool(config: &ClientConfig) -> Pool {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(Duration::from_secs(5)));
+        tcp.set_nodelay(true);
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(config.clone())
+            .https_only()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(tcp);
+        Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build(connector)
     }
 }
 
@@ -116,22 +178,9 @@ pub enum ClientError {
 
 impl Connection {
     /// A connection to the service at `origins`. Nothing is sent yet.
-    pub fn new(origins: Origins, tls: rustls::ClientConfig) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(Duration::from_secs(5)));
-        tcp.set_nodelay(true);
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_only()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(tcp);
-        let http = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .build(connector);
-        Self { origins: origins.0.into(), current: Arc::default(), transport: Transport::Network(http) }
+    pub fn new(origins: Origins, tls: impl Into<Tls>) -> Self {
+        let transport = Transport::Network(Arc::new(Mutex::new(Http::new(tls.into()))));
+        Self { origins: origins.0.into(), current: Arc::default(), transport }
     }
 
     /// A connection to whatever `answer` is, in this process: requests and answers are those of the network, and there is
@@ -214,7 +263,7 @@ impl Connection {
             .body(body.clone())
             .map_err(|e| unreachable(e.to_string()))?;
         let http = match &self.transport {
-            Transport::Network(http) => http,
+            Transport::Network(http) => http.lock().unwrap_or_else(PoisonError::into_inner).current(),
             Transport::InProcess(answer) => {
                 let (head, body) = answer(request).into_parts();
                 return Ok((head.status, body));
@@ -224,7 +273,8 @@ impl Connection {
             let response = http.request(request.map(Full::new)).await.map_err(|e| unreachable(causes(&e)))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), *limit).collect().await;
-            let body = body.map_err(|e| unreachable(format!("its answer broke off or exceeds {limit} octets: {e}")))?;
+            let body = body
+                .map_err(|e| unreachable(format!("its answer broke off or exceeds {limit} octets: {}", causes(&*e))))?;
             Ok((status, body.to_bytes()))
         };
         let seconds = patience.as_secs();
@@ -298,17 +348,6 @@ impl<'a> Call<'a> {
     fn new(method: Method, path: &'a str, body: Bytes) -> Self {
         Self { method, path, body, content_type: "application/json", patience: PATIENCE, limit: 1024 * 1024 }
     }
-}
-
-/// An error with the causes behind it, which hyper keeps out of its own message.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// How long an answer may take, unless the call says otherwise.

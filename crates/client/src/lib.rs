@@ -15,5 +15,5 @@ mod connection;
 mod store;
 
 pub use certman::CertmanClient;
-pub use connection::{ClientError, Connection, Origins};
+pub use connection::{ClientError, Connection, Origins, Tls};
 pub use store::StoreClient;

@@ -6,7 +6,9 @@
 //! - [`shares`]: how much of something bounded each holder has.
 //! - [`telemetry`]: logs, health and metrics.
 //! - [`problem`]: refusals as RFC 9457 documents.
+//! - [`admission`]: what each caller may use.
 
+pub mod admission;
 pub mod config;
 mod delivery;
 mod lively;
@@ -86,7 +88,7 @@ pub fn blocking_daemon<C: DeserializeOwned>(
     match config::load::<C>(config).map_err(Into::into).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{program}: {error:#}");
+            eprintln!("{program}: {}", certseal_wire::causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -20,6 +20,15 @@ impl Refusal {
         Self(Problem::new(kind, detail))
     }
 
+    /// Too much is under way, of this caller or of all: to be tried again in 1 to 5 seconds.
+    pub fn busy(detail: impl Into<String>) -> Self {
+        // Without randomness all come back together, which is no reason to fail.
+        let spread = getrandom::u32().unwrap_or(0) % 5;
+        let mut refusal = Self::new(ProblemKind::Busy, detail);
+        refusal.0.retry_after = Some(1 + u64::from(spread));
+        refusal
+    }
+
     /// The server failed: the cause goes to the log, not to the caller.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "request failed");

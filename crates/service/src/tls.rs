@@ -1,5 +1,6 @@
 //! TLS identities, and the caller behind a client certificate.
 
+mod client;
 mod live;
 mod revocation;
 
@@ -10,7 +11,7 @@ use std::{
 
 use certseal_wire::{Caller, TrustDomain};
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     server::WebPkiClientVerifier,
 };
@@ -18,6 +19,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde::Deserialize;
 use x509_parser::{extensions::GeneralName, prelude::FromDer};
 
+pub use client::{CERTMAN, CERTSTORE, Peer};
 pub use live::LiveTls;
 
 use crate::{
@@ -84,20 +86,6 @@ impl TlsFiles {
         Ok(server)
     }
 
-    /// A client that accepts only servers with a certificate of the CA.
-    ///
-    /// # Errors
-    /// [`ConfigError`] names the file that is not usable.
-    pub fn client_config(&self) -> Result<ClientConfig, ConfigError> {
-        let (chain, key) = self.identity()?;
-        ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|e| ConfigError::invalid(&self.certificate, e))?
-            .with_root_certificates(self.roots()?)
-            .with_client_auth_cert(chain, key)
-            .map_err(|e| ConfigError::invalid(&self.certificate, e))
-    }
-
     fn roots(&self) -> Result<RootCertStore, ConfigError> {
         let mut roots = RootCertStore::empty();
         for certificate in certificates(&self.ca)? {
@@ -111,37 +99,6 @@ impl TlsFiles {
         let key = PrivateKeyDer::from_pem_slice(text.as_bytes())
             .map_err(|e| ConfigError::invalid(&self.key, format!("expected a PEM private key: {e}")))?;
         Ok((certificates(&self.certificate)?, key))
-    }
-}
-
-/// Where a daemon that we call is, and our identity there.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Peer {
-    /// Such as `https://certstore.internal:7443`.
-    pub url: String,
-    /// The private CA that the daemon must be certified by, PEM.
-    pub ca: PathBuf,
-    /// Our certificate chain, PEM.
-    pub certificate: PathBuf,
-    /// Our private key, PEM; readable by its owner only.
-    pub key: PathBuf,
-}
-
-impl Peer {
-    /// The daemon at `url`, with the identity and the CA in `files`.
-    pub fn new(url: String, files: TlsFiles) -> Self {
-        let TlsFiles { ca, certificate, key, .. } = files;
-        Self { url, ca, certificate, key }
-    }
-
-    /// A client that accepts only the CA's servers.
-    ///
-    /// # Errors
-    /// [`ConfigError`] names the file that is not usable.
-    pub fn client_config(&self) -> Result<ClientConfig, ConfigError> {
-        let Self { ca, certificate, key, .. } = self.clone();
-        TlsFiles { ca, certificate, key, crl: None }.client_config()
     }
 }
 
@@ -192,6 +149,6 @@ fn spiffe_id<T>(certificate: &CertificateDer<'_>, read: impl FnOnce(&str) -> Res
     });
     match (uris.next(), uris.next()) {
         (Some(uri), None) => read(uri),
-        _ => Err("expected a client certificate with exactly one URI name, its SPIFFE ID".to_owned()),
+        _ => Err("expected a certificate with exactly one URI name, its SPIFFE ID".to_owned()),
     }
 }

@@ -17,6 +17,7 @@ mod audit;
 mod backup;
 mod bytes;
 mod caller;
+mod causes;
 mod documents;
 mod fleet;
 mod ids;
@@ -34,6 +35,7 @@ pub use audit::{AuditAction, AuditCheckpoint, AuditLine, AuditMark, AuditOutcome
 pub use backup::{BackupPage, BackupPlan, BackupQuery, BackupRecord, BackupTable, RestoreEnd, RestoreRequest};
 pub use bytes::Base64;
 pub use caller::{Caller, Role, TrustDomain};
+pub use causes::causes;
 pub use documents::{
     AcmeAccounts, BundleInfo, Challenge, Change, Checkpoint, Document, IssuerEntry, KeyRing, KeyState, Route, Signed,
     UnsealEntry, Upstream,

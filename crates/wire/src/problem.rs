@@ -64,6 +64,8 @@ kinds! {
     NotFound = 404, "urn:certseal:not-found";
     /// The method does not fit the path.
     MethodNotAllowed = 405, "urn:certseal:method-not-allowed";
+    /// The body of the request did not come in time.
+    TimedOut = 408, "urn:certseal:timed-out";
     /// The version is not above the stored one.
     Conflict = 409, "urn:certseal:conflict";
     /// The cursor is of another feed epoch: read the feed again from its start.

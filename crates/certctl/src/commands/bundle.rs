@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use certseal_seal::{Bundle, RingMark, Sealed, ring_issuers, sha256};
 use certseal_wire::{
-    BundleInfo, Deletion, DeletionQuery, Digest, DnsName, EnvelopeId, Epoch, GroupId, KeyId, PoolName, SignerId,
+    BundleInfo, Deletion, DeletionQuery, Digest, DnsName, EnvelopeId, Epoch, GroupId, KeyId, PoolName, SignerId, causes,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -40,7 +40,7 @@ async fn show(name: DnsName, settings: &Settings, output: Output) -> anyhow::Res
             Ok(info) => Verdict::Genuine(info),
             // Without the ring nothing can be said about the bundle.
             Err(error) if error.is::<certseal_client::ClientError>() => return Err(error),
-            Err(error) => Verdict::Refuted(format!("{error:#}")),
+            Err(error) => Verdict::Refuted(causes(error.as_ref())),
         },
         None => Verdict::Unchecked,
     };

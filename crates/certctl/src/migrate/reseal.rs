@@ -6,7 +6,7 @@ use certseal_seal::{
     Bundle, Recipient, SealRequest, Sealed, VerifyingKeys, draft, ring_issuers, ring_recipient, spki_digest,
 };
 use certseal_unseal::UnsealKeys;
-use certseal_wire::{Base64, BundleInfo, DnsName, KeyRing, ProblemKind, Reseal, SignerId};
+use certseal_wire::{Base64, BundleInfo, DnsName, KeyRing, ProblemKind, Reseal, SignerId, causes};
 use serde::Serialize;
 use tokio::task::{JoinError, JoinSet};
 
@@ -71,7 +71,7 @@ pub async fn reseal(
                     progress.advance(1);
                 }
                 Err(error) => {
-                    outcome.failed.push((site, format!("{error:#}")));
+                    outcome.failed.push((site, causes(error.as_ref())));
                     progress.advance(1);
                 }
             }

@@ -51,7 +51,7 @@ pub fn revoke(dir: &Path, names: &[String]) -> anyhow::Result<Vec<MadeFile>> {
     };
     let list = params.signed_by(&authority.issuer).context("cannot sign the revocation list")?.pem()?;
     let content = format!("revocation list with {count} certificates");
-    Ok(vec![replace_public(dir, "crl.pem", list, &content, "certstore, certman")?])
+    Ok(vec![replace_public(dir, "crl.pem", list, &content, "certstore, certman and their callers")?])
 }
 
 /// The serial numbers on a list, and since when they are, from 1970.

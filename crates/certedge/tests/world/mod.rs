@@ -51,7 +51,7 @@ impl World {
         std::fs::write(world.path("ca.pem"), world.ca.pem()).unwrap();
         std::fs::write(world.path("security.pem"), world.platform.security.verifying_key().to_pem()).unwrap();
         write_private(&world.path("unseal.pem"), &world.platform.unseal_pem).unwrap();
-        for (name, role) in [("store", "service/store"), ("edge", "edge/eu/edge-1")] {
+        for (name, role) in [("store", "service/certstore"), ("edge", "edge/eu/edge-1")] {
             let mut leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
             let id = format!("spiffe://test/{role}");
             leaf.subject_alt_names.push(SanType::URI(id.try_into().unwrap()));
@@ -89,6 +89,8 @@ impl World {
                 ca: self.path("ca.pem"),
                 certificate: self.path("edge.pem"),
                 key: self.path("edge.key"),
+                crl: None,
+                names: vec!["certstore".to_owned()],
             },
             signer: certedge::SignerConfig::default(),
             reports: certedge::Reports::default(),

@@ -12,7 +12,7 @@ use certseal_service::{
     config::{self, ConfigError},
     tls,
 };
-use certseal_wire::{DnsName, NameSet};
+use certseal_wire::{DnsName, NameSet, causes};
 use http::{Request, StatusCode, header::RETRY_AFTER};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::HttpsConnector;
@@ -66,13 +66,13 @@ impl AcmeAuthority {
         Ok(order.url().to_owned())
     }
 
-    pub(crate) async fn challenges(&self, order_url: &str) -> Result<Vec<Answer>, Failure> {
+    pub(crate) async fn challenges(&self, order_url: &str, names: &NameSet) -> Result<Vec<Answer>, Failure> {
         let mut order = self.order(order_url).await?;
         let mut authorizations = order.authorizations();
         let mut answers = Vec::new();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization.map_err(failure)?;
-            let host = authorization.identifier().to_string();
+            let host = ordered(&authorization.identifier().to_string(), names)?;
             match authorization.status {
                 AuthorizationStatus::Valid => continue,
                 AuthorizationStatus::Pending => {}
@@ -82,7 +82,7 @@ impl AcmeAuthority {
             let challenge =
                 challenge.ok_or_else(|| hopeless(format!("the CA offers no http-01 challenge for {host}")))?;
             answers.push(Answer {
-                host: host.parse::<DnsName>().map_err(hopeless)?,
+                host,
                 token: challenge.token.clone(),
                 key_authorization: challenge.key_authorization().as_str().to_owned(),
             });
@@ -137,7 +137,7 @@ impl AcmeAuthority {
         match self.account().await?.revoke(&request).await {
             Err(Error::Api(problem)) if problem.r#type.as_deref() == Some(ALREADY_REVOKED) => Ok(()),
             // A CA without that interface never gets one while it is waited for.
-            Err(error @ Error::Str(_)) => Err(rejected(format!("the CA: {error}"))),
+            Err(error @ Error::Str(_)) => Err(rejected(format!("the CA: {}", causes(&error)))),
             other => other.map_err(failure),
         }
     }
@@ -198,6 +198,16 @@ impl AcmeAuthority {
     }
 }
 
+/// The host of an authorization, which must be one of the order's: a CA that names another one would have certman sign a
+/// challenge for it, and edges answer.
+fn ordered(host: &str, names: &NameSet) -> Result<DnsName, Failure> {
+    let found = host.parse::<DnsName>().ok().filter(|host| names.iter().any(|name| name == host));
+    found.ok_or_else(|| {
+        let host: String = host.chars().take(253).collect();
+        rejected(format!("the CA asks for an authorization of {host:?}, which is not a name of the order"))
+    })
+}
+
 /// What the CA found wrong with each name of a failed order.
 async fn diagnosis(order: &mut Order) -> String {
     let mut found = Vec::new();
@@ -241,7 +251,7 @@ fn failure(error: Error) -> Failure {
         },
         _ => FailureKind::Unavailable,
     };
-    Failure::new(kind, format!("the CA: {error}"))
+    Failure::new(kind, format!("the CA: {}", causes(&error)))
 }
 
 /// A CA that asks to come back later: 429 or 503 (RFC 8555, 6.6). `instant-acme` drops headers of errors, so it is
@@ -252,6 +262,22 @@ struct Busy {
     status: StatusCode,
     retry_after: u64,
     detail: String,
+}
+
+/// No answer, and why; with the address, which neither hyper nor a time-out tells.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unanswered(String);
+
+impl Unanswered {
+    fn new(host: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        let causes = causes(error);
+        let hint = match causes.contains("invalid peer certificate") {
+            true => "; `roots` of [authority] names the CAs that may certify it",
+            false => "",
+        };
+        Self(format!("cannot reach {host}: {causes}{hint}"))
+    }
 }
 
 /// An HTTP client with time-outs and bounded answers.
@@ -285,12 +311,20 @@ impl HttpClient for Http {
         &self,
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         let exchange = self.0.request(request);
         Box::pin(async move {
             let answer = async {
-                let response = exchange.await.map_err(other)?;
+                let response = exchange.await.map_err(|e| other(Unanswered::new(&host, &e)))?;
                 let (parts, body) = response.into_parts();
-                let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(Error::Other)?.to_bytes();
+                let body = Limited::new(body, MAX_ANSWER).collect().await;
+                let body = body.map_err(|e| {
+                    other(Unanswered(format!(
+                        "the answer of {host} broke off or exceeds {MAX_ANSWER} octets: {}",
+                        causes(&*e)
+                    )))
+                })?;
+                let body = body.to_bytes();
                 if matches!(parts.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
                     let retry_after =
                         parts.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -299,7 +333,8 @@ impl HttpClient for Http {
                 }
                 Ok(BytesResponse::from(http::Response::from_parts(parts, Full::new(body))))
             };
-            tokio::time::timeout(PATIENCE, answer).await.map_err(other)?
+            let late = || other(Unanswered(format!("no answer from {host} within {} s", PATIENCE.as_secs())));
+            tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(late()))
         })
     }
 }
@@ -311,3 +346,6 @@ fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 const ALREADY_REVOKED: &str = "urn:ietf:params:acme:error:alreadyRevoked";
 const PATIENCE: Duration = Duration::from_secs(30);
 const MAX_ANSWER: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests;

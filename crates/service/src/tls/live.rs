@@ -47,30 +47,18 @@ impl From<ServerConfig> for LiveTls {
     }
 }
 
-/// Takes what is in the files whenever that changed and is good.
+/// Gives a server what is in the files.
 pub(super) struct Follower {
-    files: TlsFiles,
-    /// What the files were when they were taken last.
-    seen: Stamps,
-    /// What counts now.
-    revocations: Option<Revocations>,
+    followed: Followed<ServerConfig>,
     sender: Sender,
-    /// What was wrong with them at the last look.
-    failure: String,
-    /// When it was said last that a revocation list is overdue, in seconds since 1970.
-    warned_at: Option<i64>,
 }
 
 impl Follower {
     /// Takes what is in the files now, and what follows it.
     pub(super) fn start(files: TlsFiles) -> Result<(Self, LiveTls), ConfigError> {
-        // Before they are read: what changes meanwhile is looked at again.
-        let seen = stamps(&files);
-        let revocations = files.revocations()?;
-        let (sender, live) = LiveTls::channel(files.server_config_with(revocations.as_ref())?);
-        let mut follower = Self { files, seen, revocations, sender, failure: String::new(), warned_at: None };
-        follower.warn_if_overdue(now());
-        Ok((follower, live))
+        let (followed, config) = Followed::start(files, TlsFiles::server_config_with)?;
+        let (sender, live) = LiveTls::channel(config);
+        Ok((Self { followed, sender }, live))
     }
 
     /// Looks at the files again and again until the shutdown begins.
@@ -81,40 +69,83 @@ impl Follower {
                 () = shutdown.begun() => return,
             }
             self.look();
-            self.warn_if_overdue(now());
+            self.followed.warn_if_overdue(now());
         }
     }
 
     fn look(&mut self) {
+        if let Some(config) = self.followed.look() {
+            self.sender.current.send_replace(Arc::new(config));
+            self.sender.generation.send_modify(|generation| *generation += 1);
+        }
+    }
+}
+
+/// Takes what is in the files whenever that changed and is good.
+pub(super) struct Followed<C> {
+    files: TlsFiles,
+    build: Build<C>,
+    /// What the files were when they were taken last.
+    seen: Stamps,
+    /// What counts now.
+    revocations: Option<Revocations>,
+    /// What was wrong with them at the last look.
+    failure: String,
+    /// When it was said last that a revocation list is overdue, in seconds since 1970.
+    warned_at: Option<i64>,
+}
+
+type Build<C> = Box<dyn Fn(&TlsFiles, Option<&Revocations>) -> Result<C, ConfigError> + Send>;
+
+impl<C> Followed<C> {
+    /// What `build` makes of the files now, and what follows it.
+    pub(super) fn start(
+        files: TlsFiles,
+        build: impl Fn(&TlsFiles, Option<&Revocations>) -> Result<C, ConfigError> + Send + 'static,
+    ) -> Result<(Self, C), ConfigError> {
+        // Before they are read: what changes meanwhile is looked at again.
+        let seen = stamps(&files);
+        let revocations = files.revocations()?;
+        let config = build(&files, revocations.as_ref())?;
+        let build = Box::new(build);
+        let mut followed = Self { files, build, seen, revocations, failure: String::new(), warned_at: None };
+        followed.warn_if_overdue(now());
+        Ok((followed, config))
+    }
+
+    /// What is to count from now on, if that changed.
+    pub(super) fn look(&mut self) -> Option<C> {
         let stamps = stamps(&self.files);
         if stamps == self.seen {
-            return;
+            return None;
         }
         // A file may be half written, or its companion may follow: what is not good is tried again each time.
         match self.take() {
             Ok(config) => {
-                self.sender.current.send_replace(Arc::new(config));
-                self.sender.generation.send_modify(|generation| *generation += 1);
                 tracing::info!("TLS files changed: they count from now on, and open connections end");
                 self.failure.clear();
                 self.seen = stamps;
+                Some(config)
             }
-            Err(error) if error.to_string() != self.failure => {
-                self.failure = error.to_string();
-                tracing::error!(error = self.failure, "TLS files changed and are not usable: the last good ones count");
+            Err(error) => {
+                let error = error.to_string();
+                if error != self.failure {
+                    tracing::error!(error, "TLS files changed and are not usable: the last good ones count");
+                    self.failure = error;
+                }
+                None
             }
-            Err(_) => {}
         }
     }
 
-    fn take(&mut self) -> Result<ServerConfig, ConfigError> {
+    fn take(&mut self) -> Result<C, ConfigError> {
         let mut found = self.files.revocations()?;
         let mut was_older = false;
         if let (Some(lists), Some(held)) = (found.take(), &self.revocations) {
             let (newest, older) = lists.no_older_than(held);
             (found, was_older) = (Some(newest), older);
         }
-        let config = self.files.server_config_with(found.as_ref())?;
+        let config = (self.build)(&self.files, found.as_ref())?;
         if was_older {
             tracing::error!(
                 path = self.crl(),
@@ -126,7 +157,7 @@ impl Follower {
         Ok(config)
     }
 
-    fn warn_if_overdue(&mut self, now: i64) {
+    pub(super) fn warn_if_overdue(&mut self, now: i64) {
         if !self.revocations.as_ref().is_some_and(|lists| lists.is_overdue(now)) {
             self.warned_at = None;
             return;
@@ -152,12 +183,12 @@ fn stamps(files: &TlsFiles) -> Stamps {
 }
 
 /// Seconds since 1970.
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     ASN1Time::now().timestamp()
 }
 
 /// Between two looks at the files.
-const LOOK: Duration = Duration::from_secs(2);
+pub(super) const LOOK: Duration = Duration::from_secs(2);
 
 /// Between two warnings about a list that is overdue, in seconds.
 const WARN_EVERY: i64 = 60 * 60;

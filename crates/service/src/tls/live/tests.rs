@@ -2,7 +2,7 @@ use std::{io, os::unix::fs::PermissionsExt, path::PathBuf, sync::Mutex};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::{ClientConfig, ClientConnection, ServerConnection};
 use rustls_pki_types::CertificateDer;
@@ -52,14 +52,14 @@ fn a_private_key_that_others_can_read_is_no_identity() {
     for mode in [0o640, 0o604] {
         world.set_mode(mode);
         let (server, client) =
-            (Follower::start(world.files()).err().unwrap(), world.files().client_config().unwrap_err());
+            (Follower::start(world.files()).err().unwrap(), world.files().client_config(&["a"]).unwrap_err());
         for error in [server, client] {
             assert!(error.to_string().contains("chmod 600"), "{error}");
         }
     }
     world.set_mode(0o600);
     Follower::start(world.files()).unwrap();
-    world.files().client_config().unwrap();
+    world.files().client_config(&["a"]).unwrap();
 }
 
 /// Whoever was revoked must not come back by an old list, out of a backup or on purpose.
@@ -88,7 +88,7 @@ fn a_revocation_list_with_a_lower_number_does_not_take_the_place_of_the_one_in_u
         assert_eq!(numbers(&follower), [number]);
         assert!(!log.contains("lower number"), "{log}");
     }
-    assert_eq!(follower.revocations.as_ref().unwrap().ders()[0].as_ref(), world.crl(), "the list itself");
+    assert_eq!(follower.followed.revocations.as_ref().unwrap().ders()[0].as_ref(), world.crl(), "the list itself");
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_list_that_becomes_overdue_while_a_daemon_runs_is_warned_of_every_hour_and_g
     let (mut follower, live) = Follower::start(world.with_crl()).unwrap();
     let due = date_time_ymd(2050, 1, 1).unix_timestamp();
     let mut warnings = |times: &[i64]| {
-        let log = logged(|| times.iter().for_each(|seconds| follower.warn_if_overdue(due + seconds)));
+        let log = logged(|| times.iter().for_each(|seconds| follower.followed.warn_if_overdue(due + seconds)));
         assert!(!log.contains("ERROR"), "{log}");
         log.matches("past its next update").count()
     };
@@ -121,7 +121,7 @@ fn a_list_that_becomes_overdue_while_a_daemon_runs_is_warned_of_every_hour_and_g
     // The control: a new list ends it, and the next one that is late is said at once.
     world.revoke(2, 2060, &[7]);
     follower.look();
-    let log = logged(|| follower.warn_if_overdue(due + 7300));
+    let log = logged(|| follower.followed.warn_if_overdue(due + 7300));
     assert!(log.is_empty(), "{log}");
 }
 
@@ -155,7 +155,9 @@ impl World {
     /// A new identity in the place of the one before: its certificate.
     fn issue(&self) -> CertificateDer<'static> {
         let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(vec!["a.internal".into()]).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let mut leaf = CertificateParams::new(vec!["a.internal".into()]).unwrap();
+        leaf.subject_alt_names.push(SanType::URI("spiffe://test/service/a".try_into().unwrap()));
+        let leaf = leaf.signed_by(&key, &self.issuer).unwrap();
         let _ = fs::remove_file(self.path("leaf.key"));
         write_private(&self.path("leaf.key"), &key.serialize_pem()).unwrap();
         fs::write(self.path("leaf.pem"), leaf.pem()).unwrap();
@@ -227,7 +229,7 @@ fn served(live: &LiveTls, world: &World) -> CertificateDer<'static> {
 
 /// The CRL numbers of the lists in use.
 fn numbers(follower: &Follower) -> Vec<u64> {
-    let lists = follower.revocations.as_ref().unwrap().ders();
+    let lists = follower.followed.revocations.as_ref().unwrap().ders();
     let number = |list| CertificateRevocationList::from_der(list).unwrap().1.crl_number().unwrap().try_into().unwrap();
     lists.iter().map(|list| number(list.as_ref())).collect()
 }
