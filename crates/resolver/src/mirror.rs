@@ -454,6 +454,8 @@ mod meta {
     pub(super) const ACCOUNTS: &str = "accounts";
     /// When the newest checkpoint was made.
     pub(super) const CHECKPOINT: &str = "checkpoint";
+    /// The newest checkpoint as it was signed.
+    pub(super) const CHECKPOINT_DOCUMENT: &str = "checkpoint document";
 
     pub(super) fn timestamp(text: &[u8]) -> Option<jiff::Timestamp> {
         std::str::from_utf8(text).ok()?.parse().ok()

@@ -92,6 +92,22 @@ fn what_two_issuers_signed_is_one_line_of_versions_while_both_are_listed() {
     assert!(handshake(&server, &platform.client(), "b.example").is_err(), "nobody signed it who counts");
 }
 
+/// The thief's version hid that the honest one's was missing.
+#[test]
+fn what_a_checkpoint_lists_is_missed_once_the_mark_that_hid_it_counts_no_more() {
+    let (mut platform, dir) = (Platform::new(), tempfile::tempdir().unwrap());
+    let mirror = platform.mirror(dir.path());
+    mirror.apply(&page([platform.route("a.example", &["a.example"], u64::MAX, UP)])).unwrap();
+    let taken = std::mem::replace(&mut platform.issuer, SigningKey::generate().unwrap());
+    mirror.apply(&page([platform.ring(2, &[&taken, &platform.issuer])])).unwrap();
+    mirror.apply(&page([platform.checkpoint(1, &[(Kind::Route, "a.example", 3)])])).unwrap();
+    assert_eq!(mirror.awaited_count(), 0);
+    mirror.apply(&page([platform.ring(3, &[&platform.issuer])])).unwrap();
+    assert_eq!(mirror.awaited_count(), 1);
+    mirror.apply(&page([platform.route("a.example", &["a.example"], 3, UP)])).unwrap();
+    assert_eq!(mirror.awaited_count(), 0);
+}
+
 /// Whoever is listed may not have its awaited changes forgotten.
 #[test]
 fn what_an_issuer_awaits_stays_awaited_when_another_one_goes() {

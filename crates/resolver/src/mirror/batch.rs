@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use certseal_seal::{Bundle, RingMark, Stanza, VerifyingKeys, accept_ring, ring_issuers, sha256};
 use certseal_wire::{
     AcmeAccounts, Base64, Change, Checkpoint, Digest, DnsName, Epoch, Event, KeyId, KeyRing, Kind, ParseError,
-    PoolName, Route, Signed,
+    PoolName, Route, Signed, SignerId,
 };
 use jiff::Timestamp;
 
@@ -309,6 +309,7 @@ impl<'a> Batch<'a> {
         self.issuers = ring_issuers(&ring);
         self.tables.forget_awaited(|signer| ring.lists_issuer(signer))?;
         self.ring = Some(Arc::new(ring));
+        self.expect_again()?;
         self.applied.ring_changed = true;
         Ok(true)
     }
@@ -331,7 +332,8 @@ impl<'a> Batch<'a> {
         if checkpoint.pool != self.mirror.pool || checkpoint.pool != pool {
             return Err(Refusal::OtherCheckpoint(checkpoint.pool).into());
         }
-        let mark = Mark::of(checkpoint.version, &canonical(&signed), &signed);
+        let record = canonical(&signed);
+        let mark = Mark::of(checkpoint.version, &record, &signed);
         if !self.mark(Kind::Checkpoint, pool.as_str(), mark)? {
             return Ok(false);
         }
@@ -339,15 +341,33 @@ impl<'a> Batch<'a> {
         let last = self.tables.meta.insert(meta::CHECKPOINT, issued_at.as_bytes()).map_err(redb::Error::from)?;
         let last = last.and_then(|row| meta::timestamp(row.value()));
         note_gap(last, checkpoint.complete_since);
+        self.tables.meta.insert(meta::CHECKPOINT_DOCUMENT, record.as_slice()).map_err(redb::Error::from)?;
+        self.expect(&checkpoint, signed.signer)?;
+        Ok(true)
+    }
+
+    /// Looks once more what the newest checkpoint lists: a mark that kept a change from being awaited may count no more.
+    fn expect_again(&mut self) -> Result<(), redb::Error> {
+        let record = self.tables.meta(meta::CHECKPOINT_DOCUMENT)?;
+        let signed = record.and_then(|record| serde_json::from_slice::<Signed>(&record).ok());
+        let counted = signed.and_then(|signed| Some((self.issuers.verify(&signed).ok()?, signed.signer)));
+        match counted {
+            Some((checkpoint, signer)) => self.expect(&checkpoint, signer),
+            None => Ok(()),
+        }
+    }
+
+    /// Has awaited of a checkpoint's list what is not here.
+    fn expect(&mut self, checkpoint: &Checkpoint, signer: SignerId) -> Result<(), redb::Error> {
         // Routes first: whether a bundle is awaited depends on them.
         let (bundles, others): (Vec<_>, Vec<_>) =
             checkpoint.changes.iter().partition(|change| change.kind == Kind::Bundle);
         for change in others.into_iter().chain(bundles) {
             if self.lacks(change)? {
-                self.tables.expect(change, signed.signer)?;
+                self.tables.expect(change, signer)?;
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Whether a change has not come here. The bundle of a site that has left does not come, unless it is coming back.

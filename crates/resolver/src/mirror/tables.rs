@@ -38,6 +38,10 @@ impl<'txn> Tables<'txn> {
         })
     }
 
+    pub(super) fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.meta.get(key)?.map(|row| row.value().to_vec()))
+    }
+
     pub(super) fn mark(&self, kind: Kind, name: &str) -> Result<Option<Mark>, Error> {
         Ok(self.marks.get(item(kind, name).as_str())?.map(|row| Mark::from(row.value())))
     }
