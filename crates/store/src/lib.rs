@@ -21,7 +21,7 @@
 //! - **Acknowledged means durable.** [`Storage::commit`] returns once its writes survive a kill and a power cut.
 //! - **All or nothing.** A conflict in one [`Write`] undoes its whole [`Transaction`], and no other one.
 //! - **The feed is complete.** It shows only what is durable, in one total order, and holds the newest event of each
-//!   `(table, key)`, tombstones included: read from 0 it is a snapshot, read from a cursor it is what changed since.
+//!   `(table, key)`, tombstones included: what changed after a sequence number. certstore makes snapshots from the tables.
 //! - **The audit log is a chain.** Entries are appended in the transaction of what they tell of; each carries a hash over
 //!   itself and all before it.
 //! - **Damage stays local.** Records and events carry checksums, or the database's pages do. A damaged record is an error when it is asked for by

@@ -58,7 +58,7 @@ impl From<Cursor> for String {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FeedQuery {
-    /// Answer what came after this; from the start when absent.
+    /// Answer what came after this. Without it the request is refused: a reader begins with a [`Snapshot`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<Cursor>,
     /// At most this many events; the server has its own limit too.

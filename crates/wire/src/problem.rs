@@ -68,7 +68,7 @@ kinds! {
     TimedOut = 408, "urn:certseal:timed-out";
     /// The version is not above the stored one.
     Conflict = 409, "urn:certseal:conflict";
-    /// The cursor is of another feed epoch: read the feed again from its start.
+    /// The cursor is of another feed epoch, or older than what the feed keeps: begin with a snapshot.
     Gone = 410, "urn:certseal:gone";
     /// The body is larger than the limit.
     TooLarge = 413, "urn:certseal:too-large";

@@ -1,0 +1,152 @@
+//! Checks that are taken out one at a time: the adversary of `follower/adversary.rs` notices each.
+//!
+//! Every run looks that each fault can still be planted. `CERTSEAL_PLANTED_FAULTS=1` builds the crate with one after the
+//! other, in a copy under `target/planted`, and expects the adversary to fail with a seed.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// What is taken out, where, and what stands there then.
+struct Fault {
+    what: &'static str,
+    file: &'static str,
+    check: &'static str,
+    without: &'static str,
+}
+
+const FAULTS: &[Fault] = &[
+    Fault {
+        what: "a lower version than the mark's is refused",
+        file: "mirror/batch.rs",
+        check: "Some(seen) if version < seen.version => {",
+        without: "Some(seen) if version < seen.version && false => {",
+    },
+    Fault {
+        what: "a bundle counts for its own site only",
+        file: "mirror/batch.rs",
+        check: "if info.site != site {",
+        without: "if false && info.site != site {",
+    },
+    Fault {
+        what: "a route counts for its own site only",
+        file: "mirror/batch.rs",
+        check: "if route.site != site {",
+        without: "if false && route.site != site {",
+    },
+    Fault {
+        what: "a stanza with another epoch than the ring's is refused",
+        file: "mirror/batch.rs",
+        check: ".filter(|listed| *listed != stanza.epoch)",
+        without: ".filter(|listed| *listed != stanza.epoch && false)",
+    },
+    Fault {
+        what: "a new bundle whose key does not open is refused",
+        file: "mirror/batch.rs",
+        check: "Some(holder) => check_bundle(&**holder, bundle).map_err(Failure::unopened),",
+        without: "Some(holder) => Ok(drop(check_bundle(&**holder, bundle).map_err(Failure::unopened))),",
+    },
+    Fault {
+        what: "the same bundle sealed to older epochs only is refused",
+        file: "mirror/batch.rs",
+        check: "Some(seen) if found < Some(seen) => {",
+        without: "Some(seen) if found < Some(seen) && false => {",
+    },
+    Fault {
+        what: "a good bundle does not go because certstore deleted it",
+        file: "mirror/batch.rs",
+        check: "if info.not_after > Timestamp::now() {",
+        without: "if info.not_after > Timestamp::now() && false {",
+    },
+    Fault {
+        what: "a bundle for other pools is refused",
+        file: "mirror/batch.rs",
+        check: "if !info.pools.contains(pool) {",
+        without: "if false && !info.pools.contains(pool) {",
+    },
+    Fault {
+        what: "another pool's checkpoint is refused",
+        file: "mirror/batch.rs",
+        check: "if checkpoint.pool != self.mirror.pool || checkpoint.pool != pool {",
+        without: "if false && (checkpoint.pool != self.mirror.pool || checkpoint.pool != pool) {",
+    },
+    Fault {
+        what: "what an issuer signed who is gone counts up to the floor only",
+        file: "mirror/batch.rs",
+        check: "Ok(match ring.standing(signer, mark.version) {",
+        without: "Ok(match ring.standing(signer, mark.version).max(mark.version) {",
+    },
+    Fault {
+        what: "what a checkpoint lists is looked at again under another ring",
+        file: "mirror/batch.rs",
+        check: "self.expect_again()?;",
+        without: "",
+    },
+    Fault {
+        what: "a store that gives errors withholds nothing unseen",
+        file: "follower.rs",
+        check: "self.report(error);\n            // A store that gives errors only would withhold without being seen.\n            self.note_withheld();",
+        without: "self.report(error);",
+    },
+];
+
+#[test]
+fn every_check_that_is_taken_out_is_missed() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for fault in FAULTS {
+        let text = fs::read_to_string(sources.join(fault.file)).unwrap();
+        assert_eq!(text.matches(fault.check).count(), 1, "{}: look where the check is now", fault.what);
+    }
+    if std::env::var_os("CERTSEAL_PLANTED_FAULTS").is_none() {
+        return;
+    }
+    let copy = copy_of_the_workspace();
+    let (passed, said) = play(&copy);
+    assert!(passed, "the control, with all checks: {said}");
+    for fault in FAULTS {
+        let path = copy.join("crates/resolver/src").join(fault.file);
+        let genuine = fs::read_to_string(&path).unwrap();
+        fs::write(&path, genuine.replacen(fault.check, fault.without, 1)).unwrap();
+        let (passed, said) = play(&copy);
+        fs::write(&path, genuine).unwrap();
+        let cause = said.lines().skip_while(|line| !line.contains("panicked at")).nth(1).unwrap_or_default().to_owned();
+        let seed = said.lines().find(|line| line.contains("CERTSEAL_ADVERSARY_SEED="));
+        assert!(!passed && seed.is_some(), "nobody misses that {}: {said}", fault.what);
+        println!("{}: {cause}", fault.what);
+    }
+}
+
+/// Whether the adversary finds nothing, and what it says.
+fn play(workspace: &Path) -> (bool, String) {
+    let output = Command::new(env!("CARGO"))
+        .args(["test", "--locked", "-p", "certseal-resolver", "--lib", "--", "adversary"])
+        .current_dir(workspace)
+        .env("CARGO_TARGET_DIR", workspace.join("target"))
+        .env("CERTSEAL_ADVERSARY_SEQUENCES", "20000")
+        .env("RUST_BACKTRACE", "0")
+        .output()
+        .unwrap();
+    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+/// A copy of what Git tracks. Files that did not change keep their times, so that little is built again.
+fn copy_of_the_workspace() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let copy = root.join("target/planted");
+    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(&root).output().unwrap();
+    assert!(listed.status.success(), "{listed:?}");
+    for file in String::from_utf8(listed.stdout).unwrap().split('\0').filter(|file| !file.is_empty()) {
+        let (from, to) = (root.join(file), copy.join(file));
+        let Ok(text) = fs::read(&from) else { continue };
+        if fs::read(&to).is_ok_and(|there| there == text) {
+            continue;
+        }
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::write(to, text).unwrap();
+    }
+    copy
+}
