@@ -339,7 +339,7 @@ impl Site {
         let covers_the_same = self.names == request.names && self.pools == request.pools;
         let routes_the_same = covers_the_same && self.upstream == request.upstream && !self.departed;
         if !routes_the_same {
-            self.route_version += 1;
+            self.route_version = self.route_version.saturating_add(1);
             self.route_stored = false;
         }
         if !covers_the_same || self.departed || self.attempt.dead {
@@ -361,7 +361,7 @@ impl Site {
         self.revoke.extend(self.compromised.take().map(|compromised| compromised.leaf));
         Self {
             departed: true,
-            route_version: self.route_version + 1,
+            route_version: self.route_version.saturating_add(1),
             route_stored: false,
             order: None,
             lost: false,

@@ -465,3 +465,6 @@ fn rejected(detail: impl ToString) -> Failure {
 
 /// How long a key ring is used before it is read again.
 const RING_FRESH: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod adversary;

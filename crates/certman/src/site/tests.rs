@@ -42,6 +42,16 @@ fn a_new_site_first_gets_its_route_and_then_its_order() {
     assert_eq!(routed().status().state, SiteState::Pending);
 }
 
+/// A thief of a listed issuer key can sign it, and certman goes on from there.
+#[test]
+fn a_site_whose_route_versions_are_used_up_can_be_changed_and_leave() {
+    let site = Site { route_version: u64::MAX, ..routed() };
+    let upstream = "http://127.0.0.1:2".parse().unwrap();
+    let changed = site.clone().changed(SiteRequest { upstream, ..request() });
+    assert_eq!((changed.route_version, changed.route_stored), (u64::MAX, false));
+    assert_eq!((site.departed().route_version, changed.signed_anew(7).route_version), (u64::MAX, 8));
+}
+
 #[test]
 fn a_renewal_is_due_at_two_thirds_of_the_lifetime_with_jitter() {
     let site = stored(routed());
