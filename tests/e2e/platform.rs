@@ -103,6 +103,7 @@ impl Platform {
         fs::copy(pki_dir.join(format!("{POOL}-1.unseal.pem")), unseal_keys.join("1.key")).unwrap();
         let mut edge = daemon(dir.path(), "certedge");
         edge.wait_for(addresses["https"]);
+        edge.wait_for(addresses["edge-telemetry"]);
         let (handle, shutdown) = Shutdown::new();
         let upstream = certseal::upstream::start(shutdown).await.unwrap();
         Self { certstore, certman, edge, addresses, upstream, dir, _upstream: handle, database }
@@ -121,6 +122,7 @@ impl Platform {
     pub fn restart_edge(&mut self) {
         self.edge = daemon(self.dir.path(), "certedge");
         self.edge.wait_for(self.addresses["https"]);
+        self.edge.wait_for(self.addresses["edge-telemetry"]);
     }
 
     /// Restarts certstore with other lines in its configuration, put before its first table.
