@@ -492,8 +492,9 @@ impl Hostile {
         for &version in versions {
             let accounts = AcmeAccounts { version, thumbprints: vec![thumbprint.to_owned()] };
             made.push((ACCOUNTS.to_owned(), record(issuer.sign(&accounts), version, accounts.thumbprints)));
-            for pool in pools() {
-                let at = Timestamp::UNIX_EPOCH;
+            // Not of the same versions, so that it shows if one is taken for the other.
+            for (pool, more) in pools().into_iter().zip([0, 100]) {
+                let (at, version) = (Timestamp::UNIX_EPOCH, version.saturating_add(more));
                 let checkpoint =
                     Checkpoint { pool: pool.clone(), version, issued_at: at, complete_since: at, changes: vec![] };
                 let path = format!("/v1/checkpoints/{pool}");
