@@ -31,8 +31,9 @@ softhsm_minimum=2.6
 cargo_deny_version=0.20.2
 # The first PostgreSQL with all that the storage backend asks for.
 postgresql_minimum=15
-patroni_packages=('patroni[etcd3]==4.1.5' 'psycopg[binary]==3.3.9')
-python_packages=(pyhpke==0.6.5 cryptography==50.0.2 schemathesis==4.32.5)
+# What comes from the Python package index, each file with the hashes that count.
+python_requirements=tests/requirements/python.txt
+patroni_requirements=tests/requirements/patroni.txt
 
 tools=$PWD/target/tools
 archive_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -326,14 +327,14 @@ cargo_deny() {
 
 python() {
     local stamp=$tools/python/packages
-    [[ -f $stamp && $(<"$stamp") == "${python_packages[*]}" ]] && return
+    cmp -s "$stamp" "$python_requirements" && return
 
     have python3 || fail 'python3 is missing: install Debian'"'"'s python3 and python3-venv'
     rm -rf "$tools/python"
     python3 -m venv "$tools/python" || fail 'python3 cannot make a virtual environment: install python3-venv'
-    "$tools/python/bin/pip" install --quiet --disable-pip-version-check "${python_packages[@]}" ||
-        fail "could not install ${python_packages[*]} from the Python package index"
-    printf '%s' "${python_packages[*]}" >"$stamp"
+    "$tools/python/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$python_requirements" ||
+        fail "could not install $python_requirements from the Python package index"
+    cp "$python_requirements" "$stamp"
 }
 
 # --- PostgreSQL, etcd, Patroni -----------------------------------------------------------------------------------
@@ -443,16 +444,16 @@ unpack_missing() {
 patroni() {
     local stamp=$tools/patroni/packages python=/usr/bin/python3
     [[ -x $python ]] || python=$(command -v python3) || fail 'python3 is missing: install Debian'"'"'s python3'
-    if [[ ! -f $stamp || $(<"$stamp") != "${patroni_packages[*]}" ]]; then
+    if ! cmp -s "$stamp" "$patroni_requirements"; then
         rm -rf -- "$tools/patroni"
         mkdir -p "$tools/patroni/bin"
         python3 -m pip --python "$python" install --quiet --disable-pip-version-check --root-user-action=ignore \
-            --target "$tools/patroni/packages.d" "${patroni_packages[@]}" ||
-            fail "could not install ${patroni_packages[*]} from the Python package index"
+            --target "$tools/patroni/packages.d" --require-hashes -r "$patroni_requirements" ||
+            fail "could not install $patroni_requirements from the Python package index"
         printf '#!/bin/sh\nPYTHONPATH=%s exec %s -m patroni "$@"\n' "$tools/patroni/packages.d" "$python" \
             >"$tools/patroni/bin/patroni"
         chmod 755 "$tools/patroni/bin/patroni"
-        printf '%s' "${patroni_packages[*]}" >"$stamp"
+        cp "$patroni_requirements" "$stamp"
     fi
     "$tools/patroni/bin/patroni" --version || fail 'Patroni does not run here'
 }

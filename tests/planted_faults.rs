@@ -1,6 +1,7 @@
-//! Checks that are taken out one at a time: the adversary of `follower/adversary.rs` notices each.
+//! Checks that are taken out one at a time: the adversaries that play certstore, against edges (`certseal-resolver`) and
+//! against certman, notice each.
 //!
-//! Every run looks that each fault can still be planted. `CERTSEAL_PLANTED_FAULTS=1` builds the crate with one after the
+//! Every run looks that each fault can still be planted. `CERTSEAL_PLANTED_FAULTS=1` builds the crates with one after the
 //! other, in a copy under `target/planted`, and expects the adversary to fail with a seed.
 
 #![allow(clippy::unwrap_used)]
@@ -22,96 +23,140 @@ struct Fault {
 const FAULTS: &[Fault] = &[
     Fault {
         what: "a lower version than the mark's is refused",
-        file: "mirror/batch.rs",
+        file: "crates/resolver/src/mirror/batch.rs",
         check: "Some(seen) if version < seen.version => {",
         without: "Some(seen) if version < seen.version && false => {",
     },
     Fault {
         what: "a bundle counts for its own site only",
-        file: "mirror/batch.rs",
+        file: "crates/resolver/src/mirror/batch.rs",
         check: "if info.site != site {",
         without: "if false && info.site != site {",
     },
     Fault {
         what: "a route counts for its own site only",
-        file: "mirror/batch.rs",
+        file: "crates/resolver/src/mirror/batch.rs",
         check: "if route.site != site {",
         without: "if false && route.site != site {",
     },
     Fault {
         what: "a stanza with another epoch than the ring's is refused",
-        file: "mirror/batch.rs",
+        file: "crates/resolver/src/mirror/batch.rs",
         check: ".filter(|listed| *listed != stanza.epoch)",
         without: ".filter(|listed| *listed != stanza.epoch && false)",
     },
     Fault {
         what: "a new bundle whose key does not open is refused",
-        file: "mirror/batch.rs",
+        file: "crates/resolver/src/mirror/batch.rs",
         check: "Some(holder) => check_bundle(&**holder, bundle).map_err(Failure::unopened),",
         without: "Some(holder) => Ok(drop(check_bundle(&**holder, bundle).map_err(Failure::unopened))),",
     },
     Fault {
         what: "the same bundle sealed to older epochs only is refused",
-        file: "mirror/batch.rs",
+        file: "crates/resolver/src/mirror/batch.rs",
         check: "Some(seen) if found < Some(seen) => {",
         without: "Some(seen) if found < Some(seen) && false => {",
     },
     Fault {
         what: "a good bundle does not go because certstore deleted it",
-        file: "mirror/batch.rs",
+        file: "crates/resolver/src/mirror/batch.rs",
         check: "if info.not_after > Timestamp::now() {",
         without: "if info.not_after > Timestamp::now() && false {",
     },
     Fault {
         what: "a bundle for other pools is refused",
-        file: "mirror/batch.rs",
+        file: "crates/resolver/src/mirror/batch.rs",
         check: "if !info.pools.contains(pool) {",
         without: "if false && !info.pools.contains(pool) {",
     },
     Fault {
         what: "another pool's checkpoint is refused",
-        file: "mirror/batch.rs",
+        file: "crates/resolver/src/mirror/batch.rs",
         check: "if checkpoint.pool != self.mirror.pool || checkpoint.pool != pool {",
         without: "if false && (checkpoint.pool != self.mirror.pool || checkpoint.pool != pool) {",
     },
     Fault {
         what: "what an issuer signed who is gone counts up to the floor only",
-        file: "mirror/batch.rs",
+        file: "crates/resolver/src/mirror/batch.rs",
         check: "Ok(match ring.standing(signer, mark.version) {",
         without: "Ok(match ring.standing(signer, mark.version).max(mark.version) {",
     },
     Fault {
         what: "what a checkpoint lists is looked at again under another ring",
-        file: "mirror/batch.rs",
+        file: "crates/resolver/src/mirror/batch.rs",
         check: "self.expect_again()?;",
         without: "",
     },
     Fault {
         what: "a store that gives errors withholds nothing unseen",
-        file: "follower.rs",
+        file: "crates/resolver/src/follower.rs",
         check: "self.report(error);\n            // A store that gives errors only would withhold without being seen.\n            self.note_withheld();",
         without: "self.report(error);",
+    },
+    Fault {
+        what: "certman takes nothing but the floor from a document of an issuer that is gone",
+        file: "crates/certman/src/storehouse.rs",
+        check: "standing: ring.standing(signer, claimed)",
+        without: "standing: claimed",
+    },
+    Fault {
+        what: "certman takes no other site's bundle for a site's",
+        file: "crates/certman/src/storehouse.rs",
+        check: "if info.site != *site {",
+        without: "if false && info.site != *site {",
+    },
+    Fault {
+        what: "certman goes by no older ring",
+        file: "crates/certman/src/storehouse.rs",
+        check: "let seen = self.journal.ring_seen().map_err(unavailable)?;",
+        without: "let seen = certseal_seal::RingMark::default();",
+    },
+    Fault {
+        what: "certman orders no more again than a day allows",
+        file: "crates/certman/src/journal.rs",
+        check: "if wait > 0 {",
+        without: "if wait > DAY.as_secs() {",
+    },
+    Fault {
+        what: "a store that came back has no certificates ordered beyond that",
+        file: "crates/certman/src/storehouse.rs",
+        check: "journal.change_all(Site::unconfirmed)",
+        without: "journal.change_all(Site::after_issuer_left)",
+    },
+    Fault {
+        what: "certman asks the stored checkpoint for its version",
+        file: "crates/certman/src/storehouse.rs",
+        check: "None => self.stored_checkpoint(pool).await?,",
+        without: "None => 0,",
+    },
+    Fault {
+        what: "certman signs no audit log whose end was cut off",
+        file: "crates/certman/src/storehouse.rs",
+        check: "if let Err(detail) = witness::still_has(&page, &seen) {",
+        without: "if let Err(detail) = witness::still_has(&page, &seen) && false {",
     },
 ];
 
 #[test]
 fn every_check_that_is_taken_out_is_missed() {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for fault in FAULTS {
-        let text = fs::read_to_string(sources.join(fault.file)).unwrap();
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(fault.file)).unwrap();
         assert_eq!(text.matches(fault.check).count(), 1, "{}: look where the check is now", fault.what);
     }
     if std::env::var_os("CERTSEAL_PLANTED_FAULTS").is_none() {
         return;
     }
     let copy = copy_of_the_workspace();
-    let (passed, said) = play(&copy);
-    assert!(passed, "the control, with all checks: {said}");
+    for package in ["certseal-resolver", "certman"] {
+        let (passed, said) = play(&copy, package);
+        assert!(passed, "the control, with all checks: {said}");
+    }
     for fault in FAULTS {
-        let path = copy.join("crates/resolver/src").join(fault.file);
+        let path = copy.join(fault.file);
+        let package = if fault.file.contains("/certman/") { "certman" } else { "certseal-resolver" };
         let genuine = fs::read_to_string(&path).unwrap();
         fs::write(&path, genuine.replacen(fault.check, fault.without, 1)).unwrap();
-        let (passed, said) = play(&copy);
+        let (passed, said) = play(&copy, package);
         fs::write(&path, genuine).unwrap();
         let cause = said.lines().skip_while(|line| !line.contains("panicked at")).nth(1).unwrap_or_default().to_owned();
         let seed = said.lines().find(|line| line.contains("CERTSEAL_ADVERSARY_SEED="));
@@ -121,9 +166,9 @@ fn every_check_that_is_taken_out_is_missed() {
 }
 
 /// Whether the adversary finds nothing, and what it says.
-fn play(workspace: &Path) -> (bool, String) {
+fn play(workspace: &Path, package: &str) -> (bool, String) {
     let output = Command::new(env!("CARGO"))
-        .args(["test", "--locked", "-p", "certseal-resolver", "--lib", "--", "adversary"])
+        .args(["test", "--locked", "-p", package, "--lib", "--", "adversary"])
         .current_dir(workspace)
         .env("CARGO_TARGET_DIR", workspace.join("target"))
         .env("CERTSEAL_ADVERSARY_SEQUENCES", "20000")
@@ -135,9 +180,9 @@ fn play(workspace: &Path) -> (bool, String) {
 
 /// A copy of what Git tracks. Files that did not change keep their times, so that little is built again.
 fn copy_of_the_workspace() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let copy = root.join("target/planted");
-    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(&root).output().unwrap();
+    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root).output().unwrap();
     assert!(listed.status.success(), "{listed:?}");
     for file in String::from_utf8(listed.stdout).unwrap().split('\0').filter(|file| !file.is_empty()) {
         let (from, to) = (root.join(file), copy.join(file));
