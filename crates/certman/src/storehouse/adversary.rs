@@ -723,6 +723,6 @@ const PER_DAY: u32 = 2;
 /// Versions that an issuer key comes to before it is replaced are below this, but for those of a thief.
 const ERA: u64 = 10_000;
 
-const SEQUENCES: u64 = 20_000;
+const SEQUENCES: u64 = 5_000;
 const SEQUENCES_OF_A_RUN: u64 = 500;
 const CALLS: usize = 6;
