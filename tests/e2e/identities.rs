@@ -26,6 +26,7 @@ async fn certman_cannot_stand_in_for_certstore() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && error.contains(expected), "{error}");
     // An edge and certman take nothing from it.
+    platform.edge.kill();
     platform.restart_edge();
     eventually(Duration::from_secs(20), || platform.edge.log().contains(expected));
     eventually(Duration::from_secs(20), || platform.certman.log().contains(expected));

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use certseal_client::StoreClient;
-use certseal_seal::{Bundle, Sealed, ring_issuers, spki_digest};
+use certseal_seal::{Bundle, Sealed, ring_issuers, secret_pem, spki_digest};
 use certseal_service::config::write_private;
 use certseal_unseal::UnsealKeys;
 use certseal_wire::{BundleInfo, DnsName, KeyRing, NameSet, PoolName, Route, SealedQuery, Upstream, causes};
@@ -183,10 +183,7 @@ fn opened(bundle: &Bundle, keys: &[UnsealKeys]) -> anyhow::Result<Zeroizing<Stri
     let key = keys.open_sealed(sealed)?;
     let spki = spki_digest(bundle.leaf_spki().context("the bundle's certificate does not parse")?);
     ensure!(public_key_digest(&key) == Some(spki), "the sealed key is not the certificate's");
-    let block = Pem::new("PRIVATE KEY", key.expose_pkcs8());
-    let text = Zeroizing::new(encode_config(&block, lf()));
-    drop(Zeroizing::new(block.into_contents()));
-    Ok(text)
+    Ok(secret_pem::encode("PRIVATE KEY", key.expose_pkcs8()))
 }
 
 fn chain_pem(bundle: &Bundle) -> String {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail, ensure};
-use certseal_seal::SigningKey;
+use certseal_seal::{SigningKey, secret_pem};
 use certseal_service::{
     config::{read, read_private},
     tls::{TlsFiles, certificates},
@@ -125,7 +125,12 @@ pub fn local_ca(dir: &Path, name: &str) -> anyhow::Result<Vec<MadeFile>> {
     let certificate = ca_params(name).self_signed(&key).context("cannot sign the CA's certificate")?;
     let mut files = NewFiles::default();
     files.public("local-ca.pem", certificate.pem(), "certificate of the development CA", "certman, test clients");
-    files.private("local-ca.key", Zeroizing::new(key.serialize_pem()), "key of the development CA", "certman");
+    files.private(
+        "local-ca.key",
+        secret_pem::encode("PRIVATE KEY", key.serialized_der()),
+        "key of the development CA",
+        "certman",
+    );
     files.write(dir, "use the CA that is there, or choose another directory")
 }
 
@@ -151,7 +156,7 @@ impl Authority {
         let mut params = ca_params("certseal private CA");
         params.subject_alt_names.push(uri(&format!("spiffe://{domain}"))?);
         let key = KeyPair::generate().context("cannot generate a key")?;
-        let key_pem = Zeroizing::new(key.serialize_pem());
+        let key_pem = secret_pem::encode("PRIVATE KEY", key.serialized_der());
         let certificate = params.self_signed(&key).context("cannot sign the CA's certificate")?.pem();
         Ok((Self { issuer: Issuer::new(params, key), domain: domain.clone() }, certificate, key_pem))
     }
@@ -167,7 +172,9 @@ impl Authority {
         };
         let (_, parsed) = X509Certificate::from_der(der).with_context(|| certificate.display().to_string())?;
         let domain = trust_domain(&parsed).with_context(|| certificate.display().to_string())?;
-        let pair = KeyPair::from_pem(&key_pem).with_context(|| format!("{} is no private key", key.display()))?;
+        let no_key = || format!("{} is no private key", key.display());
+        let (_, der) = secret_pem::decode(key_pem.as_bytes()).with_context(no_key)?;
+        let pair = KeyPair::try_from(der.as_slice()).with_context(no_key)?;
         ensure!(
             parsed.public_key().raw == pair.subject_public_key_info(),
             "{} is not the key of {}: the files are of different PKIs",
@@ -219,7 +226,7 @@ impl Authority {
         let key = KeyPair::generate().context("cannot generate a key")?;
         let certificate = params.signed_by(&key, &self.issuer).with_context(|| format!("cannot certify {caller}"))?;
         files.public(&format!("{file}.pem"), certificate.pem(), &format!("certificate of {id}"), holder);
-        let key = Zeroizing::new(key.serialize_pem());
+        let key = secret_pem::encode("PRIVATE KEY", key.serialized_der());
         files.private(&format!("{file}.key"), key, &format!("key of {id}"), holder);
         Ok(())
     }

@@ -9,15 +9,18 @@ use std::{
     sync::Arc,
 };
 
+use certseal_guarded::pem;
 use certseal_wire::{Caller, TrustDomain};
 use rustls::{
-    RootCertStore, ServerConfig,
+    InconsistentKeys, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     server::WebPkiClientVerifier,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde::Deserialize;
 use x509_parser::{extensions::GeneralName, prelude::FromDer};
+use zeroize::Zeroizing;
 
 pub use client::{CERTMAN, CERTSTORE, Peer};
 pub use live::LiveTls;
@@ -75,13 +78,11 @@ impl TlsFiles {
             verifier = verifier.with_crls(revocations.ders()).only_check_end_entity_revocation();
         }
         let verifier = verifier.build().map_err(|e| ConfigError::invalid(&self.ca, e))?;
-        let (chain, key) = self.identity()?;
         let mut server = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| ConfigError::invalid(&self.certificate, e))?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)
-            .map_err(|e| ConfigError::invalid(&self.certificate, e))?;
+            .with_cert_resolver(self.identity()?);
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(server)
     }
@@ -94,11 +95,23 @@ impl TlsFiles {
         Ok(roots)
     }
 
-    fn identity(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), ConfigError> {
+    /// Our certificate with its key, of which nothing but what signs stays in memory.
+    fn identity(&self) -> Result<Arc<SingleCertAndKey>, ConfigError> {
         let text = config::read_private(&self.key)?;
-        let key = PrivateKeyDer::from_pem_slice(text.as_bytes())
-            .map_err(|e| ConfigError::invalid(&self.key, format!("expected a PEM private key: {e}")))?;
-        Ok((certificates(&self.certificate)?, key))
+        let no_key = |detail: &str| ConfigError::invalid(&self.key, format!("expected a PEM private key{detail}"));
+        let (tag, der) = pem::decode(text.as_bytes()).ok_or_else(|| no_key(""))?;
+        let key = Zeroizing::new(match tag {
+            "PRIVATE KEY" => PrivateKeyDer::Pkcs8(der.to_vec().into()),
+            "EC PRIVATE KEY" => PrivateKeyDer::Sec1(der.to_vec().into()),
+            "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(der.to_vec().into()),
+            other => return Err(no_key(&format!(", got {other:?}"))),
+        });
+        let key = aws_lc_rs::sign::any_supported_type(&key).map_err(|e| ConfigError::invalid(&self.key, e))?;
+        let own = CertifiedKey::new(certificates(&self.certificate)?, key);
+        match own.keys_match() {
+            Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(Arc::new(own.into())),
+            Err(e) => Err(ConfigError::invalid(&self.certificate, e)),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Memory for small secrets.
+//! Memory for small secrets, and their texts ([`pem`]).
 //!
 //! ```text
 //!   Locked<N> --holds--> slot of 64 octets --taken from--> shard of the thread --grows by--> region
@@ -25,6 +25,7 @@
 //! are missing from it: do not use secrets across a fork without exec.
 
 mod pages;
+pub mod pem;
 mod slots;
 
 pub use slots::{is_locked, reserve};

@@ -49,6 +49,7 @@ mod signature;
 mod suite;
 
 pub use bundle::{Bundle, BundleError};
+pub use certseal_guarded::pem as secret_pem;
 pub use digest::{names_digest, sha256, spki_digest};
 pub use envelope::{Envelope, EnvelopeError, Header, MAX_ENVELOPE, MAX_STANZAS, Stanza};
 pub use keyring::{

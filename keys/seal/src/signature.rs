@@ -46,10 +46,8 @@ impl SigningKey {
     /// # Errors
     /// [`SignatureError::BadKey`] when it is something else.
     pub fn from_pem(text: &str) -> Result<Self, SignatureError> {
-        let block = pem::parse(text).map_err(|_| SignatureError::BadKey)?;
-        let tag_is_ours = block.tag() == PRIVATE_TAG;
-        let der = Zeroizing::new(block.into_contents());
-        if !tag_is_ours {
+        let (tag, der) = certseal_guarded::pem::decode(text.as_bytes()).ok_or(SignatureError::BadKey)?;
+        if tag != PRIVATE_TAG {
             return Err(SignatureError::BadKey);
         }
         Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der).map(Self).map_err(|_| SignatureError::BadKey)
@@ -61,10 +59,7 @@ impl SigningKey {
     /// [`SignatureError::BadKey`] when the key cannot be encoded, which no Ed25519 key is known for.
     pub fn expose_pem(&self) -> Result<Zeroizing<String>, SignatureError> {
         let der = self.0.to_pkcs8v1().map_err(|_| SignatureError::BadKey)?;
-        let block = pem::Pem::new(PRIVATE_TAG, der.as_ref());
-        let text = Zeroizing::new(pem::encode(&block));
-        drop(Zeroizing::new(block.into_contents()));
-        Ok(text)
+        Ok(certseal_guarded::pem::encode_crlf(PRIVATE_TAG, der.as_ref()))
     }
 
     /// The public half.

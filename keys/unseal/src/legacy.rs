@@ -2,7 +2,7 @@
 
 use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepPrivateDecryptingKey, PrivateDecryptingKey};
 use aws_lc_rs::{encoding::AsDer, rsa::PublicEncryptingKey};
-use certseal_seal::{KeyKind, LegacySuite, Secret, TlsPrivateKey, hpke::Aead};
+use certseal_seal::{KeyKind, LegacySuite, Secret, TlsPrivateKey, hpke::Aead, secret_pem};
 use certseal_wire::KeyId;
 use zeroize::Zeroizing;
 
@@ -93,10 +93,8 @@ fn open_ecies(scalar: &Secret<32>, blob: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 fn tls_private_key(plain: &[u8]) -> Option<TlsPrivateKey> {
     let pkcs8 = match plain.first()? {
         b'-' => {
-            let block = pem::parse(plain).ok()?;
-            let tag = block.tag().to_owned();
-            let der = Zeroizing::new(block.into_contents());
-            match tag.as_str() {
+            let (tag, der) = secret_pem::decode(plain)?;
+            match tag {
                 "PRIVATE KEY" => der,
                 "EC PRIVATE KEY" => wrap(P256_ALGORITHM, &der)?,
                 "RSA PRIVATE KEY" => wrap(RSA_ALGORITHM, &der)?,
@@ -135,10 +133,8 @@ fn header(tag: u8, len: usize) -> Option<Vec<u8>> {
 }
 
 fn rsa(contents: &[u8]) -> Option<(Private, Vec<u8>)> {
-    let block = pem::parse(contents).ok()?;
-    let tag = block.tag().to_owned();
-    let der = Zeroizing::new(block.into_contents());
-    let der = match tag.as_str() {
+    let (tag, der) = secret_pem::decode(contents)?;
+    let der = match tag {
         "PRIVATE KEY" => der,
         "RSA PRIVATE KEY" => wrap(RSA_ALGORITHM, &der)?,
         _ => return None,

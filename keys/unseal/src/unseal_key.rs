@@ -1,6 +1,6 @@
 //! The unseal key, and the file of one in software.
 
-use certseal_seal::{Recipient, SealError, Secret, Suite, hpke::Kem};
+use certseal_seal::{Recipient, SealError, Secret, Suite, hpke::Kem, secret_pem};
 use certseal_wire::{Epoch, KeyId, ParseError, PoolName};
 use zeroize::Zeroizing;
 
@@ -75,10 +75,8 @@ impl UnsealKey {
     /// # Errors
     /// [`KeyFileError`] says what is wrong with it.
     pub fn from_pem(text: &str) -> Result<Self, KeyFileError> {
-        let block = pem::parse(text).map_err(|_| KeyFileError::NotAnUnsealKey)?;
-        let tag_is_ours = block.tag() == TAG;
-        let body = Zeroizing::new(block.into_contents());
-        if !tag_is_ours {
+        let (tag, body) = secret_pem::decode(text.as_bytes()).ok_or(KeyFileError::NotAnUnsealKey)?;
+        if tag != TAG {
             return Err(KeyFileError::NotAnUnsealKey);
         }
         let fields = || {
@@ -105,10 +103,7 @@ impl UnsealKey {
         body.push(pool.len() as u8); // at most 32
         body.extend_from_slice(pool);
         body.extend_from_slice(scalar.expose());
-        let block = pem::Pem::new(TAG, std::mem::take(&mut *body));
-        let text = Zeroizing::new(pem::encode(&block));
-        drop(Zeroizing::new(block.into_contents()));
-        Some(text)
+        Some(secret_pem::encode_crlf(TAG, &body))
     }
 
     /// What to seal to for this key.

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use bytes::Bytes;
+use certseal_seal::secret_pem;
 use certseal_service::{
     config::{self, ConfigError},
     tls,
@@ -187,13 +189,15 @@ impl AcmeAuthority {
     fn load_or_make_key(&self) -> anyhow::Result<(Key, PrivateKeyDer<'static>)> {
         if !self.account_key.exists() {
             let (_, der) = Key::generate_pkcs8()?;
-            let block = pem::Pem::new("PRIVATE KEY", der.secret_pkcs8_der());
-            let text = Zeroizing::new(pem::encode(&block));
-            drop(Zeroizing::new(block.into_contents()));
+            let der = Zeroizing::new(der);
+            let text = secret_pem::encode_crlf("PRIVATE KEY", der.secret_pkcs8_der());
             config::write_private(&self.account_key, &text)?;
         }
         let text = config::read_private(&self.account_key)?;
-        let der = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes())?;
+        let (_, der) = secret_pem::decode(text.as_bytes())
+            .filter(|(tag, _)| *tag == "PRIVATE KEY")
+            .with_context(|| format!("expected a PEM private key in {}", self.account_key.display()))?;
+        let der = PrivatePkcs8KeyDer::from(der.to_vec());
         Ok((Key::from_pkcs8_der(der.clone_key())?, der.into()))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use certseal_seal::secret_pem;
 use certseal_service::config::{self, ConfigError};
 use rcgen::{
     CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber,
@@ -24,7 +25,10 @@ impl LocalAuthority {
         let chain = certseal_service::tls::certificates(certificate)?;
         let der =
             chain.into_iter().next().ok_or_else(|| ConfigError::invalid(certificate, "expected a certificate"))?;
-        let key_pair = KeyPair::from_pem(&config::read_private(key)?).map_err(|e| ConfigError::invalid(key, e))?;
+        let text = config::read_private(key)?;
+        let no_key = || ConfigError::invalid(key, "expected a PEM private key");
+        let (_, key_der) = secret_pem::decode(text.as_bytes()).ok_or_else(no_key)?;
+        let key_pair = KeyPair::try_from(key_der.as_slice()).map_err(|e| ConfigError::invalid(key, e))?;
         let issuer = Issuer::from_ca_cert_der(&der, key_pair).map_err(|e| ConfigError::invalid(certificate, e))?;
         Ok(Self { certificate: der, issuer, lifetime_seconds })
     }

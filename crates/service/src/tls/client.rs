@@ -124,18 +124,17 @@ impl TlsFiles {
             chain = chain.with_crls(revocations.ders()).only_check_end_entity_revocation();
         }
         let chain = chain.build().map_err(|e| ConfigError::invalid(&self.ca, e))?;
-        let (own, key) = self.identity()?;
         let domain = self.trust_domain()?;
         let expected = names.iter().map(|name| daemon_id(name.as_ref(), &domain));
         let expected =
             expected.collect::<Result<Vec<_>, _>>().map_err(|e| ConfigError::invalid(&self.certificate, e))?;
-        ClientConfig::builder_with_provider(provider())
+        let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| ConfigError::invalid(&self.certificate, e))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(DaemonVerifier { chain, expected }))
-            .with_client_auth_cert(own, key)
-            .map_err(|e| ConfigError::invalid(&self.certificate, e))
+            .with_client_cert_resolver(self.identity()?);
+        Ok(config)
     }
 
     /// The trust domain of our own SPIFFE ID.

@@ -1,7 +1,7 @@
 use std::{fs, time::Duration};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod, KeyPair,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod, KeyPair,
     KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::{ClientConnection, ServerConnection};
@@ -18,9 +18,9 @@ fn a_certificate_of_the_ca_for_the_dns_name_is_all_that_webpki_asks_for() {
         world.issue("server", id, 10 + n as u64);
         let mut roots = rustls::RootCertStore::empty();
         roots.add(certificates(&world.path("ca.pem")).unwrap()[0].clone()).unwrap();
-        let (own, key) = world.files("admin").identity().unwrap();
         let client = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
-        let client = client.with_root_certificates(roots).with_client_auth_cert(own, key).unwrap();
+        let client =
+            client.with_root_certificates(roots).with_client_cert_resolver(world.files("admin").identity().unwrap());
         meet(client, &world).unwrap();
     }
 }
@@ -69,7 +69,8 @@ fn a_daemon_on_the_revocation_list_is_refused_and_one_that_no_list_covers() {
     meet(world.files("admin").client_config(&[CERTSTORE]).unwrap(), &world).unwrap();
     other.revoke(1, &[]);
     fs::copy(other.path("crl.pem"), world.path("crl.pem")).unwrap();
-    assert!(met().unwrap_err().contains("UnknownRevocationStatus"));
+    let error = met().unwrap_err();
+    assert!(error.contains("UnknownRevocationStatus"), "{error}");
 }
 
 #[test]
@@ -113,6 +114,8 @@ impl World {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Each CA has a name of its own.
+        params.distinguished_name.push(DnType::CommonName, dir.path().display().to_string());
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
         Self { dir, issuer: Issuer::new(params, key) }
