@@ -31,8 +31,14 @@ softhsm_minimum=2.6
 cargo_deny_version=0.20.2
 # The first PostgreSQL with all that the storage backend asks for.
 postgresql_minimum=15
-patroni_packages=('patroni[etcd3]==4.1.5' 'psycopg[binary]==3.3.9')
-python_packages=(pyhpke==0.6.5 cryptography==50.0.2 schemathesis==4.32.5)
+# Python packages with all that they need, each by the hashes of its files. To change one, edit the .in file beside, and:
+# uv pip compile --generate-hashes --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+#     --output-file tests/requirements-python.txt tests/requirements-python.in
+patroni_requirements=$PWD/tests/requirements-patroni.txt
+python_requirements=$PWD/tests/requirements-python.txt
+
+# Nothing that is not listed with its hash, and nothing that would have to be built, with tools that nobody listed.
+pip_options=(--quiet --disable-pip-version-check --require-hashes --only-binary ':all:')
 
 tools=$PWD/target/tools
 archive_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -326,14 +332,14 @@ cargo_deny() {
 
 python() {
     local stamp=$tools/python/packages
-    [[ -f $stamp && $(<"$stamp") == "${python_packages[*]}" ]] && return
+    cmp --quiet "$python_requirements" "$stamp" && return
 
     have python3 || fail 'python3 is missing: install Debian'"'"'s python3 and python3-venv'
     rm -rf "$tools/python"
     python3 -m venv "$tools/python" || fail 'python3 cannot make a virtual environment: install python3-venv'
-    "$tools/python/bin/pip" install --quiet --disable-pip-version-check "${python_packages[@]}" ||
-        fail "could not install ${python_packages[*]} from the Python package index"
-    printf '%s' "${python_packages[*]}" >"$stamp"
+    "$tools/python/bin/pip" install "${pip_options[@]}" --requirement "$python_requirements" ||
+        fail "could not install what $python_requirements lists from the Python package index"
+    cp "$python_requirements" "$stamp"
 }
 
 # --- PostgreSQL, etcd, Patroni -----------------------------------------------------------------------------------
@@ -443,16 +449,17 @@ unpack_missing() {
 patroni() {
     local stamp=$tools/patroni/packages python=/usr/bin/python3
     [[ -x $python ]] || python=$(command -v python3) || fail 'python3 is missing: install Debian'"'"'s python3'
-    if [[ ! -f $stamp || $(<"$stamp") != "${patroni_packages[*]}" ]]; then
+    if ! cmp --quiet "$patroni_requirements" "$stamp"; then
         rm -rf -- "$tools/patroni"
         mkdir -p "$tools/patroni/bin"
-        python3 -m pip --python "$python" install --quiet --disable-pip-version-check --root-user-action=ignore \
-            --target "$tools/patroni/packages.d" "${patroni_packages[@]}" ||
-            fail "could not install ${patroni_packages[*]} from the Python package index"
+        # python-etcd comes as source only. Its own octets have a hash; the setuptools that builds it has none.
+        python3 -m pip --python "$python" install "${pip_options[@]}" --no-binary python-etcd --root-user-action=ignore \
+            --target "$tools/patroni/packages.d" --requirement "$patroni_requirements" ||
+            fail "could not install what $patroni_requirements lists from the Python package index"
         printf '#!/bin/sh\nPYTHONPATH=%s exec %s -m patroni "$@"\n' "$tools/patroni/packages.d" "$python" \
             >"$tools/patroni/bin/patroni"
         chmod 755 "$tools/patroni/bin/patroni"
-        printf '%s' "${patroni_packages[*]}" >"$stamp"
+        cp "$patroni_requirements" "$stamp"
     fi
     "$tools/patroni/bin/patroni" --version || fail 'Patroni does not run here'
 }
