@@ -37,8 +37,8 @@ postgresql_minimum=15
 patroni_requirements=$PWD/tests/requirements-patroni.txt
 python_requirements=$PWD/tests/requirements-python.txt
 
-# Nothing that is not listed with its hash, and nothing that would have to be built, with tools that nobody listed.
-pip_options=(--quiet --disable-pip-version-check --require-hashes --only-binary ':all:')
+# Nothing that is not listed with its hash.
+pip_options=(--quiet --disable-pip-version-check --require-hashes)
 
 tools=$PWD/target/tools
 archive_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -337,7 +337,7 @@ python() {
     have python3 || fail 'python3 is missing: install Debian'"'"'s python3 and python3-venv'
     rm -rf "$tools/python"
     python3 -m venv "$tools/python" || fail 'python3 cannot make a virtual environment: install python3-venv'
-    "$tools/python/bin/pip" install "${pip_options[@]}" --requirement "$python_requirements" ||
+    "$tools/python/bin/pip" install "${pip_options[@]}" --only-binary ':all:' --requirement "$python_requirements" ||
         fail "could not install what $python_requirements lists from the Python package index"
     cp "$python_requirements" "$stamp"
 }
@@ -452,8 +452,8 @@ patroni() {
     if ! cmp --quiet "$patroni_requirements" "$stamp"; then
         rm -rf -- "$tools/patroni"
         mkdir -p "$tools/patroni/bin"
-        # python-etcd comes as source only. Its own octets have a hash; the setuptools that builds it has none.
-        python3 -m pip --python "$python" install "${pip_options[@]}" --no-binary python-etcd --root-user-action=ignore \
+        # Some of these come as source only. Their own octets have a hash; the setuptools that builds them has none.
+        python3 -m pip --python "$python" install "${pip_options[@]}" --root-user-action=ignore \
             --target "$tools/patroni/packages.d" --requirement "$patroni_requirements" ||
             fail "could not install what $patroni_requirements lists from the Python package index"
         printf '#!/bin/sh\nPYTHONPATH=%s exec %s -m patroni "$@"\n' "$tools/patroni/packages.d" "$python" \
