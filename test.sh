@@ -13,8 +13,8 @@ main() {
     stage 'clippy' cargo clippy --workspace --all-targets --locked -- -D warnings
     stage 'dependencies' dependencies bans licenses sources
     # Known vulnerabilities are looked up in a Git repository on the network, which a build without network access
-    # cannot fetch, and which can turn red without any change here. So this stage has to be asked for. (No package of
-    # PyPI, npm or Debian that carries a copy of the RustSec database was found, 2026-11.)
+    # cannot fetch, and which can turn red without any change here. No package that carries a copy of it was found either,
+    # only its readers. So this stage has to be asked for, and where nobody asks, advisories are not looked up.
     if [[ ${CERTSEAL_ADVISORIES:-} == 1 ]]; then
         stage 'advisories' dependencies advisories
     fi

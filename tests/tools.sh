@@ -31,9 +31,14 @@ softhsm_minimum=2.6
 cargo_deny_version=0.20.2
 # The first PostgreSQL with all that the storage backend asks for.
 postgresql_minimum=15
-# What comes from the Python package index, each file with the hashes that count.
-python_requirements=tests/requirements/python.txt
-patroni_requirements=tests/requirements/patroni.txt
+# Python packages with all that they need, each by the hashes of its files. To change one, edit the .in file beside, and:
+# uv pip compile --generate-hashes --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+#     --output-file tests/requirements-python.txt tests/requirements-python.in
+patroni_requirements=$PWD/tests/requirements-patroni.txt
+python_requirements=$PWD/tests/requirements-python.txt
+
+# Nothing that is not listed with its hash.
+pip_options=(--quiet --disable-pip-version-check --require-hashes)
 
 tools=$PWD/target/tools
 archive_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
@@ -327,13 +332,13 @@ cargo_deny() {
 
 python() {
     local stamp=$tools/python/packages
-    cmp -s "$stamp" "$python_requirements" && return
+    cmp --quiet "$python_requirements" "$stamp" && return
 
     have python3 || fail 'python3 is missing: install Debian'"'"'s python3 and python3-venv'
     rm -rf "$tools/python"
     python3 -m venv "$tools/python" || fail 'python3 cannot make a virtual environment: install python3-venv'
-    "$tools/python/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$python_requirements" ||
-        fail "could not install $python_requirements from the Python package index"
+    "$tools/python/bin/pip" install "${pip_options[@]}" --only-binary ':all:' --requirement "$python_requirements" ||
+        fail "could not install what $python_requirements lists from the Python package index"
     cp "$python_requirements" "$stamp"
 }
 
@@ -444,12 +449,13 @@ unpack_missing() {
 patroni() {
     local stamp=$tools/patroni/packages python=/usr/bin/python3
     [[ -x $python ]] || python=$(command -v python3) || fail 'python3 is missing: install Debian'"'"'s python3'
-    if ! cmp -s "$stamp" "$patroni_requirements"; then
+    if ! cmp --quiet "$patroni_requirements" "$stamp"; then
         rm -rf -- "$tools/patroni"
         mkdir -p "$tools/patroni/bin"
-        python3 -m pip --python "$python" install --quiet --disable-pip-version-check --root-user-action=ignore \
-            --target "$tools/patroni/packages.d" --require-hashes -r "$patroni_requirements" ||
-            fail "could not install $patroni_requirements from the Python package index"
+        # Some of these come as source only. Their own octets have a hash; the setuptools that builds them has none.
+        python3 -m pip --python "$python" install "${pip_options[@]}" --root-user-action=ignore \
+            --target "$tools/patroni/packages.d" --requirement "$patroni_requirements" ||
+            fail "could not install what $patroni_requirements lists from the Python package index"
         printf '#!/bin/sh\nPYTHONPATH=%s exec %s -m patroni "$@"\n' "$tools/patroni/packages.d" "$python" \
             >"$tools/patroni/bin/patroni"
         chmod 755 "$tools/patroni/bin/patroni"
