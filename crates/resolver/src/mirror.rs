@@ -21,6 +21,7 @@ use certseal_wire::{
 use jiff::Timestamp;
 use redb::{Database, backends::FileBackend};
 
+pub(crate) use self::tables::SEVERAL;
 use self::{
     batch::{Batch, own_name},
     tables::{Reader, Tables, begin_write},
@@ -175,6 +176,7 @@ impl Mirror {
     pub fn route(&self, host: &DnsName) -> Option<Arc<Route>> {
         let sites = self.logged(self.state().reader.routes.sites_of(host))??;
         let route = |site| self.routes.get_or_load(site, || self.load_route(site)).0;
+        let sites = sites.strip_prefix(SEVERAL).unwrap_or(&sites);
         sites.lines().filter_map(route).find(|route| route.names.covers(host))
     }
 
@@ -240,7 +242,7 @@ impl Mirror {
         })
     }
 
-    /// The sites whose certificates are for `name`, one a line, the newest claim first.
+    /// The site whose certificate is for `name`; or after [`SEVERAL`] the sites, one a line, the newest claim first.
     pub(crate) fn bundle_sites(&self, name: &DnsName) -> Option<String> {
         self.logged(self.state().reader.bundles.sites_of(name))?
     }

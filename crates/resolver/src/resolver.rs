@@ -16,6 +16,7 @@ use crate::{
     Counts, KeyHolder, LocalKeys, Mirror, MirrorError,
     cache::{Forget, SiteCache, Weigh},
     counts::Counters,
+    mirror::SEVERAL,
     sealed_key::{LeafKey, SealedKey},
 };
 
@@ -71,8 +72,12 @@ impl SealedResolver {
             Counters::add(if hit { &self.counters.hits } else { &self.counters.misses });
             entry
         };
-        let entry = sites.lines().filter_map(entry).find(|entry| entry.names.covers(name))?;
-        Some(entry.certified.clone())
+        let covers = |entry: &Arc<Entry>| entry.names.covers(name);
+        let entry = match sites.strip_prefix(SEVERAL) {
+            None => entry(&sites).filter(covers),
+            Some(sites) => sites.lines().filter_map(entry).find(covers),
+        };
+        entry.map(|entry| entry.certified.clone())
     }
 
     /// None, to be remembered like an entry, when the mirror's bundle cannot be used.

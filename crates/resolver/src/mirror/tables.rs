@@ -152,7 +152,7 @@ impl<'txn> Sites<'txn> {
         for name in names.iter() {
             let others = self.claims(name.as_str())?;
             let claims: Vec<&str> = std::iter::once(site.as_str()).chain(others.lines()).take(MAX_CLAIMS).collect();
-            self.names.insert(name.as_str(), claims.join("\n").as_str())?;
+            self.names.insert(name.as_str(), in_one(&claims).as_str())?;
         }
         let names: Vec<&str> = names.iter().map(DnsName::as_str).collect();
         self.records.insert(site.as_str(), (names.join("\n").as_str(), record))?;
@@ -170,7 +170,7 @@ impl<'txn> Sites<'txn> {
             if others.is_empty() {
                 self.names.remove(name)?;
             } else {
-                self.names.insert(name, others.join("\n").as_str())?;
+                self.names.insert(name, in_one(&others).as_str())?;
             }
         }
         Ok(())
@@ -178,7 +178,8 @@ impl<'txn> Sites<'txn> {
 
     /// The sites that claim a name, one a line, the newest claim first.
     fn claims(&self, name: &str) -> Result<String, Error> {
-        Ok(self.names.get(name)?.map(|row| row.value().to_owned()).unwrap_or_default())
+        let row = self.names.get(name)?;
+        Ok(row.map(|row| row.value().trim_start_matches(SEVERAL).to_owned()).unwrap_or_default())
     }
 }
 
@@ -316,8 +317,8 @@ impl SiteReader {
         Ok(self.records.get(site)?.map(|row| row.value().1.to_vec()))
     }
 
-    /// The sites that `name` leads to, one a line, itself or through the wildcard over it: the first whose record counts
-    /// is it.
+    /// The site that `name` leads to, itself or through the wildcard over it; or after [`SEVERAL`] the sites, one a line:
+    /// the first whose record counts is it.
     pub(super) fn sites_of(&self, name: &DnsName) -> Result<Option<String>, Error> {
         if name.is_wildcard() {
             return Ok(None);
@@ -357,6 +358,17 @@ const AWAITED: TableDefinition<'_, &str, u64> = TableDefinition::new("awaited");
 /// Who signed the checkpoint that lists what is awaited.
 const AWAITED_BY: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("awaited by");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// Claims as they are kept. A single one stands by itself: looking it up costs nothing more.
+fn in_one(claims: &[&str]) -> String {
+    match claims {
+        [site] => (*site).to_owned(),
+        several => format!("{SEVERAL}{}", several.join("\n")),
+    }
+}
+
+/// What several claims begin with, and no site's name.
+pub(crate) const SEVERAL: char = '\n';
 
 /// The most sites that a name leads to; the oldest claim goes.
 const MAX_CLAIMS: usize = 16;
