@@ -16,124 +16,127 @@ use std::{
 struct Fault {
     what: &'static str,
     file: &'static str,
-    check: &'static str,
-    without: &'static str,
+    /// Texts that each occur once, and what stands there then.
+    edits: &'static [(&'static str, &'static str)],
 }
 
 const FAULTS: &[Fault] = &[
     Fault {
         what: "a lower version than the mark's is refused",
         file: "crates/resolver/src/mirror/batch.rs",
-        check: "Some(seen) if version < seen.version => {",
-        without: "Some(seen) if version < seen.version && false => {",
+        edits: &[("Some(seen) if version < seen.version => {", "Some(seen) if version < seen.version && false => {")],
     },
     Fault {
         what: "a bundle counts for its own site only",
         file: "crates/resolver/src/mirror/batch.rs",
-        check: "if info.site != site {",
-        without: "if false && info.site != site {",
+        edits: &[("if info.site != site {", "if false && info.site != site {")],
     },
     Fault {
         what: "a route counts for its own site only",
         file: "crates/resolver/src/mirror/batch.rs",
-        check: "if route.site != site {",
-        without: "if false && route.site != site {",
+        edits: &[("if route.site != site {", "if false && route.site != site {")],
     },
     Fault {
         what: "a stanza with another epoch than the ring's is refused",
         file: "crates/resolver/src/mirror/batch.rs",
-        check: ".filter(|listed| *listed != stanza.epoch)",
-        without: ".filter(|listed| *listed != stanza.epoch && false)",
+        // Either of the two keeps a forged epoch from counting.
+        edits: &[
+            (".filter(|listed| *listed != stanza.epoch)", ".filter(|listed| *listed != stanza.epoch && false)"),
+            ("self.listed_epoch(stanza.key_id) == Some(stanza.epoch)", "self.listed_epoch(stanza.key_id).is_some()"),
+        ],
     },
     Fault {
         what: "a new bundle whose key does not open is refused",
         file: "crates/resolver/src/mirror/batch.rs",
-        check: "Some(holder) => check_bundle(&**holder, bundle).map_err(Failure::unopened),",
-        without: "Some(holder) => Ok(drop(check_bundle(&**holder, bundle).map_err(Failure::unopened))),",
+        edits: &[(
+            "Some(holder) => check_bundle(&**holder, bundle).map_err(Failure::unopened),",
+            "Some(holder) => Ok(drop(check_bundle(&**holder, bundle).map_err(Failure::unopened))),",
+        )],
     },
     Fault {
         what: "the same bundle sealed to older epochs only is refused",
         file: "crates/resolver/src/mirror/batch.rs",
-        check: "Some(seen) if found < Some(seen) => {",
-        without: "Some(seen) if found < Some(seen) && false => {",
+        edits: &[("Some(seen) if found < Some(seen) => {", "Some(seen) if found < Some(seen) && false => {")],
     },
     Fault {
         what: "a good bundle does not go because certstore deleted it",
         file: "crates/resolver/src/mirror/batch.rs",
-        check: "if info.not_after > Timestamp::now() {",
-        without: "if info.not_after > Timestamp::now() && false {",
+        edits: &[("if info.not_after > Timestamp::now() {", "if info.not_after > Timestamp::now() && false {")],
     },
     Fault {
         what: "a bundle for other pools is refused",
         file: "crates/resolver/src/mirror/batch.rs",
-        check: "if !info.pools.contains(pool) {",
-        without: "if false && !info.pools.contains(pool) {",
+        edits: &[("if !info.pools.contains(pool) {", "if false && !info.pools.contains(pool) {")],
     },
     Fault {
         what: "another pool's checkpoint is refused",
         file: "crates/resolver/src/mirror/batch.rs",
-        check: "if checkpoint.pool != self.mirror.pool || checkpoint.pool != pool {",
-        without: "if false && (checkpoint.pool != self.mirror.pool || checkpoint.pool != pool) {",
+        edits: &[(
+            "if checkpoint.pool != self.mirror.pool || checkpoint.pool != pool {",
+            "if false && (checkpoint.pool != self.mirror.pool || checkpoint.pool != pool) {",
+        )],
     },
     Fault {
         what: "what an issuer signed who is gone counts up to the floor only",
         file: "crates/resolver/src/mirror/batch.rs",
-        check: "Ok(match ring.standing(signer, mark.version) {",
-        without: "Ok(match ring.standing(signer, mark.version).max(mark.version) {",
+        edits: &[(
+            "Ok(match ring.standing(signer, mark.version) {",
+            "Ok(match ring.standing(signer, mark.version).max(mark.version) {",
+        )],
     },
     Fault {
         what: "what a checkpoint lists is looked at again under another ring",
         file: "crates/resolver/src/mirror/batch.rs",
-        check: "self.expect_again()?;",
-        without: "",
+        edits: &[("self.expect_again()?;", "")],
     },
     Fault {
         what: "a store that gives errors withholds nothing unseen",
         file: "crates/resolver/src/follower.rs",
-        check: "self.report(error);\n            // A store that gives errors only would withhold without being seen.\n            self.note_withheld();",
-        without: "self.report(error);",
+        edits: &[(
+            "self.report(error);\n            // A store that gives errors only would withhold without being seen.\n            self.note_withheld();",
+            "self.report(error);",
+        )],
     },
     Fault {
         what: "certman takes nothing but the floor from a document of an issuer that is gone",
         file: "crates/certman/src/storehouse.rs",
-        check: "standing: ring.standing(signer, claimed)",
-        without: "standing: claimed",
+        edits: &[("standing: ring.standing(signer, claimed)", "standing: claimed")],
     },
     Fault {
         what: "certman takes no other site's bundle for a site's",
         file: "crates/certman/src/storehouse.rs",
-        check: "if info.site != *site {",
-        without: "if false && info.site != *site {",
+        edits: &[("if info.site != *site {", "if false && info.site != *site {")],
     },
     Fault {
         what: "certman goes by no older ring",
         file: "crates/certman/src/storehouse.rs",
-        check: "let seen = self.journal.ring_seen().map_err(unavailable)?;",
-        without: "let seen = certseal_seal::RingMark::default();",
+        edits: &[(
+            "let seen = self.journal.ring_seen().map_err(unavailable)?;",
+            "let seen = certseal_seal::RingMark::default();",
+        )],
     },
     Fault {
         what: "certman orders no more again than a day allows",
         file: "crates/certman/src/journal.rs",
-        check: "if wait > 0 {",
-        without: "if wait > DAY.as_secs() {",
+        edits: &[("if wait > 0 {", "if wait > DAY.as_secs() {")],
     },
     Fault {
         what: "a store that came back has no certificates ordered beyond that",
         file: "crates/certman/src/storehouse.rs",
-        check: "journal.change_all(Site::unconfirmed)",
-        without: "journal.change_all(Site::after_issuer_left)",
+        edits: &[("journal.change_all(Site::unconfirmed)", "journal.change_all(Site::after_issuer_left)")],
     },
     Fault {
         what: "certman asks the stored checkpoint for its version",
         file: "crates/certman/src/storehouse.rs",
-        check: "None => self.stored_checkpoint(pool).await?,",
-        without: "None => 0,",
+        edits: &[("None => self.stored_checkpoint(pool).await?,", "None => 0,")],
     },
     Fault {
         what: "certman signs no audit log whose end was cut off",
         file: "crates/certman/src/storehouse.rs",
-        check: "if let Err(detail) = witness::still_has(&page, &seen) {",
-        without: "if let Err(detail) = witness::still_has(&page, &seen) && false {",
+        edits: &[(
+            "if let Err(detail) = witness::still_has(&page, &seen) {",
+            "if let Err(detail) = witness::still_has(&page, &seen) && false {",
+        )],
     },
 ];
 
@@ -141,7 +144,9 @@ const FAULTS: &[Fault] = &[
 fn every_check_that_is_taken_out_is_missed() {
     for fault in FAULTS {
         let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(fault.file)).unwrap();
-        assert_eq!(text.matches(fault.check).count(), 1, "{}: look where the check is now", fault.what);
+        for (check, _) in fault.edits {
+            assert_eq!(text.matches(check).count(), 1, "{}: look where the check is now", fault.what);
+        }
     }
     if std::env::var_os("CERTSEAL_PLANTED_FAULTS").is_none() {
         return;
@@ -151,18 +156,25 @@ fn every_check_that_is_taken_out_is_missed() {
         let (passed, said) = play(&copy, package);
         assert!(passed, "the control, with all checks: {said}");
     }
+    let mut unnoticed = Vec::new();
     for fault in FAULTS {
         let path = copy.join(fault.file);
         let package = if fault.file.contains("/certman/") { "certman" } else { "certseal-resolver" };
         let genuine = fs::read_to_string(&path).unwrap();
-        fs::write(&path, genuine.replacen(fault.check, fault.without, 1)).unwrap();
+        let planted = |text: String, (check, without): &(&str, &str)| text.replacen(check, without, 1);
+        fs::write(&path, fault.edits.iter().fold(genuine.clone(), planted)).unwrap();
         let (passed, said) = play(&copy, package);
         fs::write(&path, genuine).unwrap();
         let cause = said.lines().skip_while(|line| !line.contains("panicked at")).nth(1).unwrap_or_default().to_owned();
         let seed = said.lines().find(|line| line.contains("CERTSEAL_ADVERSARY_SEED="));
-        assert!(!passed && seed.is_some(), "nobody misses that {}: {said}", fault.what);
+        if passed || seed.is_none() {
+            println!("NOBODY MISSES THAT {}: {said}", fault.what);
+            unnoticed.push(fault.what);
+            continue;
+        }
         println!("{}: {cause}", fault.what);
     }
+    assert!(unnoticed.is_empty(), "nobody misses that {unnoticed:?}");
 }
 
 /// Whether the adversary finds nothing, and what it says.

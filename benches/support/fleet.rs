@@ -15,8 +15,8 @@ use certseal_seal::{
 use certseal_service::config;
 use certseal_unseal::{UnsealKey, UnsealKeys};
 use certseal_wire::{
-    Base64, BundleInfo, Cursor, DnsName, Document, Epoch, Event, FeedPage, IssuerEntry, KeyRing, KeyState, Kind,
-    NameSet, PoolName, Route, UnsealEntry,
+    Base64, BundleInfo, Cursor, DnsName, Document, Epoch, Event, FeedPage, HttpsMode, IssuerEntry, KeyRing, KeyState,
+    Kind, NameSet, PoolName, Route, UnsealEntry, Upstream,
 };
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, Issuer, KeyPair, PublicKeyData};
@@ -220,7 +220,8 @@ impl Press {
             names: NameSet::try_from(vec![site.clone()]).unwrap(),
             version,
             pools: vec![pool()],
-            upstream: Some("http://127.0.0.1:9".parse().unwrap()),
+            upstreams: vec!["http://127.0.0.1:9".parse::<Upstream>().unwrap().into()],
+            https: HttpsMode::Redirect,
         };
         signed(Kind::Route, site.as_str(), version, &self.issuer, &route)
     }

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command, time::Duration};
 
 use certseal_client::ClientError;
 use certseal_seal::{SigningKey, VerifyingKey};
-use certseal_wire::{Challenge, Checkpoint, DnsName, PoolName, ProblemKind, Route, SiteRequest, SiteState};
+use certseal_wire::{Challenge, Checkpoint, DnsName, HttpsMode, PoolName, ProblemKind, Route, SiteRequest, SiteState};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -113,7 +113,7 @@ async fn bundles_that_are_not_genuine_or_not_next_are_refused() {
     let forged = stranger.sign(&Route { version: 2, ..route.clone() });
     refused(store.put_route(&name, &forged).await, ProblemKind::Unverified, "none of the trusted ones");
     let issuer = issuer(&platform);
-    let stale = issuer.sign(&Route { upstream: None, ..route });
+    let stale = issuer.sign(&Route { upstreams: Vec::new(), ..route });
     let says = "expected a version above 1, which is stored, got 1";
     refused(store.put_route(&name, &stale).await, ProblemKind::Conflict, says);
     let (eu, us): (PoolName, PoolName) = ("eu".parse().unwrap(), "us".parse().unwrap());
@@ -143,7 +143,7 @@ async fn certman_goes_on_above_what_certstore_has_already() {
     certman.put_site(&name, &SiteRequest { upstream: moved.clone(), ..platform.request(&name) }).await.unwrap();
     platform.wait_active(&name, 1).await;
     let route: Route = serde_json::from_slice(&store.route(&name).await.unwrap().unwrap().payload.0).unwrap();
-    assert_eq!((route.version, route.upstream), (6, Some(moved)));
+    assert_eq!((route.version, route.upstreams), (6, vec![moved.into()]));
 
     // A pool that the ring does not have is refused before anything is stored.
     let nowhere = SiteRequest { pools: vec!["nowhere".parse().unwrap()], ..platform.request(&name) };
@@ -392,7 +392,8 @@ async fn a_full_disk_refuses_writes_and_loses_nothing() {
             names: long.collect::<Vec<_>>().try_into().unwrap(),
             version: 1,
             pools: request.pools.clone(),
-            upstream: Some(request.upstream.clone()),
+            upstreams: vec![request.upstream.clone().into()],
+            https: HttpsMode::Redirect,
         };
         match store.put_route(&site, &issuer.sign(&route)).await {
             Ok(put) => assert!(put.changed),

@@ -17,7 +17,7 @@ use base64::{
 use certseal_seal::{
     Bundle, KeyKind, SealRequest, SigningKey, Suite, TlsPrivateKey, ring_recipient, seal, spki_digest,
 };
-use certseal_wire::{AuditQuery, BundleInfo, DnsName, KeyRing, NameSet, Route};
+use certseal_wire::{AuditQuery, BundleInfo, DnsName, HttpsMode, KeyRing, NameSet, Route, Upstream};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{CertificateParams, Issuer, KeyPair, PublicKeyData};
 
@@ -142,8 +142,9 @@ impl Canary {
             authority: "canary".into(),
         };
         let bundle = Bundle::new(issuer_key.sign(&info), chain, envelope).to_bytes().unwrap();
-        let upstream = Some(format!("http://{}", platform.upstream).parse().unwrap());
-        let route = Route { site: name.clone(), names, version: 1, pools: info.pools, upstream };
+        let upstreams = vec![format!("http://{}", platform.upstream).parse::<Upstream>().unwrap().into()];
+        let route =
+            Route { site: name.clone(), names, version: 1, pools: info.pools, upstreams, https: HttpsMode::Redirect };
         store.put_route(name, &issuer_key.sign(&route)).await.unwrap();
         store.put_bundle(name, bundle).await.unwrap();
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;

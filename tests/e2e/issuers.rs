@@ -3,7 +3,9 @@
 use std::{fs, process::Command, time::Duration};
 
 use certseal_seal::{Bundle, KeyKind, SealRequest, SigningKey, TlsPrivateKey, VerifyingKey, ring_recipient, seal};
-use certseal_wire::{AcmeAccounts, BundleInfo, Checkpoint, DnsName, KeyRing, NameSet, PoolName, Route};
+use certseal_wire::{
+    AcmeAccounts, BundleInfo, Checkpoint, DnsName, HttpsMode, KeyRing, NameSet, PoolName, Route, Upstream,
+};
 use jiff::Timestamp;
 
 use crate::{
@@ -127,8 +129,15 @@ async fn use_up_versions(platform: &Platform, taken: &SigningKey, sites: &[DnsNa
         };
         let bundle = Bundle::new(taken.sign(&info), chain, envelope).to_bytes().unwrap();
         store.put_bundle(site, bundle).await.unwrap();
-        let upstream = Some("http://127.0.0.1:9".parse().unwrap());
-        let route = Route { site: site.clone(), names, version: u64::MAX, pools: vec![pool.clone()], upstream };
+        let upstreams = vec!["http://127.0.0.1:9".parse::<Upstream>().unwrap().into()];
+        let route = Route {
+            site: site.clone(),
+            names,
+            version: u64::MAX,
+            pools: vec![pool.clone()],
+            upstreams,
+            https: HttpsMode::Redirect,
+        };
         store.put_route(site, &taken.sign(&route)).await.unwrap();
     }
     let accounts = AcmeAccounts { version: u64::MAX, thumbprints: vec!["the-thief-s-own".into()] };

@@ -20,7 +20,7 @@ use certseal_client::StoreClient;
 use certseal_seal::{Bundle, Sealed, ring_issuers, secret_pem, spki_digest};
 use certseal_service::config::write_private;
 use certseal_unseal::UnsealKeys;
-use certseal_wire::{BundleInfo, DnsName, KeyRing, NameSet, PoolName, Route, SealedQuery, Upstream, causes};
+use certseal_wire::{BundleInfo, DnsName, KeyRing, NameSet, Origin, PoolName, Route, SealedQuery, causes};
 use jiff::Timestamp;
 use pem::{EncodeConfig, LineEnding, Pem, encode_config};
 use serde::{Deserialize, Serialize};
@@ -63,7 +63,7 @@ pub struct SiteFile {
     /// The pools that serve it.
     pub pools: Vec<PoolName>,
     /// The server behind the edge; none when certstore has no genuine route.
-    pub upstream: Option<Upstream>,
+    pub upstream: Option<Origin>,
     /// Start of the certificate's validity.
     pub not_before: Timestamp,
     /// End of the certificate's validity.
@@ -98,7 +98,9 @@ pub async fn export(
             // Departed meanwhile.
             let Some(bytes) = bundle else { continue };
             let upstream = route.and_then(|route| ring_issuers(ring).verify::<Route>(&route).ok());
-            let upstream = upstream.filter(|route| route.site == entry.site).and_then(|route| route.upstream);
+            let upstream = upstream
+                .filter(|route| route.site == entry.site)
+                .and_then(|route| Some(route.upstreams.into_iter().next()?.origin));
             let written = tokio::task::block_in_place(|| write(&entry.site, &bytes, upstream, ring, what, dir));
             match written {
                 Ok(true) => outcome.written += 1,
@@ -116,7 +118,7 @@ pub async fn export(
 fn write(
     site: &DnsName,
     bytes: &[u8],
-    upstream: Option<Upstream>,
+    upstream: Option<Origin>,
     ring: &KeyRing,
     what: &What<'_>,
     dir: &Path,

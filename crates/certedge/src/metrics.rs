@@ -162,6 +162,11 @@ impl Collector for Observed {
             ("refused_connections", "Connections over the share of their address", self.visitors.refused()),
             ("unread_responses", "Responses that were given up, since nobody read them", self.visitors.unread()),
             ("refusals", "Items of the feed that were refused", self.mirror.refused_total()),
+            (
+                "passed_over",
+                "Items of the feed of kinds that this release does not know",
+                self.mirror.passed_over_total(),
+            ),
         ] {
             let counter = ConstCounter::new(value);
             counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;

@@ -1,11 +1,18 @@
 //! Requests over TLS: to the upstream of the site that they are for.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::body::Body;
 use certseal_resolver::Mirror;
 use certseal_service::{HeldUntilSent, Shutdown, server::STREAM_BYTES, shares::network};
-use certseal_wire::{DnsName, Route, Upstream};
+use certseal_wire::{DnsName, Endpoint, Origin, Route};
 use http::{Method, Request, Response, StatusCode, Uri, Version, uri::Scheme};
 use hyper::{
     body::{Body as _, Incoming, SizeHint},
@@ -32,6 +39,8 @@ pub(crate) struct Proxy {
     mirror: Arc<Mirror>,
     upstreams: Client<HttpConnector<upstreams::Resolver>, Upload>,
     denied: Denied,
+    /// Counts requests to sites with several upstreams.
+    turn: AtomicU64,
     admission: Admission,
     response: Duration,
     metrics: Metrics,
@@ -60,6 +69,7 @@ impl Proxy {
             mirror,
             upstreams,
             denied,
+            turn: AtomicU64::new(0),
             admission: Admission::new(limits),
             response: Duration::from_secs(limits.response),
             metrics,
@@ -88,6 +98,15 @@ impl Proxy {
         response
     }
 
+    /// The server whose turn it is.
+    fn endpoint<'r>(&self, route: &'r Route) -> Option<&'r Endpoint> {
+        match route.upstreams.as_slice() {
+            [] => None,
+            [only] => Some(only),
+            several => upstreams::in_turn(several, self.turn.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+
     fn refuse(&self, over: Over, version: Version) -> Response<Body> {
         self.metrics.refused(over);
         answer::busy(over, version)
@@ -100,11 +119,11 @@ impl Proxy {
     ) -> Result<(Response<Body>, Place), Refusal> {
         let host = Host::of(&request)?;
         let route = destination(|name| self.mirror.route(name), &visitor.server_name, host.name.as_ref())?;
-        let upstream = route.upstream.as_ref().ok_or(StatusCode::NOT_FOUND)?;
+        let upstream = self.endpoint(&route).ok_or(StatusCode::NOT_FOUND)?;
         if request.method() == Method::CONNECT {
             return Err(StatusCode::NOT_IMPLEMENTED.into());
         }
-        if let Some(address) = upstreams::literal(upstream).filter(|address| !self.denied.allows(*address)) {
+        if let Some(address) = upstreams::literal(&upstream.origin).filter(|address| !self.denied.allows(*address)) {
             self.metrics.upstream_failed();
             tracing::info!(site = %route.site, %address, "no upstream may have this address");
             return Err(StatusCode::BAD_GATEWAY.into());
@@ -126,7 +145,7 @@ impl Proxy {
         };
 
         let (mut parts, body) = request.into_parts();
-        parts.uri = target(upstream, &parts.uri)?;
+        parts.uri = target(&upstream.origin, &parts.uri)?;
         // WebSocket is not offered over HTTP/2, and what asks for it there asks for nothing.
         headers::for_upstream(&mut parts.headers, visitor.address, &host.sent, upgrade.is_some());
         parts.version = Version::HTTP_11;
@@ -241,7 +260,7 @@ fn destination(
 }
 
 /// The upstream's origin with the request's path and query.
-fn target(upstream: &Upstream, uri: &Uri) -> Result<Uri, StatusCode> {
+fn target(upstream: &Origin, uri: &Uri) -> Result<Uri, StatusCode> {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     Uri::builder()
         .scheme(Scheme::HTTP)
@@ -274,6 +293,8 @@ pub(crate) const BODY_BYTES: u64 = (STREAM_BYTES + 2 * MAX_HEADER) as u64;
 
 #[cfg(test)]
 mod tests {
+    use certseal_wire::HttpsMode;
+
     use super::*;
 
     #[test]
@@ -286,7 +307,8 @@ mod tests {
                 names: names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>().try_into().unwrap(),
                 version: 1,
                 pools: Vec::new(),
-                upstream: None,
+                upstreams: Vec::new(),
+                https: HttpsMode::Redirect,
             }))
         };
         let to = |server_name: &str, host: &str| {
@@ -303,7 +325,7 @@ mod tests {
 
     #[test]
     fn the_target_keeps_path_and_query() {
-        let upstream: Upstream = "http://10.0.0.7:8080".parse().unwrap();
+        let upstream: Origin = "http://10.0.0.7:8080".parse().unwrap();
         for (uri, want) in [
             ("/a%20b?c=d", "http://10.0.0.7:8080/a%20b?c=d"),
             ("https://a.example/x", "http://10.0.0.7:8080/x"),

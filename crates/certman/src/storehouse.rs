@@ -11,8 +11,8 @@ use certseal_seal::{
     accept_ring, ring_issuers, ring_recipient,
 };
 use certseal_wire::{
-    AcmeAccounts, AuditCheckpoint, AuditQuery, BundleInfo, Challenge, Change, Checkpoint, DnsName, Document, KeyRing,
-    KeyState, Kind, NameSet, PoolName, ProblemKind, Route, Signed, SignerId,
+    AcmeAccounts, AuditCheckpoint, AuditQuery, BundleInfo, Challenge, Change, Checkpoint, DnsName, Document, HttpsMode,
+    KeyRing, KeyState, Kind, NameSet, PoolName, ProblemKind, Route, Signed, SignerId,
 };
 use jiff::{SignedDuration, Timestamp};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -97,7 +97,8 @@ impl Storehouse {
             names: site.names.clone(),
             version: site.route_version,
             pools: site.pools.clone(),
-            upstream: (!site.departed).then(|| site.upstream.clone()),
+            upstreams: (!site.departed).then(|| site.upstream.clone().into()).into_iter().collect(),
+            https: HttpsMode::Redirect,
         };
         match self.store.put_route(&site.site, &self.issuer.sign(&route)).await {
             Ok(_) => {}

@@ -219,7 +219,7 @@ impl Vault {
                 site_name(key)?
             }
             Kind::Bundle | Kind::Route => site_name(key)?,
-            Kind::Checkpoint => String::from_utf8(key).map_err(malformed)?,
+            Kind::Checkpoint | Kind::Unknown(_) => String::from_utf8(key).map_err(malformed)?,
         };
         let deleted = stored.is_tombstone();
         let (version, digest, pools) = (stored.version, sha256(&stored.bytes), stored.pools);

@@ -218,7 +218,8 @@ pub(crate) fn entry(actor: &Actor, checked: &Checked) -> Entry {
         Kind::Route => AuditAction::PutRoute,
         Kind::Ring => AuditAction::PutRing,
         Kind::Accounts => AuditAction::PutAccounts,
-        Kind::Checkpoint => AuditAction::PutCheckpoint,
+        // No check lets a record of an unknown kind through.
+        Kind::Checkpoint | Kind::Unknown(_) => AuditAction::PutCheckpoint,
     };
     let entry = Entry::new(actor, action).version(checked.version).digest(certseal_seal::sha256(&checked.bytes));
     if checked.name.is_empty() { entry } else { entry.target(&checked.name) }

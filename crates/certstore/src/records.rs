@@ -32,6 +32,9 @@ pub(crate) const LATE: &str = "sealed late";
 /// What certman saw of the audit log.
 pub(crate) const AUDIT_CHECKPOINTS: Table = Table::new("audit checkpoints");
 
+/// Where records of kinds would be that this release does not know: there are none.
+const UNKNOWN: Table = Table::new("unknown");
+
 /// The key of tables that hold one record.
 pub(crate) const ONLY: &[u8] = b"only";
 
@@ -43,13 +46,14 @@ pub(crate) fn table(kind: Kind) -> Table {
         Kind::Ring => RING,
         Kind::Accounts => ACCOUNTS,
         Kind::Checkpoint => CHECKPOINTS,
+        Kind::Unknown(_) => UNKNOWN,
     }
 }
 
 /// The key of a record of `kind` with the name that events carry.
 pub(crate) fn key(kind: Kind, name: &str) -> &[u8] {
     match kind {
-        Kind::Bundle | Kind::Route | Kind::Checkpoint => name.as_bytes(),
+        Kind::Bundle | Kind::Route | Kind::Checkpoint | Kind::Unknown(_) => name.as_bytes(),
         Kind::Ring | Kind::Accounts => ONLY,
     }
 }
@@ -194,7 +198,7 @@ impl Checked {
         if route.pools.len() > MAX_STANZAS {
             return Err(unverified(format!("expected a route for at most {MAX_STANZAS} pools")));
         }
-        let lasts = if route.upstream.is_none() { Lasts::UntilDeparted } else { Lasts::ForEver };
+        let lasts = if route.has_left() { Lasts::UntilDeparted } else { Lasts::ForEver };
         Ok(Self { lasts, ..Self::new(Kind::Route, site.to_string(), route.version, route.pools, bytes) })
     }
 

@@ -370,6 +370,8 @@ async fn fetch(store: &StoreClient, kind: Kind, name: &str) -> Result<Fetched, F
             Ok(pool) => store.checkpoint(&pool).await.map(document),
             Err(error) => return Ok(unnamed(kind, &error)),
         },
+        // There is no request for what this release does not know.
+        Kind::Unknown(_) => return Ok(Fetched::Refused),
     };
     match fetched {
         Ok(Some(body)) => Ok(Fetched::Record(body)),

@@ -50,6 +50,7 @@ pub struct Mirror {
     /// What new bundles must open with, once a resolver has said so.
     key_holder: OnceLock<Arc<dyn KeyHolder>>,
     refused_total: AtomicU64,
+    passed_over_total: AtomicU64,
     /// Whether what was refused may be good now: other unseal keys are loaded.
     retry_wanted: AtomicBool,
     /// Whether it was said that not all refused items are remembered.
@@ -63,6 +64,8 @@ pub struct Applied {
     pub accepted: usize,
     /// Items that were there already.
     pub unchanged: usize,
+    /// Items of a kind that this release does not know.
+    pub passed_over: usize,
     /// Items that were not taken.
     pub refused: Vec<Refused>,
     /// Sites whose bundle or route is another now.
@@ -95,7 +98,7 @@ impl Mirror {
         let state = Arc::new(State::load(&database, &security)?);
         let routes = Arc::new(SiteCache::new(ROUTE_CACHE_BYTES, ROUTE_BYTES));
         let as_cache: Arc<dyn Forget> = routes.clone();
-        Ok(Self {
+        let mirror = Self {
             state: RwLock::new(state),
             behind: Mutex::new(false),
             database,
@@ -105,9 +108,22 @@ impl Mirror {
             routes,
             key_holder: OnceLock::new(),
             refused_total: AtomicU64::new(0),
+            passed_over_total: AtomicU64::new(0),
             retry_wanted: AtomicBool::new(false),
             refused_overflowed: AtomicBool::new(false),
-        })
+        };
+        mirror.read_new_kinds()?;
+        Ok(mirror)
+    }
+
+    /// Has the feed read from its start when it has records that the release before did not know.
+    fn read_new_kinds(&self) -> Result<(), MirrorError> {
+        let passed_over = self.state().reader.meta(meta::PASSED_OVER)?;
+        if meta::kinds(passed_over.as_deref()).iter().all(|kind| matches!(kind, Kind::Unknown(_))) {
+            return Ok(());
+        }
+        tracing::info!("the release before passed over records that this one knows: reading the feed from its start");
+        self.change(|_| None, |batch| batch.meet_new_kinds()).map(drop)
     }
 
     /// Takes a page of the feed, all in one transaction with its cursor. An item that is not good is refused, logged
@@ -194,6 +210,11 @@ impl Mirror {
     /// How many items were refused since the mirror was opened.
     pub fn refused_total(&self) -> u64 {
         self.refused_total.load(Ordering::Relaxed)
+    }
+
+    /// How many items of kinds that this release does not know have come since the mirror was opened.
+    pub fn passed_over_total(&self) -> u64 {
+        self.passed_over_total.load(Ordering::Relaxed)
     }
 
     /// At most `limit` refused items, those after `after` in the order of kinds and names.
@@ -329,6 +350,7 @@ impl Mirror {
         let was_behind = std::mem::replace(&mut *behind, true);
         transaction.commit().map_err(redb::Error::from)?;
         self.refused_total.fetch_add(applied.refused.len() as u64, Ordering::Relaxed);
+        self.passed_over_total.fetch_add(applied.passed_over as u64, Ordering::Relaxed);
         let state = Arc::new(State::load(&self.database, &self.security)?);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         // Only now: what is loaded from here on comes from the new state.
@@ -449,6 +471,8 @@ impl Weigh for Option<Arc<Route>> {
 
 /// The keys of the table of single values.
 mod meta {
+    use certseal_wire::Kind;
+
     pub(super) const FORMAT: &str = "format";
     pub(super) const POOL: &str = "pool";
     pub(super) const CURSOR: &str = "cursor";
@@ -458,6 +482,17 @@ mod meta {
     pub(super) const CHECKPOINT: &str = "checkpoint";
     /// The newest checkpoint as it was signed.
     pub(super) const CHECKPOINT_DOCUMENT: &str = "checkpoint document";
+    /// Kinds of record that were passed over, one a line.
+    pub(super) const PASSED_OVER: &str = "passed over";
+
+    pub(super) fn kinds(text: Option<&[u8]>) -> Vec<Kind> {
+        let text = text.and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default();
+        text.lines().filter_map(|word| word.parse().ok()).collect()
+    }
+
+    pub(super) fn lines(kinds: &[Kind]) -> String {
+        kinds.iter().map(Kind::as_str).collect::<Vec<_>>().join("\n")
+    }
 
     pub(super) fn timestamp(text: &[u8]) -> Option<jiff::Timestamp> {
         std::str::from_utf8(text).ok()?.parse().ok()

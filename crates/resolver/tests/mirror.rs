@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use certseal_resolver::{Mirror, MirrorError, SealedResolver};
 use certseal_seal::{Bundle, Envelope, SigningKey, Stanza, Suite};
 use certseal_unseal::{UnsealKey, UnsealKeys};
-use certseal_wire::{Base64, Epoch, Event, KeyId, Kind};
+use certseal_wire::{Base64, Epoch, Event, HttpsMode, KeyId, Kind};
 use support::{Draft, Platform, event, handshake, name, only_refusal, page, pool, server};
 
 #[test]
@@ -401,7 +401,8 @@ fn a_route_that_does_not_list_the_pool_any_more_drops_the_site() {
         names: support::name_set(&["a.example"]),
         version: 2,
         pools: vec![pool("us")],
-        upstream: Some("http://127.0.0.1:1".parse().unwrap()),
+        upstreams: vec!["http://127.0.0.1:1".parse::<certseal_wire::Upstream>().unwrap().into()],
+        https: HttpsMode::Redirect,
     };
     mirror.apply(&page([support::signed(Kind::Route, "a.example", 2, &platform.issuer, &moved)])).unwrap();
     assert!(mirror.is_empty() && mirror.route(&name("a.example")).is_none());
@@ -431,7 +432,7 @@ fn a_new_route_is_followed_at_once() {
     let mirror = platform.mirror(dir.path());
     for (version, up) in [(1, "http://127.0.0.1:1"), (2, "http://127.0.0.1:2")] {
         mirror.apply(&page([platform.route("a.example", &["a.example"], version, Some(up))])).unwrap();
-        assert_eq!(mirror.route(&name("a.example")).unwrap().upstream.as_ref().unwrap().to_string(), up);
+        assert_eq!(mirror.route(&name("a.example")).unwrap().upstreams[0].origin.to_string(), up);
     }
 }
 

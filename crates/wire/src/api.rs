@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Base64, Digest, DnsName, NameSet, ParseError, PoolName, Upstream};
+use crate::{Base64, Digest, DnsName, Kind, NameSet, ParseError, PoolName, Upstream};
 
 /// A place in the feed: `EPOCH:SEQUENCE`, the epoch as 32 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,35 +123,6 @@ pub struct Event {
     /// Whether the record is gone: it expired, or its site left.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
-}
-
-/// The kinds of record in the feed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum Kind {
-    /// A bundle.
-    Bundle,
-    /// A signed [`crate::Route`].
-    Route,
-    /// The signed [`crate::KeyRing`].
-    Ring,
-    /// The signed [`crate::AcmeAccounts`].
-    Accounts,
-    /// A signed [`crate::Checkpoint`].
-    Checkpoint,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Bundle => "bundle",
-            Self::Route => "route",
-            Self::Ring => "ring",
-            Self::Accounts => "accounts",
-            Self::Checkpoint => "checkpoint",
-        })
-    }
 }
 
 /// The answer to an accepted write.

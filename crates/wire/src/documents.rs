@@ -1,7 +1,7 @@
 //! The documents that edges act on. Each is signed at its source, carried and stored as the bytes that were signed,
 //! and checked where it is used.
 //!
-//! certman signs [`BundleInfo`], [`Route`], [`Challenge`], [`AcmeAccounts`] and [`Checkpoint`] with its issuer key; the
+//! certman signs [`BundleInfo`], [`crate::Route`], [`Challenge`], [`AcmeAccounts`] and [`Checkpoint`] with its issuer key; the
 //! security team signs the [`KeyRing`].
 
 use std::{fmt, str::FromStr};
@@ -9,13 +9,14 @@ use std::{fmt, str::FromStr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Base64, Digest, DnsName, Epoch, KeyId, Kind, NameSet, ParseError, PoolName, SignerId};
+use crate::{
+    Base64, Digest, DnsName, Epoch, KeyId, Kind, NameSet, ParseError, PoolName, SignerId, route::is_authority,
+};
 
 /// A signed document: the exact JSON that was signed, and by which key.
 ///
 /// `certseal-seal` makes and checks the signature. There is no way from here to the document without that check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Signed {
     /// The document as JSON, byte for byte as it was signed.
@@ -27,14 +28,78 @@ pub struct Signed {
 }
 
 /// A type of document that can be signed.
+///
+/// What is signed outlives the release that wrote it. A reader ignores members that it does not know, unless the document's
+/// member `crit` lists their names: then the reader refuses the document (as RFC 7515, 4.1.11 has it for signatures). A
+/// reader also refuses a value that it does not know of a member that it knows. docs/compatibility.md has the rules.
 pub trait Document: Serialize + DeserializeOwned {
-    /// What separates signatures over this type from those over any other.
+    /// What separates signatures over this type from those over any other. New documents are signed under it.
     const LABEL: &'static str;
+
+    /// The label that `payload` must be signed under: another one where earlier forms of the document are still read.
+    fn label(_payload: &[u8]) -> &'static str {
+        Self::LABEL
+    }
+
+    /// The document of a payload whose signature was checked.
+    ///
+    /// # Errors
+    /// [`DocumentError`].
+    fn read(payload: &[u8]) -> Result<Self, DocumentError> {
+        read(payload, &[])
+    }
 }
+
+/// Why a signed payload is no document to this release.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DocumentError {
+    /// It has another form.
+    #[error("{0}")]
+    Malformed(String),
+    /// It has a critical member of a later release.
+    #[error("it has {0:?}, which whoever acts on it must understand: that takes a later release")]
+    NotUnderstood(String),
+}
+
+impl DocumentError {
+    pub(crate) fn new(detail: impl Into<String>) -> Self {
+        Self::Malformed(detail.into())
+    }
+}
+
+impl From<serde_json::Error> for DocumentError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Malformed(error.to_string())
+    }
+}
+
+/// Reads a document of which a reader of this release understands the critical members `understood`.
+pub(crate) fn read<D: DeserializeOwned>(payload: &[u8], understood: &[&str]) -> Result<D, DocumentError> {
+    // Only where the word is at all: nothing is read twice for it.
+    if payload.windows(CRITICAL.len()).any(|window| window == CRITICAL) {
+        let Critical { crit } = serde_json::from_slice(payload)?;
+        if let Some(unknown) = crit.into_iter().find(|name| !understood.contains(&name.as_str())) {
+            return Err(DocumentError::NotUnderstood(unknown.chars().take(MAX_MEMBER).collect()));
+        }
+    }
+    Ok(serde_json::from_slice(payload)?)
+}
+
+/// The critical members of a document.
+#[derive(Deserialize)]
+struct Critical {
+    #[serde(default)]
+    crit: Vec<String>,
+}
+
+const CRITICAL: &[u8] = br#""crit""#;
+
+/// Characters of a member's name that an error shows.
+const MAX_MEMBER: usize = 64;
 
 /// What certman states about one certificate; part of every bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BundleInfo {
     /// The site that the certificate is for.
@@ -61,30 +126,8 @@ impl Document for BundleInfo {
     const LABEL: &'static str = "certseal bundle v1";
 }
 
-/// Where requests for a site go.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Route {
-    /// The site.
-    pub site: DnsName,
-    /// The names that lead to it.
-    pub names: NameSet,
-    /// Counts up from 1 with each change.
-    pub version: u64,
-    /// The pools that may serve it, sorted.
-    pub pools: Vec<PoolName>,
-    /// The server behind the edge; none when the site has left, and edges drop what they hold for it.
-    pub upstream: Option<Upstream>,
-}
-
-impl Document for Route {
-    const LABEL: &'static str = "certseal route v1";
-}
-
 /// An http-01 answer (RFC 8555, 8.3).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Challenge {
     /// The name under validation.
@@ -115,7 +158,6 @@ impl Document for Challenge {
 
 /// The thumbprints (RFC 7638) of the platform's own ACME accounts: edges answer challenges for no others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AcmeAccounts {
     /// Counts up from 1 with each change.
@@ -130,7 +172,6 @@ impl Document for AcmeAccounts {
 
 /// What certman stored lately for one pool: an edge that has less is kept from news.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Checkpoint {
     /// The pool.
@@ -157,7 +198,6 @@ impl Document for Checkpoint {
 
 /// One record that certstore acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Change {
     /// What changed.
@@ -176,7 +216,6 @@ impl fmt::Display for Change {
 
 /// All unseal keys by their public halves, and the issuers whose signatures count.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct KeyRing {
     /// Counts up from 1 with each change.
@@ -220,7 +259,6 @@ fn is_zero(number: &u64) -> bool {
 
 /// The public half of one unseal key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UnsealEntry {
     /// The pool whose edges hold the private half.
@@ -272,7 +310,6 @@ impl fmt::Display for KeyState {
 
 /// One signing key of certman.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct IssuerEntry {
     /// The key's id.
@@ -299,13 +336,7 @@ impl FromStr for Upstream {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let error = || ParseError::new("an upstream such as http://10.0.0.7:8080", text);
         let authority = text.strip_prefix("http://").ok_or_else(error)?;
-        let (host, port) = authority.rsplit_once(':').ok_or_else(error)?;
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
-        let host_is_good = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => (1..=253).contains(&host.len()) && host.bytes().all(plain),
-        };
-        if !host_is_good || port.parse::<u16>().map_or(true, |port| port == 0) {
+        if !is_authority(authority) {
             return Err(error());
         }
         Ok(Self(text.to_owned()))
@@ -363,7 +394,10 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_are_refused() {
-        assert!(serde_json::from_str::<AcmeAccounts>(r#"{"version":1,"thumbprints":[],"more":1}"#).is_err());
+    fn members_of_a_later_release_are_ignored_unless_they_are_critical() {
+        let read = |text: &str| AcmeAccounts::read(text.as_bytes());
+        assert!(read(r#"{"version":1,"thumbprints":[],"more":1}"#).is_ok());
+        let critical = read(r#"{"version":1,"thumbprints":[],"more":1,"crit":["more"]}"#);
+        assert_eq!(critical, Err(DocumentError::NotUnderstood("more".into())));
     }
 }

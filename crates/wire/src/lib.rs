@@ -21,15 +21,17 @@ mod causes;
 mod documents;
 mod fleet;
 mod ids;
+mod kind;
 mod names;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod problem;
 mod rotation;
+mod route;
 
 pub use api::{
-    Cursor, Event, FeedPage, FeedQuery, Import, Kind, LOST, OrderSummary, PutOutcome, Renewal, Replacement, Reseal,
-    Segment, SiteList, SiteRequest, SiteState, SiteStatus, Snapshot,
+    Cursor, Event, FeedPage, FeedQuery, Import, LOST, OrderSummary, PutOutcome, Renewal, Replacement, Reseal, Segment,
+    SiteList, SiteRequest, SiteState, SiteStatus, Snapshot,
 };
 pub use audit::{AuditAction, AuditCheckpoint, AuditLine, AuditMark, AuditOutcome, AuditPage, AuditQuery, AuditRecord};
 pub use backup::{BackupPage, BackupPlan, BackupQuery, BackupRecord, BackupTable, RestoreEnd, RestoreRequest};
@@ -37,14 +39,15 @@ pub use bytes::Base64;
 pub use caller::{Caller, Role, TrustDomain};
 pub use causes::causes;
 pub use documents::{
-    AcmeAccounts, BundleInfo, Challenge, Change, Checkpoint, Document, IssuerEntry, KeyRing, KeyState, Route, Signed,
-    UnsealEntry, Upstream,
+    AcmeAccounts, BundleInfo, Challenge, Change, Checkpoint, Document, DocumentError, IssuerEntry, KeyRing, KeyState,
+    Signed, UnsealEntry, Upstream,
 };
 pub use fleet::{
     Deletion, DeletionList, DeletionQuery, DrillClass, DrillFailure, DrillOrder, DrillReport, EdgeList, EdgeOrders,
     EdgeReport, EdgeStatus,
 };
 pub use ids::{Digest, EnvelopeId, Epoch, GroupId, KeyId, RotationId, SignerId};
+pub use kind::{Kind, UnknownKind};
 pub use names::{DnsName, NameSet, ParseError, PoolName};
 pub use problem::{Problem, ProblemKind};
 pub use rotation::{
@@ -52,3 +55,4 @@ pub use rotation::{
     Rotation, RotationList, RotationPlan, RotationReason, RotationState, RotationStep, SealedEntry, SealedPage,
     SealedQuery, Verification,
 };
+pub use route::{Endpoint, HttpsMode, Origin, Route, Scheme};

@@ -9,8 +9,8 @@ use utoipa::{
 };
 
 use crate::{
-    Base64, Cursor, Digest, DnsName, EnvelopeId, GroupId, KeyId, NameSet, PoolName, ProblemKind, RotationId, SignerId,
-    Upstream,
+    Base64, Cursor, Digest, DnsName, EnvelopeId, GroupId, KeyId, Kind, NameSet, PoolName, ProblemKind, RotationId,
+    SignerId, Upstream,
 };
 
 macro_rules! texts {
@@ -30,6 +30,7 @@ texts! {
     Base64: "^[A-Za-z0-9_-]*$", "AAEC";
     Cursor: "^[0-9a-f]{32}:[0-9]{1,19}$", "0123456789abcdef0123456789abcdef:42";
     DnsName: r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\.){1,4}[a-z]([a-z0-9-]{0,30}[a-z0-9])?$", "shop.example.com";
+    Kind: "^[a-z0-9-]{1,32}$", "bundle";
     PoolName: "^[a-z][a-z0-9-]{0,31}$", "eu";
     ProblemKind: "^(urn:certseal:[a-z-]+|about:blank)$", "urn:certseal:conflict";
     Upstream: "^https?://", "http://10.0.0.1:8080";

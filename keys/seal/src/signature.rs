@@ -1,7 +1,7 @@
 //! Ed25519 signatures (RFC 8032) of certman (the issuer) and of the security team.
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use certseal_wire::{Base64, Document, Signed, SignerId};
+use certseal_wire::{Base64, Document, DocumentError, Signed, SignerId};
 use zeroize::Zeroizing;
 
 use crate::sha256;
@@ -17,12 +17,12 @@ pub enum SignatureError {
     #[error("the {0} is not what was signed: it was altered, or another kind of document was put in its place")]
     Altered(&'static str),
     /// The signer signed something that is no such document.
-    #[error("the signed {label} does not parse: {detail}")]
-    Malformed {
+    #[error("the signed {label} cannot be read: {error}")]
+    Unreadable {
         /// The kind of document.
         label: &'static str,
-        /// What the parser says.
-        detail: String,
+        /// Why not.
+        error: DocumentError,
     },
     /// The key itself is not one.
     #[error("expected an Ed25519 key in PEM: PKCS#8 \"PRIVATE KEY\", or \"PUBLIC KEY\"")]
@@ -151,9 +151,9 @@ impl VerifyingKeys {
     /// # Errors
     /// [`SignatureError`] says why it does not count.
     pub fn verify<D: Document>(&self, signed: &Signed) -> Result<D, SignatureError> {
-        self.verify_bytes(D::LABEL, signed.signer, &signed.payload.0, &signed.signature.0)?;
-        serde_json::from_slice(&signed.payload.0)
-            .map_err(|e| SignatureError::Malformed { label: D::LABEL, detail: e.to_string() })
+        let label = D::label(&signed.payload.0);
+        self.verify_bytes(label, signed.signer, &signed.payload.0, &signed.signature.0)?;
+        D::read(&signed.payload.0).map_err(|error| SignatureError::Unreadable { label, error })
     }
 
     pub(crate) fn verify_bytes(

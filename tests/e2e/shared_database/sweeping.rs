@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use certseal_wire::{AuditAction, AuditRecord, Challenge, DnsName, NameSet, Route};
+use certseal_wire::{AuditAction, AuditRecord, Challenge, DnsName, HttpsMode, NameSet, Route};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{BOTH, platform, second, signing_key};
@@ -34,7 +34,8 @@ async fn what_expires_is_deleted_once_however_many_processes_sweep() {
             site: site.clone(),
             version: 1,
             pools: vec![POOL.parse().unwrap()],
-            upstream: None,
+            upstreams: Vec::new(),
+            https: HttpsMode::Redirect,
         };
         store.put_route(&site, &issuer.sign(&route)).await.unwrap();
         let token = format!("token-{n}");

@@ -58,6 +58,7 @@ pub(super) fn key(kind: Kind, name: &str) -> String {
     let key = match kind {
         Kind::Bundle | Kind::Route | Kind::Checkpoint => name,
         Kind::Ring | Kind::Accounts => "only",
+        Kind::Unknown(_) => name,
     };
     key.bytes().map(|byte| format!("{byte:02x}")).collect()
 }

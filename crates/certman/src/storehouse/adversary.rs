@@ -506,7 +506,8 @@ impl Hostile {
             for (site, chain) in SITES.into_iter().zip(&*CHAINS) {
                 let SiteRequest { names, upstream, pools, .. } = request(site, 9);
                 let name: DnsName = site.parse().unwrap();
-                let route = Route { site: name, names, version, pools, upstream: Some(upstream) };
+                let upstreams = vec![upstream.into()];
+                let route = Route { site: name, names, version, pools, upstreams, https: HttpsMode::Redirect };
                 made.push((format!("/v1/routes/{site}"), record(issuer.sign(&route), version, Vec::new())));
                 let is_legacy = site != SITES[0];
                 let bundle = bundle(issuer, site, version, chain, is_legacy);

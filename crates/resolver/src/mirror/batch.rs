@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use certseal_seal::{Bundle, RingMark, Stanza, VerifyingKeys, accept_ring, ring_issuers, sha256};
 use certseal_wire::{
     AcmeAccounts, Base64, Change, Checkpoint, Digest, DnsName, Epoch, Event, KeyId, KeyRing, Kind, ParseError,
-    PoolName, Route, Signed, SignerId,
+    PoolName, Route, Scheme, Signed, SignerId, UnknownKind,
 };
 use jiff::Timestamp;
 
@@ -39,6 +39,10 @@ impl<'a> Batch<'a> {
     pub(super) fn apply(mut self, events: &[Event]) -> Result<Applied, MirrorError> {
         let (rings, others): (Vec<_>, Vec<_>) = events.iter().partition(|event| event.kind == Kind::Ring);
         for event in rings.into_iter().chain(others) {
+            if let Kind::Unknown(kind) = event.kind {
+                self.pass_over(kind)?;
+                continue;
+            }
             let name = match own_name(event) {
                 Ok(name) => name,
                 Err(error) => {
@@ -76,6 +80,30 @@ impl<'a> Batch<'a> {
         Ok(self.applied)
     }
 
+    /// Leaves a record alone that a later release would take, and remembers its kind: such a release reads the feed anew.
+    fn pass_over(&mut self, kind: UnknownKind) -> Result<(), redb::Error> {
+        self.applied.passed_over += 1;
+        let known = self.tables.meta(meta::PASSED_OVER)?;
+        let mut kinds = meta::kinds(known.as_deref());
+        let kind = Kind::Unknown(kind);
+        if kinds.contains(&kind) || kinds.len() >= MAX_PASSED_OVER {
+            return Ok(());
+        }
+        tracing::warn!(%kind, "the feed has records of a kind that this release does not know: they are passed over");
+        kinds.push(kind);
+        self.tables.meta.insert(meta::PASSED_OVER, meta::lines(&kinds).as_bytes())?;
+        Ok(())
+    }
+
+    /// Forgets which of the kinds that were passed over are known now, and looks what of them is awaited.
+    pub(super) fn meet_new_kinds(mut self) -> Result<Applied, MirrorError> {
+        let kinds = meta::kinds(self.tables.meta(meta::PASSED_OVER)?.as_deref());
+        let still: Vec<_> = kinds.into_iter().filter(|kind| matches!(kind, Kind::Unknown(_))).collect();
+        self.tables.meta.insert(meta::PASSED_OVER, meta::lines(&still).as_bytes()).map_err(redb::Error::from)?;
+        self.expect_again()?;
+        Ok(self.applied)
+    }
+
     /// Forgets refused items, unless something of the name was accepted before. Of a site that has left no bundle comes.
     pub(super) fn forgive_unknown(mut self, items: &[Refused]) -> Result<Applied, MirrorError> {
         for Refused { kind, name, .. } in items {
@@ -102,6 +130,8 @@ impl<'a> Batch<'a> {
             Kind::Ring => self.ring(body),
             Kind::Accounts => self.accounts(body),
             Kind::Checkpoint => self.checkpoint(name.parse()?, body),
+            // It was passed over before.
+            Kind::Unknown(_) => Ok(false),
         }
     }
 
@@ -254,7 +284,10 @@ impl<'a> Batch<'a> {
             return Err(Refusal::OtherSite(route.site).into());
         }
         let record = canonical(&signed);
-        let left = route.upstream.is_none() || !route.pools.contains(&self.mirror.pool);
+        if route.upstreams.iter().any(|upstream| upstream.origin.scheme() == Scheme::Https) {
+            return Err(Refusal::UpstreamOverTls.into());
+        }
+        let left = route.has_left() || !route.pools.contains(&self.mirror.pool);
         let mark = Mark { left, ..Mark::of(route.version, &record, &signed) };
         if !self.mark(Kind::Route, site.as_str(), mark)? {
             return Ok(false);
@@ -373,6 +406,10 @@ impl<'a> Batch<'a> {
     /// Whether a change has not come here. The bundle of a site that has left does not come, unless it is coming back.
     fn lacks(&self, change: &Change) -> Result<bool, redb::Error> {
         let Change { kind, name, version } = change;
+        // What this release would not take is not withheld.
+        if matches!(kind, Kind::Unknown(_)) {
+            return Ok(false);
+        }
         let is_here = self.seen(*kind, name)?.is_some_and(|mark| mark.version >= *version);
         let stays_away = *kind == Kind::Bundle && self.has_left(name)? && !self.tables.awaits(Kind::Route, name)?;
         Ok(!is_here && !stays_away)
@@ -441,7 +478,7 @@ pub(super) fn own_name(event: &Event) -> Result<String, ParseError> {
     Ok(match event.kind {
         Kind::Bundle | Kind::Route => event.name.parse::<DnsName>()?.as_str().to_owned(),
         Kind::Checkpoint => event.name.parse::<PoolName>()?.as_str().to_owned(),
-        Kind::Ring | Kind::Accounts => String::new(),
+        Kind::Ring | Kind::Accounts | Kind::Unknown(_) => String::new(),
     })
 }
 
@@ -467,3 +504,6 @@ fn canonical(signed: &Signed) -> Vec<u8> {
     // Serialization fails for maps with other than text keys only; this has none.
     serde_json::to_vec(signed).expect("a signed document serializes")
 }
+
+/// Kinds that are remembered as passed over: certstore chooses their words.
+const MAX_PASSED_OVER: usize = 64;

@@ -39,6 +39,8 @@ pub(super) enum Refusal {
     StanzaRolledBack { found: Option<Epoch>, seen: Epoch },
     #[error("a stanza gives the unseal key of epoch {listed} epoch {found}: it is forged")]
     ForgedEpoch { found: Epoch, listed: Epoch },
+    #[error("it has an upstream over TLS, which takes a later release: it is read again by that")]
+    UpstreamOverTls,
     #[error("it is the checkpoint of pool {0}: it was put in the place of another")]
     OtherCheckpoint(PoolName),
     #[error("it is of version {found}, but version {seen} was seen before: the store rolled it back")]

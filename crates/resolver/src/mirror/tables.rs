@@ -338,8 +338,7 @@ pub(super) fn item(kind: Kind, name: &str) -> String {
 
 fn parse_item(key: &str) -> Option<(Kind, String)> {
     let (kind, name) = key.split_once('/')?;
-    let kinds = [Kind::Bundle, Kind::Route, Kind::Ring, Kind::Accounts, Kind::Checkpoint];
-    kinds.into_iter().find(|known| known.to_string() == kind).map(|kind| (kind, name.to_owned()))
+    Some((kind.parse().ok()?, name.to_owned()))
 }
 
 /// A site's names, one a line, and its record.

@@ -11,8 +11,8 @@ use certseal_seal::{
 };
 use certseal_unseal::{UnsealKey, UnsealKeys};
 use certseal_wire::{
-    AcmeAccounts, Base64, BundleInfo, Change, Checkpoint, Cursor, DnsName, Document, Epoch, Event, FeedPage,
-    IssuerEntry, KeyRing, KeyState, Kind, NameSet, PoolName, Route, Signed, UnsealEntry,
+    AcmeAccounts, Base64, BundleInfo, Change, Checkpoint, Cursor, DnsName, Document, Epoch, Event, FeedPage, HttpsMode,
+    IssuerEntry, KeyRing, KeyState, Kind, NameSet, PoolName, Route, Signed, UnsealEntry, Upstream,
 };
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PublicKeyData};
@@ -155,7 +155,8 @@ impl Platform {
             names: name_set(names),
             version,
             pools: vec![pool("eu")],
-            upstream: upstream.map(|text| text.parse().unwrap()),
+            upstreams: upstream.iter().map(|text| text.parse::<Upstream>().unwrap().into()).collect(),
+            https: HttpsMode::Redirect,
         };
         signed(Kind::Route, site, version, &self.issuer, &route)
     }
