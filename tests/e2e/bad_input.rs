@@ -245,7 +245,7 @@ fn a_configuration_that_is_not_usable_is_refused_with_its_reason() {
         (config(&taken.local_addr().unwrap().to_string(), "", "certstore.key"), "another process listens there"),
     ] {
         fs::write(dir.path().join("certstore.toml"), text).unwrap();
-        let mut certstore = daemon(dir.path(), "certstore");
+        let mut certstore = daemon(dir.path(), "certstore", &Default::default());
         let status = certstore.wait(Duration::from_secs(10));
         assert_eq!(status.code(), Some(1));
         assert!(certstore.log().contains(says), "expected {says:?} in:\n{}", certstore.log());

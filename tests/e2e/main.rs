@@ -29,6 +29,7 @@ mod postgres;
 mod press;
 mod process;
 mod readme;
+mod releases;
 mod rotation;
 mod rotation_scale;
 mod shared_database;

@@ -34,6 +34,8 @@ pub struct Platform {
     pub addresses: BTreeMap<&'static str, SocketAddr>,
     pub upstream: SocketAddr,
     pub dir: TempDir,
+    /// Where the daemons' programs are, when they are not those of this release.
+    pub other_programs: BTreeMap<&'static str, PathBuf>,
     _upstream: certseal_service::ShutdownHandle,
     /// Where certstore keeps its data, when that is not a directory. Ended after the daemons.
     pub database: Option<Database>,
@@ -43,9 +45,19 @@ pub const POOL: &str = "eu";
 
 impl Platform {
     pub async fn start(authority: Authority<'_>) -> Self {
-        let names = ["store", "store-telemetry", "man", "man-telemetry", "https", "http", "edge-telemetry"];
-        let addresses = names.map(|name| (name, free_address())).into();
-        Self::start_at(authority, addresses, None).await
+        Self::start_at(authority, own_addresses(), None).await
+    }
+
+    /// Like `start`, with other programs for some of the daemons.
+    pub async fn start_of(programs: BTreeMap<&'static str, PathBuf>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        init_pki(dir.path());
+        Self::start_in(dir, Authority::Local, own_addresses(), None, programs, true).await
+    }
+
+    /// The platform that was in `dir` before, with its keys and data and with other addresses.
+    pub async fn resume(dir: TempDir) -> Self {
+        Self::start_in(dir, Authority::Local, own_addresses(), None, BTreeMap::new(), false).await
     }
 
     /// Like `start`, with certstore's data in a PostgreSQL database. certman and the edge also know the address
@@ -70,57 +82,47 @@ impl Platform {
         database: Option<Database>,
     ) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let pki_dir = dir.path().join("pki");
-        let pki_dir_text = pki_dir.to_str().unwrap();
-        run(Command::new(program("certctl"))
-            .args(["pki", "init", "--pool", POOL, "--pool", "us", "--dir", pki_dir_text]));
-        run(Command::new(program("certctl")).args(["pki", "local-ca", "--dir", pki_dir_text]));
-        write_configs(dir.path(), &addresses, &authority, database.as_ref());
+        init_pki(dir.path());
+        Self::start_in(dir, authority, addresses, database, BTreeMap::new(), true).await
+    }
 
-        let mut certstore = daemon(dir.path(), "certstore");
+    async fn start_in(
+        dir: TempDir,
+        authority: Authority<'_>,
+        addresses: BTreeMap<&'static str, SocketAddr>,
+        database: Option<Database>,
+        other_programs: BTreeMap<&'static str, PathBuf>,
+        is_new: bool,
+    ) -> Self {
+        write_configs(dir.path(), &addresses, &authority, database.as_ref());
+        let daemon = |name| daemon(dir.path(), name, &other_programs);
+        let mut certstore = daemon("certstore");
         certstore.wait_for(addresses["store"]);
-        let certctl = |args: &[&str]| run(&mut certctl_command(dir.path(), &addresses, "admin", args));
-        for pool in [POOL, "us"] {
-            let out = pki_dir.join(format!("{pool}-1.unseal.pem"));
-            let (security, issuer) = (pki_dir.join("security.key"), pki_dir.join("issuer.pub"));
-            certctl(&[
-                "keys",
-                "generate",
-                "--pool",
-                pool,
-                "--out",
-                out.to_str().unwrap(),
-                "--security-key",
-                security.to_str().unwrap(),
-                "--issuer-public",
-                issuer.to_str().unwrap(),
-            ]);
+        if is_new {
+            first_keys(dir.path(), &addresses);
         }
-        let mut certman = daemon(dir.path(), "certman");
+        let mut certman = daemon("certman");
         certman.wait_for(addresses["man"]);
-        let unseal_keys = dir.path().join("unseal-keys");
-        fs::create_dir(&unseal_keys).unwrap();
-        fs::copy(pki_dir.join(format!("{POOL}-1.unseal.pem")), unseal_keys.join("1.key")).unwrap();
-        let mut edge = daemon(dir.path(), "certedge");
+        let mut edge = daemon("certedge");
         edge.wait_for(addresses["https"]);
         edge.wait_for(addresses["edge-telemetry"]);
         let (handle, shutdown) = Shutdown::new();
         let upstream = certseal::upstream::start(shutdown).await.unwrap();
-        Self { certstore, certman, edge, addresses, upstream, dir, _upstream: handle, database }
+        Self { certstore, certman, edge, addresses, upstream, dir, other_programs, _upstream: handle, database }
     }
 
     pub fn restart_certman(&mut self) {
-        self.certman = daemon(self.dir.path(), "certman");
+        self.certman = daemon(self.dir.path(), "certman", &self.other_programs);
         self.certman.wait_for(self.addresses["man"]);
     }
 
     pub fn restart_certstore(&mut self) {
-        self.certstore = daemon(self.dir.path(), "certstore");
+        self.certstore = daemon(self.dir.path(), "certstore", &self.other_programs);
         self.certstore.wait_for(self.addresses["store"]);
     }
 
     pub fn restart_edge(&mut self) {
-        self.edge = daemon(self.dir.path(), "certedge");
+        self.edge = daemon(self.dir.path(), "certedge", &self.other_programs);
         self.edge.wait_for(self.addresses["https"]);
         self.edge.wait_for(self.addresses["edge-telemetry"]);
     }
@@ -290,10 +292,43 @@ impl Platform {
     }
 }
 
+/// Identities and keys for every part.
+fn init_pki(dir: &Path) {
+    let pki = dir.join("pki");
+    let pki = pki.to_str().unwrap();
+    run(Command::new(program("certctl")).args(["pki", "init", "--pool", POOL, "--pool", "us", "--dir", pki]));
+    run(Command::new(program("certctl")).args(["pki", "local-ca", "--dir", pki]));
+}
+
+/// The first unseal key of each pool, and the edge's copy of its own.
+fn first_keys(dir: &Path, addresses: &BTreeMap<&str, SocketAddr>) {
+    let pki = dir.join("pki");
+    let (security, issuer) = (pki.join("security.key"), pki.join("issuer.pub"));
+    for pool in [POOL, "us"] {
+        let out = pki.join(format!("{pool}-1.unseal.pem"));
+        run(certctl_command(dir, addresses, "admin", &["keys", "generate", "--pool", pool])
+            .arg("--out")
+            .arg(out)
+            .arg("--security-key")
+            .arg(&security)
+            .arg("--issuer-public")
+            .arg(&issuer));
+    }
+    let unseal_keys = dir.join("unseal-keys");
+    fs::create_dir(&unseal_keys).unwrap();
+    fs::copy(pki.join(format!("{POOL}-1.unseal.pem")), unseal_keys.join("1.key")).unwrap();
+}
+
+fn own_addresses() -> BTreeMap<&'static str, SocketAddr> {
+    let names = ["store", "store-telemetry", "man", "man-telemetry", "https", "http", "edge-telemetry"];
+    names.map(|name| (name, free_address())).into()
+}
+
 /// Starts a daemon with its configuration and log in `dir`.
-pub fn daemon(dir: &Path, name: &str) -> Process {
+pub fn daemon(dir: &Path, name: &str, other_programs: &BTreeMap<&str, PathBuf>) -> Process {
     let config = dir.join(format!("{name}.toml"));
-    Process::start(Command::new(program(name)).arg("--config").arg(config), &dir.join(format!("{name}.log")))
+    let program = other_programs.get(name).cloned().unwrap_or_else(|| program(name));
+    Process::start(Command::new(program).arg("--config").arg(config), &dir.join(format!("{name}.log")))
 }
 
 fn certctl_command(dir: &Path, addresses: &BTreeMap<&str, SocketAddr>, identity: &str, args: &[&str]) -> Command {

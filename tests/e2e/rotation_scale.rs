@@ -186,7 +186,7 @@ impl Fleet {
     async fn restart_edge(&mut self) -> Duration {
         self.platform.edge.kill();
         let began = Instant::now();
-        self.platform.edge = daemon(self.platform.dir.path(), "certedge");
+        self.platform.edge = daemon(self.platform.dir.path(), "certedge", &Default::default());
         let root = self.platform.pki("local-ca.pem");
         while Connection::open(self.platform.addresses["https"], &site(0), &root).await.is_err() {
             assert!(began.elapsed() < Duration::from_secs(20), "{}", self.platform.edge.log());

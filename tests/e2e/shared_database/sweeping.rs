@@ -76,7 +76,7 @@ async fn what_expires_is_deleted_once_however_many_processes_sweep() {
 
 /// Starts both at one time.
 fn second_beside(platform: &mut crate::platform::Platform) -> crate::process::Process {
-    platform.certstore = crate::platform::daemon(platform.dir.path(), "certstore");
+    platform.certstore = crate::platform::daemon(platform.dir.path(), "certstore", &Default::default());
     let other = second(platform);
     platform.certstore.wait_for(platform.addresses["store"]);
     other
