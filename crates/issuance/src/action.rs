@@ -1,0 +1,215 @@
+//! What a site asks for, and what comes back.
+
+use certseal_wire::Base64;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{AccountRef, Answer, AuthorityId, OrderRef, OrderState, Revocation, SealedKey};
+
+/// What is to be done for a site now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// Perform this, and tell the site what came of it.
+    Do(Action),
+    /// Nothing before this instant.
+    WakeAt(Timestamp),
+    /// Nothing before somebody changes the site.
+    Rest,
+}
+
+/// One effect on the world.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Put the route into certstore.
+    StoreRoute,
+    /// Have the CA revoke a certificate.
+    Revoke(Revocation),
+    /// Deactivate what is pending in an order that was given up (RFC 8555, 7.5.2).
+    Deactivate(OrderRef),
+    /// Delete challenges from certstore that have served.
+    RetractChallenges(Vec<Answer>),
+    /// Look which version of the bundle certstore has.
+    Confirm,
+    /// Take room from the budget for certificates that certstore lost.
+    TakeReorder,
+    /// Have an account at the CA. Whether the site's pools can be sealed to is looked at first: a CA is asked for nothing that
+    /// would then be left behind.
+    OpenAccount(AuthorityId),
+    /// Put the account into the signed list by which edges answer challenges.
+    VouchForAccount(AccountRef),
+    /// Create an order (RFC 8555, 7.4). It cannot be repeated: each time makes another one.
+    OpenOrder(AccountRef),
+    /// Read the order's authorizations and their challenges (RFC 8555, 7.5).
+    FetchChallenges(OrderRef),
+    /// Put the answers to challenges into certstore.
+    PublishChallenges(Vec<Answer>),
+    /// Tell the CA that the challenges are answered (RFC 8555, 7.5.1).
+    BeginValidation(OrderRef),
+    /// Read the order's state (RFC 8555, 7.1.6).
+    LookAtOrder(OrderRef),
+    /// Generate a key, make the request for it and seal it; nothing of the key is kept.
+    SealKey,
+    /// Hand the request over (RFC 8555, 7.4).
+    Finalize(OrderRef, SealedKey),
+    /// Download the chain (RFC 8555, 7.4.2).
+    FetchCertificate(OrderRef, SealedKey),
+    /// Put the bundle of key and chain into certstore.
+    StoreBundle {
+        /// The key.
+        sealed: SealedKey,
+        /// The chain as DER, leaf first.
+        chain: Vec<Base64>,
+    },
+}
+
+impl Action {
+    /// Whether the site must be durable as it is before the action is performed: what it holds cannot be had again.
+    pub fn needs_durable_state(&self) -> bool {
+        matches!(self, Self::Finalize(..))
+    }
+
+    /// Whether the site must be durable right after the action: it cannot be repeated, or others wait for its effect.
+    pub fn makes_state_that_must_last(&self) -> bool {
+        matches!(self, Self::OpenOrder(_) | Self::StoreBundle { .. } | Self::StoreRoute | Self::Revoke(_))
+    }
+}
+
+/// What came of an action.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// certstore has the route.
+    RouteStored,
+    /// The CA has revoked the certificate, or never will.
+    Revoked(Revocation),
+    /// Nothing is pending in that order any more.
+    Deactivated(OrderRef),
+    /// The challenges are deleted, or left to expire.
+    Retracted,
+    /// certstore has this version of the bundle; 0 for none.
+    Confirmed(u64),
+    /// There is room to order what certstore lost.
+    ReorderTaken,
+    /// There is an account.
+    AccountReady(AccountRef),
+    /// Edges answer for the account.
+    Vouched,
+    /// The CA has an order.
+    OrderOpened(OrderRef),
+    /// What to answer, for names that are not authorized yet.
+    ChallengesKnown(Vec<Answer>),
+    /// certstore has the answers.
+    Published,
+    /// The CA knows that it can validate.
+    ValidationBegun,
+    /// The order's state.
+    OrderIs(OrderState),
+    /// A key is sealed.
+    KeySealed(SealedKey),
+    /// The CA has the request.
+    Finalized,
+    /// The chain as DER, leaf first; none while the CA is still at work.
+    Certificate(Option<Vec<Base64>>),
+    /// certstore has the bundle.
+    Stored {
+        /// The CA's name.
+        authority: String,
+        /// Start of validity.
+        not_before: Timestamp,
+        /// End of validity.
+        not_after: Timestamp,
+    },
+    /// It did not work.
+    Failed(Failure),
+}
+
+/// Why an action did not work.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    /// What follows from it.
+    pub kind: FailureKind,
+    /// What happened, for people.
+    pub detail: String,
+}
+
+impl Failure {
+    /// A failure of `kind`.
+    pub fn new(kind: FailureKind, detail: impl ToString) -> Self {
+        // What others send is kept in the journal, shown and logged: it must not grow without bound.
+        Self { kind, detail: detail.to_string().chars().take(Self::MAX_DETAIL).collect() }
+    }
+
+    /// The most characters of a detail.
+    pub const MAX_DETAIL: usize = 1000;
+}
+
+/// What follows from a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// Somebody could not be reached or is not ready: the same action again soon.
+    Unavailable,
+    /// Whoever was asked wants to be left alone for at least this many seconds: then the same action again.
+    Throttled(u64),
+    /// certstore has this version already, put there by us: the next one goes above it.
+    Outrun(u64),
+    /// The CA gave up on this order: a new one begins later.
+    Rejected,
+    /// No order for this site can succeed.
+    Hopeless,
+}
+
+/// The kinds of work on a site. Each has its own retries, so that none waits for another's failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// The route on its way to certstore.
+    Route,
+    /// A certificate on its way to the edges.
+    Order,
+    /// Compromised certificates on their way to the CA.
+    Revocation,
+    /// What orders leave behind, at the CA and in certstore.
+    Cleanup,
+    /// Doubt about what certstore has.
+    Confirmation,
+}
+
+/// When work is due, and before which other sites' work it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Due {
+    /// What goes before what.
+    pub lane: Lane,
+    /// The instant; none for at once.
+    pub at: Option<Timestamp>,
+}
+
+/// Priorities, the first first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// A compromised key, from the word that it is one to its certificate's revocation.
+    Incident,
+    /// Somebody asked for it, or an order is under way.
+    Asked,
+    /// Renewals and second attempts, at their time.
+    Planned,
+}
+
+impl Lane {
+    /// All lanes, in their order.
+    pub const ALL: [Self; 3] = [Self::Incident, Self::Asked, Self::Planned];
+}
+
+/// When something happens, and how chance spreads what follows.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// The time.
+    pub now: Timestamp,
+    /// A uniform random number in 0..1.
+    pub chance: f64,
+}
+
+/// What an operator configures.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// The CA that new orders go to.
+    pub authority: AuthorityId,
+    /// The wait after a first rejected order.
+    pub retry: SignedDuration,
+}

@@ -1,0 +1,124 @@
+//! Retries: how often a kind of work failed, and when it is tried again.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{Failure, FailureKind, Moment, Policy, Work, renewal::fraction};
+
+/// How one kind of work on a site is going.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Attempt {
+    /// Failures in a row that say nothing about the work itself.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unavailable: u32,
+    /// Rejections in a row.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rejected: u32,
+    /// When the next attempt begins, after a failed one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
+    /// What went wrong last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<String>,
+    /// No further attempt follows without a change.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dead: bool,
+}
+
+impl Attempt {
+    /// Failures in a row, of any kind.
+    pub fn failures(&self) -> u32 {
+        self.unavailable.saturating_add(self.rejected)
+    }
+
+    /// The attempt after a failure. Each kind of failure has its own ladder: many times unavailable makes no rejection worse.
+    pub(crate) fn failed(&mut self, failure: Failure, moment: Moment, policy: &Policy) {
+        let wait = match failure.kind {
+            FailureKind::Unavailable | FailureKind::Outrun(_) => Some(doubling(self.unavailable)),
+            FailureKind::Throttled(seconds) => {
+                let asked = SignedDuration::from_secs(seconds.min(DAY.as_secs().unsigned_abs()) as i64);
+                Some(doubling(self.unavailable).max(asked))
+            }
+            FailureKind::Rejected => {
+                let growth = 10_i32.saturating_pow(self.rejected.min(4));
+                Some(policy.retry.saturating_mul(growth).min(DAY))
+            }
+            FailureKind::Hopeless => None,
+        };
+        match failure.kind {
+            FailureKind::Rejected | FailureKind::Hopeless => self.rejected = self.rejected.saturating_add(1),
+            _ => self.unavailable = self.unavailable.saturating_add(1),
+        }
+        // Up to a fifth longer, so that what failed together does not come back together.
+        self.retry_at = wait.and_then(|wait| moment.now.checked_add(wait + fraction(wait, moment.chance / 5.0)).ok());
+        self.diagnosis = Some(failure.detail);
+        self.dead = wait.is_none();
+    }
+}
+
+/// The attempts of all kinds of work.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Attempts {
+    /// Of the route.
+    #[serde(skip_serializing_if = "is_fresh")]
+    pub route: Attempt,
+    /// Of the order.
+    #[serde(skip_serializing_if = "is_fresh")]
+    pub order: Attempt,
+    /// Of revocations.
+    #[serde(skip_serializing_if = "is_fresh")]
+    pub revocation: Attempt,
+    /// Of what orders leave behind.
+    #[serde(skip_serializing_if = "is_fresh")]
+    pub cleanup: Attempt,
+    /// Of a doubt.
+    #[serde(skip_serializing_if = "is_fresh")]
+    pub confirmation: Attempt,
+}
+
+impl Attempts {
+    /// How a kind of work is going.
+    pub fn of(&self, work: Work) -> &Attempt {
+        match work {
+            Work::Route => &self.route,
+            Work::Order => &self.order,
+            Work::Revocation => &self.revocation,
+            Work::Cleanup => &self.cleanup,
+            Work::Confirmation => &self.confirmation,
+        }
+    }
+
+    pub(crate) fn of_mut(&mut self, work: Work) -> &mut Attempt {
+        match work {
+            Work::Route => &mut self.route,
+            Work::Order => &mut self.order,
+            Work::Revocation => &mut self.revocation,
+            Work::Cleanup => &mut self.cleanup,
+            Work::Confirmation => &mut self.confirmation,
+        }
+    }
+
+    /// The one that people should hear of: dead before failing, the certificate's before others.
+    pub(crate) fn worst(&self) -> &Attempt {
+        let all = [&self.order, &self.route, &self.revocation, &self.confirmation, &self.cleanup];
+        let by = |holds: fn(&Attempt) -> bool| all.into_iter().find(|attempt| holds(attempt));
+        by(|attempt| attempt.dead).or_else(|| by(|attempt| attempt.failures() > 0)).unwrap_or(&self.order)
+    }
+}
+
+/// 1, 2, 4 ... 64 seconds.
+fn doubling(failures: u32) -> SignedDuration {
+    SignedDuration::from_secs(1 << failures.min(6))
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+fn is_fresh(attempt: &Attempt) -> bool {
+    *attempt == Attempt::default()
+}
+
+const DAY: SignedDuration = SignedDuration::from_hours(24);

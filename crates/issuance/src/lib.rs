@@ -1,0 +1,39 @@
+//! What certman decides, apart from what it does.
+//!
+//! A [`Site`] is everything that is known of one customer website: what is wanted, what is stored, and the work that lies
+//! between the two. Its owner asks for the [`Site::next`] action, performs it, and tells the site the [`Outcome`]:
+//!
+//! ```text
+//!            next(now) -> Do(action)              an effect, one at a time
+//!   Site  <------------------------->  certman  <----------------------------> CA, certstore, journal
+//!            after(outcome, moment)               time, chance, answers
+//! ```
+//!
+//! Nothing here waits, reads a clock, throws dice or talks to anybody: time and chance come with [`Moment`], and waiting is
+//! [`Next::WakeAt`]. The same code therefore runs in certman and in a simulation of a million sites.
+//!
+//! An order goes through the steps of RFC 8555, 7.4, and takes one action for each:
+//!
+//! ```text
+//! requested -> account ready -> vouched for -> authorizing -> challenges known -> published -> challenge pending
+//!     ^                                             |                                              |
+//!     |                                             +--- all names are authorized already ---------+
+//!     |                                                                                            v
+//!     +---- the CA rejected the order <---- issued <- downloading <- retrieving <- finalizing <- authorized
+//!                                             |                                     ^    |
+//!                                             v                              key sealed <+ it may have been finalized before
+//!                                          (stored)
+//! ```
+
+mod action;
+mod attempt;
+mod order;
+mod record;
+mod renewal;
+mod site;
+
+pub use action::{Action, Due, Failure, FailureKind, Lane, Moment, Next, Outcome, Policy, Work};
+pub use attempt::{Attempt, Attempts};
+pub use order::{AccountRef, Answer, AuthorityId, Look, OrderRef, OrderState, SealedKey, Step};
+pub use record::{RecordError, read};
+pub use site::{Compromised, FORMAT, Format, Issued, Revocation, Site};

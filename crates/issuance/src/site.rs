@@ -1,0 +1,632 @@
+//! A site: what is wanted, what is stored, and the work between the two.
+
+use certseal_wire::{
+    Base64, DnsName, LOST, NameSet, OrderSummary, PoolName, SiteRequest, SiteState, SiteStatus, Upstream,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Action, Answer, Attempt, Attempts, AuthorityId, Due, Failure, FailureKind, Lane, Look, Moment, Next, OrderRef,
+    OrderState, Outcome, Policy, Step, Work, renewal,
+};
+
+/// Everything that certman knows about one site. As JSON it is the site's record in the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Site {
+    /// The format of the record.
+    pub format: Format,
+    /// The site's own name.
+    pub site: DnsName,
+    /// The names that lead to it.
+    pub names: NameSet,
+    /// The server behind the edge.
+    pub upstream: Upstream,
+    /// The pools that may serve it, sorted.
+    pub pools: Vec<PoolName>,
+    /// Whose site it is, if the platform says so.
+    pub owner: Option<String>,
+    /// Pools that served it before, and may not have been told yet that they no longer do; sorted.
+    pub left: Vec<PoolName>,
+    /// The site has left; what remains keeps its versions from being used again.
+    pub departed: bool,
+    /// The version of its route.
+    pub route_version: u64,
+    /// Whether certstore has that version.
+    pub route_stored: bool,
+    /// The stored certificate.
+    pub certificate: Option<Issued>,
+    /// The version of the stored bundle; 0 before the first.
+    pub bundle_version: u64,
+    /// The order under way.
+    pub order: Option<Step>,
+    /// Orders that were given up: what is still pending in them is to be deactivated at the CA.
+    pub abandoned: Vec<OrderRef>,
+    /// Challenges that certstore may still have, and that nobody asks for any more.
+    pub published: Vec<Answer>,
+    /// The stored certificate, if others may have its key: an order for another one goes before everything else.
+    pub compromised: Option<Compromised>,
+    /// Whether certstore has a bundle that counts is to be looked at: it came back from a backup, or an issuer is listed no
+    /// more.
+    pub unconfirmed: bool,
+    /// Should it have none, another one is ordered at once: the security team's ring says that what was there counts no
+    /// more. On certstore's word alone orders are few.
+    pub issuer_left: bool,
+    /// certstore says that it has no such bundle any more. Another one is ordered when there is room for it.
+    pub lost: bool,
+    /// A bundle of the site had its key in an envelope: no key in a legacy format takes its place, also after the site left.
+    pub enveloped: bool,
+    /// Certificates with a compromised key that are no longer served: their CAs are to revoke them.
+    pub revoke: Vec<Revocation>,
+    /// How its work is going.
+    pub attempts: Attempts,
+}
+
+/// The format of a record that this release writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Format {
+    /// The second: the first one has no such member.
+    #[serde(rename = "2")]
+    Second,
+}
+
+/// As it stands in the record.
+pub const FORMAT: &str = "2";
+
+/// A stored certificate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Issued {
+    /// The CA's name, as the certificate states it.
+    pub authority: String,
+    /// The CA that it was ordered from; none for one that a platform brought.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordered_from: Option<AuthorityId>,
+    /// End of validity.
+    pub not_after: Timestamp,
+    /// When the renewal begins.
+    pub renew_at: Timestamp,
+}
+
+/// A stored certificate whose key others may have.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Compromised {
+    /// The version of its bundle.
+    pub version: u64,
+    /// The certificate.
+    pub certificate: Revocation,
+}
+
+/// A certificate that is to be revoked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// The CA that it was ordered from; none when that is not known: then the one that is configured is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<AuthorityId>,
+    /// The certificate, DER.
+    pub leaf: Base64,
+}
+
+/// Requests of people and programs.
+impl Site {
+    /// A new site, with nothing done yet.
+    pub fn new(site: DnsName, request: SiteRequest) -> Self {
+        Self {
+            format: Format::Second,
+            site,
+            names: request.names,
+            upstream: request.upstream,
+            pools: request.pools,
+            owner: request.owner,
+            left: Vec::new(),
+            departed: false,
+            route_version: 1,
+            route_stored: false,
+            certificate: None,
+            bundle_version: 0,
+            order: Some(Step::Requested),
+            abandoned: Vec::new(),
+            published: Vec::new(),
+            compromised: None,
+            unconfirmed: false,
+            issuer_left: false,
+            lost: false,
+            enveloped: false,
+            revoke: Vec::new(),
+            attempts: Attempts::default(),
+        }
+    }
+
+    /// The site after certstore came back from a backup, which may be from before the newest route and bundle: the route is
+    /// put again, and a bundle that is not there any more is ordered anew. Dead work is tried once more.
+    pub fn unconfirmed(mut self) -> Self {
+        for work in [Work::Route, Work::Order] {
+            let attempt = self.attempts.of_mut(work);
+            if attempt.dead {
+                *attempt = Attempt::default();
+            }
+        }
+        Self { route_stored: false, unconfirmed: !self.departed, ..self }
+    }
+
+    /// The site after an issuer is listed no more: what it signed counts for nothing, and is put or ordered anew.
+    pub fn after_issuer_left(self) -> Self {
+        Self { issuer_left: !self.departed, ..self.unconfirmed() }
+    }
+
+    /// The site once another issuer key signs: everything is signed anew, under versions above `floor`, which the security
+    /// team signed. A key that is sealed and not stored was sealed under the other issuer, so that its order begins anew.
+    pub fn signed_anew(mut self, floor: u64) -> Self {
+        self.route_version = successor(self.route_version, floor);
+        self.bundle_version = below_ceiling(self.bundle_version, floor);
+        let is_sealed = |step: &Step| step.sealed().is_some_and(|sealed| sealed.enveloped);
+        if self.order.as_ref().is_some_and(is_sealed) {
+            self.begin_anew();
+        }
+        self.after_issuer_left()
+    }
+
+    /// The site with a certificate and a key that a platform brought: they are stored next. `stored` is the version of the
+    /// bundle that certstore has already; 0 for none.
+    pub fn imported(mut self, sealed: crate::SealedKey, chain: Vec<Base64>, stored: u64) -> Self {
+        self.abandon_order();
+        self.bundle_version = self.bundle_version.max(stored);
+        self.resealed(sealed, chain)
+    }
+
+    /// The site with the key of its stored certificate under another seal: the two are stored next.
+    pub fn resealed(mut self, sealed: crate::SealedKey, chain: Vec<Base64>) -> Self {
+        self.attempts.order = Attempt::default();
+        let authority = self.certificate.as_ref().and_then(|certificate| certificate.ordered_from.clone());
+        Self { order: Some(Step::Issued { sealed, chain, authority }), ..self }
+    }
+
+    /// The site with its certificate to be issued again, since others may have the key of `stored`. The order under way
+    /// is given up: its key may be sealed to the same compromised key.
+    pub fn replaced(mut self, stored: Compromised) -> Self {
+        if self.compromised.as_ref().is_some_and(|known| stored.version <= known.version) {
+            return self;
+        }
+        self.begin_anew();
+        self.attempts.order = Attempt::default();
+        self.revoke.extend(self.compromised.take().map(|older| older.certificate));
+        Self { compromised: Some(stored), ..self }
+    }
+
+    /// The site after a request to change it. The same request again changes nothing, but revives a dead order.
+    pub fn changed(mut self, request: SiteRequest) -> Self {
+        let covers_the_same = self.names == request.names && self.pools == request.pools;
+        let routes_the_same = covers_the_same && self.upstream == request.upstream && !self.departed;
+        if !routes_the_same {
+            self.route_version = self.route_version.saturating_add(1);
+            self.route_stored = false;
+            self.attempts.route = Attempt::default();
+        }
+        if !covers_the_same || self.departed || self.attempts.order.dead {
+            self.begin_anew();
+            self.attempts.order = Attempt::default();
+        }
+        let mut left = [self.left, self.pools].concat();
+        left.retain(|pool| !request.pools.contains(pool));
+        left.sort();
+        left.dedup();
+        let SiteRequest { names, upstream, pools, owner } = request;
+        Self { names, upstream, pools, owner, left, departed: false, ..self }
+    }
+
+    /// The site after it has left.
+    pub fn departed(mut self) -> Self {
+        self.abandon_order();
+        self.revoke.extend(self.compromised.take().map(|compromised| compromised.certificate));
+        Self {
+            departed: true,
+            route_version: self.route_version.saturating_add(1),
+            route_stored: false,
+            lost: false,
+            attempts: Attempts::default(),
+            ..self
+        }
+    }
+
+    /// The site with a renewal begun, unless an order is under way already; or planned for `at`, if that is earlier than
+    /// planned before.
+    pub fn renewed(mut self, at: Option<Timestamp>) -> Self {
+        if let (Some(at), None, Some(certificate)) = (at, &self.order, &mut self.certificate) {
+            certificate.renew_at = certificate.renew_at.min(at);
+            return self;
+        }
+        self.order = self.order.or(Some(Step::Requested));
+        self.attempts.order = Attempt::default();
+        self.attempts.confirmation = Attempt::default();
+        Self { lost: false, ..self }
+    }
+
+    /// The site as a process takes it from the journal: the action after what is written there may have been performed.
+    pub fn resumed(mut self) -> Self {
+        self.order = self.order.map(Step::resumed);
+        self
+    }
+}
+
+/// What is to be done.
+impl Site {
+    /// When there is something to do. None: not before somebody changes the site.
+    pub fn due(&self) -> Option<Due> {
+        let works = [Work::Route, Work::Revocation, Work::Cleanup, Work::Confirmation, Work::Order];
+        // At once, which is none, is before every instant.
+        works.into_iter().filter_map(|work| self.due_of(work)).min_by_key(|due| (due.at, due.lane))
+    }
+
+    /// What is to be done next.
+    pub fn next(&self, now: Timestamp, policy: &Policy) -> Next {
+        // Orders that were given up go before a new one; challenges that have served hold nothing up.
+        let has_given_up = !self.abandoned.is_empty();
+        let cleanup_first = has_given_up.then_some(Work::Cleanup);
+        let works = [Some(Work::Route), Some(Work::Revocation), cleanup_first, Some(Work::Confirmation)];
+        let works = works.into_iter().flatten().chain([Work::Order, Work::Cleanup]);
+        for work in works {
+            // A renewal that is due anyway needs no room for what was lost.
+            let is_needless = work == Work::Confirmation && !self.unconfirmed && self.is_to_be_renewed(now);
+            let is_due = self.due_of(work).is_some_and(|due| due.at.is_none_or(|at| at <= now));
+            if is_due && !is_needless {
+                return Next::Do(self.action(work, policy));
+            }
+        }
+        match self.due() {
+            Some(Due { at: Some(at), .. }) if at > now => Next::WakeAt(at),
+            // What is due was needless.
+            Some(_) | None => Next::Rest,
+        }
+    }
+
+    fn due_of(&self, work: Work) -> Option<Due> {
+        let attempt = self.attempts.of(work);
+        if attempt.dead {
+            return None;
+        }
+        let is_asked_for = match work {
+            Work::Route => !self.route_stored,
+            Work::Revocation => !self.revoke.is_empty(),
+            Work::Cleanup => !self.abandoned.is_empty() || !self.published.is_empty(),
+            Work::Confirmation => self.is_settled() && self.order.is_none() && (self.unconfirmed || self.lost),
+            Work::Order => self.is_settled() && self.order.is_some(),
+        };
+        let is_incident = !self.revoke.is_empty() || self.compromised.is_some();
+        if is_asked_for {
+            let look = match &self.order {
+                Some(Step::ChallengePending { look, .. } | Step::Retrieving { look, .. }) if work == Work::Order => {
+                    Some(look.at)
+                }
+                _ => None,
+            };
+            let lane = match attempt.retry_at {
+                _ if is_incident => Lane::Incident,
+                Some(_) => Lane::Planned,
+                None => Lane::Asked,
+            };
+            return Some(Due { lane, at: attempt.retry_at.max(look) });
+        }
+        let renewal = self.certificate.as_ref().filter(|_| work == Work::Order && self.is_settled())?;
+        // Before that, whether the certificate is there at all.
+        let at = if self.unconfirmed {
+            None
+        } else {
+            Some(renewal.renew_at.max(attempt.retry_at.unwrap_or(renewal.renew_at)))
+        };
+        at.map(|at| Due { lane: Lane::Planned, at: Some(at) })
+    }
+
+    /// Whether edges know the site, and no order before stands in the way of the next one.
+    fn is_settled(&self) -> bool {
+        !self.departed && self.route_stored && self.abandoned.is_empty()
+    }
+
+    fn is_to_be_renewed(&self, now: Timestamp) -> bool {
+        self.certificate.as_ref().is_none_or(|certificate| certificate.renew_at <= now)
+    }
+
+    fn action(&self, work: Work, policy: &Policy) -> Action {
+        match work {
+            Work::Route => Action::StoreRoute,
+            Work::Revocation => Action::Revoke(self.revoke[0].clone()),
+            Work::Cleanup => match self.abandoned.first() {
+                Some(order) => Action::Deactivate(order.clone()),
+                None => Action::RetractChallenges(self.published.clone()),
+            },
+            Work::Confirmation if self.unconfirmed => Action::Confirm,
+            Work::Confirmation => Action::TakeReorder,
+            Work::Order => self.order_action(policy),
+        }
+    }
+
+    fn order_action(&self, policy: &Policy) -> Action {
+        match self.order.clone().unwrap_or(Step::Requested) {
+            Step::Requested => Action::OpenAccount(policy.authority.clone()),
+            Step::AccountReady { account } => Action::VouchForAccount(account),
+            Step::Vouched { account } => Action::OpenOrder(account),
+            Step::Authorizing { order } => Action::FetchChallenges(order),
+            Step::ChallengesKnown { answers, .. } => Action::PublishChallenges(answers),
+            Step::Published { order, .. } => Action::BeginValidation(order),
+            Step::ChallengePending { order, .. } | Step::KeySealed { order, .. } | Step::Retrieving { order, .. } => {
+                Action::LookAtOrder(order)
+            }
+            Step::Authorized { .. } => Action::SealKey,
+            Step::Finalizing { order, sealed } => Action::Finalize(order, sealed),
+            Step::Downloading { order, sealed } => Action::FetchCertificate(order, sealed),
+            Step::Issued { sealed, chain, .. } => Action::StoreBundle { sealed, chain },
+        }
+    }
+}
+
+/// What came of it.
+impl Site {
+    /// The site after an action.
+    pub fn after(mut self, action: &Action, outcome: Outcome, moment: Moment, policy: &Policy) -> Self {
+        match outcome {
+            Outcome::RouteStored => {
+                self.attempts.route = Attempt::default();
+                Self { route_stored: true, left: Vec::new(), ..self }
+            }
+            Outcome::Revoked(revoked) => {
+                self.revoke.retain(|other| *other != revoked);
+                self.attempts.revocation = Attempt::default();
+                self
+            }
+            Outcome::Deactivated(order) => {
+                self.abandoned.retain(|other| *other != order);
+                self.attempts.cleanup = Attempt::default();
+                self
+            }
+            Outcome::Retracted => {
+                self.attempts.cleanup = Attempt::default();
+                Self { published: Vec::new(), ..self }
+            }
+            Outcome::Confirmed(stored) => {
+                // The key was sealed and forgotten, so that it takes a new one.
+                let is_gone = self.certificate.is_some() && stored < self.bundle_version.max(1);
+                self.order = (is_gone && self.issuer_left).then_some(Step::Requested);
+                self.attempts.confirmation = Attempt::default();
+                let lost = is_gone && !self.issuer_left;
+                Self { unconfirmed: false, issuer_left: false, lost, ..self }
+            }
+            Outcome::ReorderTaken => {
+                self.attempts.confirmation = Attempt::default();
+                Self { lost: false, order: Some(Step::Requested), ..self }
+            }
+            Outcome::Stored { authority, not_before, not_after } => {
+                self.stored(authority, not_before, not_after, moment)
+            }
+            Outcome::Failed(failure) => self.failed(action.work(), failure, moment, policy),
+            outcome => match self.order.take() {
+                Some(step) => self.moved(step, outcome, moment, policy),
+                None => self,
+            },
+        }
+    }
+
+    /// The order moves on. An outcome that does not belong to the step moves nothing.
+    fn moved(mut self, step: Step, outcome: Outcome, moment: Moment, policy: &Policy) -> Self {
+        // A first authorization is no success of the whole: the ladder of retries goes on until the CA is ready.
+        self.attempts.order.retry_at = None;
+        let now = moment.now;
+        let next = match (step, outcome) {
+            (Step::Requested, Outcome::AccountReady(account)) => match account.thumbprint {
+                Some(_) => Step::AccountReady { account },
+                None => Step::Vouched { account },
+            },
+            (Step::AccountReady { account }, Outcome::Vouched) => Step::Vouched { account },
+            (Step::Vouched { .. }, Outcome::OrderOpened(order)) => Step::Authorizing { order },
+            (Step::Authorizing { order }, Outcome::ChallengesKnown(answers)) => match answers.is_empty() {
+                true => Step::ChallengePending { order, answers, look: Look::first(now) },
+                false => Step::ChallengesKnown { order, answers },
+            },
+            (Step::ChallengesKnown { order, answers }, Outcome::Published) => Step::Published { order, answers },
+            (Step::Published { order, answers }, Outcome::ValidationBegun) => {
+                let look = Look::first(now);
+                Step::ChallengePending { order, answers, look: look.again(now).unwrap_or(look) }
+            }
+            (Step::ChallengePending { order, answers, look }, Outcome::OrderIs(OrderState::Pending)) => {
+                match look.again(now) {
+                    Some(look) => Step::ChallengePending { order, answers, look },
+                    None => {
+                        // certstore may have lost the answers, or the CA our word.
+                        self.order = Some(match answers.is_empty() {
+                            true => Step::Authorizing { order },
+                            false => Step::ChallengesKnown { order, answers },
+                        });
+                        return self.late("the CA has not finished its validation yet", moment, policy);
+                    }
+                }
+            }
+            (Step::ChallengePending { order, answers, .. }, Outcome::OrderIs(_)) => {
+                self.published.extend(answers);
+                self.attempts.order = Attempt::default();
+                Step::Authorized { order }
+            }
+            (Step::Authorized { order }, Outcome::KeySealed(sealed)) => Step::Finalizing { order, sealed },
+            (Step::KeySealed { order, sealed }, Outcome::OrderIs(state)) => match state {
+                OrderState::Ready => Step::Finalizing { order, sealed },
+                OrderState::Pending => Step::Authorizing { order },
+                OrderState::Processing | OrderState::Valid => {
+                    Step::Retrieving { order, sealed, look: Look::first(now) }
+                }
+            },
+            (Step::Finalizing { order, sealed }, Outcome::Finalized) => {
+                self.attempts.order = Attempt::default();
+                Step::Retrieving { order, sealed, look: Look::first(now) }
+            }
+            (Step::Retrieving { order, sealed, .. }, Outcome::OrderIs(OrderState::Valid)) => {
+                Step::Downloading { order, sealed }
+            }
+            (Step::Retrieving { order, sealed, .. }, Outcome::OrderIs(OrderState::Ready)) => {
+                Step::Finalizing { order, sealed }
+            }
+            (Step::Retrieving { order, sealed, look }, Outcome::OrderIs(_)) => match look.again(now) {
+                Some(look) => Step::Retrieving { order, sealed, look },
+                None => {
+                    self.order = Some(Step::Retrieving { order, sealed, look: Look::first(now) });
+                    return self.late("the CA has not signed the certificate yet", moment, policy);
+                }
+            },
+            (Step::Downloading { order, sealed }, Outcome::Certificate(chain)) => match chain {
+                Some(chain) => {
+                    self.attempts.order = Attempt::default();
+                    Step::Issued { sealed, chain, authority: order.authority().cloned() }
+                }
+                None => {
+                    let look = Look::first(now);
+                    Step::Retrieving { order, sealed, look: look.again(now).unwrap_or(look) }
+                }
+            },
+            (step, _) => step,
+        };
+        Self { order: Some(next), ..self }
+    }
+
+    fn stored(mut self, authority: String, not_before: Timestamp, not_after: Timestamp, moment: Moment) -> Self {
+        let (enveloped, ordered_from) = match self.order.take() {
+            Some(Step::Issued { sealed, authority, .. }) => (sealed.enveloped, authority),
+            _ => (false, None),
+        };
+        let is_same = |before: &&Issued| before.not_after == not_after && before.authority == authority;
+        let renew_at = match self.certificate.as_ref().filter(is_same) {
+            // The certificate is the one from before, under another seal: that changes nothing about its end.
+            Some(before) => before.renew_at,
+            None => renewal::first(not_before, not_after, moment.now, moment.chance),
+        };
+        self.bundle_version = self.bundle_version.saturating_add(1);
+        self.enveloped |= enveloped;
+        let version = self.bundle_version;
+        let replaced = self.compromised.take_if(|compromised| compromised.version < version);
+        self.revoke.extend(replaced.map(|compromised| compromised.certificate));
+        self.attempts.order = Attempt::default();
+        self.attempts.confirmation = Attempt::default();
+        let certificate = Some(Issued { authority, ordered_from, not_after, renew_at });
+        Self { certificate, order: None, lost: false, ..self }
+    }
+
+    fn late(self, detail: &str, moment: Moment, policy: &Policy) -> Self {
+        self.failed(Work::Order, Failure::new(FailureKind::Unavailable, detail), moment, policy)
+    }
+
+    fn failed(mut self, work: Work, failure: Failure, moment: Moment, policy: &Policy) -> Self {
+        let mut failure = failure;
+        match (work, failure.kind) {
+            (Work::Route, FailureKind::Outrun(version)) => {
+                self.route_version = self.route_version.max(version).saturating_add(1);
+            }
+            (Work::Order, FailureKind::Outrun(version)) => {
+                // The version is sealed into the key, so it takes a new one.
+                self.bundle_version = self.bundle_version.max(version);
+                self.begin_anew();
+            }
+            (Work::Order, FailureKind::Rejected | FailureKind::Hopeless) => {
+                failure = self.name_hosts(failure);
+                self.begin_anew();
+            }
+            // The request may have come to the CA all the same.
+            (Work::Order, _) => self.order = self.order.map(Step::resumed),
+            _ => {}
+        }
+        self.attempts.of_mut(work).failed(failure, moment, policy);
+        self
+    }
+
+    /// A failed validation that names no host is of one of those that were under validation.
+    fn name_hosts(&self, failure: Failure) -> Failure {
+        let answers = self.order.as_ref().map(Step::published).unwrap_or_default();
+        if answers.is_empty() || answers.iter().any(|answer| failure.detail.contains(answer.host.as_str())) {
+            return failure;
+        }
+        let hosts: Vec<_> = answers.iter().map(|answer| answer.host.to_string()).collect();
+        Failure::new(failure.kind, format!("{} (names: {})", failure.detail, hosts.join(", ")))
+    }
+
+    /// Gives the order up, and begins another one.
+    fn begin_anew(&mut self) {
+        self.abandon_order();
+        self.order = Some(Step::Requested);
+    }
+
+    fn abandon_order(&mut self) {
+        let Some(step) = self.order.take() else { return };
+        self.abandoned.extend(step.order().cloned());
+        self.published.extend_from_slice(step.published());
+    }
+}
+
+/// What people and programs see.
+impl Site {
+    /// How the site is doing.
+    pub fn status(&self) -> SiteStatus {
+        let attempt = self.attempts.worst();
+        let state = match attempt {
+            attempt if attempt.dead => SiteState::Failed,
+            attempt if attempt.failures() > 0 => SiteState::Waiting,
+            _ if self.certificate.is_none() => SiteState::Pending,
+            _ => SiteState::Active,
+        };
+        let step = match &self.order {
+            _ if !self.route_stored => Some("route"),
+            Some(step) => Some(step.name()),
+            None if self.lost => Some(LOST),
+            None => None,
+        };
+        SiteStatus {
+            site: self.site.clone(),
+            names: self.names.clone(),
+            upstream: self.upstream.clone(),
+            pools: self.pools.clone(),
+            owner: self.owner.clone(),
+            state,
+            version: self.bundle_version,
+            authority: self.certificate.as_ref().map(|certificate| certificate.authority.clone()),
+            not_after: self.certificate.as_ref().map(|certificate| certificate.not_after),
+            renew_at: self.certificate.as_ref().map(|certificate| certificate.renew_at),
+            order: step.map(|step| OrderSummary {
+                step: step.to_owned(),
+                failures: attempt.failures(),
+                retry_at: attempt.retry_at,
+                diagnosis: attempt.diagnosis.clone(),
+            }),
+        }
+    }
+}
+
+impl Action {
+    /// The kind of work that the action belongs to.
+    pub fn work(&self) -> Work {
+        match self {
+            Self::StoreRoute => Work::Route,
+            Self::Revoke(_) => Work::Revocation,
+            Self::Deactivate(_) | Self::RetractChallenges(_) => Work::Cleanup,
+            Self::Confirm | Self::TakeReorder => Work::Confirmation,
+            Self::OpenAccount(_)
+            | Self::VouchForAccount(_)
+            | Self::OpenOrder(_)
+            | Self::FetchChallenges(_)
+            | Self::PublishChallenges(_)
+            | Self::BeginValidation(_)
+            | Self::LookAtOrder(_)
+            | Self::SealKey
+            | Self::Finalize(..)
+            | Self::FetchCertificate(..)
+            | Self::StoreBundle { .. } => Work::Order,
+        }
+    }
+}
+
+/// The version after `version`. Versions that honest work does not come to were signed by somebody who had the issuer key
+/// that is gone: the next one is above the floor then.
+fn successor(version: u64, floor: u64) -> u64 {
+    below_ceiling(version, floor).saturating_add(1)
+}
+
+fn below_ceiling(version: u64, floor: u64) -> u64 {
+    if version < CEILING { version } else { floor }
+}
+
+/// No site changes so often: a billion times a second, for 292 years.
+const CEILING: u64 = 1 << 63;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,473 @@
+use certseal_wire::SiteState;
+use jiff::SignedDuration;
+
+use super::*;
+use crate::{AccountRef, SealedKey};
+
+fn now() -> Timestamp {
+    "2026-11-01T00:00:00Z".parse().unwrap()
+}
+
+fn moment() -> Moment {
+    Moment { now: now(), chance: 0.0 }
+}
+
+fn ca() -> AuthorityId {
+    AuthorityId("https://ca.example/directory".into())
+}
+
+fn policy() -> Policy {
+    Policy { authority: ca(), retry: SignedDuration::from_secs(60) }
+}
+
+fn request() -> SiteRequest {
+    SiteRequest {
+        names: NameSet::try_from(vec!["shop.example".parse().unwrap()]).unwrap(),
+        upstream: "http://127.0.0.1:1".parse().unwrap(),
+        pools: vec!["eu".parse().unwrap()],
+        owner: None,
+    }
+}
+
+fn new() -> Site {
+    Site::new("shop.example".parse().unwrap(), request())
+}
+
+fn account() -> AccountRef {
+    AccountRef { authority: ca(), thumbprint: Some("print".into()) }
+}
+
+fn order() -> OrderRef {
+    OrderRef { account: Some(account()), url: "https://ca.example/order/1".into() }
+}
+
+fn sealed() -> SealedKey {
+    SealedKey { csr: Some(Base64(vec![1])), bytes: Base64(vec![2]), enveloped: true }
+}
+
+/// The action that is due at `at`.
+fn action_at(site: &Site, at: Timestamp) -> Option<Action> {
+    match site.next(at, &policy()) {
+        Next::Do(action) => Some(action),
+        Next::WakeAt(_) | Next::Rest => None,
+    }
+}
+
+fn action(site: &Site) -> Option<Action> {
+    action_at(site, now())
+}
+
+/// The site after the action that is due, with this outcome.
+fn does(site: Site, outcome: Outcome) -> Site {
+    let at = site.due().unwrap().at.unwrap_or(now()).max(now());
+    let action = action_at(&site, at).unwrap();
+    site.after(&action, outcome, moment(), &policy())
+}
+
+fn fails(site: Site, kind: FailureKind) -> Site {
+    does(site, Outcome::Failed(Failure::new(kind, "why")))
+}
+
+fn routed() -> Site {
+    does(new(), Outcome::RouteStored)
+}
+
+fn at_step(site: Site, step: Step) -> Site {
+    Site { order: Some(step), ..site }
+}
+
+fn stored(site: Site) -> Site {
+    let chain = vec![Base64(vec![3])];
+    let site = at_step(site, Step::Issued { sealed: sealed(), chain, authority: Some(ca()) });
+    store(site)
+}
+
+fn store(site: Site) -> Site {
+    let not_after = now() + SignedDuration::from_hours(90 * 24);
+    let authority = "CA".to_owned();
+    let action = Action::StoreBundle { sealed: sealed(), chain: Vec::new() };
+    site.after(&action, Outcome::Stored { authority, not_before: now(), not_after }, moment(), &policy())
+}
+
+fn wait(site: &Site) -> SignedDuration {
+    site.due().unwrap().at.unwrap().duration_since(now())
+}
+
+#[test]
+fn an_order_takes_one_action_after_another() {
+    let answers =
+        vec![Answer { host: "shop.example".parse().unwrap(), token: "t".into(), key_authorization: "t.p".into() }];
+    let chain = vec![Base64(vec![3])];
+    let steps = [
+        (Action::StoreRoute, Outcome::RouteStored),
+        (Action::OpenAccount(ca()), Outcome::AccountReady(account())),
+        (Action::VouchForAccount(account()), Outcome::Vouched),
+        (Action::OpenOrder(account()), Outcome::OrderOpened(order())),
+        (Action::FetchChallenges(order()), Outcome::ChallengesKnown(answers.clone())),
+        (Action::PublishChallenges(answers.clone()), Outcome::Published),
+        (Action::BeginValidation(order()), Outcome::ValidationBegun),
+        (Action::LookAtOrder(order()), Outcome::OrderIs(OrderState::Pending)),
+        (Action::LookAtOrder(order()), Outcome::OrderIs(OrderState::Ready)),
+        (Action::SealKey, Outcome::KeySealed(sealed())),
+        (Action::Finalize(order(), sealed()), Outcome::Finalized),
+        (Action::LookAtOrder(order()), Outcome::OrderIs(OrderState::Processing)),
+        // What has served is deleted while the order waits for the CA.
+        (Action::RetractChallenges(answers.clone()), Outcome::Retracted),
+        (Action::LookAtOrder(order()), Outcome::OrderIs(OrderState::Valid)),
+        (Action::FetchCertificate(order(), sealed()), Outcome::Certificate(Some(chain.clone()))),
+    ];
+    let mut site = new();
+    for (expected, outcome) in steps {
+        let at = site.due().unwrap().at.unwrap_or(now());
+        assert!(at.duration_since(now()) < SignedDuration::from_secs(1));
+        assert_eq!(action_at(&site, at.max(now())), Some(expected));
+        site = does(site, outcome);
+    }
+    assert_eq!(action(&site), Some(Action::StoreBundle { sealed: sealed(), chain }));
+    let site = store(site);
+    assert_eq!(site.certificate.as_ref().unwrap().ordered_from, Some(ca()));
+    assert_eq!((action(&site), site.status().state), (None, SiteState::Active));
+    assert!(
+        matches!(site.next(now(), &policy()), Next::WakeAt(at) if at == site.certificate.as_ref().unwrap().renew_at)
+    );
+    assert_eq!(action_at(&site, site.due().unwrap().at.unwrap()), Some(Action::OpenAccount(ca())));
+}
+
+#[test]
+fn waiting_holds_nothing_and_ends_as_a_failure_that_is_tried_again() {
+    let look = Look::first(now());
+    let mut site = at_step(routed(), Step::Retrieving { order: order(), sealed: sealed(), look });
+    let mut waited = SignedDuration::ZERO;
+    for looks in 0.. {
+        let at = site.due().unwrap().at.unwrap().max(now());
+        let later = Moment { now: at, chance: 0.0 };
+        let action = action_at(&site, at).unwrap();
+        site = site.after(&action, Outcome::OrderIs(OrderState::Processing), later, &policy());
+        waited = at.duration_since(now());
+        if site.attempts.order.failures() > 0 {
+            assert_eq!(looks, 12);
+            break;
+        }
+        assert!(matches!(site.next(at, &policy()), Next::WakeAt(next) if next > at), "{site:?}");
+    }
+    assert_eq!(waited, SignedDuration::from_millis(26_900));
+    assert!(site.status().order.unwrap().diagnosis.unwrap().contains("not signed"));
+    assert!(matches!(site.order, Some(Step::Retrieving { .. })), "the order goes on");
+}
+
+#[test]
+fn a_request_that_may_have_been_finalized_is_looked_at_first() {
+    let finalizing = at_step(routed(), Step::Finalizing { order: order(), sealed: sealed() });
+    let failed = fails(finalizing.clone(), FailureKind::Unavailable);
+    assert_eq!(action_at(&failed, failed.due().unwrap().at.unwrap()), Some(Action::LookAtOrder(order())));
+    let resumed = finalizing.resumed();
+    assert_eq!(action(&resumed), Some(Action::LookAtOrder(order())));
+    assert_eq!(
+        action(&does(resumed.clone(), Outcome::OrderIs(OrderState::Ready))),
+        Some(Action::Finalize(order(), sealed()))
+    );
+    assert_eq!(action(&does(resumed, Outcome::OrderIs(OrderState::Valid))), Some(Action::LookAtOrder(order())));
+}
+
+/// A thief of a listed issuer key can sign it, and certman goes on from there.
+#[test]
+fn a_site_whose_route_versions_are_used_up_can_be_changed_and_leave() {
+    let site = Site { route_version: u64::MAX, ..routed() };
+    let upstream = "http://127.0.0.1:2".parse().unwrap();
+    let changed = site.clone().changed(SiteRequest { upstream, ..request() });
+    assert_eq!((changed.route_version, changed.route_stored), (u64::MAX, false));
+    assert_eq!((site.departed().route_version, changed.signed_anew(7).route_version), (u64::MAX, 8));
+}
+
+#[test]
+fn an_unavailable_peer_is_asked_for_the_same_again_soon() {
+    let step = Step::Authorizing { order: order() };
+    let mut site = at_step(routed(), step.clone());
+    for seconds in [1, 2, 4, 8, 16, 32, 64, 64] {
+        site = fails(site, FailureKind::Unavailable);
+        assert_eq!(wait(&site).as_secs(), seconds);
+        assert_eq!(site.order, Some(step.clone()));
+    }
+    assert_eq!(site.status().state, SiteState::Waiting);
+}
+
+#[test]
+fn a_throttling_ca_is_obeyed() {
+    assert_eq!(wait(&fails(routed(), FailureKind::Throttled(3600))).as_secs(), 3600);
+}
+
+#[test]
+fn a_rejected_order_begins_anew_after_1_10_100_minutes_and_then_daily() {
+    let mut site = routed();
+    for minutes in [1, 10, 100, 1000, 1440, 1440] {
+        site = fails(at_step(site, Step::Authorizing { order: order() }), FailureKind::Rejected);
+        assert_eq!(site.order, Some(Step::Requested));
+        // What the CA still has pending goes first, and waits for nothing.
+        assert_eq!(action(&site), Some(Action::Deactivate(order())));
+        site = does(site, Outcome::Deactivated(order()));
+        assert_eq!(wait(&site).as_mins(), minutes);
+        assert_eq!(action_at(&site, site.due().unwrap().at.unwrap()), Some(Action::OpenAccount(ca())));
+    }
+}
+
+#[test]
+fn many_times_unavailable_makes_a_rejection_no_worse() {
+    let mut site = at_step(routed(), Step::Authorizing { order: order() });
+    for _ in 0..4 {
+        site = fails(site, FailureKind::Unavailable);
+    }
+    let site = does(fails(site, FailureKind::Rejected), Outcome::Deactivated(order()));
+    assert_eq!(wait(&site).as_mins(), 1);
+}
+
+#[test]
+fn a_changed_upstream_waits_for_no_rejected_order_and_shortens_no_wait() {
+    let rejected = fails(at_step(routed(), Step::Vouched { account: account() }), FailureKind::Rejected);
+    let again = fails(at_step(rejected, Step::Vouched { account: account() }), FailureKind::Rejected);
+    let before = wait(&again);
+    let changed = again.changed(SiteRequest { upstream: "http://127.0.0.1:2".parse().unwrap(), ..request() });
+    assert_eq!(action(&changed), Some(Action::StoreRoute), "at once");
+    let routed = does(changed, Outcome::RouteStored);
+    assert_eq!(wait(&routed), before, "the CA's ladder is the order's own");
+    // The other way round: while certstore cannot be reached, no order begins that edges could not answer for.
+    let waiting = fails(new(), FailureKind::Unavailable);
+    assert_eq!((action(&waiting), wait(&waiting).as_secs()), (None, 1));
+}
+
+#[test]
+fn a_ca_that_cannot_revoke_holds_up_no_renewal() {
+    let leaf = Revocation { authority: Some(ca()), leaf: Base64(vec![1]) };
+    let site = Site { revoke: vec![leaf.clone()], ..stored(routed()) };
+    let away = fails(site, FailureKind::Unavailable).renewed(None);
+    assert_eq!(action(&away), Some(Action::OpenAccount(ca())));
+    assert_eq!(away.due().unwrap().lane, Lane::Incident);
+}
+
+#[test]
+fn a_version_that_certstore_has_already_is_gone_beyond() {
+    let site = fails(new(), FailureKind::Outrun(7));
+    assert_eq!((site.route_version, action_at(&site, site.due().unwrap().at.unwrap())), (8, Some(Action::StoreRoute)));
+
+    let issued = Step::Issued { sealed: sealed(), chain: vec![], authority: None };
+    let site = fails(at_step(routed(), issued), FailureKind::Outrun(3));
+    assert_eq!((site.bundle_version, &site.order), (3, &Some(Step::Requested)));
+    assert_eq!(stored(site).bundle_version, 4);
+}
+
+#[test]
+fn a_failed_validation_names_hosts_and_a_long_diagnosis_is_cut() {
+    let answers =
+        vec![Answer { host: "shop.example".parse().unwrap(), token: "t".into(), key_authorization: "t.p".into() }];
+    let look = Look::first(now());
+    let pending = at_step(routed(), Step::ChallengePending { order: order(), answers: answers.clone(), look });
+    let site = fails(pending, FailureKind::Rejected);
+    assert_eq!(site.status().order.unwrap().diagnosis.unwrap(), "why (names: shop.example)");
+    assert_eq!(site.published, answers, "nobody asks for them any more");
+    assert_eq!(Failure::new(FailureKind::Rejected, "x".repeat(1 << 20)).detail.len(), Failure::MAX_DETAIL);
+}
+
+#[test]
+fn a_hopeless_order_waits_for_a_change() {
+    let site = fails(routed(), FailureKind::Hopeless);
+    assert_eq!((site.due(), site.status().state), (None, SiteState::Failed));
+    assert_eq!(action(&site.changed(request())), Some(Action::OpenAccount(ca())));
+}
+
+#[test]
+fn a_change_of_the_upstream_needs_a_route_but_no_certificate() {
+    let upstream = SiteRequest { upstream: "http://127.0.0.1:2".parse().unwrap(), ..request() };
+    let site = stored(routed()).changed(upstream);
+    assert_eq!((site.route_version, &site.order), (2, &None));
+    assert_eq!(action(&site), Some(Action::StoreRoute));
+    let again = site.clone().changed(request());
+    assert_eq!(again.route_version, 3);
+    assert_eq!(again.clone().changed(request()), again);
+}
+
+#[test]
+fn a_change_of_the_names_needs_both() {
+    let names = NameSet::try_from(vec!["shop.example".parse().unwrap(), "www.shop.example".parse().unwrap()]).unwrap();
+    let site = stored(routed()).changed(SiteRequest { names, ..request() });
+    assert_eq!(action(&site), Some(Action::StoreRoute));
+    assert_eq!(site.order, Some(Step::Requested));
+}
+
+#[test]
+fn pools_that_a_site_leaves_are_remembered_until_its_route_is_stored() {
+    let in_pools =
+        |names: &[&str]| SiteRequest { pools: names.iter().map(|name| name.parse().unwrap()).collect(), ..request() };
+    let site = routed().changed(in_pools(&["us"])).changed(in_pools(&["ap", "us"])).changed(in_pools(&["ap"]));
+    assert_eq!(site.left, ["eu".parse().unwrap(), "us".parse().unwrap()]);
+    assert!(site.clone().changed(in_pools(&["eu", "us"])).left.iter().all(|pool| pool.as_str() == "ap"));
+    assert!(does(site, Outcome::RouteStored).left.is_empty());
+}
+
+#[test]
+fn a_site_that_left_keeps_its_versions() {
+    let site = stored(routed()).departed();
+    assert_eq!(action(&site), Some(Action::StoreRoute));
+    let gone = does(site, Outcome::RouteStored);
+    assert_eq!(gone.due(), None);
+    let back = gone.changed(request());
+    assert_eq!((back.route_version, back.bundle_version), (3, 1));
+    assert_eq!(action(&back), Some(Action::StoreRoute));
+}
+
+#[test]
+fn an_order_that_is_given_up_leaves_nothing_pending_at_the_ca() {
+    let ordered = at_step(routed(), Step::Authorizing { order: order() });
+    let gone = does(ordered.departed(), Outcome::RouteStored);
+    assert_eq!(action(&gone), Some(Action::Deactivate(order())));
+    assert_eq!(does(gone, Outcome::Deactivated(order())).next(now(), &policy()), Next::Rest);
+}
+
+fn brought() -> (SealedKey, Vec<Base64>) {
+    (SealedKey { csr: None, bytes: Base64(vec![1]), enveloped: false }, vec![Base64(vec![2])])
+}
+
+#[test]
+fn a_site_that_a_platform_brought_has_its_certificate_stored_and_is_then_like_any_other() {
+    let (sealed, chain) = brought();
+    let site = new().imported(sealed.clone(), chain.clone(), 7);
+    assert_eq!(action(&site), Some(Action::StoreRoute));
+    let site = does(site, Outcome::RouteStored);
+    assert_eq!(action(&site), Some(Action::StoreBundle { sealed, chain }));
+    let site = store(site);
+    assert_eq!((site.bundle_version, site.status().state, action(&site)), (8, SiteState::Active, None));
+    assert!(!site.enveloped);
+    assert_eq!(action_at(&site, site.due().unwrap().at.unwrap()), Some(Action::OpenAccount(ca())));
+}
+
+#[test]
+fn another_seal_does_not_move_the_renewal() {
+    let early = now() + SignedDuration::from_hours(1);
+    let site = stored(routed()).renewed(Some(early));
+    let (sealed, chain) = brought();
+    let site = store(site.resealed(sealed, chain));
+    assert_eq!((site.bundle_version, site.due().unwrap().at), (2, Some(early)));
+    assert_eq!(site.certificate.unwrap().ordered_from, Some(ca()), "and not who has to revoke it");
+}
+
+fn compromised(version: u64) -> Compromised {
+    Compromised { version, certificate: Revocation { authority: Some(ca()), leaf: Base64(vec![version as u8]) } }
+}
+
+#[test]
+fn a_compromised_certificate_is_replaced_before_everything_else_and_then_revoked() {
+    let site = at_step(stored(routed()).renewed(None), Step::Authorizing { order: order() });
+    let site = site.replaced(compromised(1));
+    assert_eq!(site.due().unwrap().lane, Lane::Incident, "it is ahead of new sites");
+    assert_eq!(action(&site), Some(Action::Deactivate(order())), "its key may be sealed to the compromised key");
+    let site = does(site, Outcome::Deactivated(order()));
+    assert_eq!(action(&site), Some(Action::OpenAccount(ca())));
+    let again = at_step(site.clone(), Step::Authorizing { order: order() });
+    assert_eq!(again.clone().replaced(compromised(1)), again, "asked again, the new order goes on");
+
+    // Revoked only once another certificate is there to be served.
+    let site = stored(site);
+    assert_eq!((site.bundle_version, &site.compromised), (2, &None));
+    let leaf = compromised(1).certificate;
+    assert_eq!(action(&site), Some(Action::Revoke(leaf.clone())));
+    assert_eq!(site.due().unwrap().lane, Lane::Incident);
+    let away = fails(site.clone(), FailureKind::Unavailable);
+    assert_eq!(action_at(&away, away.due().unwrap().at.unwrap()), Some(Action::Revoke(leaf.clone())));
+    assert_eq!(action(&does(site, Outcome::Revoked(leaf))), None);
+}
+
+#[test]
+fn a_compromised_certificate_that_came_in_between_or_whose_site_leaves_is_revoked_too() {
+    let site = stored(routed()).replaced(compromised(1)).replaced(compromised(2));
+    assert_eq!(
+        (site.revoke.as_slice(), site.compromised.as_ref().unwrap().version),
+        ([compromised(1).certificate].as_slice(), 2)
+    );
+    let site = stored(site);
+    assert!(site.compromised.is_some(), "version 2 is not above the compromised one");
+    let gone = does(site.departed(), Outcome::RouteStored);
+    assert_eq!((gone.revoke.len(), action(&gone)), (2, Some(Action::Revoke(compromised(1).certificate))));
+}
+
+#[test]
+fn after_a_restore_the_route_is_put_again_and_a_bundle_that_is_gone_is_ordered_anew() {
+    let site = stored(routed()).unconfirmed();
+    assert_eq!(action(&site), Some(Action::StoreRoute));
+    let site = does(site, Outcome::RouteStored);
+    assert_eq!(action(&site), Some(Action::Confirm));
+    let there = does(site.clone(), Outcome::Confirmed(1));
+    assert_eq!((action(&there), there.order.as_ref()), (None, None));
+    let gone = does(site, Outcome::Confirmed(0));
+    assert_eq!(action(&gone), Some(Action::TakeReorder), "certstore's word alone orders nothing");
+    assert_eq!(gone.status().order.unwrap().step, LOST);
+    let gone = does(gone, Outcome::ReorderTaken);
+    assert_eq!(action(&gone), Some(Action::OpenAccount(ca())));
+    assert_eq!((gone.bundle_version, gone.route_version), (1, 1), "the next ones are ahead of what the store has");
+
+    // A site that left has no bundle to look for, and one that has none yet has its order.
+    let left = does(stored(routed()).departed(), Outcome::RouteStored).unconfirmed();
+    assert_eq!(action(&left), Some(Action::StoreRoute));
+    assert_eq!(does(left, Outcome::RouteStored).due(), None);
+    let ordered = does(routed().unconfirmed(), Outcome::RouteStored);
+    assert_eq!(action(&ordered), Some(Action::OpenAccount(ca())));
+    assert_eq!(action(&stored(ordered)), Some(Action::Confirm));
+}
+
+#[test]
+fn a_lost_bundle_without_room_for_its_order_waits_for_an_operator_or_for_its_renewal() {
+    let lost = does(Site { unconfirmed: true, ..stored(routed()) }, Outcome::Confirmed(0));
+    let waiting = fails(lost, FailureKind::Throttled(3600));
+    assert_eq!((action(&waiting), waiting.status().state), (None, SiteState::Waiting));
+    let ordered = waiting.clone().renewed(None);
+    assert_eq!(action(&ordered), Some(Action::OpenAccount(ca())));
+    let renewal = waiting.certificate.as_ref().unwrap().renew_at;
+    assert_eq!(action_at(&waiting, renewal), Some(Action::OpenAccount(ca())), "what is due anyway takes no room");
+}
+
+#[test]
+fn under_another_issuer_key_everything_is_signed_anew_and_no_version_is_out_of_reach() {
+    let site = stored(routed());
+    let anew = site.clone().signed_anew(0);
+    assert_eq!((anew.route_version, anew.bundle_version, action(&anew)), (2, 1, Some(Action::StoreRoute)));
+    let anew = does(anew, Outcome::RouteStored);
+    assert_eq!(action(&anew), Some(Action::Confirm));
+    // Signed by an issuer that still counts: nothing is ordered.
+    assert_eq!(does(anew.clone(), Outcome::Confirmed(1)).due(), site.due());
+    let gone = does(anew, Outcome::Confirmed(0));
+    assert_eq!(action(&gone), Some(Action::OpenAccount(ca())), "the ring says that it counts no more");
+
+    let blocked = Site { route_version: u64::MAX, bundle_version: u64::MAX, ..site };
+    let free = blocked.clone().signed_anew(0);
+    assert_eq!((free.route_version, free.bundle_version), (1, 0));
+    let free = does(does(free, Outcome::RouteStored), Outcome::Confirmed(0));
+    assert_eq!(action(&free), Some(Action::OpenAccount(ca())), "also when its version starts from nothing");
+    assert_eq!(blocked.signed_anew(100).route_version, 101);
+}
+
+#[test]
+fn a_key_that_was_sealed_under_another_issuer_is_not_waited_for() {
+    let look = Look::first(now());
+    let anew = at_step(routed(), Step::Retrieving { order: order(), sealed: sealed(), look }).signed_anew(0);
+    assert_eq!((anew.order, anew.abandoned), (Some(Step::Requested), vec![order()]));
+    let step = Step::Authorizing { order: order() };
+    assert_eq!(at_step(routed(), step.clone()).signed_anew(0).order, Some(step), "nothing is sealed yet");
+    let (legacy, chain) = brought();
+    let issued = Step::Issued { sealed: legacy, chain, authority: None };
+    assert_eq!(at_step(routed(), issued.clone()).signed_anew(0).order, Some(issued), "no issuer signed it");
+}
+
+#[test]
+fn that_a_key_was_in_an_envelope_is_never_forgotten() {
+    let site = stored(routed());
+    assert!(site.enveloped && site.departed().changed(request()).enveloped);
+}
+
+#[test]
+fn a_site_reads_back_from_the_journal_and_a_later_format_is_left_alone() {
+    let look = Look::first(now());
+    let site = at_step(stored(routed()), Step::ChallengePending { order: order(), answers: Vec::new(), look });
+    let record = serde_json::to_string(&site).unwrap();
+    assert!(record.starts_with(r#"{"format":"2","#), "{record}");
+    assert_eq!(crate::read(record.as_bytes(), |_| true), Ok(site));
+    let later = record.replacen(r#""2""#, r#""3""#, 1);
+    assert_eq!(crate::read(later.as_bytes(), |_| true), Err(crate::RecordError::Later("3".into())));
+    assert!(matches!(crate::read(b"{}", |_| true), Err(crate::RecordError::Malformed(_))));
+}

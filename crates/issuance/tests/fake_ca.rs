@@ -1,0 +1,141 @@
+//! Ten thousand orders without a runtime, a clock or a network: the decisions alone.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+};
+
+use certseal_issuance::{
+    AccountRef, Action, Answer, AuthorityId, Failure, FailureKind, Moment, Next, OrderRef, OrderState, Outcome, Policy,
+    SealedKey, Site,
+};
+use certseal_wire::{Base64, NameSet, SiteRequest, SiteState};
+use jiff::{SignedDuration, Timestamp};
+
+const SITES: usize = 10_000;
+
+#[test]
+fn ten_thousand_orders_end_with_one_certificate_each_whatever_the_ca_does() {
+    let policy =
+        Policy { authority: AuthorityId("https://ca.example/directory".into()), retry: SignedDuration::from_secs(60) };
+    let start: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
+    let mut sites: Vec<Site> = (0..SITES).map(site).collect();
+    let mut agenda: BinaryHeap<Reverse<(Timestamp, usize)>> = (0..SITES).map(|n| Reverse((start, n))).collect();
+    let mut world = World { dice: 7, orders: 0, requests: BTreeMap::new(), abandoned: 0 };
+    let (mut actions, mut last) = (0, start);
+    while let Some(Reverse((now, n))) = agenda.pop() {
+        let moment = Moment { now, chance: 0.5 };
+        match sites[n].next(now, &policy) {
+            // The renewal ends the test.
+            Next::Do(Action::OpenAccount(_)) if sites[n].certificate.is_some() => {}
+            Next::Do(action) => {
+                actions += 1;
+                let outcome = world.perform(&action, now);
+                sites[n] = sites[n].clone().after(&action, outcome, moment, &policy);
+                agenda.push(Reverse((now, n)));
+                last = now;
+            }
+            Next::WakeAt(at) => {
+                assert!(at > now, "{:?}", sites[n]);
+                agenda.push(Reverse((at, n)));
+            }
+            Next::Rest => panic!("{:?}", sites[n]),
+        }
+    }
+    for site in &sites {
+        let status = site.status();
+        assert_eq!((status.state, status.version), (SiteState::Active, 1), "{site:?}");
+        assert!(site.abandoned.is_empty() && site.published.is_empty(), "{site:?}");
+    }
+    assert!(world.requests.values().all(|finalized| *finalized == 1), "an order was finalized twice");
+    assert_eq!(world.orders, SITES as u64 + world.abandoned, "each order was finalized or given up");
+    assert!(world.abandoned > 100 && actions > 12 * SITES, "{} given up, {actions} actions", world.abandoned);
+    println!("{actions} actions, {} orders, simulated {:#}", world.orders, last.duration_since(start));
+}
+
+fn site(n: usize) -> Site {
+    let name = format!("shop-{n}.example").parse::<certseal_wire::DnsName>().unwrap();
+    let request = SiteRequest {
+        names: NameSet::try_from(vec![name.clone()]).unwrap(),
+        upstream: "http://127.0.0.1:1".parse().unwrap(),
+        pools: vec!["eu".parse().unwrap()],
+        owner: None,
+    };
+    Site::new(name, request)
+}
+
+/// A CA that takes its time, is away now and then, rejects some orders and loses some answers; and a certstore.
+struct World {
+    dice: u64,
+    orders: u64,
+    /// How often each order was finalized.
+    requests: BTreeMap<String, u32>,
+    abandoned: u64,
+}
+
+impl World {
+    fn one_in(&mut self, sides: u64) -> bool {
+        // xorshift64, which is chance enough.
+        self.dice ^= self.dice << 13;
+        self.dice ^= self.dice >> 7;
+        self.dice ^= self.dice << 17;
+        self.dice % sides == 0
+    }
+
+    fn perform(&mut self, action: &Action, now: Timestamp) -> Outcome {
+        if self.one_in(50) {
+            return Outcome::Failed(Failure::new(FailureKind::Unavailable, "away"));
+        }
+        match action {
+            Action::StoreRoute => Outcome::RouteStored,
+            Action::OpenAccount(authority) => {
+                Outcome::AccountReady(AccountRef { authority: authority.clone(), thumbprint: Some("print".into()) })
+            }
+            Action::VouchForAccount(_) => Outcome::Vouched,
+            Action::OpenOrder(account) => {
+                self.orders += 1;
+                let url = format!("https://ca.example/order/{}", self.orders);
+                Outcome::OrderOpened(OrderRef { account: Some(account.clone()), url })
+            }
+            Action::FetchChallenges(_) => Outcome::ChallengesKnown(vec![Answer {
+                host: "shop.example".parse().unwrap(),
+                token: "t".into(),
+                key_authorization: "t.print".into(),
+            }]),
+            Action::PublishChallenges(_) => Outcome::Published,
+            Action::BeginValidation(_) => Outcome::ValidationBegun,
+            Action::LookAtOrder(order) => match self.requests.contains_key(&order.url) {
+                false if self.one_in(20) => Outcome::Failed(Failure::new(FailureKind::Rejected, "not reachable")),
+                false if self.one_in(2) => Outcome::OrderIs(OrderState::Pending),
+                false => Outcome::OrderIs(OrderState::Ready),
+                true if self.one_in(2) => Outcome::OrderIs(OrderState::Processing),
+                true => Outcome::OrderIs(OrderState::Valid),
+            },
+            Action::SealKey => {
+                Outcome::KeySealed(SealedKey { csr: Some(Base64(vec![1])), bytes: Base64(vec![2]), enveloped: true })
+            }
+            Action::Finalize(order, _) => {
+                *self.requests.entry(order.url.clone()).or_default() += 1;
+                match self.one_in(10) {
+                    // The request came, and the answer did not.
+                    true => Outcome::Failed(Failure::new(FailureKind::Unavailable, "no answer")),
+                    false => Outcome::Finalized,
+                }
+            }
+            Action::FetchCertificate(..) => Outcome::Certificate(Some(vec![Base64(vec![3])])),
+            Action::StoreBundle { .. } => Outcome::Stored {
+                authority: "CA".into(),
+                not_before: now,
+                not_after: now + SignedDuration::from_hours(90 * 24),
+            },
+            Action::Deactivate(order) => {
+                self.abandoned += 1;
+                Outcome::Deactivated(order.clone())
+            }
+            Action::RetractChallenges(_) => Outcome::Retracted,
+            Action::Confirm | Action::TakeReorder | Action::Revoke(_) => panic!("nobody asked for {action:?}"),
+        }
+    }
+}
