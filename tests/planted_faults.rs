@@ -99,19 +99,19 @@ const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "certman takes nothing but the floor from a document of an issuer that is gone",
-        file: "crates/certman/src/storehouse.rs",
+        file: "crates/certman/src/certstore.rs",
         edits: &[("standing: ring.standing(signer, claimed)", "standing: claimed")],
     },
     Fault {
         what: "certman takes no other site's bundle for a site's",
-        file: "crates/certman/src/storehouse.rs",
+        file: "crates/certman/src/certstore.rs",
         edits: &[("if info.site != *site {", "if false && info.site != *site {")],
     },
     Fault {
         what: "certman goes by no older ring",
-        file: "crates/certman/src/storehouse.rs",
+        file: "crates/certman/src/certstore.rs",
         edits: &[(
-            "let seen = self.journal.ring_seen().map_err(unavailable)?;",
+            "let seen = self.journaled(Journal::ring_seen).await?;",
             "let seen = certseal_seal::RingMark::default();",
         )],
     },
@@ -122,17 +122,17 @@ const FAULTS: &[Fault] = &[
     },
     Fault {
         what: "a store that came back has no certificates ordered beyond that",
-        file: "crates/certman/src/storehouse.rs",
+        file: "crates/certman/src/certstore.rs",
         edits: &[("journal.change_all(Site::unconfirmed)", "journal.change_all(Site::after_issuer_left)")],
     },
     Fault {
         what: "certman asks the stored checkpoint for its version",
-        file: "crates/certman/src/storehouse.rs",
+        file: "crates/certman/src/certstore.rs",
         edits: &[("None => self.stored_checkpoint(pool).await?,", "None => 0,")],
     },
     Fault {
         what: "certman signs no audit log whose end was cut off",
-        file: "crates/certman/src/storehouse.rs",
+        file: "crates/certman/src/certstore.rs",
         edits: &[(
             "if let Err(detail) = witness::still_has(&page, &seen) {",
             "if let Err(detail) = witness::still_has(&page, &seen) && false {",

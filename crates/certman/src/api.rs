@@ -10,6 +10,7 @@ use axum::{
     middleware,
     routing::{get, post},
 };
+use certseal_issuance::{RecordError, Site};
 use certseal_service::{
     admission::{Bodies, BodyLimits, Rates, within_budget, within_rate},
     problem::{Refusal, method_not_allowed, not_found},
@@ -18,9 +19,8 @@ use certseal_wire::{Caller, DnsName, ProblemKind, Renewal, Role, SiteList, SiteR
 use serde::Deserialize;
 
 use crate::{
-    handover::MAX_IMPORT,
+    brought::MAX_IMPORT,
     journal::{Claim, Entry, Journal},
-    site::Site,
     worker::Worker,
 };
 
@@ -30,7 +30,7 @@ pub(crate) fn router(worker: Arc<Worker>, rates: Rates) -> Router {
         .route("/v1/sites", get(sites))
         .route("/v1/sites/{site}", get(site).put(put_site).delete(remove_site))
         .route("/v1/sites/{site}/renew", post(renew))
-        .merge(crate::handover::router())
+        .merge(crate::brought::router())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(64 * 1024))
@@ -88,7 +88,7 @@ pub(crate) async fn checked(worker: &Worker, name: &DnsName, mut request: SiteRe
         return Err(malformed(format!("expected {name}, without a wildcard, to be among the site's names")));
     }
     // While the ring cannot be read, the site waits with a diagnosis instead.
-    if let Ok((_, active)) = worker.storehouse.active_pools().await
+    if let Ok((_, active)) = worker.certstore.active_pools().await
         && let Some(unknown) = request.pools.iter().find(|pool| !active.contains(pool))
     {
         return Err(malformed(format!(
@@ -142,7 +142,7 @@ pub(crate) async fn change(
     let (journal, name) = (worker.journal.clone(), name.clone());
     let changed = tokio::task::spawn_blocking(move || {
         for _ in 0..MAX_RACES {
-            let before = journal.read(&name).map_err(Refusal::internal)?;
+            let before = journal.read(&name).map_err(refusal)?;
             let site = change(before.as_ref().map(|entry| &entry.site))?;
             if before.as_ref().is_some_and(|entry| entry.site == site) {
                 return Ok((site, false));
@@ -182,7 +182,17 @@ async fn journaled<T: Send + 'static>(
     work: impl FnOnce(&Journal) -> anyhow::Result<T> + Send + 'static,
 ) -> Result<T, Refusal> {
     let journal = worker.journal.clone();
-    tokio::task::spawn_blocking(move || work(&journal)).await.map_err(Refusal::internal)?.map_err(Refusal::internal)
+    tokio::task::spawn_blocking(move || work(&journal)).await.map_err(Refusal::internal)?.map_err(refusal)
+}
+
+/// A record that a later release wrote is no fault of this process.
+fn refusal(error: anyhow::Error) -> Refusal {
+    match error.downcast_ref::<RecordError>() {
+        Some(later @ RecordError::Later(_)) => {
+            Refusal::new(ProblemKind::Unavailable, format!("the site's record: {later}"))
+        }
+        _ => Refusal::internal(error),
+    }
 }
 
 pub(crate) fn no_such_site(name: &DnsName) -> String {

@@ -1,14 +1,78 @@
-//! Certificate authorities: an ACME CA, or one in this process. Both walk the same steps of an order.
+//! Certificate authorities: an ACME CA, or one in this process. Orders at both take the same steps.
 
 mod acme;
 mod local;
 
+use certseal_issuance::{
+    AccountRef, Answer, AuthorityId, Failure, FailureKind, OrderRef, OrderState, Revocation, SealedKey,
+};
 use certseal_wire::NameSet;
 
 pub(crate) use acme::AcmeAuthority;
 pub(crate) use local::LocalAuthority;
 
-use crate::site::{Answer, Failure, SealedKey};
+/// The CAs by their ids: one is configured.
+pub(crate) struct Authorities {
+    id: AuthorityId,
+    configured: Authority,
+}
+
+impl Authorities {
+    pub(crate) fn new(configured: Authority) -> Self {
+        let id = AuthorityId(match &configured {
+            Authority::Acme(acme) => acme.directory().to_owned(),
+            Authority::Local(_) => "local".to_owned(),
+        });
+        Self { id, configured }
+    }
+
+    /// The CA that is configured.
+    pub(crate) fn id(&self) -> &AuthorityId {
+        &self.id
+    }
+
+    /// The CA of an order. One that says of none is from before there could be several.
+    pub(crate) fn of(&self, order: &OrderRef) -> Result<&Authority, Failure> {
+        self.get(order.authority())
+    }
+
+    fn get(&self, id: Option<&AuthorityId>) -> Result<&Authority, Failure> {
+        match id {
+            Some(other) if *other != self.id => {
+                let detail = format!("its CA {other} is configured no more, but {}", self.id);
+                Err(Failure::new(FailureKind::Rejected, detail))
+            }
+            _ => Ok(&self.configured),
+        }
+    }
+
+    /// An account at a CA: its key is made before the first order.
+    pub(crate) async fn open_account(&self, authority: &AuthorityId) -> Result<AccountRef, Failure> {
+        let thumbprint = match self.get(Some(authority))? {
+            Authority::Acme(acme) => Some(acme.thumbprint().await?),
+            Authority::Local(_) => None,
+        };
+        Ok(AccountRef { authority: authority.clone(), thumbprint })
+    }
+
+    /// Creates an order.
+    pub(crate) async fn open_order(&self, account: &AccountRef, names: &NameSet) -> Result<OrderRef, Failure> {
+        let url = match self.get(Some(&account.authority))? {
+            Authority::Acme(acme) => acme.open_order(names).await?,
+            Authority::Local(local) => local.open_order(),
+        };
+        Ok(OrderRef { account: Some(account.clone()), url })
+    }
+
+    /// Has a certificate revoked, since others may have its key (RFC 8555, 7.6). One that is revoked already is.
+    pub(crate) async fn revoke(&self, revocation: &Revocation) -> Result<(), Failure> {
+        match self.get(revocation.authority.as_ref())? {
+            Authority::Acme(acme) => acme.revoke(&revocation.leaf.0).await,
+            // Nobody asks it what is revoked.
+            Authority::Local(_) => Ok(()),
+        }
+    }
+}
 
 /// Who signs the certificates.
 pub(crate) enum Authority {
@@ -16,34 +80,7 @@ pub(crate) enum Authority {
     Local(LocalAuthority),
 }
 
-/// What a CA says of an order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OrderState {
-    /// Some name is not authorized yet.
-    Pending,
-    /// It waits for the CSR.
-    Ready,
-    /// It has the CSR.
-    Finalized,
-}
-
 impl Authority {
-    /// What must be done once before the first order: an account, say. Answers the account's thumbprint.
-    pub(crate) async fn prepare(&self) -> Result<Option<String>, Failure> {
-        match self {
-            Self::Acme(acme) => acme.thumbprint().await.map(Some),
-            Self::Local(_) => Ok(None),
-        }
-    }
-
-    /// Opens an order: its URL.
-    pub(crate) async fn open_order(&self, names: &NameSet) -> Result<String, Failure> {
-        match self {
-            Self::Acme(acme) => acme.open_order(names).await,
-            Self::Local(local) => Ok(local.open_order()),
-        }
-    }
-
     /// The challenges of those of `names` that are not authorized yet. A CA that asks for another one is refused.
     pub(crate) async fn challenges(&self, order_url: &str, names: &NameSet) -> Result<Vec<Answer>, Failure> {
         match self {
@@ -64,7 +101,8 @@ impl Authority {
     pub(crate) async fn order_state(&self, order_url: &str) -> Result<OrderState, Failure> {
         match self {
             Self::Acme(acme) => acme.order_state(order_url).await,
-            Self::Local(_) => Ok(OrderState::Ready),
+            // It needs no state: whoever has the request gets the certificate.
+            Self::Local(_) => Ok(OrderState::Valid),
         }
     }
 
@@ -76,19 +114,10 @@ impl Authority {
         }
     }
 
-    /// Has a certificate revoked, since others may have its key (RFC 8555, 7.6). One that is revoked already is.
-    pub(crate) async fn revoke(&self, leaf: &[u8]) -> Result<(), Failure> {
-        match self {
-            Self::Acme(acme) => acme.revoke(leaf).await,
-            // Nobody asks it what is revoked.
-            Self::Local(_) => Ok(()),
-        }
-    }
-
     /// Hands over the CSR.
     pub(crate) async fn finalize(&self, order_url: &str, sealed: &SealedKey) -> Result<(), Failure> {
         match self {
-            Self::Acme(acme) => acme.finalize(order_url, &sealed.csr.0).await,
+            Self::Acme(acme) => acme.finalize(order_url, request(sealed)?).await,
             Self::Local(_) => Ok(()),
         }
     }
@@ -101,7 +130,13 @@ impl Authority {
     ) -> Result<Option<Vec<Vec<u8>>>, Failure> {
         match self {
             Self::Acme(acme) => acme.certificate(order_url).await,
-            Self::Local(local) => local.sign(&sealed.csr.0).map(Some),
+            Self::Local(local) => local.sign(request(sealed)?).map(Some),
         }
     }
+}
+
+/// The request for a key that was made here.
+fn request(sealed: &SealedKey) -> Result<&[u8], Failure> {
+    let none = || Failure::new(FailureKind::Rejected, "the key was not made here, so that there is no request for it");
+    sealed.csr.as_ref().map(|csr| csr.0.as_slice()).ok_or_else(none)
 }

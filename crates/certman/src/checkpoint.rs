@@ -6,15 +6,16 @@ use std::{
     time::Duration,
 };
 
+use certseal_issuance::Failure;
 use certseal_service::Shutdown;
 use certseal_wire::{Change, Checkpoint, Kind, PoolName};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::MissedTickBehavior;
 
-use crate::{site::Failure, storehouse::Storehouse};
+use crate::{certstore::Certstore, journal::StoredChange};
 
 /// Puts a checkpoint for each pool into certstore, once in each `interval`, until the shutdown begins.
-pub(crate) async fn run(storehouse: Arc<Storehouse>, interval: Duration, shutdown: Shutdown) {
+pub(crate) async fn run(certstore: Arc<Certstore>, interval: Duration, shutdown: Shutdown) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut versions = HashMap::new();
@@ -23,12 +24,12 @@ pub(crate) async fn run(storehouse: Arc<Storehouse>, interval: Duration, shutdow
         let round = async {
             ticks.tick().await;
             // Before any checkpoint: one of an issuer that is not listed counts for nobody.
-            let stored = match storehouse.follow_issuers().await {
-                Ok(()) => put_all(&storehouse, &mut versions).await,
+            let stored = match certstore.follow_issuers().await {
+                Ok(()) => put_all(&certstore, &mut versions).await,
                 Err(failure) => Err(failure),
             };
             // Also when a checkpoint of the feed failed: that would be a way to keep this one away.
-            storehouse.witness_audit().await.and(stored)
+            certstore.witness_audit().await.and(stored)
         };
         let outcome = tokio::select! {
             outcome = round => outcome,
@@ -45,12 +46,13 @@ pub(crate) async fn run(storehouse: Arc<Storehouse>, interval: Duration, shutdow
 }
 
 /// Tries every pool, whatever happens to the others. Answers the last failure.
-async fn put_all(storehouse: &Storehouse, versions: &mut HashMap<PoolName, u64>) -> Result<(), Failure> {
-    let (ring, pools) = storehouse.active_pools().await?;
+async fn put_all(certstore: &Certstore, versions: &mut HashMap<PoolName, u64>) -> Result<(), Failure> {
+    let (ring, pools) = certstore.active_pools().await?;
+    let mut recent = certstore.recent_changes().await?;
     let mut outcome = Ok(());
     for pool in pools {
         // After a failure nobody knows which version certstore has: it is asked next time.
-        match storehouse.put_checkpoint(&pool, ring, versions.remove(&pool)).await {
+        match certstore.put_checkpoint(&pool, &mut recent, ring, versions.remove(&pool)).await {
             Ok(version) => drop(versions.insert(pool, version)),
             Err(failure) => outcome = Err(failure),
         }
@@ -74,6 +76,15 @@ struct Entry {
 }
 
 impl RecentChanges {
+    /// These changes, the oldest first. Of what was acknowledged before `complete_since` some may be missing.
+    pub(crate) fn of(changes: &[StoredChange], complete_since: Timestamp) -> Self {
+        let mut recent = Self::new(complete_since);
+        for StoredChange { at, pools, change } in changes {
+            recent.record(change, pools.iter(), *at);
+        }
+        recent
+    }
+
     /// Nothing yet. Of what was acknowledged before `start` nothing is known.
     pub(crate) fn new(start: Timestamp) -> Self {
         Self { entries: VecDeque::new(), complete_since: start }
@@ -122,7 +133,7 @@ fn octets(change: &Change) -> usize {
 }
 
 /// How long a change is listed: an edge that was away for less misses nothing.
-const WINDOW: SignedDuration = SignedDuration::from_mins(15);
+pub(crate) const WINDOW: SignedDuration = SignedDuration::from_mins(15);
 
 /// The most changes that are remembered, of all pools together: a few megabytes.
 const MAX_ENTRIES: usize = 20_000;

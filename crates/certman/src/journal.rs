@@ -1,39 +1,66 @@
-//! Sites on disk. A site's record expires when it is due: the store's list of what has expired is the agenda.
+//! Sites on disk, the names that lead to them, and their places in the queue: what belongs together is written in one
+//! transaction. Several processes may share a journal.
 
 use std::{
+    collections::VecDeque,
     path::Path,
     sync::{Arc, PoisonError, RwLock},
 };
 
-use anyhow::{Context, bail};
-use certseal_seal::{RingMark, sha256};
+use anyhow::{Context, anyhow};
+use certseal_issuance::Site;
+use certseal_seal::{RingMark, Sealed, sha256};
 use certseal_store::{Expect, SledOptions, SledStore, Storage, StoreError, Table, Transaction, Write};
-use certseal_wire::{AuditMark, DnsName, KeyRing, Signed, SignerId};
+use certseal_wire::{AuditMark, Change, DnsName, KeyRing, PoolName, Signed, SignerId};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::site::Site;
+use crate::{leases::Leases, queue};
 
 /// The durable state of certman.
 #[derive(Clone)]
 pub(crate) struct Journal {
     storage: Arc<dyn Storage>,
+    leases: Arc<Leases>,
     /// Held from the look at who has what a wildcard covers until it is claimed; shared by claims without wildcards.
     claiming: Arc<RwLock<()>>,
 }
 
 /// A site as it was read: writing it back succeeds only if nobody else has meanwhile.
+#[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) site: Site,
     revision: u64,
 }
 
+/// Who writes a site.
+#[derive(Clone, Copy)]
+pub(crate) enum Writer {
+    /// Somebody's request, which any process takes.
+    Request,
+    /// The work on it, of the process that holds the site's shard.
+    Work,
+}
+
 impl Journal {
-    pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(dir: &Path) -> anyhow::Result<Self> {
         let storage = Arc::new(SledStore::open(dir, SledOptions::default())?);
-        let journal = Self { storage, claiming: Arc::default() };
+        // The engine lets one process have it.
+        Self::on(storage, true)
+    }
+
+    fn on(storage: Arc<dyn Storage>, is_alone: bool) -> anyhow::Result<Self> {
+        let leases = Leases::new(storage.clone(), is_alone).map_err(|error| anyhow!("no randomness: {error}"))?;
+        let journal = Self { storage, leases: Arc::new(leases), claiming: Arc::default() };
         journal.index_names()?;
+        journal.take_over_first_format()?;
+        journal.leases.renew(Timestamp::now())?;
         Ok(journal)
+    }
+
+    /// The shards of this process.
+    pub(crate) fn leases(&self) -> &Arc<Leases> {
+        &self.leases
     }
 
     pub(crate) fn healthy(&self) -> Result<(), StoreError> {
@@ -67,8 +94,9 @@ impl Journal {
             };
             let entries: Vec<Entry> = records.iter().filter_map(read).collect();
             count += entries.len() as u64;
-            let changed = |entry: &Entry| put(&change(entry.site.clone()), Some(entry));
-            match self.storage.commit(entries.iter().map(changed).collect::<Result<Vec<_>, _>>()?.into()) {
+            let changed = |entry: &Entry| put(&written(change(entry.site.clone())), Some(entry));
+            let writes = entries.iter().map(changed).collect::<Result<Vec<_>, _>>()?;
+            match self.storage.commit(writes.concat().into()) {
                 Ok(_) => {}
                 // Somebody changed one of them, or all together are too large.
                 Err(StoreError::Conflict { .. } | StoreError::TooLarge { .. }) => {
@@ -83,24 +111,47 @@ impl Journal {
         // Somebody who changes it at the same time comes to an end.
         while let Some(entry) = self.read(name)? {
             let changed = change(entry.site.clone());
-            if self.write(Some(&entry), &changed)? {
+            if self.write(Some(&entry), &changed, Writer::Request, &[])?.is_some() {
                 break;
             }
         }
         Ok(())
     }
 
-    /// The names of sites that are due at `now`, longest first.
-    pub(crate) fn due(&self, now: Timestamp, limit: usize) -> anyhow::Result<Vec<DnsName>> {
-        let records = self.storage.expired(SITES, seconds(now), limit)?;
-        // One record that cannot be read must not hold up the others.
-        let read = |(key, record): &(Vec<u8>, certseal_store::Record)| {
-            let site = parse(&record.value);
-            let logged =
-                site.inspect_err(|error| tracing::error!(site = %key.escape_ascii(), %error, "unreadable site"));
-            logged.ok().map(|site| site.site)
-        };
-        Ok(records.iter().filter_map(read).collect())
+    /// The names of sites that are due at `now`, that this process holds and that `is_wanted` takes.
+    pub(crate) fn due(
+        &self,
+        now: Timestamp,
+        limit: usize,
+        is_wanted: impl Fn(&DnsName) -> bool,
+    ) -> anyhow::Result<Vec<DnsName>> {
+        queue::due(&*self.storage, now, limit, |name| self.leases.has(name) && is_wanted(name))
+    }
+
+    /// Writes the sites of a journal of the first format in this one, once, and gives each its place in the queue.
+    fn take_over_first_format(&self) -> anyhow::Result<()> {
+        if self.storage.get(META, QUEUED)?.is_some() {
+            return Ok(());
+        }
+        let mut after = None::<Vec<u8>>;
+        loop {
+            let records = self.storage.scan(SITES, after.as_deref(), DOUBTED_AT_ONCE)?;
+            let Some((last, _)) = records.last() else { break };
+            after = Some(last.clone());
+            for (key, record) in records {
+                let site = match parse(&record.value) {
+                    Ok(site) => site,
+                    Err(error) => {
+                        tracing::error!(site = %key.escape_ascii(), %error, "unreadable site");
+                        continue;
+                    }
+                };
+                let entry = Entry { site: site.clone(), revision: record.version };
+                self.storage.commit(put(&written(site), Some(&entry))?.into())?;
+            }
+        }
+        self.storage.commit(Write::put(META, QUEUED, 1, Vec::new()).into())?;
+        Ok(())
     }
 
     /// Writes a site in place of `before`, unless a name that it did not have before is another site's, or lies under
@@ -124,7 +175,8 @@ impl Journal {
                 }
             }
         }
-        Ok(if self.write(before, site)? { Claim::Written } else { Claim::Outrun })
+        let outcome = self.write(before, site, Writer::Request, &[])?;
+        Ok(if outcome.is_some() { Claim::Written } else { Claim::Outrun })
     }
 
     /// A name of another owner that `name` covers or is covered by, and the site that has it.
@@ -178,14 +230,31 @@ impl Journal {
         Ok(Some(std::str::from_utf8(&record.value)?.parse()?))
     }
 
-    /// Writes a site in place of `before`, with the names that lead to it. False when somebody else came first.
-    pub(crate) fn write(&self, before: Option<&Entry>, site: &Site) -> anyhow::Result<bool> {
+    /// Writes a site in place of `before`, with the names that lead to it, its place in the queue and what certstore took.
+    /// None when somebody else came first, or the site is another process's by now.
+    pub(crate) fn write(
+        &self,
+        before: Option<&Entry>,
+        site: &Site,
+        writer: Writer,
+        stored: &[StoredChange],
+    ) -> anyhow::Result<Option<Entry>> {
+        let fence = match writer {
+            Writer::Request => None,
+            Writer::Work => match self.leases.fence(&site.site) {
+                Some(fence) => Some(fence),
+                None => return Ok(None),
+            },
+        };
+        let site = written(site.clone());
         let key = site.site.as_str().as_bytes();
         let held: Vec<_> =
             before.filter(|entry| !entry.site.departed).map(|entry| &entry.site.names).into_iter().collect();
         let holds = |name: &DnsName| held.iter().any(|names| names.iter().any(|held| held == name));
         let keeps = |name: &DnsName| !site.departed && site.names.iter().any(|kept| kept == name);
-        let mut transaction = Transaction::from(put(site, before)?);
+        let mut transaction = Transaction::from(put(&site, before)?);
+        transaction.writes.extend(fence);
+        transaction.writes.extend(stored.iter().map(StoredChange::to_write));
         let same_owner = before.is_some_and(|entry| entry.site.owner == site.owner);
         for name in site.names.iter().filter(|name| keeps(name) && !(holds(name) && same_owner)) {
             if !holds(name) {
@@ -203,9 +272,49 @@ impl Journal {
             }
         }
         match self.storage.commit(transaction) {
-            Ok(_) => Ok(true),
-            Err(StoreError::Conflict { .. }) => Ok(false),
+            Ok(_) => Ok(Some(Entry { revision: revision_after(before), site })),
+            Err(StoreError::Conflict { .. }) => Ok(None),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What certstore took since `since`, the oldest first; of very much, the newest. And from when on that is complete.
+    pub(crate) fn changes(&self, since: Timestamp) -> anyhow::Result<(Vec<StoredChange>, Timestamp)> {
+        let begun = self.storage.get(META, CHANGES_BEGIN)?;
+        let begun = begun.and_then(|record| std::str::from_utf8(&record.value).ok()?.parse().ok());
+        let mut complete = since.max(begun.unwrap_or(Timestamp::MIN));
+        let (mut found, mut after) = (VecDeque::new(), milliseconds(since).to_be_bytes().to_vec());
+        loop {
+            let page = self.storage.scan(CHANGES, Some(&after), CHANGES_AT_ONCE)?;
+            let Some((last, _)) = page.last() else { break };
+            after = last.clone();
+            for (_, record) in &page {
+                found.push_back(serde_json::from_slice::<StoredChange>(&record.value)?);
+                if found.len() > MAX_CHANGES {
+                    complete = complete.max(found.pop_front().map_or(complete, |left_out: StoredChange| left_out.at));
+                }
+            }
+        }
+        Ok((found.into(), complete))
+    }
+
+    /// Says that what certstore took before `now` may be unknown: a process may have died between its word and ours.
+    pub(crate) fn begin_changes(&self, now: Timestamp) -> anyhow::Result<()> {
+        self.storage.commit(Write::put(META, CHANGES_BEGIN, 1, now.to_string()).into())?;
+        Ok(())
+    }
+
+    /// Forgets what certstore took before `before`.
+    pub(crate) fn forget_changes(&self, before: Timestamp) -> anyhow::Result<()> {
+        let end = milliseconds(before).to_be_bytes();
+        loop {
+            let page = self.storage.scan(CHANGES, None, CHANGES_AT_ONCE)?;
+            let old: Vec<_> = page.iter().take_while(|(key, _)| key.as_slice() < &end[..]).collect();
+            if old.is_empty() {
+                return Ok(());
+            }
+            let gone: Vec<_> = old.into_iter().map(|(key, _)| Write::purge(CHANGES, key.clone())).collect();
+            self.storage.commit(gone.into())?;
         }
     }
 
@@ -337,43 +446,73 @@ pub(crate) struct IssuersSeen {
     pub(crate) listed: Vec<SignerId>,
 }
 
-/// The write of a site in place of `before`.
-fn put(site: &Site, before: Option<&Entry>) -> anyhow::Result<Write> {
-    let (expect, revision) = match before {
-        Some(entry) => (Expect::Version(entry.revision), entry.revision + 1),
-        None => (Expect::Absent, 1),
-    };
-    let put = Write::put(SITES, site.site.as_str(), revision, serde_json::to_vec(site)?).expect(expect);
-    Ok(match site.due() {
-        Some(due) => put.expires_at(seconds(due)),
-        None => put,
-    })
+/// A version of a record that certstore took, for the checkpoints of the pools that it concerns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StoredChange {
+    pub(crate) at: Timestamp,
+    pub(crate) pools: Vec<PoolName>,
+    pub(crate) change: Change,
+}
+
+impl StoredChange {
+    fn to_write(&self) -> Write {
+        // One site has one change of a kind in a millisecond.
+        let key = format!("{} {}", self.change.kind, self.change.name);
+        let key = [&milliseconds(self.at).to_be_bytes()[..], key.as_bytes()].concat();
+        // Serialization fails for maps with other than text keys only; this has none.
+        Write::put(CHANGES, key, 1, serde_json::to_vec(self).expect("a change serializes"))
+    }
+}
+
+/// A site as it is written now.
+fn written(site: Site) -> Site {
+    Site { written_at: Some(Timestamp::now()), ..site }
+}
+
+/// The writes of a site and of its place in the queue, instead of `before`.
+fn put(site: &Site, before: Option<&Entry>) -> anyhow::Result<Vec<Write>> {
+    let expect = before.map_or(Expect::Absent, |entry| Expect::Version(entry.revision));
+    let put = Write::put(SITES, site.site.as_str(), revision_after(before), serde_json::to_vec(site)?).expect(expect);
+    let mut writes = queue::moved(before.map(|entry| &entry.site), site);
+    writes.push(put);
+    Ok(writes)
+}
+
+fn revision_after(before: Option<&Entry>) -> u64 {
+    before.map_or(1, |entry| entry.revision + 1)
 }
 
 fn parse(value: &[u8]) -> anyhow::Result<Site> {
-    let site: Site = serde_json::from_slice(value).context("the journal holds a site that this version cannot read")?;
-    if site.route_version == 0 {
-        bail!("the journal holds a site without a route");
-    }
-    Ok(site)
+    let is_envelope = |key: &[u8]| Sealed::parse(key).is_ok_and(|sealed| sealed.envelope().is_some());
+    // As it is: who handles a request tells a later format from damage.
+    Ok(certseal_issuance::read(value, is_envelope)?)
 }
 
-/// Whole seconds since 1970, rounded down: nothing is done late because of the rounding.
-fn seconds(instant: Timestamp) -> u64 {
-    instant.as_second().try_into().unwrap_or(0)
+fn milliseconds(instant: Timestamp) -> u64 {
+    instant.as_millisecond().try_into().unwrap_or(0)
 }
 
 /// Names read at one time.
 const NAMES_AT_ONCE: usize = 500;
 
+/// Changes read or forgotten at one time.
+const CHANGES_AT_ONCE: usize = 500;
+
+/// The most changes that are listed, of all pools together: a few megabytes.
+const MAX_CHANGES: usize = 20_000;
+
 /// Sites in one transaction.
-const DOUBTED_AT_ONCE: usize = 200;
+const DOUBTED_AT_ONCE: usize = 100;
 
 const SITES: Table = Table::new("sites");
 const NAMES: Table = Table::new("names");
 /// Names by the name that they lie under.
 const UNDER: Table = Table::new("names under");
 const META: Table = Table::new("meta");
+/// What certstore took, by the instant.
+const CHANGES: Table = Table::new("changes");
+const QUEUED: &[u8] = b"sites queued";
+const CHANGES_BEGIN: &[u8] = b"changes begin";
 const INDEXED: &[u8] = b"names indexed";
 const AUDIT: &[u8] = b"audit";
 const RING: &[u8] = b"ring";
@@ -482,10 +621,10 @@ mod tests {
                 owner: None,
             };
             let site = Site { route_stored: true, order: None, ..Site::new(name, request) };
-            assert!(journal.write(None, &site).unwrap());
+            assert!(journal.write(None, &site, Writer::Request, &[]).unwrap().is_some());
         }
         journal.storage.commit(Write::put(SITES, "unreadable", 1, "{}").into()).unwrap();
-        let due = || journal.due(Timestamp::now(), usize::MAX).unwrap().len() as u64;
+        let due = || journal.due(Timestamp::now(), usize::MAX, |_| true).unwrap().len() as u64;
         assert_eq!(due(), 0);
         assert_eq!(journal.change_all(Site::unconfirmed).unwrap(), count);
         assert_eq!(due(), count);

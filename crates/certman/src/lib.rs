@@ -11,19 +11,20 @@
 //! POST   /v1/sites/NAME/replacement  others may have its key: another certificate, the old one revoked    (role admin)
 //! ```
 //!
-//! [`site`] is the order's state machine. The journal keeps it on disk, the worker takes what is due and does it. What
-//! certstore acknowledged is listed in signed checkpoints, by which edges see what it withholds.
+//! `certseal-issuance` decides what is to be done for a site. The journal keeps sites on disk and in a queue, the worker takes
+//! what is due and does it. What certstore acknowledged is listed in signed checkpoints, by which edges see what it withholds.
 
 mod api;
 mod authority;
-mod birth;
+mod brought;
+mod certstore;
 mod checkpoint;
 mod config;
-mod handover;
 mod journal;
+mod leases;
 mod metrics;
-pub mod site;
-mod storehouse;
+mod new_key;
+mod queue;
 mod witness;
 mod worker;
 
@@ -31,6 +32,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use certseal_client::{Connection, StoreClient};
+use certseal_issuance::Policy;
 use certseal_seal::{SigningKey, VerifyingKey};
 use certseal_service::{
     Shutdown,
@@ -48,10 +50,10 @@ use tokio::{
 
 pub use config::{Authority as AuthorityConfig, Config, Groups as GroupsConfig};
 
-use authority::{AcmeAuthority, Authority, LocalAuthority};
-use birth::Groups;
+use authority::{AcmeAuthority, Authorities, Authority, LocalAuthority};
+use certstore::Certstore;
 use journal::Journal;
-use storehouse::Storehouse;
+use new_key::Groups;
 use worker::Worker;
 
 /// A started certman.
@@ -62,6 +64,7 @@ pub struct Running {
     server: JoinHandle<()>,
     worker: JoinHandle<()>,
     checkpoints: JoinHandle<()>,
+    leases: JoinHandle<()>,
 }
 
 impl Running {
@@ -72,6 +75,7 @@ impl Running {
     pub async fn finished(self) -> anyhow::Result<()> {
         self.server.await.context("the server task ended early")?;
         self.worker.await.context("the worker task ended early")?;
+        self.leases.await.context("the lease task ended early")?;
         self.checkpoints.await.context("the checkpoint task ended early")
     }
 }
@@ -99,7 +103,11 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let address = listener.local_addr()?;
     let data_dir = config.data_dir.clone();
     let journal = tokio::task::spawn_blocking(move || Journal::open(&data_dir.join("journal"))).await??;
-    let authority = authority(&config.authority, &config.data_dir)?;
+    let begun = journal.clone();
+    tokio::task::spawn_blocking(move || begun.begin_changes(jiff::Timestamp::now())).await??;
+    let authorities = Authorities::new(authority(&config.authority, &config.data_dir)?);
+    let retry = SignedDuration::from_secs(i64::try_from(config.retry_seconds).context("retry_seconds")?);
+    let policy = Policy { authority: authorities.id().clone(), retry };
     let (metrics, registry) = metrics::Metrics::new();
 
     if let Some(address) = config.telemetry {
@@ -107,16 +115,16 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         let ready = Arc::new(move || readiness.healthy().map_err(|e| e.to_string()));
         telemetry::start(address, registry, ready, shutdown.clone()).await?;
     }
-    let storehouse = Arc::new(Storehouse::new(store, issuer, security, journal.clone()));
+    let certstore = Arc::new(Certstore::new(store, issuer, security, journal.clone()));
     let checkpoints =
-        checkpoint::run(storehouse.clone(), Duration::from_secs(config.checkpoint_seconds), shutdown.clone());
+        checkpoint::run(certstore.clone(), Duration::from_secs(config.checkpoint_seconds), shutdown.clone());
     let checkpoints = tokio::spawn(checkpoints);
     let worker = Arc::new(Worker {
-        storehouse,
+        certstore,
         journal,
-        authority,
+        authorities,
         metrics,
-        retry: SignedDuration::from_secs(i64::try_from(config.retry_seconds).context("retry_seconds")?),
+        policy,
         slots: Arc::new(Semaphore::new(config.workers.clamp(1, 1000))),
         wake: Notify::new(),
         busy: Default::default(),
@@ -124,11 +132,12 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         reorders_per_day: config.reorders_per_day,
     });
     let app = api::router(worker.clone(), Rates::new(config.requests_per_second));
+    let leases = tokio::spawn(worker.clone().keep_leases(shutdown.clone()));
     let worker = tokio::spawn(worker.run(shutdown.clone()));
     let server = server::serve_mtls(listener, tls, config.trust_domain, app, Limits::default(), shutdown);
     let server = tokio::spawn(server);
     tracing::info!(%address, "certman is listening");
-    Ok(Running { address, server, worker, checkpoints })
+    Ok(Running { address, server, worker, checkpoints, leases })
 }
 
 fn store_client(store: &Peer) -> anyhow::Result<StoreClient> {

@@ -1,12 +1,11 @@
 //! Counters, without any label that grows with the number of sites.
 
+use certseal_issuance::{FailureKind, Outcome};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
-
-use crate::site::{FailureKind, Outcome};
 
 #[derive(Clone, Default)]
 pub(crate) struct Metrics {
@@ -45,11 +44,7 @@ impl Metrics {
                 };
                 self.failures.get_or_create(&FailureLabels { kind }).inc();
             }
-            Outcome::RouteStored
-            | Outcome::Confirmed(_)
-            | Outcome::Reordered
-            | Outcome::Abandoned(_)
-            | Outcome::Moved(_) => {}
+            _ => {}
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Takes what is due from the journal and does it, one step at a time.
+//! Takes what is due from the queue and does it, one action at a time. What to do is decided in `certseal-issuance`.
 
 use std::{
     collections::HashSet,
@@ -6,29 +6,32 @@ use std::{
     time::Duration,
 };
 
+use certseal_issuance::{Action, Failure, FailureKind, Moment, Next, Outcome, Policy, RecordError, Site};
 use certseal_service::Shutdown;
-use certseal_wire::{Base64, DnsName};
-use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{Notify, Semaphore};
+use certseal_wire::{Base64, DnsName, causes};
+use jiff::Timestamp;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    authority::{Authority, OrderState},
-    birth::{self, Groups},
-    journal::Journal,
+    authority::Authorities,
+    certstore::{Certstore, versions_used_up},
+    journal::{Entry, Journal, StoredChange, Writer},
+    leases,
     metrics::Metrics,
-    site::{Answer, Failure, FailureKind, Outcome, Pace, Site, Step, Task},
-    storehouse::Storehouse,
+    new_key::{self, Groups},
 };
 
 pub(crate) struct Worker {
     pub(crate) journal: Journal,
-    pub(crate) authority: Authority,
-    pub(crate) storehouse: Arc<Storehouse>,
+    pub(crate) authorities: Authorities,
+    pub(crate) certstore: Arc<Certstore>,
     pub(crate) metrics: Metrics,
-    pub(crate) retry: SignedDuration,
+    pub(crate) policy: Policy,
+    /// Actions at one time.
     pub(crate) slots: Arc<Semaphore>,
     /// Wakes the worker when something became due.
     pub(crate) wake: Notify,
+    /// Sites that are worked on, or that wait for a moment.
     pub(crate) busy: Mutex<HashSet<DnsName>>,
     pub(crate) groups: Mutex<Groups>,
     /// Certificates that are ordered again a day because certstore says that it lost them.
@@ -36,35 +39,54 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Works until the shutdown begins, and then until the steps under way are done.
+    /// Works until the shutdown begins, and then until the actions under way are done.
     pub(crate) async fn run(self: Arc<Self>, shutdown: Shutdown) {
         let all = self.slots.available_permits();
         while !shutdown.has_begun() {
             // Also when no key is sealed any more: an old group's content key has no reason to be here.
             self.groups.lock().unwrap_or_else(PoisonError::into_inner).close_old(Timestamp::now());
-            self.clone().start_due().await;
+            self.clone().start_due(&shutdown, all).await;
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(Duration::from_millis(500)) => {}
                 () = shutdown.begun() => {}
             }
         }
-        // Every step that is persisted goes on after a restart; waiting only saves its repetition.
+        // Everything goes on after a restart; waiting only saves its repetition.
         let _ = tokio::time::timeout(Duration::from_secs(10), self.slots.acquire_many(all as u32)).await;
+        let released = self.journaled(|journal| Ok(journal.leases().release(Timestamp::now())?)).await;
+        if let Err(error) = released {
+            tracing::warn!(error = causes(error.as_ref()), "what this process held is left to its time");
+        }
     }
 
-    async fn start_due(self: Arc<Self>) {
+    /// Keeps this process's part of the sites until the shutdown begins.
+    pub(crate) async fn keep_leases(self: Arc<Self>, shutdown: Shutdown) {
+        while !shutdown.has_begun() {
+            tokio::select! {
+                () = tokio::time::sleep(leases::RENEW_EVERY) => {}
+                () = shutdown.begun() => return,
+            }
+            match self.journaled(|journal| Ok(journal.leases().renew(Timestamp::now())?)).await {
+                Ok(()) => self.wake.notify_one(),
+                Err(error) => tracing::error!(error = causes(error.as_ref()), "cannot renew the leases"),
+            }
+        }
+    }
+
+    async fn start_due(self: Arc<Self>, shutdown: &Shutdown, all: usize) {
         let (free, worker) = (self.slots.available_permits(), self.clone());
-        if free == 0 {
+        if free == 0 || self.busy().len() >= all * IN_FLIGHT {
             return;
         }
-        // Sites under way are still listed: asking for more than there are slots finds those behind them.
-        let limit = free + self.busy().len();
-        let due = tokio::task::spawn_blocking(move || worker.journal.due(Timestamp::now(), limit)).await;
-        let due = match due {
-            Ok(Ok(due)) => due,
-            Ok(Err(error)) => return tracing::error!(%error, "cannot read the agenda"),
-            Err(error) => return tracing::error!(%error, "reading the agenda panicked"),
+        let due = self.journaled(move |journal| {
+            // Sites under way still stand in the queue.
+            let is_idle = |site: &DnsName| !worker.busy().contains(site);
+            journal.due(Timestamp::now(), free, is_idle)
+        });
+        let due = match due.await {
+            Ok(due) => due,
+            Err(error) => return tracing::error!(error = causes(error.as_ref()), "cannot read the queue"),
         };
         for site in due {
             if !self.busy().insert(site.clone()) {
@@ -74,64 +96,102 @@ impl Worker {
                 self.busy().remove(&site);
                 return;
             };
-            let worker = self.clone();
+            let (worker, shutdown) = (self.clone(), shutdown.clone());
             tokio::spawn(async move {
-                if let Err(error) = worker.drive(&site).await {
-                    tracing::error!(%site, error = format!("{error:#}"), "cannot work on the site");
+                if let Err(error) = worker.drive(&site, slot, &shutdown).await {
+                    let pause = match error.downcast_ref() {
+                        Some(RecordError::Later(_)) => LEFT_ALONE,
+                        _ => AFTER_ERROR,
+                    };
+                    tracing::error!(%site, error = causes(error.as_ref()), "cannot work on the site");
                     // It is still due: without a pause it would be taken up again at once.
-                    tokio::time::sleep(AFTER_ERROR).await;
+                    tokio::time::sleep(pause).await;
                 }
                 worker.busy().remove(&site);
-                drop(slot);
                 worker.wake.notify_one();
             });
         }
     }
 
-    /// Does one task after another until nothing is due.
-    async fn drive(self: &Arc<Self>, name: &DnsName) -> anyhow::Result<()> {
+    /// Does one action after another until nothing is due soon. Short waits take no slot, and are not written down.
+    async fn drive(
+        self: &Arc<Self>,
+        name: &DnsName,
+        slot: OwnedSemaphorePermit,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<()> {
+        let mut slot = Some(slot);
+        let Some(mut entry) = self.read(name).await? else { return Ok(()) };
+        let mut site = entry.site.clone().resumed();
         loop {
-            let Some(entry) = self.journaled(name, |journal, name| journal.read(name)).await? else { return Ok(()) };
-            let Some(task) = entry.site.task(Timestamp::now()) else { return Ok(()) };
-            let outcome = self.perform(&entry.site, task).await.unwrap_or_else(Outcome::Failed);
-            self.metrics.performed(&outcome);
-            if let Outcome::Failed(Failure { kind, detail }) = &outcome {
-                tracing::warn!(site = %name, ?kind, detail, "attempt failed");
+            let now = Timestamp::now();
+            let (action, stored) = match site.next(now, &self.policy) {
+                Next::Do(action) if action.needs_durable_state() && site != entry.site => {
+                    (entry, site) = self.write(entry, site, Vec::new()).await?;
+                    // Somebody may have changed what is to be done.
+                    if site.next(now, &self.policy) != Next::Do(action.clone()) {
+                        continue;
+                    }
+                    (action, Vec::new())
+                }
+                Next::Do(action) => (action, Vec::new()),
+                Next::WakeAt(at) if at.duration_since(now) <= SHORT_WAIT && !shutdown.has_begun() => {
+                    slot = None;
+                    let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = shutdown.begun() => {}
+                    }
+                    continue;
+                }
+                Next::WakeAt(_) | Next::Rest => {
+                    if site != entry.site {
+                        self.write(entry, site, Vec::new()).await?;
+                    }
+                    return Ok(());
+                }
+            };
+            if slot.is_none() {
+                slot = Some(self.slots.clone().acquire_owned().await?);
             }
-            let site = entry.site.clone().after(outcome, Timestamp::now(), self.pace()?);
-            // When somebody changed the site meanwhile, the next round begins from what they wrote.
-            self.journaled(name, move |journal, _| journal.write(Some(&entry), &site)).await?;
+            let mut stored = stored;
+            let outcome = self.perform(&site, &action, &mut stored).await.unwrap_or_else(Outcome::Failed);
+            self.metrics.performed(&outcome);
+            let has_failed = match &outcome {
+                Outcome::Failed(Failure { kind, detail }) => {
+                    tracing::warn!(site = %name, ?kind, detail, "attempt failed");
+                    true
+                }
+                _ => false,
+            };
+            site = site.after(&action, outcome, self.moment()?, &self.policy);
+            if has_failed || action.makes_state_that_must_last() || shutdown.has_begun() {
+                (entry, site) = self.write(entry, site, stored).await?;
+            }
+            if shutdown.has_begun() {
+                return Ok(());
+            }
         }
     }
 
-    async fn perform(&self, site: &Site, task: Task) -> Result<Outcome, Failure> {
-        let step = match task {
-            Task::StoreRoute => {
-                self.storehouse.put_route(site).await?;
-                return Ok(Outcome::RouteStored);
+    /// Performs one action. What certstore took is noted in `stored`.
+    async fn perform(&self, site: &Site, action: &Action, stored: &mut Vec<StoredChange>) -> Result<Outcome, Failure> {
+        Ok(match action {
+            Action::StoreRoute => {
+                stored.push(self.certstore.put_route(site).await?);
+                Outcome::RouteStored
             }
-            Task::Confirm => {
-                let stored = self.storehouse.stored_bundle(&site.site).await?;
-                let version = stored.map_or(0, |(_, info)| info.version);
+            Action::Confirm => {
+                let found = self.certstore.stored_bundle(&site.site).await?;
+                let version = found.map_or(0, |(_, info)| info.version);
                 if version < site.bundle_version {
                     tracing::warn!(site = %site.site, version, "certstore has not the newest bundle: another one is needed");
                 }
-                return Ok(Outcome::Confirmed(version));
+                Outcome::Confirmed(version)
             }
-            Task::Reorder => {
-                let (journal, per_day) = (self.journal.clone(), self.reorders_per_day);
-                let taken = tokio::task::spawn_blocking(move || journal.take_reorder(Timestamp::now(), per_day));
-                let wait = taken.await.map_err(unavailable)?.map_err(unavailable)?;
-                let Some(wait) = wait else { return Ok(Outcome::Reordered) };
-                let detail = format!(
-                    "certstore says that it lost version {}. On its word {per_day} certificates a day are ordered; \
-                     `certctl site lost --order` has all of them ordered at once",
-                    site.bundle_version
-                );
-                return Err(Failure::new(FailureKind::Throttled(wait.as_secs().unsigned_abs()), detail));
-            }
-            Task::Revoke(leaf) => {
-                match self.authority.revoke(&leaf.0).await {
+            Action::TakeReorder => self.take_reorder(site).await?,
+            Action::Revoke(revocation) => {
+                match self.authorities.revoke(revocation).await {
                     Err(failure @ Failure { kind: FailureKind::Unavailable | FailureKind::Throttled(_), .. }) => {
                         return Err(failure);
                     }
@@ -141,10 +201,10 @@ impl Worker {
                     }
                     Ok(()) => tracing::info!(site = %site.site, "compromised certificate is revoked"),
                 }
-                return Ok(Outcome::Revoked(leaf));
+                Outcome::Revoked(revocation.clone())
             }
-            Task::Abandon(order_url) => {
-                match self.authority.abandon(&order_url).await {
+            Action::Deactivate(order) => {
+                match self.authorities.of(order)?.abandon(&order.url).await {
                     Err(failure @ Failure { kind: FailureKind::Unavailable | FailureKind::Throttled(_), .. }) => {
                         return Err(failure);
                     }
@@ -152,100 +212,120 @@ impl Worker {
                     Err(Failure { detail, .. }) => tracing::warn!(site = %site.site, detail, "order not deactivated"),
                     Ok(()) => {}
                 }
-                return Ok(Outcome::Abandoned(order_url));
+                Outcome::Deactivated(order.clone())
             }
-            Task::Order(step) => step,
-        };
-        let moved = match step {
-            Step::Requested => {
+            Action::RetractChallenges(answers) => {
+                self.certstore.retract(answers).await;
+                Outcome::Retracted
+            }
+            Action::OpenAccount(authority) => {
                 // Before the CA is asked for anything that would then be left behind.
-                self.storehouse.recipients(&site.pools).await?;
-                if let Some(thumbprint) = self.authority.prepare().await? {
-                    self.storehouse.vouch_for_account(&thumbprint).await?;
+                self.certstore.recipients(&site.pools).await?;
+                Outcome::AccountReady(self.authorities.open_account(authority).await?)
+            }
+            Action::VouchForAccount(account) => {
+                if let Some(thumbprint) = &account.thumbprint {
+                    self.certstore.vouch_for_account(thumbprint).await?;
                 }
-                Step::Authorizing { order_url: self.authority.open_order(&site.names).await? }
+                Outcome::Vouched
             }
-            Step::Authorizing { order_url } => {
-                let answers = self.authority.challenges(&order_url, &site.names).await?;
-                Step::ChallengePending { order_url, answers }
+            Action::OpenOrder(account) => {
+                Outcome::OrderOpened(self.authorities.open_order(account, &site.names).await?)
             }
-            Step::ChallengePending { order_url, answers } => {
-                self.storehouse.publish(&answers).await?;
-                self.authority.begin_validation(&order_url).await?;
-                let validated = self.await_ready(&order_url).await;
-                self.storehouse.retract(&answers).await;
-                validated.map_err(|failure| name_hosts(failure, &answers))?;
-                Step::Authorized { order_url }
+            Action::FetchChallenges(order) => {
+                Outcome::ChallengesKnown(self.authorities.of(order)?.challenges(&order.url, &site.names).await?)
             }
-            Step::Authorized { order_url } => {
-                let recipients = self.storehouse.recipients(&site.pools).await?;
+            Action::PublishChallenges(answers) => {
+                self.certstore.publish(answers).await?;
+                Outcome::Published
+            }
+            Action::BeginValidation(order) => {
+                self.authorities.of(order)?.begin_validation(&order.url).await?;
+                Outcome::ValidationBegun
+            }
+            Action::LookAtOrder(order) => Outcome::OrderIs(self.authorities.of(order)?.order_state(&order.url).await?),
+            Action::SealKey => {
+                let recipients = self.certstore.recipients(&site.pools).await?;
                 let version = site.bundle_version.checked_add(1).ok_or_else(versions_used_up)?;
                 let sealed =
-                    birth::sealed_key(&site.names, version, &recipients, self.storehouse.issuer(), &self.groups);
-                Step::KeySealed { order_url, sealed: sealed.map_err(|e| Failure::new(FailureKind::Unavailable, e))? }
+                    new_key::sealed_key(&site.names, version, &recipients, self.certstore.issuer(), &self.groups);
+                Outcome::KeySealed(sealed.map_err(|error| Failure::new(FailureKind::Unavailable, error))?)
             }
-            Step::KeySealed { order_url, sealed } => {
-                if self.authority.order_state(&order_url).await? != OrderState::Finalized {
-                    self.authority.finalize(&order_url, &sealed).await?;
-                }
-                Step::Retrieving { order_url, sealed }
+            Action::Finalize(order, sealed) => {
+                self.authorities.of(order)?.finalize(&order.url, sealed).await?;
+                Outcome::Finalized
             }
-            Step::Retrieving { order_url, sealed } => {
-                let chain = self.await_certificate(&order_url, &sealed).await?;
-                let octets: usize = chain.iter().map(Vec::len).sum();
+            Action::FetchCertificate(order, sealed) => {
+                let chain = self.authorities.of(order)?.certificate(&order.url, sealed).await?;
+                let octets: usize = chain.iter().flatten().map(Vec::len).sum();
                 if octets > MAX_CHAIN {
                     let detail = format!("expected a chain of at most {MAX_CHAIN} octets from the CA, got {octets}");
                     return Err(Failure::new(FailureKind::Rejected, detail));
                 }
-                Step::Issued { sealed, chain: chain.into_iter().map(Base64).collect() }
+                Outcome::Certificate(chain.map(|chain| chain.into_iter().map(Base64).collect()))
             }
-            Step::Issued { sealed, chain } => {
-                let chain = chain.into_iter().map(|der| der.0).collect();
-                let certified = self.storehouse.put_bundle(site, &sealed.bytes.0, chain).await?;
-                tracing::info!(site = %site.site, version = site.bundle_version.saturating_add(1), "certificate stored");
-                let crate::storehouse::Certified { authority, not_before, not_after } = certified;
-                return Ok(Outcome::Stored { authority, not_before, not_after, enveloped: sealed.is_envelope() });
+            Action::StoreBundle { sealed, chain } => {
+                let chain = chain.iter().map(|der| der.0.clone()).collect();
+                let (certified, change) = self.certstore.put_bundle(site, &sealed.bytes.0, chain).await?;
+                stored.push(change);
+                let version = site.bundle_version.saturating_add(1);
+                tracing::info!(site = %site.site, version, "certificate stored");
+                let crate::certstore::Certified { authority, not_before, not_after } = certified;
+                Outcome::Stored { authority, not_before, not_after }
             }
+        })
+    }
+
+    async fn take_reorder(&self, site: &Site) -> Result<Outcome, Failure> {
+        let per_day = self.reorders_per_day;
+        let taken = self.journaled(move |journal| journal.take_reorder(Timestamp::now(), per_day)).await;
+        let Some(wait) = taken.map_err(|error| Failure::new(FailureKind::Unavailable, causes(error.as_ref())))? else {
+            return Ok(Outcome::ReorderTaken);
         };
-        Ok(Outcome::Moved(moved))
+        let detail = format!(
+            "certstore says that it lost version {}. On its word {per_day} certificates a day are ordered; \
+             `certctl site lost --order` has all of them ordered at once",
+            site.bundle_version
+        );
+        Err(Failure::new(FailureKind::Throttled(wait.as_secs().unsigned_abs()), detail))
     }
 
-    async fn await_ready(&self, order_url: &str) -> Result<(), Failure> {
-        for wait in POLLS {
-            tokio::time::sleep(Duration::from_millis(wait)).await;
-            if self.authority.order_state(order_url).await? != OrderState::Pending {
-                return Ok(());
-            }
-        }
-        Err(Failure::new(FailureKind::Unavailable, "the CA has not finished its validation yet"))
+    async fn read(&self, name: &DnsName) -> anyhow::Result<Option<Entry>> {
+        let name = name.clone();
+        self.journaled(move |journal| journal.read(&name)).await
     }
 
-    async fn await_certificate(
-        &self,
-        order_url: &str,
-        sealed: &crate::site::SealedKey,
-    ) -> Result<Vec<Vec<u8>>, Failure> {
-        for wait in POLLS {
-            if let Some(chain) = self.authority.certificate(order_url, sealed).await? {
-                return Ok(chain);
+    /// Writes a site, and answers it as it is now: as somebody else wrote it, when they came first.
+    async fn write(&self, before: Entry, site: Site, stored: Vec<StoredChange>) -> anyhow::Result<(Entry, Site)> {
+        let (name, site) = (site.site.clone(), Arc::new(site));
+        let (mut before, mut next) = (before, site.clone());
+        for _ in 0..MAX_RACES {
+            let (base, new, changes) = (before.clone(), next.clone(), stored.clone());
+            let written =
+                self.journaled(move |journal| journal.write(Some(&base), &new, Writer::Work, &changes)).await?;
+            if let Some(entry) = written {
+                let site = entry.site.clone();
+                return Ok((entry, site));
             }
-            tokio::time::sleep(Duration::from_millis(wait)).await;
+            anyhow::ensure!(self.journal.leases().has(&name), "another process works on it now");
+            before = self.read(&name).await?.ok_or_else(|| anyhow::anyhow!("its record is gone"))?;
+            // Their change counts; what it leaves of ours at the CA is given up.
+            next = Arc::new((*site).clone().outrun_by(before.site.clone()));
         }
-        Err(Failure::new(FailureKind::Unavailable, "the CA has not signed the certificate yet"))
+        anyhow::bail!("somebody changes it all the time")
     }
 
     async fn journaled<T: Send + 'static>(
         &self,
-        name: &DnsName,
-        work: impl FnOnce(&Journal, &DnsName) -> anyhow::Result<T> + Send + 'static,
+        work: impl FnOnce(&Journal) -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
-        let (journal, name) = (self.journal.clone(), name.clone());
-        tokio::task::spawn_blocking(move || work(&journal, &name)).await?
+        let journal = self.journal.clone();
+        tokio::task::spawn_blocking(move || work(&journal)).await?
     }
 
-    fn pace(&self) -> anyhow::Result<Pace> {
+    fn moment(&self) -> anyhow::Result<Moment> {
         let random = getrandom::u32().map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
-        Ok(Pace { retry: self.retry, chance: f64::from(random) / f64::from(u32::MAX) })
+        Ok(Moment { now: Timestamp::now(), chance: f64::from(random) / f64::from(u32::MAX) })
     }
 
     fn busy(&self) -> std::sync::MutexGuard<'_, HashSet<DnsName>> {
@@ -254,31 +334,20 @@ impl Worker {
     }
 }
 
-/// A failed validation that names no host is of one of these.
-fn name_hosts(failure: Failure, answers: &[Answer]) -> Failure {
-    if answers.iter().any(|answer| failure.detail.contains(answer.host.as_str())) {
-        return failure;
-    }
-    let hosts: Vec<_> = answers.iter().map(|answer| answer.host.to_string()).collect();
-    Failure { detail: format!("{} (names: {})", failure.detail, hosts.join(", ")), ..failure }
-}
-
-fn unavailable(error: impl std::fmt::Display) -> Failure {
-    Failure::new(FailureKind::Unavailable, error)
-}
-
-/// What no honest certman comes to.
-pub(crate) fn versions_used_up() -> Failure {
-    let detail = "the highest version is signed already: others have the issuer key; \
-                  `certctl keys issuers replace --compromised` brings another one";
-    Failure::new(FailureKind::Hopeless, detail)
-}
-
 /// How long a site rests after its journal could not be read or written.
 const AFTER_ERROR: Duration = Duration::from_secs(5);
 
+/// How long a site rests whose record a later release wrote.
+const LEFT_ALONE: Duration = Duration::from_secs(300);
+
+/// Longer waits are written down, and the site leaves memory.
+const SHORT_WAIT: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
+
+/// Sites under way for each slot: most of them wait for the CA.
+const IN_FLIGHT: usize = 8;
+
+/// Others' changes that one write is made again for.
+const MAX_RACES: usize = 20;
+
 /// The most octets of a chain: three certificates of the usual size have 4,000.
 pub(crate) const MAX_CHAIN: usize = 64 * 1024;
-
-/// Milliseconds between looks at an order: 27 s in all. After that the step is tried again later.
-const POLLS: [u64; 12] = [50, 100, 250, 500, 1000, 2000, 3000, 4000, 4000, 4000, 4000, 4000];

@@ -167,6 +167,7 @@ impl FirstSite {
             enveloped: self.enveloped,
             revoke: self.revoke.into_iter().map(revocation).collect(),
             attempts: Attempts { order, ..Attempts::default() },
+            written_at: None,
         }
     }
 }

@@ -60,6 +60,9 @@ pub struct Site {
     pub revoke: Vec<Revocation>,
     /// How its work is going.
     pub attempts: Attempts,
+    /// When the record was written: what is due at once is done in this order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_at: Option<Timestamp>,
 }
 
 /// The format of a record that this release writes.
@@ -133,7 +136,21 @@ impl Site {
             enveloped: false,
             revoke: Vec::new(),
             attempts: Attempts::default(),
+            written_at: None,
         }
+    }
+
+    /// The site as `others` wrote it meanwhile, where this is what became of it here: an order that they do not know of is
+    /// given up.
+    pub fn outrun_by(self, mut others: Self) -> Self {
+        let ours = self.order.as_ref().and_then(Step::order);
+        let is_theirs = |order: &OrderRef| {
+            others.order.as_ref().and_then(Step::order) == Some(order) || others.abandoned.contains(order)
+        };
+        if let Some(order) = ours.filter(|order| !is_theirs(order)) {
+            others.abandoned.push(order.clone());
+        }
+        others
     }
 
     /// The site after certstore came back from a backup, which may be from before the newest route and bundle: the route is
@@ -416,7 +433,11 @@ impl Site {
             (Step::AccountReady { account }, Outcome::Vouched) => Step::Vouched { account },
             (Step::Vouched { .. }, Outcome::OrderOpened(order)) => Step::Authorizing { order },
             (Step::Authorizing { order }, Outcome::ChallengesKnown(answers)) => match answers.is_empty() {
-                true => Step::ChallengePending { order, answers, look: Look::first(now) },
+                // Should the CA see it otherwise, it says so to the request.
+                true => {
+                    self.attempts.order = Attempt::default();
+                    Step::Authorized { order }
+                }
                 false => Step::ChallengesKnown { order, answers },
             },
             (Step::ChallengesKnown { order, answers }, Outcome::Published) => Step::Published { order, answers },
@@ -429,10 +450,7 @@ impl Site {
                     Some(look) => Step::ChallengePending { order, answers, look },
                     None => {
                         // certstore may have lost the answers, or the CA our word.
-                        self.order = Some(match answers.is_empty() {
-                            true => Step::Authorizing { order },
-                            false => Step::ChallengesKnown { order, answers },
-                        });
+                        self.order = Some(Step::ChallengesKnown { order, answers });
                         return self.late("the CA has not finished its validation yet", moment, policy);
                     }
                 }

@@ -81,7 +81,7 @@ impl World {
         self.dice ^= self.dice << 13;
         self.dice ^= self.dice >> 7;
         self.dice ^= self.dice << 17;
-        self.dice % sides == 0
+        self.dice.is_multiple_of(sides)
     }
 
     fn perform(&mut self, action: &Action, now: Timestamp) -> Outcome {

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context;
 use bytes::Bytes;
+use certseal_issuance::{Answer, Failure, FailureKind, OrderState};
 use certseal_seal::secret_pem;
 use certseal_service::{
     config::{self, ConfigError},
@@ -30,9 +31,6 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::P
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
-use super::OrderState;
-use crate::site::{Answer, Failure, FailureKind};
-
 pub(crate) struct AcmeAuthority {
     directory: String,
     profile: Option<String>,
@@ -52,6 +50,11 @@ impl AcmeAuthority {
         let http = Http::new(roots)?;
         let account_key = data_dir.join("acme-account.key");
         Ok(Self { directory, profile, account_key, http, account: OnceCell::new() })
+    }
+
+    /// The URL of its directory.
+    pub(crate) fn directory(&self) -> &str {
+        &self.directory
     }
 
     pub(crate) async fn thumbprint(&self) -> Result<String, Failure> {
@@ -112,7 +115,8 @@ impl AcmeAuthority {
         match order.state().status {
             OrderStatus::Pending => Ok(OrderState::Pending),
             OrderStatus::Ready => Ok(OrderState::Ready),
-            OrderStatus::Processing | OrderStatus::Valid => Ok(OrderState::Finalized),
+            OrderStatus::Processing => Ok(OrderState::Processing),
+            OrderStatus::Valid => Ok(OrderState::Valid),
             OrderStatus::Invalid => Err(rejected(diagnosis(&mut order).await)),
         }
     }

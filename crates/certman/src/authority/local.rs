@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
+use certseal_issuance::{Failure, FailureKind};
 use certseal_seal::secret_pem;
 use certseal_service::config::{self, ConfigError};
 use rcgen::{
     CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
-
-use crate::site::{Failure, FailureKind};
 
 pub(crate) struct LocalAuthority {
     certificate: CertificateDer<'static>,

@@ -471,3 +471,18 @@ fn a_site_reads_back_from_the_journal_and_a_later_format_is_left_alone() {
     assert_eq!(crate::read(later.as_bytes(), |_| true), Err(crate::RecordError::Later("3".into())));
     assert!(matches!(crate::read(b"{}", |_| true), Err(crate::RecordError::Malformed(_))));
 }
+
+#[test]
+fn names_that_are_authorized_already_take_no_validation() {
+    let site = at_step(routed(), Step::Authorizing { order: order() });
+    assert_eq!(action(&does(site, Outcome::ChallengesKnown(Vec::new()))), Some(Action::SealKey));
+}
+
+#[test]
+fn an_order_that_somebody_elses_change_came_before_is_given_up() {
+    let ours = at_step(routed(), Step::Authorizing { order: order() });
+    let theirs = routed().changed(SiteRequest { upstream: "http://127.0.0.1:2".parse().unwrap(), ..request() });
+    let merged = ours.clone().outrun_by(theirs.clone());
+    assert_eq!(merged, Site { abandoned: vec![order()], ..theirs });
+    assert_eq!(ours.clone().outrun_by(ours.clone()), ours);
+}

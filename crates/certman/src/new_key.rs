@@ -6,6 +6,7 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
 };
+use certseal_issuance::SealedKey;
 use certseal_seal::{
     Envelope, Group, KeyKind, Recipient, SealError, SealRequest, SigningKey, TlsPrivateKey, seal, spki_digest,
 };
@@ -13,11 +14,9 @@ use certseal_wire::{Base64, NameSet};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{CertificateParams, DistinguishedName, PublicKeyData};
 
-use crate::site::SealedKey;
-
 /// Why no sealed key came into being.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BirthError {
+pub(crate) enum NewKeyError {
     #[error("no key could be generated: {0}")]
     Generation(#[from] aws_lc_rs::error::Unspecified),
     #[error("no certificate signing request could be made: {0}")]
@@ -34,7 +33,7 @@ pub(crate) fn sealed_key(
     recipients: &[Recipient],
     issuer: &SigningKey,
     groups: &Mutex<Groups>,
-) -> Result<SealedKey, BirthError> {
+) -> Result<SealedKey, NewKeyError> {
     let key = NewKey(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)?);
     let mut params = CertificateParams::new(names.iter().map(|name| name.to_string()).collect::<Vec<_>>())?;
     params.distinguished_name = DistinguishedName::new();
@@ -47,7 +46,7 @@ pub(crate) fn sealed_key(
     // What a panic leaves behind there is whole: a group counts an envelope once it is made.
     let envelope =
         groups.lock().unwrap_or_else(PoisonError::into_inner).seal(&request, &private, issuer, Timestamp::now())?;
-    Ok(SealedKey { csr: Base64(csr.der().to_vec()), bytes: Base64(envelope.to_bytes()) })
+    Ok(SealedKey { csr: Some(Base64(csr.der().to_vec())), bytes: Base64(envelope.to_bytes()), enveloped: true })
 }
 
 /// The open groups: envelopes that share a content key, which is here as long as its group is open.

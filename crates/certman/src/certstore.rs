@@ -1,11 +1,9 @@
 //! What certman writes to and reads from certstore.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use certseal_client::{ClientError, StoreClient};
+use certseal_issuance::{Answer, Failure, FailureKind, Site};
 use certseal_seal::{
     Bundle, BundleError, EnvelopeError, Recipient, Sealed, SignatureError, SigningKey, VerifyingKey, VerifyingKeys,
     accept_ring, ring_issuers, ring_recipient,
@@ -18,14 +16,12 @@ use jiff::{SignedDuration, Timestamp};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::{
-    checkpoint::RecentChanges,
-    journal::{AuditSeen, IssuersSeen, Journal},
-    site::{Answer, Failure, FailureKind, Site},
+    checkpoint::{self, RecentChanges},
+    journal::{AuditSeen, IssuersSeen, Journal, StoredChange},
     witness,
-    worker::versions_used_up,
 };
 
-pub(crate) struct Storehouse {
+pub(crate) struct Certstore {
     store: StoreClient,
     issuer: SigningKey,
     security: VerifyingKey,
@@ -33,7 +29,6 @@ pub(crate) struct Storehouse {
     ring: tokio::sync::Mutex<Option<(Instant, KeyRing)>>,
     /// Held while the account list is read and replaced: orders that begin together would undo each other's work.
     accounts: tokio::sync::Mutex<()>,
-    recent: Mutex<RecentChanges>,
 }
 
 /// A stored document.
@@ -74,10 +69,9 @@ pub(crate) struct Certified {
     pub(crate) not_after: Timestamp,
 }
 
-impl Storehouse {
+impl Certstore {
     pub(crate) fn new(store: StoreClient, issuer: SigningKey, security: VerifyingKey, journal: Journal) -> Self {
-        let recent = Mutex::new(RecentChanges::new(Timestamp::now()));
-        Self { store, issuer, security, journal, ring: Default::default(), accounts: Default::default(), recent }
+        Self { store, issuer, security, journal, ring: Default::default(), accounts: Default::default() }
     }
 
     pub(crate) fn issuer(&self) -> &SigningKey {
@@ -91,7 +85,8 @@ impl Storehouse {
         recipients.map_err(unavailable)
     }
 
-    pub(crate) async fn put_route(&self, site: &Site) -> Result<(), Failure> {
+    /// Puts the site's route. The same again is no change.
+    pub(crate) async fn put_route(&self, site: &Site) -> Result<StoredChange, Failure> {
         let route = Route {
             site: site.site.clone(),
             names: site.names.clone(),
@@ -106,8 +101,8 @@ impl Storehouse {
             Err(error) => return Err(store_failure(error)),
         }
         let change = Change { kind: Kind::Route, name: site.site.to_string(), version: route.version };
-        self.recent().record(&change, site.pools.iter().chain(&site.left), Timestamp::now());
-        Ok(())
+        let pools = [site.pools.as_slice(), &site.left].concat();
+        Ok(StoredChange { at: Timestamp::now(), pools, change })
     }
 
     pub(crate) async fn publish(&self, answers: &[Answer]) -> Result<(), Failure> {
@@ -168,7 +163,7 @@ impl Storehouse {
         site: &Site,
         sealed: &[u8],
         chain: Vec<Vec<u8>>,
-    ) -> Result<Certified, Failure> {
+    ) -> Result<(Certified, StoredChange), Failure> {
         let sealed = Sealed::parse(sealed).map_err(rejected)?;
         let leaf = chain.first().ok_or_else(|| rejected("the CA's chain is empty"))?;
         let certified = certified(leaf, &site.names)?;
@@ -211,8 +206,7 @@ impl Storehouse {
             Err(error) => return Err(store_failure(error)),
         }
         let change = Change { kind: Kind::Bundle, name: site.site.to_string(), version: info.version };
-        self.recent().record(&change, info.pools.iter(), Timestamp::now());
-        Ok(certified)
+        Ok((certified, StoredChange { at: Timestamp::now(), pools: info.pools, change }))
     }
 
     /// The stored bundle, if it is genuine: only then it can have come from us.
@@ -273,22 +267,28 @@ impl Storehouse {
         Ok((ring.version, active.map(|entry| entry.pool.clone()).collect()))
     }
 
-    /// Puts the checkpoint of `pool` after version `last`, or after the stored one when that is not known. Answers its
-    /// version.
-    pub(crate) async fn put_checkpoint(&self, pool: &PoolName, ring: u64, last: Option<u64>) -> Result<u64, Failure> {
+    /// Puts the checkpoint of `pool` with what is `recent`, after version `last`, or after the stored one when that is not
+    /// known. Answers its version.
+    pub(crate) async fn put_checkpoint(
+        &self,
+        pool: &PoolName,
+        recent: &mut RecentChanges,
+        ring: u64,
+        last: Option<u64>,
+    ) -> Result<u64, Failure> {
         let last = match last {
             Some(last) => last,
             None => self.stored_checkpoint(pool).await?,
         };
         let version = last.checked_add(1).ok_or_else(versions_used_up)?;
-        let checkpoint = self.recent().checkpoint(pool, version, ring, Timestamp::now());
+        let checkpoint = recent.checkpoint(pool, version, ring, Timestamp::now());
         self.store.put_checkpoint(pool, &self.issuer.sign(&checkpoint)).await.map_err(store_failure)?;
         Ok(checkpoint.version)
     }
 
     /// Signs what certstore's audit log has now, after a look whether it still has what was seen before.
     pub(crate) async fn witness_audit(&self) -> Result<(), Failure> {
-        let seen = self.journal.audit_seen().map_err(unavailable)?;
+        let seen = self.journaled(Journal::audit_seen).await?;
         let before = seen.as_ref().map_or(0, |seen| seen.head.number.saturating_sub(1));
         let page =
             self.store.audit(&AuditQuery { after: Some(before), limit: Some(1) }).await.map_err(store_failure)?;
@@ -310,7 +310,7 @@ impl Storehouse {
         let seen = AuditSeen { epoch: page.feed.epoch, head: page.head };
         let checkpoint = AuditCheckpoint { head: page.head, at: Timestamp::now() };
         self.store.put_audit_checkpoint(&self.issuer.sign(&checkpoint)).await.map_err(store_failure)?;
-        self.journal.see_audit(&seen).map_err(unavailable)
+        self.journaled(move |journal| journal.see_audit(&seen)).await
     }
 
     /// Has every site looked at again: certstore lost its data, and came back from a backup.
@@ -319,10 +319,7 @@ impl Storehouse {
         if self.store.ring().await.map_err(store_failure)?.is_none() {
             return Err(unavailable("certstore is empty: it waits for `certctl backup restore`"));
         }
-        let journal = self.journal.clone();
-        let doubted =
-            tokio::task::spawn_blocking(move || journal.change_all(Site::unconfirmed)).await.map_err(unavailable)?;
-        let sites = doubted.map_err(unavailable)?;
+        let sites = self.journaled(|journal| journal.change_all(Site::unconfirmed)).await?;
         tracing::warn!(sites, "certstore came back from a backup: looking what it lacks");
         Ok(())
     }
@@ -358,14 +355,13 @@ impl Storehouse {
             )));
         }
         let now = IssuersSeen { own, listed };
-        let seen = self.journal.issuers_seen().map_err(unavailable)?;
+        let seen = self.journaled(Journal::issuers_seen).await?;
         if seen.as_ref() == Some(&now) {
             return Ok(());
         }
         // Edges answer challenges by it, also before the next order looks at it.
         self.vouch_for(None).await?;
-        let journal = self.journal.clone();
-        let followed = tokio::task::spawn_blocking(move || {
+        let followed = self.journaled(move |journal| {
             if let Some(seen) = seen {
                 let has_left = seen.listed.iter().any(|before| !now.listed.contains(before));
                 if seen.own != own {
@@ -378,7 +374,7 @@ impl Storehouse {
             }
             journal.see_issuers(&now)
         });
-        followed.await.map_err(unavailable)?.map_err(unavailable)
+        followed.await
     }
 
     /// What we signed, or another issuer while the ring lists it. Of an issuer that is listed no more only what the
@@ -398,9 +394,21 @@ impl Storehouse {
         }
     }
 
-    fn recent(&self) -> MutexGuard<'_, RecentChanges> {
-        // Held for single operations only, which leave no half-made state behind.
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What certstore took lately, as the journal has it.
+    pub(crate) async fn recent_changes(&self) -> Result<RecentChanges, Failure> {
+        let since = Timestamp::now() - checkpoint::WINDOW;
+        let (changes, complete_since) = self.journaled(move |journal| journal.changes(since)).await?;
+        self.journaled(move |journal| journal.forget_changes(since)).await?;
+        Ok(RecentChanges::of(&changes, complete_since))
+    }
+
+    /// Reads or writes the journal away from the reactor.
+    async fn journaled<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Journal) -> anyhow::Result<T> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let journal = self.journal.clone();
+        tokio::task::spawn_blocking(move || work(&journal)).await.map_err(unavailable)?.map_err(unavailable)
     }
 
     async fn ring(&self) -> Result<impl std::ops::Deref<Target = KeyRing> + '_, Failure> {
@@ -408,9 +416,10 @@ impl Storehouse {
         if cached.as_ref().is_none_or(|(read, _)| read.elapsed() > RING_FRESH) {
             let signed = self.store.ring().await.map_err(store_failure)?;
             let signed = signed.ok_or_else(|| unavailable("there is no key ring yet: run `certctl keys generate`"))?;
-            let seen = self.journal.ring_seen().map_err(unavailable)?;
+            let seen = self.journaled(Journal::ring_seen).await?;
             let ring = accept_ring(&signed, &self.security, seen).map_err(unavailable)?;
-            self.journal.see_ring(&ring, &signed).map_err(unavailable)?;
+            let accepted = ring.clone();
+            self.journaled(move |journal| journal.see_ring(&accepted, &signed)).await?;
             *cached = Some((Instant::now(), ring));
         }
         let guard = tokio::sync::MutexGuard::try_map(cached, |cached| cached.as_mut().map(|(_, ring)| ring));
@@ -462,6 +471,13 @@ fn unavailable(detail: impl ToString) -> Failure {
 
 fn rejected(detail: impl ToString) -> Failure {
     Failure::new(FailureKind::Rejected, detail)
+}
+
+/// What no honest certman comes to.
+pub(crate) fn versions_used_up() -> Failure {
+    let detail = "the highest version is signed already: others have the issuer key; \
+                  `certctl keys issuers replace --compromised` brings another one";
+    Failure::new(FailureKind::Hopeless, detail)
 }
 
 /// How long a key ring is used before it is read again.

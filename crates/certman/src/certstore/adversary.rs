@@ -1,4 +1,4 @@
-//! A certstore that is its own master, against the real storehouse and journal.
+//! A certstore that is its own master, against what certman really asks it, and the real journal.
 //!
 //! The adversary holds every byte that certstore ever had: rings of the security team (two of one version among them), and
 //! whatever certman, another certman and thieves of their keys signed. It answers each request as chance says: another
@@ -15,11 +15,12 @@ mod documents;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use bytes::Bytes;
 use certseal_client::Connection;
+use certseal_issuance::{Action, Attempt, AuthorityId, Issued, Moment, Next, Outcome, Policy, Step};
 use certseal_seal::{LegacyKey, LegacySuite, RingMark, SealRequest, Suite, TlsPrivateKey, seal, sha256, spki_digest};
 use certseal_wire::{
     AuditLine, AuditMark, AuditPage, Base64, Cursor, Epoch, IssuerEntry, Problem, PutOutcome, SiteRequest, UnsealEntry,
@@ -32,8 +33,8 @@ use rcgen::{
 use self::documents::*;
 use super::*;
 use crate::{
-    birth::{Groups, sealed_key},
-    site::{Attempt, Issued, Outcome, Pace, Step, Task},
+    journal::Writer,
+    new_key::{Groups, sealed_key},
 };
 
 #[test]
@@ -82,9 +83,16 @@ fn scratch() -> tempfile::TempDir {
     if shm.is_dir() { tempfile::tempdir_in(shm).unwrap() } else { tempfile::tempdir().unwrap() }
 }
 
+/// What came of an action.
+enum Done {
+    Outcome(Outcome),
+    /// A whole order, to its end.
+    Issued(Step),
+}
+
 /// A certman, and what is known of it.
 struct Certman {
-    storehouse: Storehouse,
+    certstore: Certstore,
     journal: Journal,
     store: Arc<Mutex<Hostile>>,
     chance: Chance,
@@ -109,7 +117,12 @@ impl Certman {
         let store = Hostile::new(Chance(seed));
         let journal = Journal::open(dir).unwrap();
         for name in SITES {
-            let issued = Issued { authority: "test".into(), not_after: Timestamp::MAX, renew_at: Timestamp::MAX };
+            let issued = Issued {
+                authority: "test".into(),
+                ordered_from: None,
+                not_after: Timestamp::MAX,
+                renew_at: Timestamp::MAX,
+            };
             let site = Site {
                 route_stored: true,
                 certificate: Some(issued),
@@ -117,13 +130,13 @@ impl Certman {
                 order: None,
                 ..Site::new(name.parse().unwrap(), request(name, 1))
             };
-            assert!(journal.write(None, &site).unwrap());
+            assert!(journal.write(None, &site, Writer::Request, &[]).unwrap().is_some());
         }
         let security = store.security.verifying_key();
         let own = copy(&store.own);
         let store = Arc::new(Mutex::new(store));
         Self {
-            storehouse: Storehouse::new(connect(&store), own, security, journal.clone()),
+            certstore: Certstore::new(connect(&store), own, security, journal.clone()),
             journal,
             store,
             chance: Chance(!seed | 1),
@@ -143,7 +156,7 @@ impl Certman {
         let mut store = self.store.lock().unwrap();
         store.begin(self.chance.one_in(16));
         let (own, security) = (copy(&store.own), store.security.verifying_key());
-        self.storehouse = Storehouse::new(connect(&self.store), own, security, self.journal.clone());
+        self.certstore = Certstore::new(connect(&self.store), own, security, self.journal.clone());
         self.checkpoint = None;
         let passed = if self.chance.one_in(50) { 48 * 60 } else { self.chance.below(30) };
         self.now += SignedDuration::from_mins(passed as i64);
@@ -152,9 +165,9 @@ impl Certman {
     async fn call(&mut self) {
         let name: DnsName = self.chance.pick(&SITES).parse().unwrap();
         match self.chance.below(14) {
-            0 => self.storehouse.forget_ring().await,
+            0 => self.certstore.forget_ring().await,
             1 => {
-                let recipients = self.storehouse.recipients(&pools()).await;
+                let recipients = self.certstore.recipients(&pools()).await;
                 let ring = self.ring();
                 for recipient in recipients.into_iter().flatten() {
                     let active = ring.as_ref().and_then(|ring| ring.active(recipient.pool()));
@@ -162,14 +175,17 @@ impl Certman {
                 }
             }
             2 => {
-                if let Ok((version, _)) = self.storehouse.active_pools().await {
+                if let Ok((version, _)) = self.certstore.active_pools().await {
                     assert_eq!(version, self.ring().unwrap().version, "goes by another ring than it remembers");
                 }
             }
-            3 => drop(self.storehouse.vouch_for_account(OURS).await),
+            3 => drop(self.certstore.vouch_for_account(OURS).await),
             4 => drop(self.stored_bundle(&name).await),
-            5 => self.checkpoint = self.storehouse.put_checkpoint(&EU, 1, self.checkpoint).await.ok(),
-            6 => drop(self.storehouse.witness_audit().await),
+            5 => {
+                let mut recent = RecentChanges::new(Timestamp::now());
+                self.checkpoint = self.certstore.put_checkpoint(&EU, &mut recent, 1, self.checkpoint).await.ok();
+            }
+            6 => drop(self.certstore.witness_audit().await),
             7 => drop(self.follow_issuers().await),
             8 => {
                 // As the platform asks for it.
@@ -178,71 +194,78 @@ impl Certman {
                     0 => entry.site.clone().departed(),
                     _ => entry.site.clone().changed(request(name.as_str(), 1 + self.chance.below(2))),
                 };
-                assert!(self.journal.write(Some(&entry), &site).unwrap());
+                assert!(self.journal.write(Some(&entry), &site, Writer::Request, &[]).unwrap().is_some());
             }
             9 => {
                 let entry = self.journal.read(&name).unwrap().unwrap();
-                let failure = self.storehouse.put_route(&entry.site).await.err();
+                let failure = self.certstore.put_route(&entry.site).await.err();
                 self.check_outrun(&format!("/v1/routes/{name}"), failure.as_ref());
             }
             _ => self.drive(&name).await,
         }
     }
 
-    /// The next task of a site, as the worker does it.
+    /// The next action for a site, as the worker does it.
     async fn drive(&mut self, name: &DnsName) {
         let entry = self.journal.read(name).unwrap().unwrap();
-        let Some(task) = entry.site.task(self.now) else { return };
-        let path = if task == Task::StoreRoute { format!("/v1/routes/{name}") } else { format!("/v1/bundles/{name}") };
-        let outcome = self.perform(&entry.site, task).await.unwrap_or_else(Outcome::Failed);
-        if let Outcome::Failed(failure) = &outcome {
-            self.check_outrun(&path, Some(failure));
+        let Next::Do(action) = entry.site.next(self.now, &POLICY) else { return };
+        let table = if action == Action::StoreRoute { "routes" } else { "bundles" };
+        let outcome = self.perform(&entry.site, &action).await;
+        if let Err(failure) = &outcome {
+            self.check_outrun(&format!("/v1/{table}/{name}"), Some(failure));
         }
-        let is_confirmed = matches!(outcome, Outcome::Confirmed(_));
-        let site = entry.site.clone().after(outcome, self.now, PACE);
+        let is_confirmed = matches!(outcome, Ok(Done::Outcome(Outcome::Confirmed(_))));
+        let moment = Moment { now: self.now, chance: 0.0 };
+        let after = |outcome| entry.site.clone().after(&action, outcome, moment, &POLICY);
+        let site = match outcome {
+            Ok(Done::Outcome(outcome)) => after(outcome),
+            Ok(Done::Issued(step)) => Site { order: Some(step), ..entry.site.clone() },
+            Err(failure) => after(Outcome::Failed(failure)),
+        };
         if is_confirmed {
             let may_begin = self.left.remove(name);
             assert!(site.order.is_none() || may_begin, "{name} is ordered again, and no issuer left");
         }
-        assert!(self.journal.write(Some(&entry), &site).unwrap());
+        assert!(self.journal.write(Some(&entry), &site, Writer::Request, &[]).unwrap().is_some());
     }
 
-    async fn perform(&mut self, site: &Site, task: Task) -> Result<Outcome, Failure> {
-        Ok(match task {
-            Task::StoreRoute => {
-                self.storehouse.put_route(site).await?;
+    async fn perform(&mut self, site: &Site, action: &Action) -> Result<Done, Failure> {
+        Ok(Done::Outcome(match action {
+            Action::StoreRoute => {
+                self.certstore.put_route(site).await?;
                 Outcome::RouteStored
             }
-            Task::Confirm => Outcome::Confirmed(self.stored_bundle(&site.site).await?.unwrap_or(0)),
-            Task::Reorder => match self.journal.take_reorder(self.now, PER_DAY).unwrap() {
+            Action::Confirm => Outcome::Confirmed(self.stored_bundle(&site.site).await?.unwrap_or(0)),
+            Action::TakeReorder => match self.journal.take_reorder(self.now, PER_DAY).unwrap() {
                 Some(wait) => {
                     return Err(Failure::new(FailureKind::Throttled(wait.as_secs().unsigned_abs()), "no room"));
                 }
                 None => {
                     self.count_reorder();
-                    Outcome::Reordered
+                    Outcome::ReorderTaken
                 }
             },
-            Task::Revoke(leaf) => Outcome::Revoked(leaf),
-            Task::Abandon(order) => Outcome::Abandoned(order),
-            Task::Order(Step::Issued { sealed, chain }) => {
-                let chain = chain.into_iter().map(|der| der.0).collect();
-                let Certified { authority, not_before, not_after } =
-                    self.storehouse.put_bundle(site, &sealed.bytes.0, chain).await?;
-                Outcome::Stored { authority, not_before, not_after, enveloped: sealed.is_envelope() }
+            Action::Revoke(revocation) => Outcome::Revoked(revocation.clone()),
+            Action::Deactivate(order) => Outcome::Deactivated(order.clone()),
+            Action::StoreBundle { sealed, chain } => {
+                let chain = chain.iter().map(|der| der.0.clone()).collect();
+                let (certified, _) = self.certstore.put_bundle(site, &sealed.bytes.0, chain).await?;
+                let Certified { authority, not_before, not_after } = certified;
+                Outcome::Stored { authority, not_before, not_after }
             }
             // The CA says yes to everything at once.
-            Task::Order(_) => {
-                let recipients = self.storehouse.recipients(&site.pools).await?;
-                self.storehouse.vouch_for_account(OURS).await?;
+            _ => {
+                let recipients = self.certstore.recipients(&site.pools).await?;
+                self.certstore.vouch_for_account(OURS).await?;
                 let version = site.bundle_version.checked_add(1).ok_or_else(versions_used_up)?;
-                let issuer = self.storehouse.issuer();
+                let issuer = self.certstore.issuer();
                 let sealed = sealed_key(&site.names, version, &recipients, issuer, &self.groups).unwrap();
-                let csr = CertificateSigningRequestParams::from_der(&sealed.csr.0.as_slice().into()).unwrap();
-                let leaf = csr.signed_by(&CA).unwrap().der().to_vec();
-                Outcome::Moved(Step::Issued { sealed, chain: vec![Base64(leaf)] })
+                let csr = sealed.csr.as_ref().unwrap().0.as_slice();
+                let leaf = CertificateSigningRequestParams::from_der(&csr.into()).unwrap().signed_by(&CA).unwrap();
+                let chain = vec![Base64(leaf.der().to_vec())];
+                return Ok(Done::Issued(Step::Issued { sealed, chain, authority: None }));
             }
-        })
+        }))
     }
 
     /// A bucket of [`PER_DAY`], which fills up within a day.
@@ -259,7 +282,7 @@ impl Certman {
     }
 
     async fn stored_bundle(&self, site: &DnsName) -> Result<Option<u64>, Failure> {
-        let Some((bundle, info)) = self.storehouse.stored_bundle(site).await? else { return Ok(None) };
+        let Some((bundle, info)) = self.certstore.stored_bundle(site).await? else { return Ok(None) };
         let signer = bundle.statement().signer;
         assert_eq!(info.site, *site, "the bundle of another site");
         assert!(self.ring().unwrap().lists_issuer(signer), "a bundle of {signer}, which is no issuer");
@@ -271,8 +294,8 @@ impl Certman {
     }
 
     async fn follow_issuers(&mut self) -> Result<(), Failure> {
-        self.storehouse.follow_issuers().await?;
-        let own = self.storehouse.issuer.verifying_key().id();
+        self.certstore.follow_issuers().await?;
+        let own = self.certstore.issuer.verifying_key().id();
         let now = IssuersSeen { own, listed: self.ring().unwrap().issuers.iter().map(|entry| entry.id).collect() };
         assert!(now.listed.contains(&own), "content with a ring that does not list its own key");
         if let Some(before) = self.followed.replace(now.clone())
@@ -331,20 +354,22 @@ impl Certman {
     /// With an honest store, everything works again.
     async fn recovers(&mut self) {
         self.store.lock().unwrap().be_honest(self.mark);
-        self.storehouse.forget_ring().await;
+        self.certstore.forget_ring().await;
         self.checkpoint = None;
         self.follow_issuers().await.unwrap();
         self.check();
-        let (version, _) = self.storehouse.active_pools().await.unwrap();
+        let (version, _) = self.certstore.active_pools().await.unwrap();
         let newest = self.store.lock().unwrap().rings.last().unwrap().0.version;
         assert_eq!((version, self.mark.version), (newest, newest));
-        self.storehouse.recipients(&pools()).await.unwrap();
-        self.storehouse.vouch_for_account(OURS).await.unwrap();
+        self.certstore.recipients(&pools()).await.unwrap();
+        self.certstore.vouch_for_account(OURS).await.unwrap();
         self.check();
-        let first = self.storehouse.put_checkpoint(&EU, version, None).await.unwrap();
+        let mut recent = self.certstore.recent_changes().await.unwrap();
+        let first = self.certstore.put_checkpoint(&EU, &mut recent, version, None).await.unwrap();
         self.check();
-        assert_eq!(self.storehouse.put_checkpoint(&EU, version, Some(first)).await.unwrap(), first + 1);
-        self.storehouse.witness_audit().await.unwrap();
+        let second = self.certstore.put_checkpoint(&EU, &mut recent, version, Some(first)).await.unwrap();
+        assert_eq!(second, first + 1);
+        self.certstore.witness_audit().await.unwrap();
         self.check();
         for name in SITES {
             let name: DnsName = name.parse().unwrap();
@@ -353,8 +378,8 @@ impl Certman {
                 self.drive(&name).await;
                 self.check();
             }
-            let Site { route_stored, route_version, attempt, .. } = self.journal.read(&name).unwrap().unwrap().site;
-            let Attempt { retry_at, dead, diagnosis, .. } = attempt;
+            let Site { route_stored, route_version, attempts, .. } = self.journal.read(&name).unwrap().unwrap().site;
+            let Attempt { retry_at, dead, diagnosis, .. } = attempts.route;
             let waits = dead || retry_at.is_some_and(|at| at > self.now);
             assert!(route_stored || waits || route_version == u64::MAX, "no route for {name}: {diagnosis:?}");
             self.stored_bundle(&name).await.unwrap();
@@ -718,7 +743,8 @@ impl Hostile {
     }
 }
 
-const PACE: Pace = Pace { retry: SignedDuration::from_secs(60), chance: 0.0 };
+static POLICY: LazyLock<Policy> =
+    LazyLock::new(|| Policy { authority: AuthorityId("local".into()), retry: SignedDuration::from_secs(60) });
 const PER_DAY: u32 = 2;
 
 /// Versions that an issuer key comes to before it is replaced are below this, but for those of a thief.

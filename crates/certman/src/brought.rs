@@ -8,6 +8,7 @@ use axum::{
     extract::{DefaultBodyLimit, State, rejection::JsonRejection},
     routing::post,
 };
+use certseal_issuance::{Compromised, Failure, FailureKind, Revocation, SealedKey, Site, Step};
 use certseal_seal::{Bundle, Draft, LegacyKey, Sealed, names_digest, spki_digest};
 use certseal_service::problem::Refusal;
 use certseal_wire::{Base64, BundleInfo, DnsName, Import, NameSet, ProblemKind, Replacement, Reseal, SiteStatus};
@@ -15,9 +16,8 @@ use jiff::Timestamp;
 
 use crate::{
     api::{Admin, Allowed, Name, change, checked, malformed, no_such_site, present},
-    site::{Compromised, Failure, FailureKind, SealedKey, Site, Step},
-    storehouse::certified,
-    worker::{MAX_CHAIN, Worker, versions_used_up},
+    certstore::{certified, versions_used_up},
+    worker::{MAX_CHAIN, Worker},
 };
 
 pub(crate) fn router() -> Router<Arc<Worker>> {
@@ -38,7 +38,7 @@ async fn import(
     let request = checked(&worker, &name, request).await?;
     check_import(&chain, &sealed, &request.names)?;
     let before = journaled_site(&worker, &name).await?;
-    let stored = worker.storehouse.stored_bundle(&name).await.map_err(refusal)?;
+    let stored = worker.certstore.stored_bundle(&name).await.map_err(refusal)?;
     // What is left of a site that was removed does not count.
     let kept = stored.as_ref().filter(|_| before.as_ref().is_none_or(|site| !site.departed));
     let kept = kept.map(|(bundle, _)| {
@@ -49,8 +49,7 @@ async fn import(
         }
     });
     let version = stored.as_ref().map_or(0, |(_, info)| info.version);
-    let key = SealedKey { csr: Base64(Vec::new()), bytes: sealed };
-    let step = Step::Issued { sealed: key.clone(), chain: chain.clone() };
+    let key = SealedKey { csr: None, bytes: sealed, enveloped: false };
     let own = name.clone();
     let (site, _) = change(&worker, &name, move |found| {
         if found != before.as_ref() {
@@ -71,7 +70,7 @@ async fn import(
             _ if found.is_some_and(|found| found.enveloped) => Err(conflict(format!(
                 "{own} had its key in an envelope before: an imported key never takes its place; add the site without it"
             ))),
-            _ if site.order.as_ref() == Some(&step) => Ok(site),
+            _ if is_order_for(&site, &key, &chain) => Ok(site),
             _ if certified.is_some_and(|found| found.order.is_some()) => {
                 Err(conflict(format!("{own} has a certificate, and an order for the next one is under way")))
             }
@@ -80,6 +79,11 @@ async fn import(
     })
     .await?;
     Ok(Json(site.status()))
+}
+
+/// Whether the site has this key and chain stored already.
+fn is_order_for(site: &Site, key: &SealedKey, brought: &[Base64]) -> bool {
+    matches!(&site.order, Some(Step::Issued { sealed, chain, .. }) if sealed == key && chain == brought)
 }
 
 /// What certstore has for a site that is to be imported.
@@ -115,11 +119,11 @@ async fn reseal(
     let Json(Reseal { draft }) = reseal.map_err(|e| malformed(e.body_text()))?;
     let draft = Draft::parse(&draft.0).map_err(|error| malformed(format!("the draft: {error}")))?;
     let before = present(&worker, &name).await?.site;
-    let stored = worker.storehouse.stored_bundle(&name).await.map_err(refusal)?;
+    let stored = worker.certstore.stored_bundle(&name).await.map_err(refusal)?;
     let (bundle, info) = stored.ok_or_else(|| conflict(format!("{name} has no certificate yet")))?;
     check_draft(&worker, &draft, &before, &bundle, &info).await?;
-    let envelope = draft.sign(worker.storehouse.issuer());
-    let key = SealedKey { csr: Base64(Vec::new()), bytes: Base64(envelope.to_bytes()) };
+    let envelope = draft.sign(worker.certstore.issuer());
+    let key = SealedKey { csr: None, bytes: Base64(envelope.to_bytes()), enveloped: true };
     let chain: Vec<_> = bundle.chain().iter().cloned().map(Base64).collect();
     let own = name.clone();
     let (site, _) = change(&worker, &name, move |found| match found {
@@ -157,12 +161,12 @@ async fn check_draft(
     }
     let expect =
         |holds: bool, what: &str| if holds { Ok(()) } else { Err(malformed(format!("expected a draft {what}"))) };
-    let issuer = worker.storehouse.issuer().verifying_key().id();
+    let issuer = worker.certstore.issuer().verifying_key().id();
     expect(header.issuer == issuer, &format!("for issuer {issuer}, which this certman is"))?;
     expect(header.names == names_digest(&info.names), "for the names of the stored certificate")?;
     let spki = bundle.leaf_spki().map(spki_digest);
     expect(spki == Some(header.spki), "with the key of the stored certificate")?;
-    let recipients = worker.storehouse.recipients(&site.pools).await.map_err(refusal)?;
+    let recipients = worker.certstore.recipients(&site.pools).await.map_err(refusal)?;
     let is_sealed_to = |recipient: &certseal_seal::Recipient| {
         draft.stanzas().iter().any(|stanza| {
             stanza.pool == *recipient.pool() && stanza.epoch == recipient.epoch() && stanza.key_id == recipient.key_id()
@@ -186,15 +190,17 @@ async fn replace(
         return Ok(Json(before.status()));
     }
     // Now, while certstore has it: the CA is told once another one is served.
-    let stored = worker.storehouse.stored_bundle(&name).await.map_err(refusal)?;
+    let stored = worker.certstore.stored_bundle(&name).await.map_err(refusal)?;
     if stored.as_ref().is_some_and(|(_, info)| info.version > version) {
         return Ok(Json(before.status()));
     }
     let Some((bundle, info)) = stored else { return Ok(Json(before.status())) };
     let leaf = bundle.chain().first().cloned().ok_or_else(|| Refusal::internal("a bundle without a certificate"))?;
-    let compromised = Compromised { version: info.version, leaf: Base64(leaf) };
+    let authority = before.certificate.as_ref().and_then(|certificate| certificate.ordered_from.clone());
+    let certificate = Revocation { authority, leaf: Base64(leaf) };
+    let compromised = Compromised { version: info.version, certificate };
     // The ring may have changed within the last seconds: sealed to the compromised key again, it would all be in vain.
-    worker.storehouse.forget_ring().await;
+    worker.certstore.forget_ring().await;
     let own = name.clone();
     let (site, _) = change(&worker, &name, move |found| match found {
         Some(site) if !site.departed && site.bundle_version > version => Ok(site.clone()),
