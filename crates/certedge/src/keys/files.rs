@@ -211,7 +211,7 @@ mod tests {
     fn keys_of_all_formats_come_and_go_with_their_files_to_the_last_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        let mut config: Config = toml::from_str(include_str!("../../../deploy/certedge.toml")).unwrap();
+        let mut config: Config = toml::from_str(include_str!("../../../../deploy/certedge.toml")).unwrap();
         let key = |epoch| UnsealKey::generate(config.pool.clone(), Epoch(epoch), Suite::P256).unwrap();
         let (first, second) = (key(1).expose_pem().unwrap(), key(2).expose_pem().unwrap());
         write_private(&path("first.pem"), &first).unwrap();

@@ -11,9 +11,8 @@ use http::{
 };
 
 use crate::{
-    answer,
-    challenge::{Challenges, Unanswered},
-    host::Host,
+    acme::challenges::{Challenges, Unanswered},
+    exchange::{answer, host::Host},
     metrics::{Listener, Metrics},
 };
 

@@ -6,7 +6,7 @@ use http::{
     header::{CONTENT_TYPE, HeaderName, RETRY_AFTER},
 };
 
-use crate::admission::Over;
+use crate::exchange::admission::Over;
 
 /// A status with a line of text.
 pub(crate) fn text(status: StatusCode, line: &'static str) -> Response<Body> {

@@ -10,7 +10,7 @@ use std::{
     vec,
 };
 
-use certseal_wire::{Endpoint, Origin};
+use certseal_wire::Origin;
 use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use serde::Deserialize;
 use tower::Service;
@@ -35,17 +35,6 @@ impl Denied {
 pub(crate) fn literal(upstream: &Origin) -> Option<IpAddr> {
     let (host, _port) = upstream.authority().rsplit_once(':')?;
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
-/// The server whose turn it is: of as many requests in a row as all weights sum up to, each server has its weight.
-pub(crate) fn in_turn(upstreams: &[Endpoint], turn: u64) -> Option<&Endpoint> {
-    let weight = |upstream: &Endpoint| u64::from(upstream.weight.get());
-    let mut place = turn % upstreams.iter().map(weight).sum::<u64>().max(1);
-    upstreams.iter().find(|upstream| {
-        let is_here = place < weight(upstream);
-        place = place.saturating_sub(weight(upstream));
-        is_here
-    })
 }
 
 /// The IPv4 addresses that an IPv6 address may stand for, where something on the way translates. Any of them counts.
@@ -196,8 +185,6 @@ impl Service<Name> for Resolver {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU16;
-
     use super::*;
 
     #[test]
@@ -259,23 +246,6 @@ mod tests {
         for good in ["127.0.0.1", "2130706433"] {
             assert!(look_up(good).await.is_ok_and(|found| found.count() > 0), "{good}");
         }
-    }
-
-    #[test]
-    fn each_server_has_its_weight_of_the_requests() {
-        let endpoint = |host: &str, weight| Endpoint {
-            origin: format!("http://{host}:80").parse().unwrap(),
-            weight: NonZeroU16::new(weight).unwrap(),
-            server_name: None,
-        };
-        let upstreams = [endpoint("a", 3), endpoint("b", 1), endpoint("c", 2)];
-        let mut counts = [0; 3];
-        for turn in 0..60 {
-            let chosen = in_turn(&upstreams, turn).unwrap();
-            counts[upstreams.iter().position(|upstream| upstream == chosen).unwrap()] += 1;
-        }
-        assert_eq!(counts, [30, 10, 20]);
-        assert_eq!(in_turn(&[], 7), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rustix::{process::getuid, thread::set_name};
 
 use crate::{
     config::Config,
-    key_files::{KeyWatch, LOOK},
+    keys::files::{KeyWatch, LOOK},
 };
 
 /// Opens sealed keys and signs, for edges of this machine, until the process ends.

@@ -10,7 +10,7 @@ use std::{
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
-use crate::admission::{OfAddress, OfSite};
+use crate::exchange::admission::{OfAddress, OfSite};
 
 /// A request's body on its way to the upstream.
 pub(crate) struct Upload {

@@ -3,7 +3,12 @@
 
 use std::net::IpAddr;
 
-use certseal_service::shares::{Share, Shares};
+use anyhow::ensure;
+use certseal_service::{
+    require_files,
+    server::STREAM_BYTES,
+    shares::{Share, Shares},
+};
 use certseal_wire::DnsName;
 use prometheus_client::encoding::EncodeLabelValue;
 
@@ -15,6 +20,23 @@ pub(crate) struct Admission {
     /// In octets.
     pub(crate) memory: Bound,
     pub(crate) upgrades: Bound,
+}
+
+/// Whether the limits can be kept: by the system, and with each other.
+///
+/// # Errors
+/// Says what does not fit.
+pub(crate) fn check(limits: &Limits) -> anyhow::Result<()> {
+    let share = Admission::new(limits).memory.smallest_share();
+    ensure!(
+        share >= LARGEST_REQUEST,
+        "expected `memory` in [limits] to give each address and site room for one request, {LARGEST_REQUEST} octets; got \
+         {share} for the part that `requests_per_address` or `requests_per_site` is of `requests`: raise one of them"
+    );
+    let sockets = [limits.connections, limits.connections, limits.requests, limits.upgrades];
+    let needed = sockets.iter().fold(0_u64, |sum, count| sum.saturating_add(*count as u64));
+    require_files(needed, "`connections` for each of two ports, `requests` and `upgrades` to upstreams")?;
+    Ok(())
 }
 
 impl Admission {
@@ -91,6 +113,18 @@ pub(crate) enum Over {
     /// The total.
     All,
 }
+
+/// Memory of a request without its bodies: header fields, both connections' state and smallest buffers.
+pub(crate) const REQUEST_BYTES: u64 = 48 * 1024;
+
+/// The largest header of a response, in octets, and the largest part of a body that is read at one time.
+pub(crate) const MAX_HEADER: usize = 64 * 1024;
+
+/// The most that is kept of a body: what waits in the stream, a part in between, and the buffer of the other connection.
+pub(crate) const BODY_BYTES: u64 = (STREAM_BYTES + 2 * MAX_HEADER) as u64;
+
+/// Memory that one request can need.
+const LARGEST_REQUEST: u64 = REQUEST_BYTES + 2 * BODY_BYTES;
 
 #[cfg(test)]
 mod tests {
