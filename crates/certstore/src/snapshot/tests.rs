@@ -5,9 +5,10 @@ use certseal_wire::{Caller, Kind, PutOutcome};
 
 use super::*;
 use crate::{
-    faulty,
-    records::{BUNDLES, Checked},
-    vault::{Trusted, tests::put_waiting},
+    documents::Checked,
+    records::BUNDLES,
+    tests::{faulty, put_waiting},
+    vault::Trusted,
 };
 
 #[tokio::test]
