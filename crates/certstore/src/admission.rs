@@ -2,8 +2,8 @@
 //! callers wait, and others are asked to come back later.
 //!
 //! Writes pass freely: the storage takes them in groups. Requests that read much, pages that leave slowly, and single
-//! callers that ask for too much have limits, and get 429 with a time to come back that is not the same for all. Few large answers
-//! are sent at one time, so that a write does not wait behind many of them for the processor.
+//! callers that ask for too much have limits, and get 429 with a time to come back that is not the same for all. Few
+//! large answers are sent at one time, so that a write does not wait behind many of them for the processor.
 
 use std::{sync::Arc, time::Duration};
 
@@ -82,9 +82,9 @@ pub(crate) const HEAVY: usize = 8;
 const HEAVY_OF_A_CALLER: usize = 4;
 /// Octets of pages that wait to be sent.
 const PAGES: usize = 256 * 1024 * 1024;
-/// Of them, of one caller.
+/// Of these octets, those of one caller.
 const PAGES_OF_A_CALLER: usize = 32 * 1024 * 1024;
-/// Octets of an answer that is not counted: it fits into what a connection holds anyway.
+/// Octets of an answer that is not counted: it fits into the buffers that a connection has anyway.
 const SMALL: usize = 16 * 1024;
 /// How long a large request waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,7 +1,7 @@
-//! The audit log: who did what, from where, and what came of it.
+//! The audit log: every change and every read of sealed keys, with its actor, address and outcome.
 //!
 //! A change is noted in the transaction that makes it. A read of sealed keys is noted, durably, before the answer goes out;
-//! reads that come together share a transaction. What cannot be noted is refused.
+//! reads that come together share a transaction. A request that cannot be noted is refused.
 
 mod files;
 mod log;

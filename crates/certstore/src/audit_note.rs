@@ -1,4 +1,4 @@
-//! An entry of the audit log in the making: who does what, from where, and what comes of it.
+//! An entry of the audit log in the making: an action with its actor, address and outcome.
 
 use certseal_service::problem::Refusal;
 use certseal_wire::{AuditAction, AuditOutcome, AuditRecord, Digest};

@@ -92,7 +92,7 @@ impl Checked {
         Ok(Self::new(Kind::Checkpoint, name, version, pools, bytes))
     }
 
-    /// The ring as a record, and as what it says.
+    /// The ring, as a record and parsed.
     pub(crate) fn ring(bytes: Vec<u8>, security: &certseal_seal::VerifyingKey) -> Result<(Self, KeyRing), Refusal> {
         let ring = accept_ring(&signed(&bytes)?, security, RingMark::default()).map_err(unverified)?;
         Ok((Self::new(Kind::Ring, String::new(), ring.version, Vec::new(), bytes), ring))

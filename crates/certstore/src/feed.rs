@@ -221,7 +221,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// News are gathered for 20 to 100 ms.
 const LEAST_GATHERING_MS: u32 = 20;
 const GATHERING_SPREAD_MS: u32 = 80;
-/// The longest wait for news, in seconds: shorter than what proxies and clients usually allow.
+/// The longest wait for news, in seconds: shorter than proxies and clients usually allow.
 const MAX_WAIT: u64 = 30;
 /// The fewest events that one look into the store asks for.
 const LEAST_EVENTS: usize = 100;

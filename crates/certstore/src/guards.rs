@@ -17,12 +17,12 @@ pub(crate) fn expect_record(record: Option<&Record>) -> Expect {
 
 /// A write that sets a mark: guards that were taken before do not hold any more.
 pub(crate) fn set_mark(mark: &str) -> Result<Write, Refusal> {
-    // Random, so that two processes that set it at one time do not hide one another.
+    // The version is random, so that two processes that set it at one time do not hide one another.
     let version = getrandom::u64().map_err(Refusal::internal)? >> 1;
     Ok(Write::put(MARKS, mark, version, Vec::new()))
 }
 
-/// Holds as long as no process restores a backup.
+/// A condition that holds as long as no process restores a backup.
 pub(crate) fn not_restoring() -> Write {
     Write::require(MARKS, RESTORING, Expect::Absent)
 }

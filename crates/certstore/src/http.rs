@@ -1,4 +1,4 @@
-//! The HTTP interface: who may do what, and nothing else.
+//! The HTTP interface: it decides who may call an operation, and nothing else.
 //!
 //! ```text
 //! router -> accounting

@@ -1,4 +1,4 @@
-//! certstore: keeps what others seal and sign, and can open none of it.
+//! certstore keeps keys and documents that others seal and sign, and can open none of them.
 //!
 //! ```text
 //! PUT    /v1/bundles/SITE            issuer      GET  edge (own pool), issuer, admin
@@ -16,7 +16,7 @@
 //! GET    /v1/deletions?within=&limit=            admin
 //!
 //! PUT    /v1/rotations/ID            admin       GET  edge, issuer, admin       also GET /v1/rotations
-//! POST   /v1/rotations/ID/approval   admin, another one than who proposed it
+//! POST   /v1/rotations/ID/approval   admin, other than the proposer
 //! POST   /v1/rotations/ID/abort, .../verification, .../retirements              admin
 //! POST   /v1/rotations/ID/rewraps    admin, edge (own pool)
 //! GET    /v1/sealed?after=&pool=&lacking=&legacy=                               admin, edge (own pool)
@@ -32,11 +32,11 @@
 //!
 //! ```text
 //! http                                             one file for each family of operations
-//! snapshot, feed                                   what changed, for readers
+//! snapshot, feed                                   changes, for readers
 //! domain                                           the rules of each kind of record
-//! audit                                            the log of who did what
+//! audit                                            the log of all changes and reads
 //! vault                                            storage, the ring that counts, commits, news
-//! records, documents, guards, audit_note           what is stored, and what is checked before
+//! records, documents, guards, audit_note           stored records, and the checks before
 //! clock, refusal, actor, visibility, admission     no imports from above
 //! ```
 //!

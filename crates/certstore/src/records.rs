@@ -1,4 +1,4 @@
-//! The tables of the database, and what a record in them says.
+//! The tables of the database, and the meaning of a record in them.
 
 use certseal_seal::Bundle;
 use certseal_store::{Record, Table};
@@ -55,7 +55,7 @@ pub(crate) fn table_and_key(kind: Kind, name: &str) -> (Table, &[u8]) {
     (table(kind), key(kind, name))
 }
 
-/// A record as it stands in the database: who may see it, and the bytes as they came.
+/// A record as it stands in the database: the pools that may see it, and the bytes as they came.
 pub(crate) struct Stored {
     /// The document's own version.
     pub(crate) version: u64,
@@ -79,7 +79,7 @@ impl Stored {
         [version.to_be_bytes().as_slice(), &len, list.as_bytes(), bytes].concat()
     }
 
-    /// Reads a record back. None when it is not one of ours.
+    /// Reads a record back; none when it is not one of ours.
     pub(crate) fn decode(record: &Record) -> Option<Self> {
         let (version, rest) = record.value.split_first_chunk::<8>()?;
         let (len, rest) = rest.split_first_chunk::<2>()?;

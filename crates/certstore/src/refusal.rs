@@ -4,17 +4,17 @@ use certseal_service::problem::Refusal;
 use certseal_store::StoreError;
 use certseal_wire::{Caller, ProblemKind};
 
-/// The request is not what was expected.
+/// The request has another form than was expected.
 pub(crate) fn malformed(detail: impl ToString) -> Refusal {
     Refusal::new(ProblemKind::Malformed, detail.to_string())
 }
 
-/// A signature does not count, or what was signed does not fit.
+/// A signature does not count, or the signed document does not fit.
 pub(crate) fn unverified(detail: impl ToString) -> Refusal {
     Refusal::new(ProblemKind::Unverified, detail.to_string())
 }
 
-/// The request does not fit what is stored.
+/// The request does not fit the stored state.
 pub(crate) fn conflict(detail: impl Into<String>) -> Refusal {
     Refusal::new(ProblemKind::Conflict, detail)
 }

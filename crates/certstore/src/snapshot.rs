@@ -53,7 +53,7 @@ type Scope = Option<String>;
 struct Scoped {
     /// Held while a snapshot is made, for as long as that takes: the ones that are there are handed out meanwhile.
     making: Arc<tokio::sync::Mutex<()>>,
-    /// Only for a moment at a time.
+    /// Locked for a moment at a time.
     kept: Mutex<Kept>,
 }
 

@@ -63,7 +63,7 @@ impl Vault {
         self.storage.healthy()
     }
 
-    /// The news, also for those who must not hold the vault.
+    /// The news; a clone of them does not hold the vault.
     pub(crate) fn news(&self) -> &News {
         &self.news
     }
@@ -99,7 +99,7 @@ impl Vault {
         self.trusted.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The key ring as it is stored now, whoever stored it.
+    /// The key ring as it is stored now, by this process or another one.
     pub(crate) fn refresh(&self) -> Result<Arc<Trusted>, Refusal> {
         let Some(record) = self.storage.get(RING, ONLY).map_err(storage_refusal)? else { return Ok(self.trusted()) };
         let trusted = self.trusted();
@@ -146,7 +146,7 @@ impl Vault {
         }
     }
 
-    /// Commits what `build` finds good under the key ring, if that is still the stored one then.
+    /// Commits the transaction that `build` makes under the key ring, if that ring is still the stored one then.
     pub(crate) fn commit_under_ring(
         &self,
         build: impl Fn(&Trusted) -> Result<Transaction, Refusal>,

@@ -1,7 +1,7 @@
 //! Older entries of the audit log move into files, one entry on a line, so that the database does not grow for ever.
 //!
-//! Several certstores with one database may be configured alike: a lease says who moves entries. Their directories may be
-//! different ones; the files of all of them together are the whole log.
+//! Several certstores with one database may be configured alike: a lease says which of them moves entries. Their
+//! directories may be different ones; the files of all of them together are the whole log.
 //!
 //! A file is complete and on the disk before its entries leave the database. Each line is an
 //! [`AuditLine`](certseal_wire::AuditLine): the chain goes on from file to file, and from the last one into the database.
@@ -32,7 +32,7 @@ pub(crate) fn move_into_files(vault: &Vault, files: &AuditFiles) -> Result<(), R
     let lease = Lease::acquire(storage, LEASE, vault.process(), LEASE_SECONDS, now()).map_err(storage_refusal)?;
     let Some(lease) = lease else { return Ok(()) };
     remove_leftovers(&files.directory);
-    // Looked at again: another process may have moved them until a moment ago.
+    // The log is looked at again: another process may have moved entries until a moment ago.
     while has_enough(vault, files)? {
         if !move_one_file(vault, files, &lease)? {
             return Ok(());
@@ -112,8 +112,8 @@ fn write_unfinished(vault: &Vault, unfinished: &Path, first: u64, last: u64) -> 
     Ok(Ok(()))
 }
 
-/// Removes the unfinished files of processes that died. Only the holder of the lease may call it: another process that still writes
-/// one has lost it, and then finds its file gone instead of giving it its name.
+/// Removes the unfinished files of processes that died. Only the holder of the lease may call it: another
+/// process that still writes one has lost it, and then finds its file gone instead of giving it its name.
 fn remove_leftovers(directory: &Path) {
     // Without the directory there are none.
     let Ok(entries) = fs::read_dir(directory) else { return };
@@ -193,7 +193,7 @@ mod tests {
             names
         }
 
-        /// The number of the first entry that is kept, less one, and what certstore noted about files.
+        /// The number of the first entry that is kept, less one, and the number of files that certstore noted.
         fn state(&self) -> (u64, usize) {
             let start = self.first.storage().audit_ends().unwrap().start.number;
             let kept = self.first.storage().audit(start, 10_000).unwrap();

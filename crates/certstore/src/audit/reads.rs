@@ -1,4 +1,4 @@
-//! Reads of sealed keys, noted before they are answered.
+//! Reads of sealed keys: each is noted before it is answered.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 

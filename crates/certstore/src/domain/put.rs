@@ -1,6 +1,6 @@
 //! Puts: bundles, routes, account lists and checkpoints that issuers signed, each by compare-and-swap.
 //!
-//! A put is looked at off the reactor, and does not keep a thread while the storage makes it durable: many wait together.
+//! A put is checked off the reactor, and does not keep a thread while the storage makes it durable: many wait together.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::{
     vault::{Trusted, Vault},
 };
 
-/// A put that was looked at.
+/// A put that was checked.
 enum Attempt {
     /// The same bytes are there already.
     Same(PutOutcome),
@@ -77,10 +77,10 @@ fn attempt(
         other => other?,
     };
     let (kind, version) = (checked.kind, checked.version);
-    // What is required was read before anything that is decided by it.
+    // The records in the conditions were read before anything is decided by them.
     let (beside, presence) = beside(vault, &checked, &trusted)?;
     let write = match prepare(vault, &checked, &trusted.ring, presence) {
-        // Another process may know a ring in which whoever signed the stored one is no issuer any more.
+        // Another process may know a ring in which the signer of the stored record is no issuer any more.
         Err(refusal) if refusal.0.kind == ProblemKind::Conflict && !Arc::ptr_eq(&vault.refresh()?, &trusted) => {
             return attempt(vault, actor, check, true);
         }
@@ -168,7 +168,7 @@ pub(crate) fn prepare(
         Some(stored) if stored.version == version && stored.bytes == checked.bytes => return Ok(None),
         Some(stored) => (stored.standing(checked.kind, ring), stored.revision, unmoved),
         None if unmoved == Expect::Absent => (0, 0, unmoved),
-        // In the place of a damaged record comes a good one, under a revision that it cannot have had.
+        // A good record replaces the damaged one, under a revision that the latter cannot have had.
         None => (0, now(), Expect::Any),
     };
     if version <= before {

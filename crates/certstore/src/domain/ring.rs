@@ -1,4 +1,4 @@
-//! The key ring, which says whose signatures count and what may be sealed to.
+//! The key ring, which lists the issuers whose signatures count and the keys that bundles may be sealed to.
 
 use certseal_service::problem::Refusal;
 use certseal_store::Transaction;

@@ -1,6 +1,6 @@
 //! Rotations of unseal keys: the conditions under which a key ring may change, and the stanzas that go with it.
 //!
-//! certstore cannot open anything, so it cannot tell whether a stanza is good: edges can, and so can whoever verifies a
+//! certstore cannot open anything, so it cannot tell whether a stanza is good: edges can, and the people who verify a
 //! rotation. certstore enforces the order: a plan of one admin is approved by another one, every edge has the new key
 //! before anything is sealed to it, and no old stanza goes before every bundle has a new one.
 //!

@@ -23,7 +23,7 @@ use crate::{
     vault::Vault,
 };
 
-/// Deletes what has expired until the shutdown begins.
+/// Deletes expired records until the shutdown begins.
 pub(crate) async fn run(vault: Arc<Vault>, audit_files: Option<AuditFiles>, shutdown: Shutdown) {
     let mut ticks = tokio::time::interval(EVERY);
     loop {

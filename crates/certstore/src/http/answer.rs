@@ -26,7 +26,7 @@ pub(crate) fn document(bytes: Vec<u8>) -> Response {
     (StatusCode::OK, [(CONTENT_TYPE, JSON)], bytes).into_response()
 }
 
-/// A large answer as JSON, counted among what waits to be sent.
+/// A large answer as JSON, counted among the pages that wait to be sent.
 pub(crate) fn large<T: serde::Serialize>(
     admission: &Admission,
     actor: &Actor,
@@ -37,8 +37,8 @@ pub(crate) fn large<T: serde::Serialize>(
     Ok(([(CONTENT_TYPE, JSON)], held(bytes.into(), page)).into_response())
 }
 
-/// A body that keeps its permit for a page until it is sent. It leaves in parts, so that a reader that stops holds nothing
-/// more than what the permit counts.
+/// A body that keeps its permit for a page until it is sent. It leaves in parts, so that a reader that stops holds no
+/// more than the permit counts.
 pub(crate) fn held(data: Bytes, page: PagePermit) -> Body {
     Body::new(Held { data, _page: page, turn: None })
 }

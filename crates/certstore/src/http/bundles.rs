@@ -110,7 +110,7 @@ async fn sealed(
 ) -> Result<Response, Refusal> {
     match &caller.role {
         Role::Admin => {}
-        // Legacy keys name no pool: what certctl asks for with an admin's identity is not for edges.
+        // Legacy keys name no pool: certctl asks for them with an admin's identity, and edges do not get them.
         Role::Edge(pool) if query.pool.as_ref() == Some(pool) && !query.legacy => {}
         _ => return Err(forbidden(&caller, "admin, or edge for its own pool")),
     }

@@ -1,4 +1,4 @@
-//! Who calls: the caller's identity, and the roles that an operation lets pass.
+//! The caller's identity, and the roles that an operation lets pass.
 
 use std::net::SocketAddr;
 
@@ -65,7 +65,7 @@ impl<S: Send + Sync> FromRequestParts<S> for AuditorOnly {
     }
 }
 
-/// Lets edges, the issuer and admins pass, who read what is stored.
+/// Lets edges, the issuer and admins pass, who read records and their feed.
 pub(crate) struct ReaderOnly(pub(crate) Actor);
 
 impl<S: Send + Sync> FromRequestParts<S> for ReaderOnly {

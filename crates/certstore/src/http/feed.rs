@@ -66,7 +66,7 @@ async fn segment(
 ) -> Result<Response, Refusal> {
     readers_only(&actor)?;
     let digest = digest.parse().map_err(malformed)?;
-    // Found before its turn comes: a snapshot in the making keeps nobody else waiting.
+    // The segment is found before its turn comes: a snapshot in the making keeps nobody else waiting.
     let (bytes, segment, cursor) = service.snapshots.segment(&actor, digest).await?;
     let turn = service.admission.heavy(&actor).await?;
     let what = format!("snapshot at {cursor}, segment {digest}: {} records", segment.events);

@@ -21,7 +21,7 @@ pub(crate) struct Faulty {
     failure: Mutex<Option<StoreError>>,
     damaged: Arc<Mutex<HashSet<Key>>>,
     lost_audit: Mutex<HashSet<u64>>,
-    /// What others do, each once.
+    /// Actions of others, each once.
     meanwhile: Mutex<Vec<(At, Meanwhile)>>,
 }
 
@@ -95,13 +95,13 @@ impl Faulty {
             let next = meanwhile.iter().position(|(place, _)| *place == at);
             next.map(|next| meanwhile.remove(next).1)
         };
-        // Unlocked: what happens in between uses the storage too.
+        // The lock is free by now: the action uses the storage too.
         if let Some(action) = action {
             action();
         }
     }
 
-    /// What a commit meets before it is begun. Answers which records it writes.
+    /// The faults that a commit meets before it is begun. Answers which records it writes.
     fn before(&self, transaction: &Transaction) -> Result<HashSet<Key>, StoreError> {
         self.passes(At::BeforeCommit);
         self.answers()?;

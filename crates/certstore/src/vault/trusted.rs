@@ -24,7 +24,7 @@ impl Trusted {
         Self { issuers: ring_issuers(&ring), ring, revision }
     }
 
-    /// Holds as long as this ring is the stored one.
+    /// A condition that holds as long as this ring is the stored one.
     pub(crate) fn guard(&self) -> Write {
         Write::require(RING, ONLY, expect(self.revision))
     }

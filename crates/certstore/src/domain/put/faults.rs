@@ -1,4 +1,4 @@
-//! What others write in between, records that are damaged, and a storage that does not answer.
+//! Puts while others write in between, over damaged records, and with a storage that does not answer.
 
 use axum::response::IntoResponse;
 
@@ -34,8 +34,7 @@ fn a_site_that_leaves_while_its_bundle_comes_takes_the_bundle_along() {
     assert!(faulty.is_done() && ends_soon(&vault), "{:?}", end(&vault));
 }
 
-/// What a route does to the bundle rests on the route before it, which another process may replace right after it was
-/// read.
+/// A route's effect on the bundle rests on the route before it, which another process may replace right after it was read.
 #[test]
 fn a_site_that_leaves_and_is_back_at_one_time_keeps_no_end_that_does_not_fit_its_route() {
     let dir = tempfile::tempdir().unwrap();
@@ -106,7 +105,7 @@ fn a_storage_that_fails_is_answered_as_one_that_is_not_there_now() {
         faulty.fail(None);
     }
     assert_eq!(vault.get(Kind::Route, SITE).unwrap().unwrap().version, 1);
-    // What another certstore would answer too is told as it is.
+    // A damaged record, which another certstore would find too, is told as it is.
     damage(&faulty, ROUTES);
     assert_eq!(vault.get(Kind::Route, SITE).err().unwrap().into_response().status(), 500);
 }

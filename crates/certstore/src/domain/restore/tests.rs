@@ -27,7 +27,7 @@ fn a_rotation_comes_back_only_with_a_plan_that_the_security_team_signed() {
     assert_eq!(rotation::list(&vault).unwrap().rotations.len(), 1);
 }
 
-/// What certctl says after a restore that was cut short rests on this.
+/// certctl's advice after a restore that was cut short rests on this.
 #[test]
 fn a_restore_that_was_cut_short_is_finished_by_the_same_records() {
     let dir = tempfile::tempdir().unwrap();

@@ -91,5 +91,5 @@ fn commit_some(vault: &Vault, note: &AuditNote, guards: &[Write], writes: Vec<Wr
     }
 }
 
-/// Octets of bundles in one transaction, below what the storage allows.
+/// Octets of bundles in one transaction, below the limit of the storage.
 const MAX_OCTETS: usize = 3 * 1024 * 1024;

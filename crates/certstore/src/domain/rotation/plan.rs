@@ -41,5 +41,5 @@ pub(super) fn check(plan: &RotationPlan, ring: &KeyRing, now: Timestamp) -> Resu
 /// The longest that a plan is valid.
 const MAX_VALIDITY: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// How far the clock of whoever makes a plan may be ahead.
+/// How far the clock of the plan's maker may be ahead.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);

@@ -17,7 +17,7 @@ use crate::{
     vault::Vault,
 };
 
-/// A rotation with what its plan says, and the revision of its record.
+/// A rotation with its plan parsed, and the revision of its record.
 pub(crate) struct StoredRotation {
     pub(crate) plan: RotationPlan,
     pub(crate) rotation: Rotation,
@@ -27,12 +27,12 @@ pub(crate) struct StoredRotation {
 impl StoredRotation {
     fn read(bytes: &[u8], revision: u64) -> Result<Self, Refusal> {
         let rotation: Rotation = serde_json::from_slice(bytes).map_err(Refusal::internal)?;
-        // Verified before it was stored.
+        // The plan's signature was verified before it was stored.
         let plan = serde_json::from_slice(&rotation.plan.payload.0).map_err(Refusal::internal)?;
         Ok(Self { plan, rotation, revision })
     }
 
-    /// Holds as long as nobody moves the rotation on.
+    /// A condition that holds as long as nobody moves the rotation on.
     pub(super) fn guard(&self) -> Write {
         Write::require(ROTATIONS, self.plan.id.to_string(), expect(self.revision))
     }

@@ -78,7 +78,7 @@ fn step(
             rotation.state = RotationState::Active;
             add_step(rotation, caller, format!("epoch {to} made active by key ring {}", new.version));
         }
-        // Goes with the one above: a ring has one active key for each pool.
+        // This change goes with the one above: a ring has one active key for each pool.
         RingChange::Moved { pool, epoch, from: KeyState::Active, to: KeyState::Retiring }
             if *pool == plan.pool && plan.from.contains(epoch) =>
         {

@@ -66,7 +66,7 @@ pub(crate) fn rewrap(
             Err(refusal) if refusal.0.kind == ProblemKind::Conflict && is_active(vault, caller, id)? => {}
             other => drop(other?),
         }
-        // A verification that came right after did not see what is added now.
+        // A verification that came right after did not see the stanzas that are added now.
         let known = under_way(vault, caller, id)?;
         if known.rotation.state != RotationState::Active {
             return Err(conflict("the rotation was verified in between: try again"));
@@ -115,7 +115,7 @@ pub(crate) fn retire(
             let envelope = bundle.sealed().envelope()?;
             let is_old = |epoch: Epoch| plan.from.contains(&epoch);
             let has_old = envelope.stanzas().iter().any(|s| s.pool == plan.pool && is_old(s.epoch));
-            // Without the new one the old ones stay: it came after the verification.
+            // A bundle without the new stanza came after the verification, and keeps the old ones.
             let has_new = envelope.stanza(&plan.pool, plan.to.epoch).is_some();
             (has_old && has_new).then(|| envelope.clone().without_stanzas(&plan.pool, is_old).ok()).flatten()
         })?;

@@ -277,7 +277,7 @@ fn what_is_sealed_while_somebody_verifies_does_not_slip_in_behind_the_verificati
     assert_eq!(rewrap().unwrap().changed, 0);
     assert!(world.faulty.is_done() && stored() == before);
     assert_eq!(world.rotation(plan.id).state, RotationState::Verified);
-    // Taken back for what is to be added, and verified again before that is stored.
+    // The verification is taken back for the stanzas to be added, and comes again before they are stored.
     world.verified_meanwhile(At::AfterCommit, &plan);
     let late = rewrap().unwrap_err();
     assert!(late.0.detail.contains("verified in between"), "{}", late.0.detail);
@@ -493,7 +493,7 @@ impl World {
         Bundle::parse(&self.vault.get(Kind::Bundle, site).unwrap().unwrap().bytes).unwrap()
     }
 
-    /// Stanzas as whoever holds the old key makes them; certstore cannot tell them from others.
+    /// Stanzas as a holder of the old key makes them; certstore cannot tell them from others.
     fn rewrap_all(&self, plan: &RotationPlan) -> RewrapOutcome {
         rewrap(&self.vault, &admin(ALICE), plan.id, &self.rewraps(plan)).unwrap()
     }

@@ -8,7 +8,7 @@ use crate::{
     tests::faulty::{At, vault},
 };
 
-/// What a backup brings back is counted before anything of it is deleted, and its audit log stays together.
+/// Records of a backup are counted before any of them is deleted, and the audit log stays together.
 #[test]
 fn nothing_is_swept_while_a_backup_is_being_restored() {
     let dir = tempfile::tempdir().unwrap();
