@@ -14,7 +14,7 @@ use rustls_pki_types::ServerName;
 pub(crate) use audit::{AuditCommand, SearchArgs, TailArgs, VerifyArgs};
 pub(crate) use backup::BackupCommand;
 
-use crate::{legacy, migrate, pki::DEFAULT_TRUST_DOMAIN, settings::Settings};
+use crate::{legacy, pki::DEFAULT_TRUST_DOMAIN, settings::Settings, values};
 
 /// The command line of certseal's operators and security team.
 #[derive(Debug, Parser)]
@@ -102,7 +102,7 @@ pub(crate) struct MigratePlanArgs {
     #[arg(long, value_enum)]
     pub(crate) by: MigrateWay,
     /// Time to spread renewals over, such as 14d or 36h
-    #[arg(long, value_name = "PERIOD", value_parser = migrate::period)]
+    #[arg(long, value_name = "PERIOD", value_parser = values::period)]
     pub(crate) over: Option<SignedDuration>,
     /// The most orders within any three hours that the CA allows
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
@@ -174,7 +174,7 @@ pub(crate) enum PkiCommand {
         #[arg(long = "pool", value_name = "POOL")]
         pools: Vec<PoolName>,
         /// DNS name or address of the servers, besides localhost; repeatable
-        #[arg(long = "server-name", value_name = "NAME", value_parser = server_name)]
+        #[arg(long = "server-name", value_name = "NAME", value_parser = values::server_name)]
         server_names: Vec<ServerName<'static>>,
     },
     /// Shut identities out for good: put them on the revocation list crl.pem, which daemons read again when it changes.
@@ -198,7 +198,7 @@ pub(crate) enum PkiCommand {
         #[arg(long)]
         name: String,
         /// DNS name or address of a server (role service), besides localhost; repeatable
-        #[arg(long = "server-name", value_name = "NAME", value_parser = server_name)]
+        #[arg(long = "server-name", value_name = "NAME", value_parser = values::server_name)]
         server_names: Vec<ServerName<'static>>,
     },
     /// Make a CA for certman's local issuer, which signs site certificates in development
@@ -542,10 +542,6 @@ pub(crate) enum BundleCommand {
         #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
         within: Option<u32>,
     },
-}
-
-fn server_name(text: &str) -> Result<ServerName<'static>, String> {
-    ServerName::try_from(text.to_owned()).map_err(|_| format!("expected a DNS name or an IP address, got {text:?}"))
 }
 
 const AFTER_HELP: &str = "\

@@ -14,7 +14,7 @@
 //! certctl export                            everything handed back
 //! ```
 //!
-//! What the commands of [`pki`], [`keys`], [`rotation`], [`audit`] and [`backup`] do can be called directly, by the all-in-one program and by tests:
+//! What the commands of [`pki`], [`keys`] and [`rotation`] do can be called directly, by the all-in-one program and by tests:
 //!
 //! ```
 //! use certctl::pki::{self, PkiOptions};
@@ -28,8 +28,6 @@
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 
-pub mod audit;
-pub mod backup;
 mod cli;
 mod commands;
 pub mod export;
@@ -39,13 +37,13 @@ pub mod import;
 pub mod issuers;
 pub mod keys;
 pub mod legacy;
-mod lines;
 pub mod migrate;
 mod output;
 pub mod pki;
 pub mod rings;
 pub mod rotation;
 mod settings;
+mod values;
 
 use std::{ffi::OsString, process::ExitCode};
 

@@ -6,7 +6,7 @@ use certseal_wire::{AuditAction, AuditMark};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use crate::audit;
+use crate::values;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
@@ -43,13 +43,13 @@ pub(crate) struct SearchArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) target: Option<String>,
     /// What was done, such as put-bundle or read-sealed
-    #[arg(long, value_name = "ACTION", value_parser = audit::action)]
+    #[arg(long, value_name = "ACTION", value_parser = values::action)]
     pub(crate) action: Option<AuditAction>,
     /// At this time or later: an instant such as 2026-11-01T08:00:00Z, or a period before now such as 36h
-    #[arg(long, value_name = "TIME", value_parser = audit::instant)]
+    #[arg(long, value_name = "TIME", value_parser = values::instant)]
     pub(crate) since: Option<Timestamp>,
     /// Before this time
-    #[arg(long, value_name = "TIME", value_parser = audit::instant)]
+    #[arg(long, value_name = "TIME", value_parser = values::instant)]
     pub(crate) until: Option<Timestamp>,
     /// Only what was refused
     #[arg(long)]
@@ -65,7 +65,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) files: Option<PathBuf>,
     /// What an earlier run printed, and you kept: the log must still have it
-    #[arg(long, value_name = "NUMBER:HASH", value_parser = audit::mark)]
+    #[arg(long, value_name = "NUMBER:HASH", value_parser = certseal_archive::audit::mark)]
     pub(crate) expect: Option<AuditMark>,
 }
 

@@ -1,9 +1,11 @@
 //! `certctl audit`.
 
-use std::{ops::ControlFlow, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
-use anyhow::{bail, ensure};
-use certseal_client::StoreClient;
+use anyhow::{Context, bail, ensure};
+use certseal_archive::audit::{self, AuditFiles, AuditPages, FileEntry, Search, mark_text};
+use certseal_client::{Progress, StoreClient};
+use certseal_seal::{RingMark, ring_issuers};
 use certseal_wire::{AuditLine, AuditPage, AuditQuery, AuditRecord};
 use serde::Serialize;
 use serde_json::json;
@@ -11,12 +13,9 @@ use tokio::time::sleep;
 
 use super::rotate::Bar;
 use crate::{
-    audit::{self, AuditFiles, AuditPages, Search},
     cli::{AuditCommand, SearchArgs, TailArgs, VerifyArgs},
     failure::{Failure, may_pass},
-    files::Growing,
     output::{Output, details, next_line, or_dash, printable},
-    rotation::Progress,
     settings::Settings,
 };
 
@@ -74,18 +73,15 @@ async fn search(store: &StoreClient, args: SearchArgs, output: Output) -> anyhow
     }
     if let Some(files) = files {
         let files = AuditFiles::in_dir(&files)?;
-        let (mut last, mut is_read) = (files.first().mark.number, true);
+        let mut last = files.first().mark.number;
         bar.begin("searching files", pages.head().number.saturating_sub(last));
-        files.each(|line| {
+        for entry in files.entries() {
+            let FileEntry { line, place } = entry?;
             last = line.mark.number;
             bar.advance(1);
-            if search.matches(&line) {
-                is_read = bar.suspend(|| print(&line, output))?;
+            if search.matches(&line) && !bar.suspend(|| print(&line, output)).with_context(|| place)? {
+                return Ok(());
             }
-            Ok(if is_read { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-        })?;
-        if !is_read {
-            return Ok(());
         }
         // Entries in files may still be in the store.
         pages.go_on_after(last);
@@ -110,7 +106,17 @@ async fn verify(args: VerifyArgs, settings: &Settings, output: Output) -> anyhow
     })?;
     let files = args.files.as_deref().map(AuditFiles::in_dir).transpose()?;
     let (store, bar) = (settings.store()?, Bar::new(output));
-    let outcome = audit::verify(&settings.rings(&store, security)?, files.as_ref(), args.expect, &bar).await;
+    let rings = settings.rings(&store, security)?;
+    // Read before the log, which must be as long.
+    let checkpoint = match store.audit_checkpoint().await? {
+        Some(signed) => {
+            let ring =
+                rings.existing(RingMark::default()).await.context("certstore has a checkpoint of the audit log")?;
+            Some(audit::genuine_checkpoint(&signed, &ring_issuers(&ring))?)
+        }
+        None => None,
+    };
+    let outcome = audit::verify(&store, checkpoint, files.as_ref(), args.expect, &bar).await;
     bar.clear();
     let verified = outcome?;
     output.show(&verified, || {
@@ -135,8 +141,8 @@ async fn verify(args: VerifyArgs, settings: &Settings, output: Output) -> anyhow
 }
 
 async fn export(store: &StoreClient, to: &Path, output: Output) -> anyhow::Result<()> {
-    let mut pages = AuditPages::new(store).await?;
     if to == Path::new("-") {
+        let mut pages = AuditPages::new(store).await?;
         while let Some(page) = pages.next().await? {
             for line in &page {
                 if !next_line(&serde_json::to_string(line)?)? {
@@ -146,19 +152,11 @@ async fn export(store: &StoreClient, to: &Path, output: Output) -> anyhow::Resul
         }
         return Ok(());
     }
-    let (mut file, bar, mut entries) = (Growing::create(to)?, Bar::new(output), 0u64);
-    bar.begin("exporting", pages.head().number - pages.start().number);
-    while let Some(page) = pages.next().await? {
-        for line in &page {
-            file.write(serde_json::to_string(line)?.as_bytes())?;
-            file.write(b"\n")?;
-        }
-        entries += page.len() as u64;
-        bar.advance(page.len() as u64);
-    }
-    file.finish()?;
+    let bar = Bar::new(output);
+    let outcome = audit::export(store, to, &bar).await;
     bar.clear();
-    let (start, head) = (audit::mark_text(&pages.start()), audit::mark_text(&pages.head()));
+    let audit::Exported { entries, start, head } = outcome?;
+    let (start, head) = (mark_text(&start), mark_text(&head));
     output.show(&json!({ "file": to, "entries": entries, "after": start, "mark": head }), || {
         format!("{entries} entries after {start}, up to {head}, written to {}", to.display())
     })
@@ -224,18 +222,18 @@ const POLL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    use certseal_wire::{AuditMark, Digest};
+
     use super::*;
-    use crate::audit::{NEW_LOG, sound_log};
 
     #[test]
     fn a_row_shows_what_an_entry_says_and_a_damaged_one_as_it_is() {
-        let lines = sound_log(
-            NEW_LOG,
-            &[
-                r#"{"at":"2026-11-01T08:00:00.123Z","by":"issuer/certman-1","from":"10.0.0.7","action":"put-bundle","targets":["a.example","b.example"],"version":3,"outcome":"done"}"#,
-                "nonsense",
-            ],
-        );
+        let line = |number, entry: &str| {
+            let mark = AuditMark { number, hash: Digest([7; 32]) };
+            AuditLine { mark, entry: entry.to_owned() }
+        };
+        let put = r#"{"at":"2026-11-01T08:00:00.123Z","by":"issuer/certman-1","from":"10.0.0.7","action":"put-bundle","targets":["a.example","b.example"],"version":3,"outcome":"done"}"#;
+        let lines = [line(1, put), line(2, "nonsense")];
         let words = |line: &AuditLine| row(line).split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
         assert_eq!(
             words(&lines[0]),

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use certseal_archive::{audit::mark_text, backup};
+
 use super::rotate::Bar;
 use crate::{
-    audit::mark_text,
-    backup,
     cli::BackupCommand,
     output::{Output, details, table},
     settings::Settings,

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use certseal_client::Progress;
 use certseal_seal::{RingMark, VerifyingKey};
 use certseal_unseal::{UnsealKey, UnsealKeys};
 use certseal_wire::{PoolName, RotationPlan, RotationReason, RotationState, RotationStep};
@@ -18,7 +19,7 @@ use crate::{
     cli::{PlanArgs, RotateCommand, RunArgs},
     keys,
     output::{Output, details, joined, or_dash, table},
-    rotation::{self, Known, NewRotation, Progress, Run},
+    rotation::{self, Known, NewRotation, Run},
     settings::Settings,
 };
 

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, io::BufRead};
 
-use anyhow::{Context as _, bail};
 use aws_lc_rs::digest::{Context, SHA256};
 use certseal_wire::{AuditLine, AuditMark, BackupRecord, Cursor, Digest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::lines::Lines;
+use super::damage::Damage;
+use crate::{error::Error, lines::Lines, unfinished_file::UnfinishedFile};
 
 /// The first line: what the backup is of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,9 +76,9 @@ pub(super) enum Line {
 
 impl Line {
     /// Reads a line by the name of its first member.
-    fn parse(line: &[u8]) -> anyhow::Result<Self> {
-        fn read<T: DeserializeOwned>(line: &[u8], what: &str) -> anyhow::Result<T> {
-            serde_json::from_slice(line).with_context(|| format!("expected {what}"))
+    fn parse(line: &[u8]) -> Result<Self, Damage> {
+        fn read<T: DeserializeOwned>(line: &[u8], what: &'static str) -> Result<T, Damage> {
+            serde_json::from_slice(line).map_err(|source| Damage::Unparsable { what, source })
         }
         match first_member(line) {
             Some(b"table") => read(line, "a record").map(Self::Record),
@@ -90,7 +90,7 @@ impl Line {
                 read.map(|AuditAfter { audit_after }| Self::AuditAfter(audit_after))
             }
             Some(b"manifest") => read(line, "a manifest").map(|LastLine { manifest }| Self::Manifest(manifest)),
-            _ => bail!("expected a line of a certseal backup"),
+            _ => Err(Damage::NoLine),
         }
     }
 }
@@ -133,10 +133,10 @@ impl<R: BufRead> Reader<R> {
     ///
     /// # Errors
     /// When it is no line of a backup; with its number.
-    pub(super) fn next_line(&mut self) -> anyhow::Result<Option<Line>> {
+    pub(super) fn next_line(&mut self) -> Result<Option<Line>, Error> {
         let number = self.lines.number() + 1;
         let Some(bytes) = self.lines.next_line()? else { return Ok(None) };
-        let line = Line::parse(bytes).with_context(|| format!("line {number}"))?;
+        let line = Line::parse(bytes).map_err(Damage::in_line(number))?;
         self.octets += bytes.len() as u64;
         if !matches!(line, Line::Manifest(_)) {
             self.digest.update(bytes);
@@ -155,12 +155,12 @@ pub(super) struct Writer<W> {
 
 /// Where the lines of a backup go.
 pub(super) trait Sink {
-    fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()>;
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error>;
 }
 
-impl Sink for crate::files::Growing {
-    fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        crate::files::Growing::write(self, bytes)
+impl Sink for UnfinishedFile {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        UnfinishedFile::write(self, bytes)
     }
 }
 
@@ -169,7 +169,7 @@ impl<W: Sink> Writer<W> {
         Self { out, digest: Context::new(&SHA256), lines: 0, octets: 0 }
     }
 
-    pub(super) fn line(&mut self, line: &impl Serialize) -> anyhow::Result<()> {
+    pub(super) fn line(&mut self, line: &impl Serialize) -> Result<(), Error> {
         let mut bytes = serde_json::to_vec(line)?;
         bytes.push(b'\n');
         self.digest.update(&bytes);
@@ -184,7 +184,7 @@ impl<W: Sink> Writer<W> {
         records: BTreeMap<String, u64>,
         again: u64,
         audit_entries: u64,
-    ) -> anyhow::Result<(W, u64, Digest)> {
+    ) -> Result<(W, u64, Digest), Error> {
         let sha256 = finished(self.digest.clone());
         let manifest = Manifest { records, again, audit_entries, lines: self.lines, sha256 };
         self.line(&LastLine { manifest })?;
@@ -206,13 +206,13 @@ pub(super) const MAX_AGAIN: u64 = 1_000_000;
 
 #[cfg(test)]
 pub(super) mod tests {
-    use certseal_wire::Base64;
+    use certseal_wire::{Base64, causes};
 
     use super::*;
-    use crate::audit::{NEW_LOG, sound_log};
+    use crate::audit::chain::{NEW_LOG, tests::log};
 
     impl Sink for Vec<u8> {
-        fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
             self.extend_from_slice(bytes);
             Ok(())
         }
@@ -225,7 +225,7 @@ pub(super) mod tests {
 
     /// A sound backup: three bundles and a route, then one of the bundles again and a new one, and two entries.
     pub(crate) fn backup() -> Vec<u8> {
-        let log = sound_log(NEW_LOG, &["a", "b"]);
+        let log = log(NEW_LOG, &["a", "b"]);
         let mut writer = Writer::new(Vec::<u8>::new());
         let feed = "00000000000000000000000000000007:40".parse().unwrap();
         let at = "2026-11-01T08:00:00Z".parse().unwrap();
@@ -275,7 +275,7 @@ pub(super) mod tests {
 
         let mut reader = Reader::new(b"{\"again\":1}\n{\"agains\":1}\n".as_slice());
         assert_eq!(reader.next_line().unwrap(), Some(Line::Again(1)));
-        let error = format!("{:#}", reader.next_line().unwrap_err());
+        let error = causes(&reader.next_line().unwrap_err());
         assert!(error.contains("line 2: expected a line of a certseal backup"), "{error}");
     }
 }

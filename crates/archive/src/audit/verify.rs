@@ -1,19 +1,23 @@
 //! The whole log checked: files, what the store keeps, and the marks that were kept elsewhere.
 
-use std::ops::ControlFlow;
-
-use anyhow::{Context, ensure};
-use certseal_seal::{RingMark, ring_issuers};
-use certseal_wire::{AuditCheckpoint, AuditLine, AuditMark, AuditRecord};
+use certseal_client::{Progress, StoreClient};
+use certseal_seal::VerifyingKeys;
+use certseal_wire::{AuditCheckpoint, AuditLine, AuditMark, AuditRecord, Signed};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::{AuditFiles, AuditPages, Chain, NEW_LOG, mark_text};
-use crate::{rings::Rings, rotation::Progress};
+use super::{
+    chain::{Chain, ChainError, NEW_LOG},
+    files::AuditFiles,
+    log_error::LogError,
+    mark::mark_text,
+    pages::AuditPages,
+};
+use crate::error::Error;
 
 /// What a check of the log found to be in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Verified {
+pub struct VerifiedLog {
     /// The entry after which the check begins: 0 when it covers all of them.
     pub after: u64,
     /// How many entries were checked.
@@ -41,32 +45,36 @@ pub struct CheckpointSeen {
     pub age_seconds: i64,
 }
 
-/// Checks the log: `files` first, if there are some, then what the store keeps. `kept` is a mark that an earlier check
-/// answered.
+/// The checkpoint, if one of `issuers` signed it.
 ///
 /// # Errors
-/// With the entry and both hashes, when the log is not what it should be; when the checkpoint's signature does not count;
-/// and when a file cannot be read, or certstore cannot be reached.
+/// When none of them did.
+pub fn genuine_checkpoint(signed: &Signed, issuers: &VerifyingKeys) -> Result<AuditCheckpoint, Error> {
+    Ok(issuers.verify(signed).map_err(LogError::Checkpoint)?)
+}
+
+/// Checks the log: `files` first, if there are some, then what the store keeps. `checkpoint` is certman's newest one; it has
+/// to be read before this, so that the log must be as long. `kept` is a mark that an earlier check answered.
+///
+/// # Errors
+/// With the entry and both hashes, when the log is not what it should be; and when a file cannot be read, or certstore
+/// cannot be reached.
 pub async fn verify(
-    rings: &Rings<'_>,
+    store: &StoreClient,
+    checkpoint: Option<AuditCheckpoint>,
     files: Option<&AuditFiles>,
     kept: Option<AuditMark>,
     progress: &dyn Progress,
-) -> anyhow::Result<Verified> {
-    let store = rings.store();
-    // Asked for before the head, so that the log must be as long.
-    let checkpoint = checkpoint(rings).await?;
+) -> Result<VerifiedLog, Error> {
     let mut pages = AuditPages::new(store).await?;
     let (start, head) = (pages.start(), pages.head());
     let mut walk = Walk::new(first_mark(files, start)?);
     let mut warnings = Vec::new();
     let begins = walk.chain.start().number;
     if files.is_some() {
-        ensure!(
-            start.number >= begins,
-            "the files begin after entry {begins}, and the store has entries from {} on: leave --files out",
-            start.number + 1
-        );
+        if start.number < begins {
+            return Err(LogError::FilesUnneeded { begins, kept: start.number + 1 }.into());
+        }
         walk.chain.expect("the start of the store's log", start)?;
     }
     if begins > 0 {
@@ -90,23 +98,18 @@ pub async fn verify(
 
     progress.begin("checking entries", head.number.saturating_sub(begins));
     if let Some(files) = files {
-        files.each(|line| {
-            walk.step(&line)?;
+        for entry in files.entries() {
+            let entry = entry?;
+            walk.step(&entry.line).map_err(Error::within(&entry.place))?;
             progress.advance(1);
-            Ok(ControlFlow::Continue(()))
-        })?;
+        }
         let end = walk.chain.mark().number;
-        ensure!(
-            end >= start.number,
-            "the files end with entry {end}, and the store has entries from {} on: a file is missing",
-            start.number + 1
-        );
-        ensure!(
-            end <= head.number,
-            "the files go to entry {end}, and the store's log ends with entry {}: its end was cut off, unless the store \
-             came back from a backup since",
-            head.number
-        );
+        if end < start.number {
+            return Err(LogError::FileMissing { end, kept: start.number + 1 }.into());
+        }
+        if end > head.number {
+            return Err(LogError::ShorterThanFiles { end, head: head.number }.into());
+        }
         pages.go_on_after(end);
     }
     while let Some(page) = pages.next().await? {
@@ -124,7 +127,7 @@ pub async fn verify(
         }
         CheckpointSeen { number: head.number, at, age_seconds: age.as_secs() }
     });
-    Ok(Verified {
+    Ok(VerifiedLog {
         after: begins,
         entries: walk.chain.entries(),
         first_at: walk.first.as_ref().and_then(made_at),
@@ -136,10 +139,10 @@ pub async fn verify(
 }
 
 /// Where the chain begins.
-fn first_mark(files: Option<&AuditFiles>, start: AuditMark) -> anyhow::Result<AuditMark> {
+fn first_mark(files: Option<&AuditFiles>, start: AuditMark) -> Result<AuditMark, LogError> {
     let Some(files) = files else { return Ok(start) };
     match files.first().mark {
-        AuditMark { number: 0, .. } => anyhow::bail!("the files begin with entry 0, but the first one has number 1"),
+        AuditMark { number: 0, .. } => Err(LogError::EntryZero),
         AuditMark { number: 1, .. } => Ok(NEW_LOG),
         // What its hash covers is not there, so it is the mark to begin with.
         later => Ok(later),
@@ -158,7 +161,7 @@ impl Walk {
         Self { chain: Chain::after(start), first: None, last: None }
     }
 
-    fn step(&mut self, line: &AuditLine) -> anyhow::Result<()> {
+    fn step(&mut self, line: &AuditLine) -> Result<(), ChainError> {
         // The entry that the chain begins after is the first one in the files.
         if self.chain.entries() == 0 && line.mark == self.chain.start() {
             return Ok(());
@@ -170,14 +173,6 @@ impl Walk {
         self.last = Some(line.clone());
         Ok(())
     }
-}
-
-/// The newest checkpoint, if an issuer of the key ring signed it.
-async fn checkpoint(rings: &Rings<'_>) -> anyhow::Result<Option<AuditCheckpoint>> {
-    let Some(signed) = rings.store().audit_checkpoint().await? else { return Ok(None) };
-    let ring = rings.existing(RingMark::default()).await;
-    let issuers = ring_issuers(&ring.context("certstore has a checkpoint of the audit log")?);
-    issuers.verify(&signed).map(Some).context("the checkpoint of the audit log does not count")
 }
 
 fn made_at(line: &AuditLine) -> Option<Timestamp> {

@@ -3,8 +3,6 @@
 use certseal_wire::{AuditAction, AuditLine, AuditOutcome, AuditRecord};
 use jiff::Timestamp;
 
-use crate::migrate::period;
-
 /// What entries must be like; whatever is not set is as it likes.
 #[derive(Debug, Clone, Default)]
 pub struct Search {
@@ -38,40 +36,13 @@ impl Search {
     }
 }
 
-/// Reads the name of an action, such as `put-bundle`.
-///
-/// # Errors
-/// When there is none of this name.
-pub fn action(text: &str) -> Result<AuditAction, String> {
-    let parsed = serde_json::from_value::<AuditAction>(serde_json::Value::String(text.to_owned()));
-    // An unknown name is read as `other`, since a newer certstore may have more of them.
-    let known = parsed.ok().filter(|action| *action != AuditAction::Other || text == "other");
-    known.ok_or_else(|| {
-        format!("expected an action as the log shows it, such as put-bundle or read-sealed, got {text:?}")
-    })
-}
-
-/// Reads a point in time: an RFC 3339 instant, or a period before now.
-///
-/// # Errors
-/// When it is neither.
-pub fn instant(text: &str) -> Result<Timestamp, String> {
-    if let Ok(instant) = text.parse() {
-        return Ok(instant);
-    }
-    let before_now = period(text).ok().and_then(|period| Timestamp::now().checked_sub(period).ok());
-    before_now.ok_or_else(|| {
-        format!("expected an instant such as 2026-11-01T08:00:00Z, or a period before now such as 36h, got {text:?}")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::{NEW_LOG, sound_log};
+    use crate::audit::chain::{NEW_LOG, tests::log};
 
     fn line(entry: &str) -> AuditLine {
-        sound_log(NEW_LOG, &[entry]).remove(0)
+        log(NEW_LOG, &[entry]).remove(0)
     }
 
     #[test]
@@ -110,15 +81,5 @@ mod tests {
         let search = Search { target: Some("a.example".to_owned()), refused: true, ..Search::default() };
         assert!(search.matches(&refused));
         assert!(search.matches(&line("not an entry")));
-    }
-
-    #[test]
-    fn actions_and_times_are_read_by_their_names() {
-        assert_eq!(action("put-bundle"), Ok(AuditAction::PutBundle));
-        assert_eq!(action("other"), Ok(AuditAction::Other));
-        assert!(action("put-bundel").is_err());
-        assert_eq!(instant("2026-11-01T08:00:00Z"), Ok("2026-11-01T08:00:00Z".parse().unwrap()));
-        assert!(instant("2h").unwrap() < Timestamp::now());
-        assert!(instant("yesterday").is_err());
     }
 }

@@ -16,8 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail, ensure};
-use certseal_client::{ClientError, StoreClient};
+use certseal_client::{ClientError, Progress, StoreClient};
 use certseal_wire::{
     AuditMark, AuditQuery, BackupPage, BackupPlan, BackupQuery, BackupRecord, BackupTable, Cursor, Digest, Kind,
 };
@@ -27,12 +26,13 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::{
     changes::{changes, key},
+    copy_error::CopyError,
     format::{Again, AuditAfter, Head, VERSION, Writer},
 };
 use crate::{
-    audit::{AuditPages, Chain},
-    files::Growing,
-    rotation::Progress,
+    audit::{chain::Chain, log_error::LogError, pages::AuditPages},
+    error::Error,
+    unfinished_file::UnfinishedFile,
 };
 
 /// A backup that was made.
@@ -63,8 +63,8 @@ pub struct Created {
 /// # Errors
 /// When the file is there already or cannot be written, certstore cannot be reached or refuses, the key ring changed towards
 /// the end, or the audit log is not sound.
-pub async fn create(store: &StoreClient, path: &Path, progress: &dyn Progress) -> anyhow::Result<Created> {
-    let mut backup = Writer::new(Growing::create(path)?);
+pub async fn create(store: &StoreClient, path: &Path, progress: &dyn Progress) -> Result<Created, Error> {
+    let mut backup = Writer::new(UnfinishedFile::create(path)?);
     let plan = store.backup_plan().await?;
     let BackupPlan { tables, feed, audit, at } = &plan;
     backup.line(&Head { certseal_backup: VERSION, at: *at, feed: *feed, audit: *audit })?;
@@ -90,10 +90,9 @@ pub async fn create(store: &StoreClient, path: &Path, progress: &dyn Progress) -
     backup.line(&Again { again: records.values().sum() })?;
     progress.begin("copying what changed", changed.len() as u64);
     let again = copy_again(store, &plan, changed, &mut backup, progress).await?;
-    ensure!(
-        ring_revision(store, &plan).await? == ring,
-        "the key ring changed while the backup was made, and rotations go with it: begin again"
-    );
+    if ring_revision(store, &plan).await? != ring {
+        return Err(CopyError::RingChanged.into());
+    }
 
     let (audit_entries, newest) = copy_audit(store, &mut backup, progress).await?;
     let (file, octets, sha256) = backup.end(records.clone(), again, audit_entries)?;
@@ -106,29 +105,28 @@ pub async fn create(store: &StoreClient, path: &Path, progress: &dyn Progress) -
 async fn copy_table(
     store: &StoreClient,
     table: &str,
-    backup: &mut Writer<Growing>,
+    backup: &mut Writer<UnfinishedFile>,
     records: &mut BTreeMap<String, u64>,
     progress: &dyn Progress,
-) -> anyhow::Result<()> {
+) -> Result<(), Error> {
     let mut last: Option<String> = None;
     let mut fetched = Some(fetch(store, table, None));
     while let Some(page) = fetched.take() {
-        let BackupPage { records: page, next } = page.await.context("reading a table was stopped")??;
+        let BackupPage { records: page, next } = page.await.map_err(CopyError::stopped("reading a table"))??;
         if let Some(next) = &next {
-            ensure!(
-                last.as_ref() < Some(next),
-                "certstore's table {table} goes back to key {next}: its pages do not end"
-            );
+            if last.as_ref() >= Some(next) {
+                return Err(CopyError::GoesBack { table: table.to_owned(), next: next.clone() }.into());
+            }
             // The next one comes while this one is written.
             fetched = Some(fetch(store, table, Some(next.clone())));
         }
         for record in &page {
-            ensure!(record.table == table, "certstore answers a record of table {} for {table}", record.table);
-            ensure!(
-                last.as_ref() < Some(&record.key),
-                "certstore answers key {} of table {table} out of its order",
-                record.key
-            );
+            if record.table != table {
+                return Err(CopyError::OtherTable { asked: table.to_owned(), answered: record.table.clone() }.into());
+            }
+            if last.as_ref() >= Some(&record.key) {
+                return Err(CopyError::OutOfOrder { table: table.to_owned(), key: record.key.clone() }.into());
+            }
             backup.line(record)?;
             last = Some(record.key.clone());
         }
@@ -153,9 +151,9 @@ async fn copy_again(
     store: &StoreClient,
     plan: &BackupPlan,
     changed: HashSet<(Kind, String)>,
-    backup: &mut Writer<Growing>,
+    backup: &mut Writer<UnfinishedFile>,
     progress: &dyn Progress,
-) -> anyhow::Result<u64> {
+) -> Result<u64, Error> {
     let mut waiting = changed.into_iter();
     let mut calls: JoinSet<(String, String, Result<BackupPage, ClientError>)> = JoinSet::new();
     let mut again = 0;
@@ -171,13 +169,12 @@ async fn copy_again(
             continue;
         }
         let Some(done) = calls.join_next().await else { return Ok(again) };
-        let (table, key, page) = done.context("a call was stopped")?;
+        let (table, key, page) = done.map_err(CopyError::stopped("a call"))?;
         let page = page?;
         let is_it = |record: &BackupRecord| record.table == table && record.key == key;
-        ensure!(
-            page.records.len() <= 1 && page.records.iter().all(is_it),
-            "certstore was asked for key {key} of table {table}, and answers other records"
-        );
+        if page.records.len() > 1 || !page.records.iter().all(is_it) {
+            return Err(CopyError::OtherRecords { table, key }.into());
+        }
         for record in &page.records {
             backup.line(record)?;
             again += 1;
@@ -187,32 +184,30 @@ async fn copy_again(
 }
 
 /// Counts the changes of the key ring; none before the first.
-async fn ring_revision(store: &StoreClient, plan: &BackupPlan) -> anyhow::Result<Option<u64>> {
+async fn ring_revision(store: &StoreClient, plan: &BackupPlan) -> Result<Option<u64>, Error> {
     let query = BackupQuery { after: None, only: Some(key(Kind::Ring, "")) };
     let page = store.backup_page(table_of(plan, Kind::Ring)?, &query).await?;
     Ok(page.records.first().map(|record| record.revision))
 }
 
-fn table_of(plan: &BackupPlan, kind: Kind) -> anyhow::Result<&str> {
-    match plan.tables.iter().find(|table| table.kind == Some(kind)) {
-        Some(table) => Ok(&table.name),
-        None => bail!("expected a table for records of kind {kind} in certstore's plan of a backup, got none"),
-    }
+fn table_of(plan: &BackupPlan, kind: Kind) -> Result<&str, CopyError> {
+    let table = plan.tables.iter().find(|table| table.kind == Some(kind));
+    table.map(|table| table.name.as_str()).ok_or(CopyError::NoTable(kind))
 }
 
 /// Copies the audit log, and answers how many entries there are and the mark of the newest.
 async fn copy_audit(
     store: &StoreClient,
-    backup: &mut Writer<Growing>,
+    backup: &mut Writer<UnfinishedFile>,
     progress: &dyn Progress,
-) -> anyhow::Result<(u64, AuditMark)> {
+) -> Result<(u64, AuditMark), Error> {
     let mut pages = AuditPages::new(store).await?;
     let mut chain = Chain::after(pages.start());
     backup.line(&AuditAfter { audit_after: pages.start() })?;
     progress.begin("copying the audit log", pages.head().number - pages.start().number);
     while let Some(page) = pages.next().await? {
         for line in &page {
-            chain.push(line).context("the audit log is not sound: see what `certctl audit verify` says")?;
+            chain.push(line).map_err(LogError::Unsound)?;
             backup.line(line)?;
         }
         progress.advance(page.len() as u64);

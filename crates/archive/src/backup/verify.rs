@@ -7,20 +7,23 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, bail, ensure};
+use certseal_client::Progress;
 use certseal_seal::sha256;
 use certseal_wire::{AuditMark, BackupRecord, Digest};
 use serde::Serialize;
 
-use super::format::{Head, Line, MAX_AGAIN, Manifest, Reader, VERSION};
+use super::{
+    damage::Damage,
+    format::{Head, Line, MAX_AGAIN, Manifest, Reader, VERSION},
+};
 use crate::{
-    audit::{Chain, NEW_LOG},
-    rotation::Progress,
+    audit::chain::{Chain, NEW_LOG},
+    error::Error,
 };
 
-/// What is in a sound backup.
+/// What a sound backup holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Found {
+pub struct Contents {
     /// Its first line.
     #[serde(flatten)]
     pub head: Head,
@@ -53,48 +56,53 @@ pub(super) fn identity(record: &BackupRecord) -> Digest {
 ///
 /// # Errors
 /// When the file cannot be read, or is no sound backup; with the number of the line.
-pub fn verify(path: &Path, progress: &dyn Progress) -> anyhow::Result<Found> {
+pub fn verify(path: &Path, progress: &dyn Progress) -> Result<Contents, Error> {
     let open = || -> io::Result<(File, u64)> {
         let file = File::open(path)?;
         let octets = file.metadata()?.len();
         Ok((file, octets))
     };
-    let (file, octets) = open().with_context(|| format!("cannot open {}", path.display()))?;
+    let (file, octets) = open().map_err(Error::file("open", path))?;
     progress.begin("checking octets", octets);
-    check(BufReader::new(file), progress).with_context(|| path.display().to_string())
+    check(BufReader::new(file), progress).map_err(Error::within(path.display()))
 }
 
 /// Checks the lines of a backup.
-pub(super) fn check(input: impl BufRead, progress: &dyn Progress) -> anyhow::Result<Found> {
+pub(super) fn check(input: impl BufRead, progress: &dyn Progress) -> Result<Contents, Error> {
     let mut reader = Reader::new(input);
     let head = match reader.next_line()? {
         Some(Line::Head(head)) if head.certseal_backup == VERSION => head,
-        Some(Line::Head(Head { certseal_backup, .. })) => {
-            bail!("line 1: expected a backup of format {VERSION}, got format {certseal_backup}: use a newer certctl")
+        other => {
+            let damage = match other {
+                Some(Line::Head(head)) => Damage::Version { expected: VERSION, found: head.certseal_backup },
+                Some(_) => Damage::NoHead,
+                None => Damage::Empty,
+            };
+            return Err(Damage::in_line(1)(damage).into());
         }
-        Some(_) => bail!("line 1: expected the head of a backup"),
-        None => bail!("line 1: expected the head of a backup, got an empty file"),
     };
-    let mut content = Content::default();
+    let mut tally = Tally::default();
     let mut told = 0;
     let manifest = loop {
         let Some(line) = reader.next_line()? else {
-            bail!("line {}: expected a manifest, but the file ends: something is cut off", reader.number() + 1)
+            return Err(Damage::in_line(reader.number() + 1)(Damage::NoManifest).into());
         };
         progress.advance(reader.octets() - told);
         told = reader.octets();
         if let Line::Manifest(manifest) = line {
             break manifest;
         }
-        content.add(line, &head).with_context(|| format!("line {}", reader.number()))?;
+        tally.add(line, &head).map_err(Damage::in_line(reader.number()))?;
     };
     let number = reader.number();
     let digest = reader.digest();
-    content.compare(&manifest, number - 1, digest).with_context(|| format!("line {number}"))?;
-    ensure!(reader.next_line()?.is_none(), "line {}: expected the file's end after the manifest", number + 1);
-    let newest = content.end(&head).with_context(|| format!("line {number}"))?;
-    let Content { records, newer, .. } = content;
-    Ok(Found {
+    tally.compare(&manifest, number - 1, digest).map_err(Damage::in_line(number))?;
+    if reader.next_line()?.is_some() {
+        return Err(Damage::in_line(number + 1)(Damage::NoEnd).into());
+    }
+    let newest = tally.end(&head).map_err(Damage::in_line(number))?;
+    let Tally { records, newer, .. } = tally;
+    Ok(Contents {
         head,
         records,
         again: manifest.again,
@@ -109,7 +117,7 @@ pub(super) fn check(input: impl BufRead, progress: &dyn Progress) -> anyhow::Res
 
 /// What came so far.
 #[derive(Default)]
-struct Content {
+struct Tally {
     /// Before the line `again`.
     records: BTreeMap<String, u64>,
     /// The table and the key that came last before that line.
@@ -121,23 +129,26 @@ struct Content {
     audit: Option<Chain>,
 }
 
-impl Content {
-    fn add(&mut self, line: Line, head: &Head) -> anyhow::Result<()> {
+impl Tally {
+    fn add(&mut self, line: Line, head: &Head) -> Result<(), Damage> {
+        let misplaced = |expected, found| Err(Damage::OutOfPlace { expected, found });
         match line {
-            Line::Record(_) if self.audit.is_some() => bail!("expected an entry of the audit log, got a record"),
+            Line::Record(_) if self.audit.is_some() => misplaced("an entry of the audit log", "a record"),
             Line::Record(record) if self.is_again => self.add_again(&record),
             Line::Record(record) => self.add_first(record),
-            Line::Again(_) if self.is_again => bail!("expected a line `again` once, got another one"),
+            Line::Again(_) if self.is_again => misplaced("a line `again` once", "another one"),
             Line::Again(expected) => {
-                let found: u64 = self.records.values().sum();
-                ensure!(found == expected, "expected {expected} records before this line, got {found}");
+                let found = self.records.values().sum();
+                Damage::compare(|| "records before this line".to_owned(), expected, found)?;
                 self.is_again = true;
                 Ok(())
             }
-            Line::AuditAfter(_) if !self.is_again => bail!("expected a line `again` before the audit log"),
-            Line::AuditAfter(_) if self.audit.is_some() => bail!("expected one audit log, got another one"),
+            Line::AuditAfter(_) if !self.is_again => Err(Damage::NoAgain),
+            Line::AuditAfter(_) if self.audit.is_some() => misplaced("one audit log", "another one"),
             Line::AuditAfter(start) => {
-                ensure!(start.number > 0 || start == NEW_LOG, "expected zeros as the hash before the first entry");
+                if start.number == 0 && start != NEW_LOG {
+                    return Err(Damage::NoBeginning);
+                }
                 let mut chain = Chain::after(start);
                 // A log whose entries moved into files meanwhile begins later.
                 if head.audit.number >= start.number {
@@ -148,55 +159,54 @@ impl Content {
             }
             Line::Entry(entry) => match &mut self.audit {
                 Some(chain) => Ok(chain.push(&entry)?),
-                None => bail!("expected where the audit log begins, got an entry of it"),
+                None => misplaced("where the audit log begins", "an entry of it"),
             },
-            Line::Head(_) => bail!("expected one head, got another one"),
+            Line::Head(_) => misplaced("one head", "another one"),
             // The caller ends with it.
             Line::Manifest(_) => Ok(()),
         }
     }
 
     /// Tables stand together, and their keys ascend: so no record comes twice, and none has to be remembered for that.
-    fn add_first(&mut self, record: BackupRecord) -> anyhow::Result<()> {
+    fn add_first(&mut self, record: BackupRecord) -> Result<(), Damage> {
         let BackupRecord { table, key, .. } = record;
         match &self.last {
-            Some((last, before)) if *last == table => {
-                ensure!(*before < key, "expected a key of table {table} after {before}, got {key}");
+            Some((last, before)) if *last == table && *before >= key => {
+                return Err(Damage::Key { table, before: before.clone(), found: key });
             }
-            _ => ensure!(!self.records.contains_key(&table), "expected table {table} in one piece, got more of it"),
+            Some((last, _)) if *last == table => {}
+            _ if self.records.contains_key(&table) => return Err(Damage::Table(table)),
+            _ => {}
         }
         *self.records.entry(table.clone()).or_default() += 1;
         self.last = Some((table, key));
         Ok(())
     }
 
-    fn add_again(&mut self, record: &BackupRecord) -> anyhow::Result<()> {
-        let BackupRecord { table, key, .. } = record;
-        ensure!(self.newer.insert(identity(record)), "expected key {key} of table {table} once more, got it twice");
-        ensure!(self.newer.len() as u64 <= MAX_AGAIN, "expected at most {MAX_AGAIN} records after the line `again`");
-        Ok(())
+    fn add_again(&mut self, record: &BackupRecord) -> Result<(), Damage> {
+        if !self.newer.insert(identity(record)) {
+            return Err(Damage::Twice { table: record.table.clone(), key: record.key.clone() });
+        }
+        if self.newer.len() as u64 > MAX_AGAIN { Err(Damage::TooMany(MAX_AGAIN)) } else { Ok(()) }
     }
 
     /// Compares what came with what the manifest says.
-    fn compare(&self, manifest: &Manifest, lines: u64, digest: Digest) -> anyhow::Result<()> {
-        let Manifest { records, again, audit_entries, lines: expected, sha256 } = manifest;
-        let newer = self.newer.len() as u64;
-        let entries = self.audit.as_ref().context("expected the audit log before the manifest")?.entries();
-        // Tables without records may be in the manifest too.
-        let tables = records.keys().chain(self.records.keys());
-        for table in tables {
-            let counts = [records, &self.records].map(|counts| counts.get(table).copied().unwrap_or(0));
-            ensure!(counts[0] == counts[1], "expected {} records of table {table}, got {}", counts[0], counts[1]);
+    fn compare(&self, manifest: &Manifest, lines: u64, digest: Digest) -> Result<(), Damage> {
+        let Manifest { records, again, audit_entries, lines: expected_lines, sha256 } = manifest;
+        let entries = self.audit.as_ref().ok_or(Damage::NoLog)?.entries();
+        Damage::compare_tables(records, &self.records)?;
+        for (what, expected, found) in [
+            ("records after the line `again`", *again, self.newer.len() as u64),
+            ("entries of the audit log", *audit_entries, entries),
+            ("lines before the manifest", *expected_lines, lines),
+        ] {
+            Damage::compare(|| what.to_owned(), expected, found)?;
         }
-        ensure!(*again == newer, "expected {again} records after the line `again`, got {newer}");
-        ensure!(*audit_entries == entries, "expected {audit_entries} entries of the audit log, got {entries}");
-        ensure!(*expected == lines, "expected {expected} lines before the manifest, got {lines}");
-        ensure!(*sha256 == digest, "expected SHA-256 {sha256} of all before the manifest, got {digest}");
-        Ok(())
+        if *sha256 == digest { Ok(()) } else { Err(Damage::Digest { expected: *sha256, found: digest }) }
     }
 
     /// The mark of the newest entry.
-    fn end(&self, head: &Head) -> anyhow::Result<AuditMark> {
+    fn end(&self, head: &Head) -> Result<AuditMark, Damage> {
         match &self.audit {
             Some(chain) => Ok(chain.finish()?),
             None => Ok(head.audit),
@@ -206,11 +216,13 @@ impl Content {
 
 #[cfg(test)]
 mod tests {
+    use certseal_wire::causes;
+
     use super::*;
     use crate::backup::format::tests::{backup, record};
 
     fn refused(bytes: &[u8]) -> String {
-        format!("{:#}", check(bytes, &()).unwrap_err())
+        causes(&check(bytes, &()).unwrap_err())
     }
 
     /// The sound backup with another line in a place.

@@ -2,12 +2,11 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use anyhow::{Context, ensure};
 use certseal_client::StoreClient;
 use certseal_wire::{Cursor, Event, FeedPage, FeedQuery, Kind};
 use tokio::time::sleep;
 
-use super::format::MAX_AGAIN;
+use super::{copy_error::CopyError, format::MAX_AGAIN};
 
 /// The records that the feed tells of after `from`, up to `to` at least; each once, whatever happened to it.
 ///
@@ -15,25 +14,29 @@ use super::format::MAX_AGAIN;
 ///
 /// # Errors
 /// When the store came back from a backup meanwhile, too much has changed, or certstore cannot be reached.
-pub(super) async fn changes(store: &StoreClient, from: Cursor, to: Cursor) -> anyhow::Result<HashSet<(Kind, String)>> {
-    ensure!(from.epoch == to.epoch, "the store came back from a backup while this one was made: begin again");
+pub(super) async fn changes(
+    store: &StoreClient,
+    from: Cursor,
+    to: Cursor,
+) -> Result<HashSet<(Kind, String)>, CopyError> {
+    if from.epoch != to.epoch {
+        return Err(CopyError::OtherFeed);
+    }
     let mut changed = HashSet::new();
     let (mut cursor, mut rests) = (from, 0);
     while cursor.seq < to.seq && rests < RESTS {
         let query = FeedQuery { after: Some(cursor), limit: Some(EVENTS), wait: Some(0) };
-        let page =
-            store.feed(&query).await.context("cannot read what changed while the backup was made: begin again")?;
-        let FeedPage { cursor: next, events, end } = page;
-        ensure!(
-            next.epoch == cursor.epoch && next.seq >= cursor.seq && (end || next.seq > cursor.seq),
-            "the feed does not go on after {cursor}: it answers {next}"
-        );
+        let FeedPage { cursor: next, events, end } =
+            store.feed(&query).await.map_err(|error| CopyError::Feed(Box::new(error)))?;
+        let goes_on = next.epoch == cursor.epoch && next.seq >= cursor.seq && (end || next.seq > cursor.seq);
+        if !goes_on {
+            return Err(CopyError::FeedStands { after: cursor, answer: next });
+        }
         cursor = next;
         events.into_iter().for_each(|event| remember(&mut changed, event));
-        ensure!(
-            changed.len() as u64 <= MAX_AGAIN,
-            "more than {MAX_AGAIN} records changed while the backup was made: begin again when less is written"
-        );
+        if changed.len() as u64 > MAX_AGAIN {
+            return Err(CopyError::TooManyChanges(MAX_AGAIN));
+        }
         if end && cursor.seq < to.seq {
             // What certstore has of the feed in memory is a moment behind; and the last sequence numbers may be of changes
             // that are not in the feed.

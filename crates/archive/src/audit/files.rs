@@ -3,14 +3,14 @@
 use std::{
     fs::{self, File},
     io::BufReader,
-    ops::ControlFlow,
     path::{Path, PathBuf},
+    slice,
 };
 
-use anyhow::{Context, bail};
 use certseal_wire::AuditLine;
 
-use crate::{failure::Failure, lines::Lines};
+use super::log_error::LogError;
+use crate::{error::Error, lines::Lines};
 
 /// Files of entries, one on each line, in the order of their numbers.
 #[derive(Debug, Clone)]
@@ -24,10 +24,10 @@ impl AuditFiles {
     ///
     /// # Errors
     /// When there is none, or the first line of one is no entry.
-    pub fn in_dir(dir: &Path) -> anyhow::Result<Self> {
+    pub fn in_dir(dir: &Path) -> Result<Self, Error> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
-            let entry = entry.with_context(|| format!("cannot list {}", dir.display()))?;
+        for entry in fs::read_dir(dir).map_err(Error::file("list", dir))? {
+            let entry = entry.map_err(Error::file("list", dir))?;
             let name = entry.file_name();
             let is_one = name.to_str().is_some_and(|name| name.starts_with("audit-") && name.ends_with(".jsonl"));
             if is_one {
@@ -37,9 +37,7 @@ impl AuditFiles {
         }
         found.sort_by_key(|(first, _)| first.mark.number);
         let first = found.first().map(|(first, _)| first.clone());
-        let first = first.ok_or_else(|| {
-            Failure::NotFound(format!("expected files audit-*.jsonl of an audit log in {}, got none", dir.display()))
-        })?;
+        let first = first.ok_or_else(|| LogError::NoFiles(dir.to_owned()))?;
         Ok(Self { files: found.into_iter().map(|(_, path)| path).collect(), first })
     }
 
@@ -48,40 +46,69 @@ impl AuditFiles {
         &self.first
     }
 
-    /// Shows `visit` each entry, until it has seen enough.
-    ///
-    /// # Errors
-    /// When a file cannot be read or a line of it is no entry, and what `visit` says; with the file and the line.
-    pub fn each(&self, mut visit: impl FnMut(AuditLine) -> anyhow::Result<ControlFlow<()>>) -> anyhow::Result<()> {
-        for path in &self.files {
-            let mut lines = open(path)?;
-            while let Some(line) = lines.next_line().with_context(|| path.display().to_string())? {
-                let seen = parse(line).and_then(&mut visit);
-                if seen.with_context(|| format!("{}, line {}", path.display(), lines.number()))?.is_break() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
+    /// The entries of all files, one after the other. The first error ends them.
+    pub fn entries(&self) -> Entries<'_> {
+        Entries { files: self.files.iter(), current: None }
     }
 }
 
-fn first_line(path: &Path) -> anyhow::Result<AuditLine> {
-    let mut lines = open(path)?;
-    let first = lines.next_line().and_then(|line| match line {
-        Some(line) => parse(line),
-        None => bail!("expected entries of an audit log, but the file is empty"),
-    });
-    first.with_context(|| path.display().to_string())
+/// The entries of [`AuditFiles`].
+pub struct Entries<'a> {
+    files: slice::Iter<'a, PathBuf>,
+    current: Option<(&'a Path, Lines<BufReader<File>>)>,
 }
 
-fn open(path: &Path) -> anyhow::Result<Lines<BufReader<File>>> {
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+/// An entry, and where it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileEntry {
+    /// The entry.
+    pub line: AuditLine,
+    /// `FILE, line NUMBER`.
+    pub place: String,
+}
+
+impl Entries<'_> {
+    fn read_next(&mut self) -> Result<Option<FileEntry>, Error> {
+        loop {
+            if let Some((path, lines)) = &mut self.current
+                && let Some(line) = lines.next_line().map_err(Error::within(path.display()))?
+            {
+                let parsed = parse(line);
+                let place = format!("{}, line {}", path.display(), lines.number());
+                let line = parsed.map_err(Error::within(&place))?;
+                return Ok(Some(FileEntry { line, place }));
+            }
+            let Some(path) = self.files.next() else { return Ok(None) };
+            self.current = Some((path, open(path)?));
+        }
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Result<FileEntry, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.read_next();
+        if next.is_err() {
+            (self.files, self.current) = ([].iter(), None);
+        }
+        next.transpose()
+    }
+}
+
+fn first_line(path: &Path) -> Result<AuditLine, Error> {
+    let mut lines = open(path)?;
+    let first = lines.next_line().map_err(Error::within(path.display()))?;
+    first.map_or(Err(LogError::EmptyFile), parse).map_err(Error::within(path.display()))
+}
+
+fn open(path: &Path) -> Result<Lines<BufReader<File>>, Error> {
+    let file = File::open(path).map_err(Error::file("open", path))?;
     Ok(Lines::new(BufReader::new(file)))
 }
 
-fn parse(line: &[u8]) -> anyhow::Result<AuditLine> {
-    serde_json::from_slice(line).context("expected an entry of an audit log")
+fn parse(line: &[u8]) -> Result<AuditLine, LogError> {
+    serde_json::from_slice(line).map_err(LogError::NoEntry)
 }
 
 #[cfg(test)]
@@ -95,14 +122,7 @@ mod tests {
     }
 
     fn numbers(files: &AuditFiles) -> Vec<u64> {
-        let mut numbers = Vec::new();
-        files
-            .each(|line| {
-                numbers.push(line.mark.number);
-                Ok(ControlFlow::Continue(()))
-            })
-            .unwrap();
-        numbers
+        files.entries().map(|entry| entry.unwrap().line.mark.number).collect()
     }
 
     #[test]
@@ -126,7 +146,9 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text + "{\n").unwrap();
         let files = AuditFiles::in_dir(dir.path()).unwrap();
-        let error = format!("{:#}", files.each(|_| Ok(ControlFlow::Continue(()))).unwrap_err());
+        let mut entries = files.entries().skip(2);
+        let error = entries.next().unwrap().unwrap_err().to_string();
         assert!(error.contains("audit-1-2.jsonl, line 3"), "{error}");
+        assert!(entries.next().is_none(), "the entries go on after an error");
     }
 }

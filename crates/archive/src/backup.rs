@@ -16,12 +16,16 @@
 //! A backup is ciphertext and signed documents, like the store itself. `docs/backup.md` has the format in full.
 
 mod changes;
+pub(crate) mod copy_error;
 mod create;
+pub(crate) mod damage;
 mod format;
 mod restore;
 mod verify;
 
+pub use copy_error::CopyError;
 pub use create::{Created, create};
+pub use damage::Damage;
 pub use format::Head;
 pub use restore::{Restored, restore};
-pub use verify::{Found, verify};
+pub use verify::{Contents, verify};

@@ -1,8 +1,26 @@
 //! Lines of a file that may be larger than memory, and that may be damaged.
 
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, Read};
 
-use anyhow::{Context, bail};
+/// Why a line cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LineError {
+    /// The file cannot be read on.
+    #[error("cannot read line {number}")]
+    Unreadable {
+        /// The line; the first is 1.
+        number: u64,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The line has no end within the limit.
+    #[error("line {0}: expected at most {MAX_LINE} octets in a line, got more")]
+    TooLong(u64),
+    /// The file ends within the line.
+    #[error("line {0}: expected a line feed at its end, but the file ends: something is cut off")]
+    CutOff(u64),
+}
 
 /// Reads line after line, none longer than [`MAX_LINE`].
 pub(crate) struct Lines<R> {
@@ -25,11 +43,11 @@ impl<R: BufRead> Lines<R> {
     ///
     /// # Errors
     /// When it has no line feed, since the file ends before it, or is too long; and when the file cannot be read.
-    pub(crate) fn next_line(&mut self) -> anyhow::Result<Option<&[u8]>> {
+    pub(crate) fn next_line(&mut self) -> Result<Option<&[u8]>, LineError> {
         self.buffer.clear();
         let number = self.number + 1;
         let mut rest = self.input.by_ref().take(MAX_LINE);
-        rest.read_until(b'\n', &mut self.buffer).with_context(|| format!("cannot read line {number}"))?;
+        rest.read_until(b'\n', &mut self.buffer).map_err(|source| LineError::Unreadable { number, source })?;
         if self.buffer.is_empty() {
             return Ok(None);
         }
@@ -38,9 +56,9 @@ impl<R: BufRead> Lines<R> {
             return Ok(Some(self.buffer.as_slice()));
         }
         if self.buffer.len() as u64 == MAX_LINE {
-            bail!("line {number}: expected at most {MAX_LINE} octets in a line, got more");
+            return Err(LineError::TooLong(number));
         }
-        bail!("line {number}: expected a line feed at its end, but the file ends: something is cut off");
+        Err(LineError::CutOff(number))
     }
 }
 

@@ -9,11 +9,11 @@ use certseal_wire::{AuditLine, AuditMark, Digest};
 /// that is a mark which was kept elsewhere, and which the chain is told to [`expect`](Self::expect).
 ///
 /// ```
-/// use certctl::audit::{Chain, NEW_LOG};
+/// use certseal_archive::audit::{Chain, NEW_LOG};
 ///
 /// let chain = Chain::after(NEW_LOG);
 /// assert_eq!(chain.finish()?, NEW_LOG);
-/// # Ok::<(), certctl::audit::ChainError>(())
+/// # Ok::<(), certseal_archive::audit::ChainError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Chain {

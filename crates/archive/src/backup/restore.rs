@@ -2,17 +2,16 @@
 
 use std::{collections::BTreeMap, fs::File, io::BufReader, mem, path::Path};
 
-use anyhow::{Context, ensure};
-use certseal_client::{ClientError, StoreClient};
+use certseal_client::{ClientError, Progress, StoreClient};
 use certseal_wire::{AuditMark, BackupRecord, Cursor, RestoreEnd, RestoreRequest};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
     format::{Line, Reader},
-    verify::{Found, identity, verify},
+    verify::{Contents, identity, verify},
 };
-use crate::rotation::Progress;
+use crate::error::Error;
 
 /// What a store has from a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -32,41 +31,40 @@ pub struct Restored {
 /// # Errors
 /// When the backup is not sound, which is seen before anything is sent; when certstore cannot be reached or refuses. After
 /// the first records are sent, the store serves nobody until the same backup is there as a whole, or it was emptied.
-pub async fn restore(store: &StoreClient, path: &Path, progress: &dyn Progress) -> anyhow::Result<Restored> {
-    let found = verify(path, progress)?;
-    progress.begin("restoring records", found.records.values().sum::<u64>() + found.again);
+pub async fn restore(store: &StoreClient, path: &Path, progress: &dyn Progress) -> Result<Restored, Error> {
+    let contents = verify(path, progress)?;
+    progress.begin("restoring records", contents.records.values().sum::<u64>() + contents.again);
     let mut sending = Sending { store, records: Vec::new(), octets: 0, sent: BTreeMap::new(), has_begun: false };
-    let outcome = send(&mut sending, path, &found, progress).await;
+    let outcome = send(&mut sending, path, &contents, progress).await;
     match outcome {
         Ok(()) => {
-            let (at, feed, newest) = (found.head.at, found.head.feed, found.newest);
+            let (at, feed, newest) = (contents.head.at, contents.head.feed, contents.newest);
             Ok(Restored { at, feed, records: sending.sent, newest })
         }
-        Err(error) => Err(error.context(what_now(sending.has_begun))),
+        Err(error) => Err(unfinished(sending.has_begun, error)),
     }
 }
 
 /// What an unfinished restore leaves behind, and what to do about it.
-fn what_now(has_begun: bool) -> &'static str {
-    match has_begun {
-        false => "certstore took nothing of the backup",
-        true => {
-            "the backup is not restored yet, and certstore serves nobody: restore the same file again, which finishes it; \
-             before another file, stop certstore, remove its data directory or its database, and start it"
-        }
-    }
+fn unfinished(has_begun: bool, error: Error) -> Error {
+    if has_begun { Error::HalfRestored(error.into()) } else { Error::NothingRestored(error.into()) }
 }
 
 /// Sends the records that count. One that came again is left out where it came first.
-async fn send(sending: &mut Sending<'_>, path: &Path, found: &Found, progress: &dyn Progress) -> anyhow::Result<()> {
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+async fn send(
+    sending: &mut Sending<'_>,
+    path: &Path,
+    contents: &Contents,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let file = File::open(path).map_err(Error::file("open", path))?;
     let mut reader = Reader::new(BufReader::new(file));
     let mut is_again = false;
     while let Some(line) = reader.next_line()? {
         match line {
             Line::Record(record) => {
                 // Without anything that came again there is no need for identities.
-                let counts = is_again || found.newer.is_empty() || !found.newer.contains(&identity(&record));
+                let counts = is_again || contents.newer.is_empty() || !contents.newer.contains(&identity(&record));
                 if counts {
                     sending.add(record).await?;
                 }
@@ -76,10 +74,13 @@ async fn send(sending: &mut Sending<'_>, path: &Path, found: &Found, progress: &
             _ => {}
         }
     }
-    ensure!(reader.digest() == found.sha256, "{} changed while it was read", path.display());
+    if reader.digest() != contents.sha256 {
+        return Err(Error::Changed(path.to_owned()));
+    }
     sending.flush().await?;
-    let end = RestoreEnd { records: sending.sent.clone(), feed: found.head.feed, audit: found.newest };
-    sending.store.end_restore(&end).await.context("certstore does not take the end of the backup")
+    let end = RestoreEnd { records: sending.sent.clone(), feed: contents.head.feed, audit: contents.newest };
+    let ended = sending.store.end_restore(&end).await;
+    ended.map_err(Error::not_taken("the end of the backup"))
 }
 
 /// Records on their way, in requests of a bounded size.
@@ -94,7 +95,7 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    async fn add(&mut self, record: BackupRecord) -> anyhow::Result<()> {
+    async fn add(&mut self, record: BackupRecord) -> Result<(), Error> {
         let octets = record.value.0.len();
         let is_full = self.records.len() >= RestoreRequest::MAX_RECORDS || self.octets + octets > MAX_OCTETS;
         if is_full && !self.records.is_empty() {
@@ -106,7 +107,7 @@ impl Sending<'_> {
         Ok(())
     }
 
-    async fn flush(&mut self) -> anyhow::Result<()> {
+    async fn flush(&mut self) -> Result<(), Error> {
         if self.records.is_empty() {
             return Ok(());
         }
@@ -115,7 +116,7 @@ impl Sending<'_> {
         let outcome = self.store.restore(&request).await;
         // Only a clear refusal shows that nothing was taken.
         self.has_begun |= !matches!(outcome, Err(ClientError::Refused(_)));
-        outcome.context("certstore does not take the records")
+        outcome.map_err(Error::not_taken("the records"))
     }
 }
 
@@ -125,11 +126,12 @@ const MAX_OCTETS: usize = 2 * 1024 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backup::damage::Damage;
 
     /// Records are put, whatever is there: who is told to empty the store loses time, and maybe the wrong data.
     #[test]
     fn an_interrupted_restore_says_that_the_same_file_finishes_it() {
-        let (nothing, some) = (what_now(false), what_now(true));
+        let [nothing, some] = [false, true].map(|has_begun| unfinished(has_begun, Damage::NoLine.into()).to_string());
         assert!(nothing.contains("took nothing"));
         assert!(some.contains("restore the same file again") && !some.contains("begin again"));
         assert!(some.contains("before another file, stop certstore"));
