@@ -1,5 +1,6 @@
 //! Outcomes that are not success, and the exit codes that tell them apart.
 
+use anyhow::bail;
 use certseal_archive::audit::LogError;
 use certseal_client::ClientError;
 
@@ -41,6 +42,12 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
         Some(error) if may_pass(error) => TRY_AGAIN,
         _ => FAILED,
     }
+}
+
+/// Refuses an outcome with failures: how many there are of `what`, the first of them, and what to do about them.
+pub(crate) fn refuse_failed(what: &str, failed: &[(impl ToString, String)], advice: &str) -> anyhow::Result<()> {
+    let Some((site, reason)) = failed.first() else { return Ok(()) };
+    bail!("{} {what}, among them {}: {reason}{advice}", failed.len(), site.to_string())
 }
 
 /// The answer of a daemon, or its silence, if that is what `error` comes from.

@@ -28,8 +28,7 @@
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 
-mod cli;
-mod commands;
+mod command_line;
 pub mod export;
 mod failure;
 mod files;
@@ -38,8 +37,10 @@ pub mod issuers;
 pub mod keys;
 pub mod legacy;
 pub mod migrate;
+mod nouns;
 mod output;
 pub mod pki;
+mod progress_bar;
 pub mod rings;
 pub mod rotation;
 mod settings;
@@ -50,7 +51,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{Parser, error::ErrorKind};
 
 use crate::{
-    cli::Cli,
+    command_line::CommandLine,
     failure::{Failure, USAGE, exit_code},
     output::Output,
 };
@@ -59,8 +60,8 @@ use crate::{
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let output = Output::new(args.iter().any(|arg| arg == "--json"));
-    let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
+    let line = match CommandLine::try_parse_from(args) {
+        Ok(line) => line,
         Err(error) if output.is_json() && !is_help(error.kind()) => {
             let message = error.to_string();
             output.error(&Failure::Usage(message.trim_start_matches("error: ").trim_end().to_owned()).into());
@@ -71,7 +72,7 @@ pub fn main() -> ExitCode {
     let outcome = certseal_service::keep_memory_private()
         .and_then(|()| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build())
         .map_err(Into::into)
-        .and_then(|runtime| runtime.block_on(commands::run(cli, output)));
+        .and_then(|runtime| runtime.block_on(line.run(output)));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -13,7 +13,7 @@ mod reseal;
 
 use std::collections::{BTreeMap, HashMap};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use certseal_client::{CertmanClient, ClientError, Progress, StoreClient};
 use certseal_seal::{LegacySuite, Sealed};
 use certseal_wire::{DnsName, Inventory, Renewal, SealedQuery, SiteStatus};
@@ -247,12 +247,6 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
-
-/// Refuses an outcome with failures, naming the first.
-pub(crate) fn refuse_failed(what: &str, failed: &[(impl ToString, String)]) -> anyhow::Result<()> {
-    let Some((site, reason)) = failed.first() else { return Ok(()) };
-    bail!("{} sites {what}, among them {}: {reason}", failed.len(), site.to_string())
 }
 
 /// After its time, a renewal is still begun at once.

@@ -4,17 +4,71 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use certseal_client::CertmanClient;
-use certseal_wire::{DnsName, LOST, NameSet, Renewal, SiteRequest, SiteState, SiteStatus};
-use indicatif::ProgressBar;
+use certseal_wire::{DnsName, LOST, NameSet, PoolName, Renewal, SiteRequest, SiteState, SiteStatus, Upstream};
+use clap::{Args, Subcommand};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    cli::{AddArgs, SiteCommand},
     failure::{Failure, may_pass},
     output::{Output, details, joined, or_dash, table},
+    progress_bar::spinner,
     settings::Settings,
 };
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SiteCommand {
+    /// Add a site, or change it
+    Add(AddArgs),
+    /// List all sites
+    List,
+    /// Show one site
+    Status {
+        /// The site
+        name: DnsName,
+    },
+    /// Begin a renewal now
+    Renew {
+        /// The site
+        name: DnsName,
+    },
+    /// List the sites whose certificates certstore says that it lost, after a restore say
+    Lost {
+        /// Have all of them ordered at once
+        #[arg(long)]
+        order: bool,
+    },
+    /// Remove a site: its route, its certificate, its orders
+    Remove {
+        /// The site
+        name: DnsName,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddArgs {
+    /// The site
+    #[arg(value_name = "NAME")]
+    pub(crate) site: DnsName,
+    /// Further name that leads to it; repeatable
+    #[arg(long = "name", value_name = "ALIAS")]
+    pub(crate) aliases: Vec<DnsName>,
+    /// Server behind the edge, such as http://10.0.0.7:8080
+    #[arg(long, value_name = "URL")]
+    pub(crate) upstream: Upstream,
+    /// Pool that may serve it; repeatable
+    #[arg(long = "pool", value_name = "POOL", required = true)]
+    pub(crate) pools: Vec<PoolName>,
+    /// Whose site it is: sites of one owner may have names under each other's wildcards
+    #[arg(long, value_name = "OWNER")]
+    pub(crate) owner: Option<String>,
+    /// Wait until a certificate for all its names is stored, or it has failed
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "wait")]
+    pub(crate) timeout: u64,
+}
 
 pub(super) async fn run(command: SiteCommand, settings: &Settings, output: Output) -> anyhow::Result<()> {
     let certman = settings.certman()?;
@@ -58,9 +112,7 @@ async fn settled(
     output: Output,
 ) -> anyhow::Result<SiteStatus> {
     let site = status.site.clone();
-    // Hidden by itself where standard error is no terminal, and cleared when dropped.
-    let spinner = if output.is_json() { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
-    spinner.enable_steady_tick(Duration::from_millis(120));
+    let spinner = spinner(output);
     let deadline = Instant::now() + patience;
     let mut trouble = None;
     while !is_settled(&status) {

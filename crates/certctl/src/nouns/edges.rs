@@ -1,14 +1,34 @@
 //! `certctl edges`.
 
-use certseal_wire::{EdgeStatus, KeyId};
+use certseal_wire::{EdgeStatus, KeyId, PoolName};
+use clap::Subcommand;
 use jiff::Timestamp;
 use serde_json::json;
 
 use crate::{
-    cli::EdgesCommand,
     output::{Output, or_dash, table},
     settings::Settings,
 };
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EdgesCommand {
+    /// Show the edges that have reported within the last day
+    List,
+    /// Take the reports of a forgotten edge again
+    Admit {
+        /// Its pool
+        pool: PoolName,
+        /// Its name
+        name: String,
+    },
+    /// Forget an edge that is gone for good or was taken over: no rotation waits for it, its reports are refused
+    Forget {
+        /// Its pool
+        pool: PoolName,
+        /// Its name
+        name: String,
+    },
+}
 
 pub(super) async fn run(command: EdgesCommand, settings: &Settings, output: Output) -> anyhow::Result<()> {
     let store = settings.store()?;

@@ -1,21 +1,39 @@
 //! `certctl export`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::bail;
 use certseal_seal::RingMark;
 use certseal_unseal::{UnsealKey, UnsealKeys};
+use clap::Args;
 
-use super::rotate::{Bar, trusted};
 use crate::{
-    cli::ExportArgs,
     export::{self, What},
-    failure::Failure,
+    failure::{Failure, refuse_failed},
     keys, legacy,
-    migrate::refuse_failed,
     output::Output,
+    progress_bar::Bar,
     settings::Settings,
 };
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Directory for the sites' folders; made when it is not there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Write the sealed bundles as they are, without opening anything
+    #[arg(long)]
+    pub(crate) sealed: bool,
+    /// File of an unseal key, or its PKCS#11 URI; repeatable, for several pools too
+    #[arg(long = "unseal-key", value_name = "KEY")]
+    pub(crate) unseal_keys: Vec<String>,
+    /// Private half of a key pair that imported keys are sealed to; repeatable
+    #[arg(long = "legacy-key", value_name = "SUITE=FILE")]
+    pub(crate) legacy_keys: Vec<String>,
+    /// Say that you want what certseal otherwise never does: private keys in files, for whoever can read them
+    #[arg(long)]
+    pub(crate) write_private_keys_in_the_clear: bool,
+}
 
 pub(super) async fn run(args: ExportArgs, settings: &Settings, output: Output) -> anyhow::Result<()> {
     let ExportArgs { out, sealed, unseal_keys, legacy_keys, write_private_keys_in_the_clear } = args;
@@ -27,7 +45,7 @@ pub(super) async fn run(args: ExportArgs, settings: &Settings, output: Output) -
     if !sealed && keys.is_empty() {
         bail!(Failure::Usage("expected --unseal-key or --legacy-key: nothing opens without".to_owned()));
     }
-    let (store, security, bar) = (settings.store()?, trusted(settings)?, Bar::new(output));
+    let (store, security, bar) = (settings.store()?, settings.security_public_to_trust("plan")?, Bar::new(output));
     let ring = settings.rings(&store, security)?.existing(RingMark::default()).await?;
     let what = if sealed { What::Sealed } else { What::Keys(&keys) };
     let outcome = export::export(&store, &ring, &what, &out, &bar).await?;
@@ -37,7 +55,7 @@ pub(super) async fn run(args: ExportArgs, settings: &Settings, output: Output) -
         let (written, unchanged) = (outcome.written, outcome.unchanged);
         format!("{written} sites written to {}, {what}; {unchanged} were there already\n", out.display())
     })?;
-    refuse_failed("could not be exported", &outcome.failed)
+    refuse_failed("sites could not be exported", &outcome.failed, "")
 }
 
 /// One set for each pool; the legacy keys in one of their own.

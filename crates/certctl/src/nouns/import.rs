@@ -1,18 +1,38 @@
 //! `certctl import`.
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
+use certseal_seal::LegacySuite;
+use certseal_wire::{PoolName, Upstream};
+use clap::Args;
 use serde_json::json;
 
-use super::rotate::Bar;
 use crate::{
-    cli::ImportArgs,
+    failure::refuse_failed,
     import::{self, Defaults},
     legacy,
-    migrate::refuse_failed,
     output::{Output, table},
+    progress_bar::Bar,
     settings::Settings,
 };
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Directory or tar archive with a folder for each site
+    pub(crate) path: PathBuf,
+    /// How the keys are sealed: rsa-oaep-sha256, rsa-oaep-sha1 or ecies-secp256k1
+    #[arg(long, value_name = "SUITE", value_parser = legacy::suite)]
+    pub(crate) legacy_suite: LegacySuite,
+    /// Public half of the key pair that they are sealed to: PEM for RSA, hexadecimal digits for secp256k1
+    #[arg(long, value_name = "FILE")]
+    pub(crate) legacy_public: PathBuf,
+    /// Pool that may serve the sites, where site.toml names none; repeatable
+    #[arg(long = "pool", value_name = "POOL")]
+    pub(crate) pools: Vec<PoolName>,
+    /// Server behind the edge, where site.toml names none
+    #[arg(long, value_name = "URL")]
+    pub(crate) upstream: Option<Upstream>,
+}
 
 pub(super) async fn run(args: ImportArgs, settings: &Settings, output: Output) -> anyhow::Result<()> {
     let ImportArgs { path, legacy_suite: suite, legacy_public, pools, upstream } = args;
@@ -38,5 +58,5 @@ pub(super) async fn run(args: ImportArgs, settings: &Settings, output: Output) -
         let rows: Vec<_> = rows.chain(kept).collect();
         if rows.is_empty() { head } else { format!("{head}\n{}", table(["SITE", "OUTCOME", "WHY"], rows)) }
     })?;
-    refuse_failed("were not imported", &outcome.failed)
+    refuse_failed("sites were not imported", &outcome.failed, "")
 }

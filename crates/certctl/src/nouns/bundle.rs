@@ -5,6 +5,7 @@ use certseal_seal::{Bundle, RingMark, Sealed, ring_issuers, sha256};
 use certseal_wire::{
     BundleInfo, Deletion, DeletionQuery, Digest, DnsName, EnvelopeId, Epoch, GroupId, KeyId, PoolName, SignerId, causes,
 };
+use clap::Subcommand;
 use jiff::Timestamp;
 use serde::Serialize;
 use x509_parser::{
@@ -14,12 +15,26 @@ use x509_parser::{
 };
 
 use crate::{
-    cli::BundleCommand,
     failure::Failure,
     output::{Output, details, joined, or_dash, table},
     rings::Rings,
     settings::Settings,
 };
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BundleCommand {
+    /// Show a site's bundle: certificate, envelope, and whether they are genuine; never a secret
+    Show {
+        /// The site
+        name: DnsName,
+    },
+    /// List the bundles that will be deleted by themselves, with the sealed keys in them, the earliest first
+    Deletions {
+        /// Only those within so many days
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        within: Option<u32>,
+    },
+}
 
 pub(super) async fn run(command: BundleCommand, settings: &Settings, output: Output) -> anyhow::Result<()> {
     match command {

@@ -1,15 +1,38 @@
 //! `certctl backup`.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use certseal_archive::{audit::mark_text, backup};
+use clap::Subcommand;
 
-use super::rotate::Bar;
 use crate::{
-    cli::BackupCommand,
     output::{Output, details, table},
+    progress_bar::Bar,
     settings::Settings,
 };
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupCommand {
+    /// Copy all that certstore keeps into a file, while it serves
+    Create {
+        /// New file
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// Check that a backup is complete and undamaged; no daemon is asked
+    Verify {
+        /// The backup
+        file: PathBuf,
+    },
+    /// Give a backup to a certstore that holds nothing yet
+    Restore {
+        /// The backup
+        file: PathBuf,
+    },
+}
 
 pub(super) async fn run(command: BackupCommand, settings: &Settings, output: Output) -> anyhow::Result<()> {
     match command {

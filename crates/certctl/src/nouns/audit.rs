@@ -1,23 +1,89 @@
 //! `certctl audit`.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, bail, ensure};
 use certseal_archive::audit::{self, AuditFiles, AuditPages, FileEntry, Search, mark_text};
 use certseal_client::{Progress, StoreClient};
 use certseal_seal::{RingMark, ring_issuers};
-use certseal_wire::{AuditLine, AuditPage, AuditQuery, AuditRecord};
+use certseal_wire::{AuditAction, AuditLine, AuditMark, AuditPage, AuditQuery, AuditRecord};
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::rotate::Bar;
 use crate::{
-    cli::{AuditCommand, SearchArgs, TailArgs, VerifyArgs},
-    failure::{Failure, may_pass},
+    failure::may_pass,
     output::{Output, details, next_line, or_dash, printable},
+    progress_bar::Bar,
     settings::Settings,
+    values,
 };
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Show the newest entries
+    Tail(TailArgs),
+    /// Find entries, from the oldest on
+    Search(SearchArgs),
+    /// Check that no entry was altered, removed or put elsewhere, and that the end is there
+    Verify(VerifyArgs),
+    /// Write the entries that certstore still keeps, one JSON document on each line
+    Export {
+        /// New file, or - for standard output
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TailArgs {
+    /// How many
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
+    pub(crate) lines: u64,
+    /// Go on with those that come
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SearchArgs {
+    /// Who did it: ROLE/NAME, or a part of it
+    #[arg(long, value_name = "WHO")]
+    pub(crate) by: Option<String>,
+    /// What it was done to: a site, a pool, a rotation
+    #[arg(long, value_name = "NAME")]
+    pub(crate) target: Option<String>,
+    /// What was done, such as put-bundle or read-sealed
+    #[arg(long, value_name = "ACTION", value_parser = values::action)]
+    pub(crate) action: Option<AuditAction>,
+    /// At this time or later: an instant such as 2026-11-01T08:00:00Z, or a period before now such as 36h
+    #[arg(long, value_name = "TIME", value_parser = values::instant)]
+    pub(crate) since: Option<Timestamp>,
+    /// Before this time
+    #[arg(long, value_name = "TIME", value_parser = values::instant)]
+    pub(crate) until: Option<Timestamp>,
+    /// Only what was refused
+    #[arg(long)]
+    pub(crate) refused: bool,
+    /// Directory of the files with older entries, audit-*.jsonl
+    #[arg(long, value_name = "DIR")]
+    pub(crate) files: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Directory of the files with older entries, audit-*.jsonl
+    #[arg(long, value_name = "DIR")]
+    pub(crate) files: Option<PathBuf>,
+    /// What an earlier run printed, and you kept: the log must still have it
+    #[arg(long, value_name = "NUMBER:HASH", value_parser = certseal_archive::audit::mark)]
+    pub(crate) expect: Option<AuditMark>,
+}
 
 pub(super) async fn run(command: AuditCommand, settings: &Settings, output: Output) -> anyhow::Result<()> {
     match command {
@@ -100,10 +166,7 @@ async fn search(store: &StoreClient, args: SearchArgs, output: Output) -> anyhow
 }
 
 async fn verify(args: VerifyArgs, settings: &Settings, output: Output) -> anyhow::Result<()> {
-    let security = settings.security_public()?.ok_or_else(|| {
-        let text = "expected --security-public: without the security team's public key no checkpoint can be trusted";
-        Failure::Usage(text.to_owned())
-    })?;
+    let security = settings.security_public_to_trust("checkpoint")?;
     let files = args.files.as_deref().map(AuditFiles::in_dir).transpose()?;
     let (store, bar) = (settings.store()?, Bar::new(output));
     let rings = settings.rings(&store, security)?;
@@ -222,7 +285,7 @@ const POLL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use certseal_wire::{AuditMark, Digest};
+    use certseal_wire::Digest;
 
     use super::*;
 

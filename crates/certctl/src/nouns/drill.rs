@@ -3,17 +3,37 @@
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
-use certseal_wire::{DrillOrder, DrillReport, EdgeReport, EnvelopeId};
-use indicatif::ProgressBar;
+use certseal_wire::{DrillOrder, DrillReport, EdgeReport, EnvelopeId, PoolName};
+use clap::{Args, Subcommand};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    cli::{DrillArgs, DrillCommand},
     failure::Failure,
     output::{Output, or_dash, table},
+    progress_bar::spinner,
     settings::Settings,
 };
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DrillCommand {
+    /// Have every edge of a pool open sealed keys at random, of each epoch and suite, and compare them with their
+    /// certificates
+    Unseal(DrillArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrillArgs {
+    /// The pool
+    #[arg(long)]
+    pub(crate) pool: PoolName,
+    /// How many keys to open of each epoch and suite
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) sample: u32,
+    /// How long to wait for the edges
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) timeout: u64,
+}
 
 pub(super) async fn run(command: DrillCommand, settings: &Settings, output: Output) -> anyhow::Result<()> {
     let DrillCommand::Unseal(DrillArgs { pool, sample, timeout }) = command;
@@ -22,8 +42,7 @@ pub(super) async fn run(command: DrillCommand, settings: &Settings, output: Outp
     getrandom::fill(&mut id).map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
     let order = DrillOrder { id: EnvelopeId(id), sample };
     store.order_drill(&pool, &order).await?;
-    let spinner = if output.is_json() { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
-    spinner.enable_steady_tick(Duration::from_millis(120));
+    let spinner = spinner(output);
     let deadline = Instant::now() + Duration::from_secs(timeout);
     let (done, silent) = loop {
         let edges = store.edges().await?.edges.into_iter().map(|status| status.report);

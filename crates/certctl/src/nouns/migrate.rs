@@ -1,23 +1,82 @@
 //! `certctl migrate`.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::bail;
 use certseal_seal::RingMark;
 use certseal_unseal::UnsealKeys;
-use jiff::Timestamp;
+use clap::{Args, Subcommand, ValueEnum};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::rotate::{Bar, trusted};
 use crate::{
-    cli::{MigrateCommand, MigratePlanArgs, MigrateRunArgs, MigrateStatusArgs, MigrateWay},
-    failure::Failure,
+    failure::{Failure, refuse_failed},
     files::{parent, sync_dir, write_public},
     legacy,
-    migrate::{self, Plan, Status, refuse_failed},
+    migrate::{self, Plan, Status},
     output::{Output, details, or_dash, table},
+    progress_bar::Bar,
     settings::Settings,
+    values,
 };
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MigrateCommand {
+    /// Show what would happen, and when; nothing happens yet
+    Plan(MigratePlanArgs),
+    /// Do what a plan says
+    Run(MigrateRunArgs),
+    /// Show how far it has come
+    Status(MigrateStatusArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MigratePlanArgs {
+    /// How a site gets a key of our own
+    #[arg(long, value_enum)]
+    pub(crate) by: MigrateWay,
+    /// Time to spread renewals over, such as 14d or 36h
+    #[arg(long, value_name = "PERIOD", value_parser = values::period)]
+    pub(crate) over: Option<SignedDuration>,
+    /// The most orders within any three hours that the CA allows
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) orders_per_3h: u32,
+    /// Plan for so many sites only, those first that expire first
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// File for the plan, which `run` needs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// How a site gets a key of our own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MigrateWay {
+    /// Another certificate with a new key, ordered earlier than certman would
+    Renewal,
+    /// The same key sealed anew, where it can be opened: on the host of a ceremony
+    Rewrap,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MigrateRunArgs {
+    /// The plan
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plan: PathBuf,
+    /// Private half of a key pair that imported keys are sealed to, for a plan by rewrap; repeatable
+    #[arg(long = "legacy-key", value_name = "SUITE=FILE")]
+    pub(crate) legacy_keys: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MigrateStatusArgs {
+    /// How long to measure the pace
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(..=3600))]
+    pub(crate) measure: u64,
+}
 
 pub(super) async fn run(command: MigrateCommand, settings: &Settings, output: Output) -> anyhow::Result<()> {
     match command {
@@ -97,14 +156,14 @@ async fn run_plan(args: MigrateRunArgs, settings: &Settings, output: Output) -> 
                     outcome.planned, outcome.passed_over
                 )
             })?;
-            refuse_failed("are not renewed as planned", &outcome.failed)
+            refuse_failed("sites are not renewed as planned", &outcome.failed, "")
         }
         Plan::Rewrap { sites, .. } => {
             if legacy_keys.is_empty() {
                 let text = "expected --legacy-key SUITE=FILE: a plan by rewrap opens each key";
                 bail!(Failure::Usage(text.to_owned()));
             }
-            let (store, security) = (settings.store()?, trusted(settings)?);
+            let (store, security) = (settings.store()?, settings.security_public_to_trust("plan")?);
             let keys = legacy_keys.iter().map(|key| legacy::private_key(key)).collect::<anyhow::Result<Vec<_>>>()?;
             let keys = UnsealKeys::default().with_legacy(keys);
             let ring = settings.rings(&store, security)?.existing(RingMark::default()).await?;
@@ -118,7 +177,7 @@ async fn run_plan(args: MigrateRunArgs, settings: &Settings, output: Output) -> 
             output.show(&view, || {
                 format!("{sealed} keys sealed anew in {seconds:.1} s; {passed_over} needed nothing, or have an order under way\n")
             })?;
-            refuse_failed("could not be sealed anew", failed)
+            refuse_failed("sites could not be sealed anew", failed, "")
         }
     }
 }
