@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use certseal_client::StoreClient;
+use certseal_client::{Progress, StoreClient};
 use certseal_seal::{Bundle, Sealed, ring_issuers, secret_pem, spki_digest};
 use certseal_service::config::write_private;
 use certseal_unseal::UnsealKeys;
@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     files::{sync_dir, write_public},
-    rotation::{Progress, SealedPages, public_key_digest},
+    rotation::{SealedPages, public_key_digest},
 };
 
 /// What is handed out.

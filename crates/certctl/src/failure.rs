@@ -1,5 +1,7 @@
 //! Outcomes that are not success, and the exit codes that tell them apart.
 
+use anyhow::bail;
+use certseal_archive::audit::LogError;
 use certseal_client::ClientError;
 
 /// Something refused or failed.
@@ -31,12 +33,26 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
             Failure::NotFound(_) => NOT_FOUND,
         };
     }
-    match error.downcast_ref::<ClientError>() {
+    if let Some(certseal_archive::Error::Log(LogError::NoFiles(_))) = error.downcast_ref() {
+        return NOT_FOUND;
+    }
+    match client_error(error) {
         Some(ClientError::BadUrl(_)) => USAGE,
         Some(ClientError::Refused(problem)) if problem.status == 404 => NOT_FOUND,
         Some(error) if may_pass(error) => TRY_AGAIN,
         _ => FAILED,
     }
+}
+
+/// Refuses an outcome with failures: how many there are of `what`, the first of them, and what to do about them.
+pub(crate) fn refuse_failed(what: &str, failed: &[(impl ToString, String)], advice: &str) -> anyhow::Result<()> {
+    let Some((site, reason)) = failed.first() else { return Ok(()) };
+    bail!("{} {what}, among them {}: {reason}{advice}", failed.len(), site.to_string())
+}
+
+/// The answer of a daemon, or its silence, if that is what `error` comes from.
+pub(crate) fn client_error(error: &anyhow::Error) -> Option<&ClientError> {
+    error.downcast_ref().or_else(|| error.downcast_ref::<certseal_archive::Error>()?.client())
 }
 
 /// Whether the same call may succeed later without a change.

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, BufWriter, Write},
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -80,59 +80,6 @@ impl NewFiles {
     }
 }
 
-/// A new file that only its owner can read, and that takes its name once it is complete and on the disk.
-pub(crate) struct Growing {
-    path: PathBuf,
-    part: PathBuf,
-    out: BufWriter<File>,
-    is_complete: bool,
-}
-
-impl Growing {
-    /// Begins a file under its name with `.part` at the end, in place of one that an earlier run left there.
-    ///
-    /// # Errors
-    /// When something is at `path` already, or the directory is not usable.
-    pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
-        ensure!(!is_taken(path), "{} is there already and was not changed: give another name", path.display());
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
-        let open = || {
-            match fs::remove_file(&part) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)
-        };
-        let file = open().with_context(|| format!("cannot make {}", part.display()))?;
-        Ok(Self { path: path.to_owned(), part, out: BufWriter::new(file), is_complete: false })
-    }
-
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        self.out.write_all(bytes).with_context(|| format!("cannot write {}", self.part.display()))
-    }
-
-    /// Makes what was written survive a power cut, under the file's own name.
-    pub(crate) fn finish(mut self) -> anyhow::Result<()> {
-        let synced = self.out.flush().and_then(|()| self.out.get_ref().sync_all());
-        synced.with_context(|| format!("cannot write {}", self.part.display()))?;
-        ensure!(!is_taken(&self.path), "{} came into being meanwhile and was not changed", self.path.display());
-        fs::rename(&self.part, &self.path).with_context(|| format!("cannot make {}", self.path.display()))?;
-        self.is_complete = true;
-        sync_dir(parent(&self.path))
-    }
-}
-
-impl Drop for Growing {
-    fn drop(&mut self) {
-        if !self.is_complete {
-            // What cannot be removed is removed by the next run.
-            let _ = fs::remove_file(&self.part);
-        }
-    }
-}
-
 /// Writes a new file that only its owner can read, and makes it survive a power cut.
 pub(crate) fn write_durably(path: &Path, text: &str) -> anyhow::Result<()> {
     write_private(path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -170,7 +117,6 @@ fn is_taken(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-/// Writes a new file that everybody can read.
 /// Puts a public file in the place of the one that may be there, whole or not at all.
 pub(crate) fn replace_public(
     dir: &Path,
@@ -186,34 +132,9 @@ pub(crate) fn replace_public(
     Ok(MadeFile { path, content: content.to_owned(), holder: holder.to_owned(), private: false })
 }
 
+/// Writes a new file that everybody can read.
 pub(crate) fn write_public(path: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_growing_file_has_its_name_once_it_is_complete_and_never_takes_anothers() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, part) = (dir.path().join("x.backup"), dir.path().join("x.backup.part"));
-        let mut abandoned = Growing::create(&path).unwrap();
-        abandoned.write(b"a").unwrap();
-        assert!(part.exists() && !path.exists());
-        drop(abandoned);
-        assert!(!part.exists() && !path.exists());
-
-        fs::write(&part, "from an earlier run").unwrap();
-        let mut file = Growing::create(&path).unwrap();
-        file.write(b"ab").unwrap();
-        file.finish().unwrap();
-        assert_eq!((fs::read(&path).unwrap(), part.exists()), (b"ab".to_vec(), false));
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-
-        let error = Growing::create(&path).err().unwrap().to_string();
-        assert!(error.contains("is there already"), "{error}");
-    }
 }

@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, bail, ensure};
-use certseal_client::{CertmanClient, ClientError};
+use certseal_client::{CertmanClient, ClientError, Progress};
 use certseal_seal::{LegacyKey, LegacySuite};
 use certseal_wire::{Base64, DnsName, Import, KeyId, NameSet, PoolName, ProblemKind, SiteRequest, Upstream, causes};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -29,7 +29,7 @@ use x509_parser::{
     prelude::{FromDer, X509Certificate},
 };
 
-use crate::{failure::may_pass, rotation::Progress};
+use crate::failure::may_pass;
 
 /// What the files of a site do not say.
 #[derive(Debug, Clone)]

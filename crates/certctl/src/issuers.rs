@@ -10,19 +10,14 @@
 use std::{collections::HashSet, time::Duration};
 
 use anyhow::{Context, bail};
-use certseal_client::{CertmanClient, ClientError, StoreClient};
+use certseal_client::{CertmanClient, ClientError, Progress, StoreClient};
 use certseal_seal::{RingMark, Sealed, SigningKey, VerifyingKey};
 use certseal_wire::{
     AuditQuery, DnsName, EdgeReport, Inventory, IssuerCount, KeyRing, ProblemKind, Renewal, SealedQuery, SignerId,
 };
 use tokio::time::{Instant, sleep};
 
-use crate::{
-    failure::Failure,
-    keys::add_issuer,
-    rings::Rings,
-    rotation::{Progress, SealedPages},
-};
+use crate::{failure::Failure, keys::add_issuer, rings::Rings, rotation::SealedPages};
 
 /// How the key is to be changed.
 #[derive(Debug, Clone, Copy)]

@@ -14,7 +14,7 @@
 //! certctl export                            everything handed back
 //! ```
 //!
-//! What the commands of [`pki`], [`keys`], [`rotation`], [`audit`] and [`backup`] do can be called directly, by the all-in-one program and by tests:
+//! What the commands of [`pki`], [`keys`] and [`rotation`] do can be called directly, by the all-in-one program and by tests:
 //!
 //! ```
 //! use certctl::pki::{self, PkiOptions};
@@ -28,10 +28,7 @@
 //! # Ok::<(), anyhow::Error>(())
 //! ```
 
-pub mod audit;
-pub mod backup;
-mod cli;
-mod commands;
+mod command_line;
 pub mod export;
 mod failure;
 mod files;
@@ -39,20 +36,22 @@ pub mod import;
 pub mod issuers;
 pub mod keys;
 pub mod legacy;
-mod lines;
 pub mod migrate;
+mod nouns;
 mod output;
 pub mod pki;
+mod progress_bar;
 pub mod rings;
 pub mod rotation;
 mod settings;
+mod values;
 
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Parser, error::ErrorKind};
 
 use crate::{
-    cli::Cli,
+    command_line::CommandLine,
     failure::{Failure, USAGE, exit_code},
     output::Output,
 };
@@ -61,8 +60,8 @@ use crate::{
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let output = Output::new(args.iter().any(|arg| arg == "--json"));
-    let cli = match Cli::try_parse_from(args) {
-        Ok(cli) => cli,
+    let line = match CommandLine::try_parse_from(args) {
+        Ok(line) => line,
         Err(error) if output.is_json() && !is_help(error.kind()) => {
             let message = error.to_string();
             output.error(&Failure::Usage(message.trim_start_matches("error: ").trim_end().to_owned()).into());
@@ -73,7 +72,7 @@ pub fn main() -> ExitCode {
     let outcome = certseal_service::keep_memory_private()
         .and_then(|()| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build())
         .map_err(Into::into)
-        .and_then(|runtime| runtime.block_on(commands::run(cli, output)));
+        .and_then(|runtime| runtime.block_on(line.run(output)));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -13,8 +13,8 @@ mod reseal;
 
 use std::collections::{BTreeMap, HashMap};
 
-use anyhow::{Context, bail, ensure};
-use certseal_client::{CertmanClient, ClientError, StoreClient};
+use anyhow::{Context, ensure};
+use certseal_client::{CertmanClient, ClientError, Progress, StoreClient};
 use certseal_seal::{LegacySuite, Sealed};
 use certseal_wire::{DnsName, Inventory, Renewal, SealedQuery, SiteStatus};
 use jiff::{SignedDuration, Timestamp};
@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 pub use pace::{Appointment, Candidate, TooFast, spread};
 pub use reseal::{Resealed, reseal};
 
-use crate::rotation::{Progress, SealedPages};
+use crate::rotation::SealedPages;
 
 /// What is to be done, site by site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -214,25 +214,6 @@ pub fn legacy_count(inventory: &Inventory) -> u64 {
     LegacySuite::ALL.iter().filter_map(|suite| inventory.suites.get(suite.name())).sum()
 }
 
-/// Reads a length of time: `14d`, `36h`, `90m` or `30s`.
-///
-/// # Errors
-/// When it is something else, or no time at all.
-pub fn period(text: &str) -> Result<SignedDuration, String> {
-    let parse = || {
-        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-        let seconds = match unit {
-            "d" => 24 * 3600,
-            "h" => 3600,
-            "m" => 60,
-            "s" => 1,
-            _ => return None,
-        };
-        number.parse::<i64>().ok().filter(|n| (1..=10_000).contains(n)).map(|n| SignedDuration::from_secs(n * seconds))
-    };
-    parse().ok_or_else(|| format!("expected a period such as 14d, 36h or 90m, got {text:?}"))
-}
-
 impl Plan {
     /// Reads a plan's file.
     ///
@@ -268,12 +249,6 @@ impl Plan {
     }
 }
 
-/// Refuses an outcome with failures, naming the first.
-pub(crate) fn refuse_failed(what: &str, failed: &[(impl ToString, String)]) -> anyhow::Result<()> {
-    let Some((site, reason)) = failed.first() else { return Ok(()) };
-    bail!("{} sites {what}, among them {}: {reason}", failed.len(), site.to_string())
-}
-
 /// After its time, a renewal is still begun at once.
 const LATE: SignedDuration = SignedDuration::from_hours(1);
 
@@ -301,14 +276,5 @@ mod tests {
         let moving = Status::new(&inventory(110), &inventory(100), 3600.0, &left, now);
         assert_eq!((moving.per_hour, moving.ends_at), (Some(10.0), Some(at(10))));
         assert_eq!(Status::new(&inventory(1), &inventory(0), 10.0, &Left::default(), now).ends_at, None);
-    }
-
-    #[test]
-    fn periods_are_read_with_their_unit() {
-        assert_eq!(period("14d"), Ok(SignedDuration::from_hours(14 * 24)));
-        assert_eq!(period("90m"), Ok(SignedDuration::from_mins(90)));
-        for bad in ["", "d", "14", "-1d", "0h", "1w", "é"] {
-            assert!(period(bad).is_err(), "{bad}");
-        }
     }
 }

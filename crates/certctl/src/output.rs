@@ -8,6 +8,8 @@ use comfy_table::{Table, presets::NOTHING};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::failure::client_error;
+
 /// How to print.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
@@ -92,7 +94,7 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 fn error_document(error: &anyhow::Error, message: String) -> String {
-    let mut members = match error.downcast_ref::<ClientError>() {
+    let mut members = match client_error(error) {
         Some(ClientError::Refused(problem)) => match serde_json::to_value(problem) {
             Ok(Value::Object(members)) => members,
             _ => Map::new(),

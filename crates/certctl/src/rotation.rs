@@ -20,7 +20,7 @@ mod verify;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use certseal_client::{CertmanClient, ClientError, StoreClient};
+use certseal_client::{CertmanClient, ClientError, Progress, StoreClient};
 use certseal_seal::{RingMark, SigningKey, VerifyingKey, VerifyingKeys, sha256};
 use certseal_unseal::UnsealKeys;
 use certseal_wire::{
@@ -37,23 +37,6 @@ pub use plan::{NewRotation, plan, propose};
 pub use rewrap::{Rewrapped, rewrap};
 pub(crate) use verify::public_key_digest;
 pub use verify::{Verified, verify};
-
-/// Who wants to know how far a long step has come.
-pub trait Progress: Send + Sync {
-    /// A step of `total` items begins; 0 when their number is not known.
-    fn begin(&self, what: &str, total: u64);
-    /// So many items more are done.
-    fn advance(&self, items: u64);
-    /// What is waited for.
-    fn waiting(&self, what: &str);
-}
-
-/// For those who do not want to know.
-impl Progress for () {
-    fn begin(&self, _: &str, _: u64) {}
-    fn advance(&self, _: u64) {}
-    fn waiting(&self, _: &str) {}
-}
 
 /// A rotation and its plan, which the security team signed.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use certseal_client::{CertmanClient, Connection, StoreClient};
-use certseal_seal::VerifyingKey;
+use certseal_seal::{SigningKey, VerifyingKey};
 use certseal_service::{
     config,
     tls::{CERTMAN, CERTSTORE, TlsFiles},
@@ -87,6 +87,15 @@ impl Settings {
         self.security_public.as_deref().map(verifying_key).transpose()
     }
 
+    /// The security team's public key, without which no `document` can be trusted.
+    pub(crate) fn security_public_to_trust(&self, document: &str) -> anyhow::Result<VerifyingKey> {
+        Ok(self.security_public()?.ok_or_else(|| {
+            Failure::Usage(format!(
+                "expected --security-public: without the security team's public key no {document} can be trusted"
+            ))
+        })?)
+    }
+
     /// The key ring in `store`, with the memory of the newest one.
     pub(crate) fn rings<'a>(&self, store: &'a StoreClient, security: VerifyingKey) -> anyhow::Result<Rings<'a>> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -119,6 +128,11 @@ impl Settings {
 pub(crate) fn verifying_key(path: &Path) -> anyhow::Result<VerifyingKey> {
     let text = config::read(path)?;
     Ok(VerifyingKey::from_pem(&text).map_err(|e| config::ConfigError::invalid(path, e))?)
+}
+
+/// The security team's signing key in a file.
+pub(crate) fn signing_key(path: &Path) -> anyhow::Result<SigningKey> {
+    Ok(SigningKey::from_pem(&config::read_private(path)?).map_err(|e| config::ConfigError::invalid(path, e))?)
 }
 
 fn required<'a, T>(setting: &'a Option<T>, name: &str) -> Result<&'a T, Failure> {

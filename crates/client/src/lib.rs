@@ -12,8 +12,10 @@
 
 mod certman;
 mod connection;
+mod progress;
 mod store;
 
 pub use certman::CertmanClient;
 pub use connection::{ClientError, Connection, Origins, Tls};
+pub use progress::Progress;
 pub use store::StoreClient;

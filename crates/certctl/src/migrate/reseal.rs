@@ -1,7 +1,7 @@
 //! Sealing legacy keys anew, where both can be opened: on the host of a ceremony.
 
 use anyhow::{Context, bail, ensure};
-use certseal_client::{CertmanClient, ClientError, StoreClient};
+use certseal_client::{CertmanClient, ClientError, Progress, StoreClient};
 use certseal_seal::{
     Bundle, Recipient, SealRequest, Sealed, VerifyingKeys, draft, ring_issuers, ring_recipient, spki_digest,
 };
@@ -10,7 +10,7 @@ use certseal_wire::{Base64, BundleInfo, DnsName, KeyRing, ProblemKind, Reseal, S
 use serde::Serialize;
 use tokio::task::{JoinError, JoinSet};
 
-use crate::rotation::{Progress, on_all_cores, public_key_digest};
+use crate::rotation::{on_all_cores, public_key_digest};
 
 /// What became of the sites.
 #[derive(Debug, Default, Serialize)]

@@ -3,13 +3,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use anyhow::{Context, ensure};
-use certseal_client::{ClientError, StoreClient};
+use certseal_client::{ClientError, Progress, StoreClient};
 use certseal_seal::{Recipient, Sealed, Stanza, entry_recipient};
 use certseal_unseal::UnsealKeys;
 use certseal_wire::{Base64, DnsName, GroupId, Rewrap, RewrapRequest, RewrapTarget, RotationPlan, SealedEntry};
 use tokio::task::JoinSet;
 
-use super::{ACTIVATED, Progress, SealedPages, at_least, of_pool, on_all_cores};
+use super::{ACTIVATED, SealedPages, at_least, of_pool, on_all_cores};
 use crate::rings::Rings;
 
 /// What became of the bundles that lacked the new key.

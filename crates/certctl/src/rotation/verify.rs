@@ -5,12 +5,12 @@ use aws_lc_rs::{
     rsa::KeyPair as RsaKeyPair,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
 };
-use certseal_client::StoreClient;
+use certseal_client::{Progress, StoreClient};
 use certseal_seal::{KeyKind, Sealed, TlsPrivateKey, sha256};
 use certseal_unseal::UnsealKeys;
 use certseal_wire::{Digest, DnsName, RotationPlan, SealedEntry, Verification};
 
-use super::{Progress, SealedPages, of_pool, on_all_cores};
+use super::{SealedPages, of_pool, on_all_cores};
 
 /// What came of opening bundles.
 #[derive(Debug, Default)]

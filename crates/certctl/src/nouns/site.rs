@@ -1,0 +1,225 @@
+//! `certctl site`.
+
+use std::time::Duration;
+
+use anyhow::{bail, ensure};
+use certseal_client::CertmanClient;
+use certseal_wire::{DnsName, LOST, NameSet, PoolName, Renewal, SiteRequest, SiteState, SiteStatus, Upstream};
+use clap::{Args, Subcommand};
+use serde_json::json;
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    failure::{Failure, may_pass},
+    output::{Output, details, joined, or_dash, table},
+    progress_bar::spinner,
+    settings::Settings,
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SiteCommand {
+    /// Add a site, or change it
+    Add(AddArgs),
+    /// List all sites
+    List,
+    /// Show one site
+    Status {
+        /// The site
+        name: DnsName,
+    },
+    /// Begin a renewal now
+    Renew {
+        /// The site
+        name: DnsName,
+    },
+    /// List the sites whose certificates certstore says that it lost, after a restore say
+    Lost {
+        /// Have all of them ordered at once
+        #[arg(long)]
+        order: bool,
+    },
+    /// Remove a site: its route, its certificate, its orders
+    Remove {
+        /// The site
+        name: DnsName,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddArgs {
+    /// The site
+    #[arg(value_name = "NAME")]
+    pub(crate) site: DnsName,
+    /// Further name that leads to it; repeatable
+    #[arg(long = "name", value_name = "ALIAS")]
+    pub(crate) aliases: Vec<DnsName>,
+    /// Server behind the edge, such as http://10.0.0.7:8080
+    #[arg(long, value_name = "URL")]
+    pub(crate) upstream: Upstream,
+    /// Pool that may serve it; repeatable
+    #[arg(long = "pool", value_name = "POOL", required = true)]
+    pub(crate) pools: Vec<PoolName>,
+    /// Whose site it is: sites of one owner may have names under each other's wildcards
+    #[arg(long, value_name = "OWNER")]
+    pub(crate) owner: Option<String>,
+    /// Wait until a certificate for all its names is stored, or it has failed
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "wait")]
+    pub(crate) timeout: u64,
+}
+
+pub(super) async fn run(command: SiteCommand, settings: &Settings, output: Output) -> anyhow::Result<()> {
+    let certman = settings.certman()?;
+    match command {
+        SiteCommand::Add(args) => add(&certman, args, output).await,
+        SiteCommand::List => list(&certman, output).await,
+        SiteCommand::Status { name } => {
+            let status = certman.site(&name).await?.ok_or_else(|| unknown(&name))?;
+            output.show(&status, || description(&status))
+        }
+        SiteCommand::Renew { name } => {
+            let status = certman.renew(&name, &Renewal::default()).await?;
+            output.show(&status, || description(&status))
+        }
+        SiteCommand::Lost { order } => lost(&certman, order, output).await,
+        SiteCommand::Remove { name } => {
+            certman.remove_site(&name).await?;
+            output.show(&json!({ "removed": name }), || format!("{name} is removed"))
+        }
+    }
+}
+
+async fn add(certman: &CertmanClient, args: AddArgs, output: Output) -> anyhow::Result<()> {
+    let AddArgs { site, aliases, upstream, pools, owner, wait, timeout } = args;
+    let names = NameSet::try_from([vec![site.clone()], aliases].concat())?;
+    let mut status = certman.put_site(&site, &SiteRequest { names, upstream, pools, owner }).await?;
+    if wait {
+        status = settled(certman, status, Duration::from_secs(timeout), output).await?;
+    }
+    // A failed site is shown too: the diagnosis may be longer than an error should be.
+    output.show(&status, || description(&status))?;
+    ensure!(!wait || status.state == SiteState::Active, "{site} failed: {}", diagnosis(&status));
+    Ok(())
+}
+
+/// Asks until the site is active without an order under way, or failed.
+async fn settled(
+    certman: &CertmanClient,
+    mut status: SiteStatus,
+    patience: Duration,
+    output: Output,
+) -> anyhow::Result<SiteStatus> {
+    let site = status.site.clone();
+    let spinner = spinner(output);
+    let deadline = Instant::now() + patience;
+    let mut trouble = None;
+    while !is_settled(&status) {
+        spinner.set_message(progress(&status));
+        if Instant::now() >= deadline {
+            let trouble = trouble.unwrap_or_else(|| diagnosis(&status));
+            let seconds = patience.as_secs();
+            let said = format!("{} after {seconds} s: {trouble}", progress(&status));
+            bail!(Failure::TimedOut(format!("{said}; `certctl site status {site}` shows how it goes on")));
+        }
+        sleep_until(deadline.min(Instant::now() + POLL)).await;
+        match certman.site(&site).await {
+            Ok(Some(now)) => (status, trouble) = (now, None),
+            Ok(None) => bail!(Failure::NotFound(format!("{site} was removed meanwhile"))),
+            Err(error) if may_pass(&error) => trouble = Some(error.to_string()),
+            Err(error) => bail!(error),
+        }
+    }
+    Ok(status)
+}
+
+/// A site that was changed is active with its old certificate while the order for the new one is under way.
+fn is_settled(site: &SiteStatus) -> bool {
+    site.state == SiteState::Failed || site.state == SiteState::Active && site.order.is_none()
+}
+
+/// Shows what certstore lost, and has it ordered when `order`.
+async fn lost(certman: &CertmanClient, order: bool, output: Output) -> anyhow::Result<()> {
+    let mut sites = all(certman).await?;
+    sites.retain(|site| site.order.as_ref().is_some_and(|order| order.step == LOST));
+    if order {
+        for site in &mut sites {
+            *site = certman.renew(&site.site, &Renewal::default()).await?;
+        }
+    }
+    show(&sites, output)
+}
+
+async fn list(certman: &CertmanClient, output: Output) -> anyhow::Result<()> {
+    show(&all(certman).await?, output)
+}
+
+async fn all(certman: &CertmanClient) -> anyhow::Result<Vec<SiteStatus>> {
+    let mut sites: Vec<SiteStatus> = Vec::new();
+    let mut after: Option<DnsName> = None;
+    loop {
+        let page = certman.sites(after.as_ref()).await?;
+        sites.extend(page.sites);
+        match page.next {
+            Some(next) if after.as_ref().is_none_or(|after| *after < next) => after = Some(next),
+            Some(next) => bail!("certman's list of sites goes back to {next}: its pages do not end"),
+            None => return Ok(sites),
+        }
+    }
+}
+
+fn show(sites: &[SiteStatus], output: Output) -> anyhow::Result<()> {
+    let header = ["SITE", "STATE", "ISSUER", "EXPIRES", "VERSION", "DIAGNOSIS"];
+    output.show(&sites, || {
+        let rows = sites.iter().map(|site| {
+            let said = site.order.as_ref().and_then(|order| order.diagnosis.as_deref());
+            let (expires, version) = (or_dash(site.not_after), site.version.to_string());
+            let (name, state) = (site.site.to_string(), site.state.to_string());
+            [name, state, or_dash(site.authority.as_ref()), expires, version, or_dash(said)]
+        });
+        table(header, rows)
+    })
+}
+
+fn description(site: &SiteStatus) -> String {
+    let mut rows = vec![
+        ("site", site.site.to_string()),
+        ("names", joined(site.names.iter())),
+        ("upstream", site.upstream.to_string()),
+        ("pools", joined(&site.pools)),
+        ("state", site.state.to_string()),
+        ("version", site.version.to_string()),
+        ("issuer", or_dash(site.authority.as_ref())),
+        ("expires", or_dash(site.not_after)),
+        ("renewal", or_dash(site.renew_at)),
+    ];
+    if let Some(order) = &site.order {
+        rows.extend([
+            ("order", order.step.clone()),
+            ("failures", order.failures.to_string()),
+            ("next attempt", or_dash(order.retry_at)),
+            ("diagnosis", or_dash(order.diagnosis.as_ref())),
+        ]);
+    }
+    details(rows)
+}
+
+fn progress(site: &SiteStatus) -> String {
+    match &site.order {
+        Some(order) => format!("{}: {} ({})", site.site, site.state, order.step),
+        None => format!("{}: {}", site.site, site.state),
+    }
+}
+
+fn diagnosis(site: &SiteStatus) -> String {
+    let said = site.order.as_ref().and_then(|order| order.diagnosis.clone());
+    said.unwrap_or_else(|| "certman gives no diagnosis".to_owned())
+}
+
+fn unknown(site: &DnsName) -> Failure {
+    Failure::NotFound(format!("certman knows no site {site}"))
+}
+
+/// From one question to the next while waiting.
+const POLL: Duration = Duration::from_secs(1);
