@@ -72,8 +72,8 @@ const FAULTS: &[Fault] = &[
         what: "another pool's checkpoint is refused",
         file: "crates/resolver/src/mirror/batch.rs",
         edits: &[(
-            "if checkpoint.pool != self.mirror.pool || checkpoint.pool != pool {",
-            "if false && (checkpoint.pool != self.mirror.pool || checkpoint.pool != pool) {",
+            "if checkpoint.pool != self.terms.pool || checkpoint.pool != pool {",
+            "if false && (checkpoint.pool != self.terms.pool || checkpoint.pool != pool) {",
         )],
     },
     Fault {

@@ -1,36 +1,24 @@
 //! The HTTP interface for the platform and for operators.
 
+mod import;
+mod request;
+mod sites;
+
 use std::sync::Arc;
 
-use axum::{
-    Extension, Json, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State, rejection::JsonRejection},
-    http::{StatusCode, request::Parts},
-    middleware,
-    routing::{get, post},
-};
-use certseal_issuance::{RecordError, Site};
+use axum::{Router, extract::DefaultBodyLimit, middleware};
 use certseal_service::{
     admission::{Bodies, BodyLimits, Rates, within_budget, within_rate},
-    problem::{Refusal, method_not_allowed, not_found},
+    problem::{method_not_allowed, not_found},
 };
-use certseal_wire::{Caller, DnsName, ProblemKind, Renewal, Role, SiteList, SiteRequest, SiteStatus};
-use serde::Deserialize;
 
-use crate::{
-    brought::MAX_IMPORT,
-    journal::{Claim, Entry, Journal},
-    worker::Worker,
-};
+use crate::worker::Worker;
+use import::MAX_IMPORT;
 
 /// The router of certman's interface. All of it needs role platform or admin.
 pub(crate) fn router(worker: Arc<Worker>, rates: Rates) -> Router {
-    Router::new()
-        .route("/v1/sites", get(sites))
-        .route("/v1/sites/{site}", get(site).put(put_site).delete(remove_site))
-        .route("/v1/sites/{site}/renew", post(renew))
-        .merge(crate::brought::router())
+    sites::router()
+        .merge(import::router())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(64 * 1024))
@@ -38,227 +26,3 @@ pub(crate) fn router(worker: Arc<Worker>, rates: Rates) -> Router {
         .layer(middleware::from_fn_with_state(Arc::new(rates), within_rate))
         .with_state(worker)
 }
-
-async fn sites(
-    State(worker): State<Arc<Worker>>,
-    _: Allowed,
-    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
-) -> Result<Json<SiteList>, Refusal> {
-    let Query(ListQuery { after }) = query.map_err(|e| malformed(e.body_text()))?;
-    let page = journaled(&worker, move |journal| journal.list(after.as_ref(), PAGE)).await?;
-    let next = (page.len() == PAGE).then(|| page.last().map(|site| site.site.clone())).flatten();
-    let sites = page.iter().filter(|site| !site.departed).map(Site::status).collect();
-    Ok(Json(SiteList { sites, next }))
-}
-
-async fn site(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<SiteStatus>, Refusal> {
-    Ok(Json(present(&worker, &name).await?.site.status()))
-}
-
-async fn put_site(
-    State(worker): State<Arc<Worker>>,
-    _: Allowed,
-    Name(name): Name,
-    request: Result<Json<SiteRequest>, JsonRejection>,
-) -> Result<(StatusCode, Json<SiteStatus>), Refusal> {
-    let Json(request) = request.map_err(|e| malformed(e.body_text()))?;
-    let request = checked(&worker, &name, request).await?;
-    let own = name.clone();
-    let (site, created) = change(&worker, &name, move |before| {
-        Ok(match before {
-            Some(site) => site.clone().changed(request.clone()),
-            None => Site::new(own.clone(), request.clone()),
-        })
-    })
-    .await?;
-    Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(site.status())))
-}
-
-/// A request that can be served, its pools in order.
-pub(crate) async fn checked(worker: &Worker, name: &DnsName, mut request: SiteRequest) -> Result<SiteRequest, Refusal> {
-    request.pools.sort();
-    request.pools.dedup();
-    if request.pools.is_empty() || request.pools.len() > MAX_POOLS {
-        return Err(malformed(format!("expected 1 to {MAX_POOLS} pools")));
-    }
-    if request.owner.as_ref().is_some_and(|owner| owner.len() > MAX_OWNER) {
-        return Err(malformed(format!("expected an owner of at most {MAX_OWNER} octets")));
-    }
-    if name.is_wildcard() || !request.names.iter().any(|own| own == name) {
-        return Err(malformed(format!("expected {name}, without a wildcard, to be among the site's names")));
-    }
-    // While the ring cannot be read, the site waits with a diagnosis instead.
-    if let Ok((_, active)) = worker.certstore.active_pools().await
-        && let Some(unknown) = request.pools.iter().find(|pool| !active.contains(pool))
-    {
-        return Err(malformed(format!(
-            "pool {unknown} has no active unseal key; `certctl keys list` shows those that have"
-        )));
-    }
-    Ok(request)
-}
-
-async fn remove_site(
-    State(worker): State<Arc<Worker>>,
-    _: Allowed,
-    Name(name): Name,
-) -> Result<Json<SiteStatus>, Refusal> {
-    present(&worker, &name).await?;
-    let missing = no_such_site(&name);
-    let (site, _) = change(&worker, &name, move |before| match before {
-        Some(site) => Ok(if site.departed { site.clone() } else { site.clone().departed() }),
-        None => Err(Refusal::new(ProblemKind::NotFound, missing.clone())),
-    })
-    .await?;
-    Ok(Json(site.status()))
-}
-
-/// A request without a body asks for a renewal now.
-async fn renew(
-    State(worker): State<Arc<Worker>>,
-    _: Allowed,
-    Name(name): Name,
-    body: Bytes,
-) -> Result<Json<SiteStatus>, Refusal> {
-    let Renewal { at } = match body.is_empty() {
-        true => Renewal::default(),
-        false => serde_json::from_slice(&body).map_err(|e| malformed(format!("expected a renewal: {e}")))?,
-    };
-    let missing = no_such_site(&name);
-    let (site, _) = change(&worker, &name, move |before| match before {
-        Some(site) if !site.departed => Ok(site.clone().renewed(at)),
-        _ => Err(Refusal::new(ProblemKind::NotFound, missing.clone())),
-    })
-    .await?;
-    Ok(Json(site.status()))
-}
-
-/// Changes a site, against whoever else does at the same time. Answers it, and whether it is new.
-pub(crate) async fn change(
-    worker: &Arc<Worker>,
-    name: &DnsName,
-    change: impl Fn(Option<&Site>) -> Result<Site, Refusal> + Send + Sync + 'static,
-) -> Result<(Site, bool), Refusal> {
-    let (journal, name) = (worker.journal.clone(), name.clone());
-    let changed = tokio::task::spawn_blocking(move || {
-        for _ in 0..MAX_RACES {
-            let before = journal.read(&name).map_err(refusal)?;
-            let site = change(before.as_ref().map(|entry| &entry.site))?;
-            if before.as_ref().is_some_and(|entry| entry.site == site) {
-                return Ok((site, false));
-            }
-            match journal.claim(before.as_ref(), &site).map_err(Refusal::internal)? {
-                Claim::Written => return Ok((site, before.is_none_or(|entry| entry.site.departed))),
-                Claim::Outrun => {}
-                Claim::Taken { name, holder } => {
-                    let detail = format!("{name} leads to site {holder} already: remove it there first");
-                    return Err(Refusal::new(ProblemKind::Conflict, detail));
-                }
-                Claim::Covered { name, other, holder } => {
-                    let detail = format!(
-                        "{name} and {other} of site {holder} cover one another: give both sites the same `owner` if they \
-                         are one customer's"
-                    );
-                    return Err(Refusal::new(ProblemKind::Conflict, detail));
-                }
-            }
-        }
-        Err(Refusal::new(ProblemKind::Conflict, format!("{name} is being changed by others all the time; try again")))
-    });
-    let changed = changed.await.map_err(Refusal::internal)??;
-    worker.wake.notify_one();
-    Ok(changed)
-}
-
-pub(crate) async fn present(worker: &Arc<Worker>, name: &DnsName) -> Result<Entry, Refusal> {
-    let missing = no_such_site(name);
-    let name = name.clone();
-    let entry = journaled(worker, move |journal| journal.read(&name)).await?;
-    entry.filter(|entry| !entry.site.departed).ok_or_else(|| Refusal::new(ProblemKind::NotFound, missing))
-}
-
-async fn journaled<T: Send + 'static>(
-    worker: &Arc<Worker>,
-    work: impl FnOnce(&Journal) -> anyhow::Result<T> + Send + 'static,
-) -> Result<T, Refusal> {
-    let journal = worker.journal.clone();
-    tokio::task::spawn_blocking(move || work(&journal)).await.map_err(Refusal::internal)?.map_err(refusal)
-}
-
-/// A record that a later release wrote is no fault of this process.
-fn refusal(error: anyhow::Error) -> Refusal {
-    match error.downcast_ref::<RecordError>() {
-        Some(later @ RecordError::Later(_)) => {
-            Refusal::new(ProblemKind::Unavailable, format!("the site's record: {later}"))
-        }
-        _ => Refusal::internal(error),
-    }
-}
-
-pub(crate) fn no_such_site(name: &DnsName) -> String {
-    format!("there is no site {name}; `certctl site list` shows all")
-}
-
-pub(crate) fn malformed(detail: impl ToString) -> Refusal {
-    Refusal::new(ProblemKind::Malformed, detail.to_string())
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    after: Option<DnsName>,
-}
-
-/// Lets the platform and operators pass.
-pub(crate) struct Allowed;
-
-impl<S: Send + Sync> FromRequestParts<S> for Allowed {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let Extension(caller) =
-            Extension::<Caller>::from_request_parts(parts, state).await.map_err(Refusal::internal)?;
-        match caller.role {
-            Role::Platform | Role::Admin => Ok(Self),
-            _ => Err(Refusal::new(
-                ProblemKind::Forbidden,
-                format!("this needs role platform or admin, the caller is {caller}"),
-            )),
-        }
-    }
-}
-
-/// Lets operators pass, and not the platform.
-pub(crate) struct Admin;
-
-impl<S: Send + Sync> FromRequestParts<S> for Admin {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let Extension(caller) =
-            Extension::<Caller>::from_request_parts(parts, state).await.map_err(Refusal::internal)?;
-        match caller.role {
-            Role::Admin => Ok(Self),
-            _ => Err(Refusal::new(ProblemKind::Forbidden, format!("this needs role admin, the caller is {caller}"))),
-        }
-    }
-}
-
-/// The site in the path.
-pub(crate) struct Name(pub(crate) DnsName);
-
-impl<S: Send + Sync> FromRequestParts<S> for Name {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        let Path(name) =
-            Path::<String>::from_request_parts(parts, state).await.map_err(|e| malformed(e.body_text()))?;
-        name.parse().map(Self).map_err(malformed)
-    }
-}
-
-const PAGE: usize = 200;
-const MAX_RACES: usize = 20;
-const MAX_OWNER: usize = 200;
-/// Half as many as an envelope has stanzas: the keys of all its pools can then be rotated at one time.
-const MAX_POOLS: usize = certseal_seal::MAX_STANZAS / 2;

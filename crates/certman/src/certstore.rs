@@ -16,8 +16,8 @@ use jiff::{SignedDuration, Timestamp};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::{
-    checkpoint::{self, RecentChanges},
     journal::{AuditSeen, IssuersSeen, Journal, StoredChange},
+    recent::{self, RecentChanges},
     witness,
 };
 
@@ -396,7 +396,7 @@ impl Certstore {
 
     /// What certstore took lately, as the journal has it.
     pub(crate) async fn recent_changes(&self) -> Result<RecentChanges, Failure> {
-        let since = Timestamp::now() - checkpoint::WINDOW;
+        let since = Timestamp::now() - recent::WINDOW;
         let (changes, complete_since) = self.journaled(move |journal| journal.changes(since)).await?;
         self.journaled(move |journal| journal.forget_changes(since)).await?;
         Ok(RecentChanges::of(&changes, complete_since))

@@ -33,6 +33,13 @@ pub(crate) struct Entry {
     revision: u64,
 }
 
+impl Entry {
+    /// Whether nobody wrote the site between the two.
+    pub(crate) fn is_as_in(&self, other: &Self) -> bool {
+        self.revision == other.revision
+    }
+}
+
 /// Who writes a site.
 #[derive(Clone, Copy)]
 pub(crate) enum Writer {
@@ -239,10 +246,10 @@ impl Journal {
         writer: Writer,
         stored: &[StoredChange],
     ) -> anyhow::Result<Option<Entry>> {
-        let fence = match writer {
+        let guard = match writer {
             Writer::Request => None,
-            Writer::Work => match self.leases.fence(&site.site) {
-                Some(fence) => Some(fence),
+            Writer::Work => match self.leases.guard(&site.site) {
+                Some(guard) => Some(guard),
                 None => return Ok(None),
             },
         };
@@ -253,7 +260,7 @@ impl Journal {
         let holds = |name: &DnsName| held.iter().any(|names| names.iter().any(|held| held == name));
         let keeps = |name: &DnsName| !site.departed && site.names.iter().any(|kept| kept == name);
         let mut transaction = Transaction::from(put(&site, before)?);
-        transaction.writes.extend(fence);
+        transaction.writes.extend(guard);
         transaction.writes.extend(stored.iter().map(StoredChange::to_write));
         let same_owner = before.is_some_and(|entry| entry.site.owner == site.owner);
         for name in site.names.iter().filter(|name| keeps(name) && !(holds(name) && same_owner)) {

@@ -16,7 +16,6 @@
 
 mod api;
 mod authority;
-mod brought;
 mod certstore;
 mod checkpoint;
 mod config;
@@ -25,6 +24,7 @@ mod leases;
 mod metrics;
 mod new_key;
 mod queue;
+mod recent;
 mod witness;
 mod worker;
 
@@ -40,7 +40,7 @@ use certseal_service::{
     config as files,
     server::{self, Limits},
     telemetry,
-    tls::Peer,
+    tls::{LiveTls, Peer},
 };
 use jiff::SignedDuration;
 use tokio::{
@@ -93,7 +93,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let seconds = groups.max_age_seconds;
     ensure!((1..=86_400).contains(&seconds), "expected groups.max_age_seconds between 1 and 86400, got {seconds}");
     let groups = Groups::new(groups.size, SignedDuration::from_secs(seconds.into()));
-    let tls = config.tls.live(shutdown.clone())?;
+    let tls = LiveTls::follow(config.tls, shutdown.clone())?;
     let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
         .with_context(|| config.security_key.display().to_string())?;
     let issuer = SigningKey::from_pem(&files::read_private(&config.issuer_key)?)

@@ -54,7 +54,7 @@ impl Worker {
         }
         // Everything goes on after a restart; waiting only saves its repetition.
         let _ = tokio::time::timeout(Duration::from_secs(10), self.slots.acquire_many(all as u32)).await;
-        let released = self.journaled(|journal| Ok(journal.leases().release(Timestamp::now())?)).await;
+        let released = self.journaled(|journal| Ok(journal.leases().release()?)).await;
         if let Err(error) = released {
             tracing::warn!(error = causes(error.as_ref()), "what this process held is left to its time");
         }
@@ -308,9 +308,12 @@ impl Worker {
                 return Ok((entry, site));
             }
             anyhow::ensure!(self.journal.leases().has(&name), "another process works on it now");
-            before = self.read(&name).await?.ok_or_else(|| anyhow::anyhow!("its record is gone"))?;
-            // Their change counts; what it leaves of ours at the CA is given up.
-            next = Arc::new((*site).clone().outrun_by(before.site.clone()));
+            let found = self.read(&name).await?.ok_or_else(|| anyhow::anyhow!("its record is gone"))?;
+            // Their change counts; what it leaves of ours at the CA is given up. Or only the lease was renewed.
+            if !found.is_as_in(&before) {
+                next = Arc::new((*site).clone().outrun_by(found.site.clone()));
+            }
+            before = found;
         }
         anyhow::bail!("somebody changes it all the time")
     }

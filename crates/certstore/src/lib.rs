@@ -75,6 +75,7 @@ use certseal_service::{
     config as files,
     server::{self, Limits},
     telemetry,
+    tls::LiveTls,
 };
 use certseal_store::{PostgresStore, SledOptions, SledStore, Storage};
 use tokio::task::JoinHandle;
@@ -118,7 +119,7 @@ impl Running {
 /// When a file of the configuration is not usable, the store does not open, or the address is taken.
 pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running> {
     let (engine, snapshot_dir) = (config.engine()?, config.snapshot_dir());
-    let tls = config.tls.live(shutdown.clone())?;
+    let tls = LiveTls::follow(config.tls, shutdown.clone())?;
     let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
         .with_context(|| config.security_key.display().to_string())?;
     let listener = server::bind(config.listen).await?;

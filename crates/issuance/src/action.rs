@@ -62,6 +62,27 @@ pub enum Action {
 }
 
 impl Action {
+    /// The kind of work that the action belongs to.
+    pub fn work(&self) -> Work {
+        match self {
+            Self::StoreRoute => Work::Route,
+            Self::Revoke(_) => Work::Revocation,
+            Self::Deactivate(_) | Self::RetractChallenges(_) => Work::Cleanup,
+            Self::Confirm | Self::TakeReorder => Work::Confirmation,
+            Self::OpenAccount(_)
+            | Self::VouchForAccount(_)
+            | Self::OpenOrder(_)
+            | Self::FetchChallenges(_)
+            | Self::PublishChallenges(_)
+            | Self::BeginValidation(_)
+            | Self::LookAtOrder(_)
+            | Self::SealKey
+            | Self::Finalize(..)
+            | Self::FetchCertificate(..)
+            | Self::StoreBundle { .. } => Work::Order,
+        }
+    }
+
     /// Whether the site must be durable as it is before the action is performed: what it holds cannot be had again.
     pub fn needs_durable_state(&self) -> bool {
         matches!(self, Self::Finalize(..))

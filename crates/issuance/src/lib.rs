@@ -34,6 +34,6 @@ mod site;
 
 pub use action::{Action, Due, Failure, FailureKind, Lane, Moment, Next, Outcome, Policy, Work};
 pub use attempt::{Attempt, Attempts};
-pub use order::{AccountRef, Answer, AuthorityId, Look, OrderRef, OrderState, SealedKey, Step};
+pub use order::{AccountRef, Answer, AuthorityId, Look, OrderRef, OrderState, Revocation, SealedKey, Step};
 pub use record::{RecordError, read};
-pub use site::{Compromised, FORMAT, Format, Issued, Revocation, Site};
+pub use site::{Compromised, FORMAT, Format, Issued, Site};

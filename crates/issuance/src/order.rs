@@ -258,3 +258,13 @@ impl Look {
 
 /// Milliseconds between looks at an order: 27 s in all. After that the work is tried again later.
 pub(crate) const PAUSES_MS: [i64; 12] = [50, 100, 250, 500, 1000, 2000, 3000, 4000, 4000, 4000, 4000, 4000];
+
+/// A certificate that is to be revoked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// The CA that it was ordered from; none when that is not known: then the one that is configured is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<AuthorityId>,
+    /// The certificate, DER.
+    pub leaf: Base64,
+}

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, Answer, Attempt, Attempts, AuthorityId, Due, Failure, FailureKind, Lane, Look, Moment, Next, OrderRef,
-    OrderState, Outcome, Policy, Step, Work, renewal,
+    OrderState, Outcome, Policy, Revocation, Step, Work, renewal,
 };
 
 /// Everything that certman knows about one site. As JSON it is the site's record in the journal.
@@ -97,16 +97,6 @@ pub struct Compromised {
     pub version: u64,
     /// The certificate.
     pub certificate: Revocation,
-}
-
-/// A certificate that is to be revoked.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Revocation {
-    /// The CA that it was ordered from; none when that is not known: then the one that is configured is asked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub authority: Option<AuthorityId>,
-    /// The certificate, DER.
-    pub leaf: Base64,
 }
 
 /// Requests of people and programs.
@@ -607,29 +597,6 @@ impl Site {
                 retry_at: attempt.retry_at,
                 diagnosis: attempt.diagnosis.clone(),
             }),
-        }
-    }
-}
-
-impl Action {
-    /// The kind of work that the action belongs to.
-    pub fn work(&self) -> Work {
-        match self {
-            Self::StoreRoute => Work::Route,
-            Self::Revoke(_) => Work::Revocation,
-            Self::Deactivate(_) | Self::RetractChallenges(_) => Work::Cleanup,
-            Self::Confirm | Self::TakeReorder => Work::Confirmation,
-            Self::OpenAccount(_)
-            | Self::VouchForAccount(_)
-            | Self::OpenOrder(_)
-            | Self::FetchChallenges(_)
-            | Self::PublishChallenges(_)
-            | Self::BeginValidation(_)
-            | Self::LookAtOrder(_)
-            | Self::SealKey
-            | Self::Finalize(..)
-            | Self::FetchCertificate(..)
-            | Self::StoreBundle { .. } => Work::Order,
         }
     }
 }

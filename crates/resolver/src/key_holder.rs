@@ -11,7 +11,7 @@ use rustls::{
 };
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use crate::{MirrorError, sealed_key::LeafKey};
+use crate::{MirrorError, leaf_key::LeafKey};
 
 /// Makes sealed keys usable.
 pub trait KeyHolder: Send + Sync + 'static {

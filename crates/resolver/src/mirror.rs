@@ -1,15 +1,18 @@
 //! The mirror: an edge's own copy of what certstore has for its pool, verified, durable, and there before the store is.
 
+mod applied;
 mod batch;
+mod meta;
 mod refusal;
 mod tables;
+mod terms;
 
 use std::{
     fs,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, RwLock, Weak,
+        Arc, Mutex, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -21,10 +24,12 @@ use certseal_wire::{
 use jiff::Timestamp;
 use redb::{Database, backends::FileBackend};
 
+pub use self::applied::{Applied, Refused};
 pub(crate) use self::tables::SEVERAL;
 use self::{
     batch::{Batch, own_name},
     tables::{Reader, Tables, begin_write},
+    terms::Terms,
 };
 use crate::{
     KeyHolder, MirrorError,
@@ -43,48 +48,13 @@ pub struct Mirror {
     /// Held while a change is made; true when a change was committed that `state` does not show.
     behind: Mutex<bool>,
     database: Database,
-    pool: PoolName,
-    security: VerifyingKey,
+    terms: Terms,
     routes: Arc<SiteCache<Option<Arc<Route>>>>,
     caches: Mutex<Vec<Weak<dyn Forget>>>,
-    /// What new bundles must open with, once a resolver has said so.
-    key_holder: OnceLock<Arc<dyn KeyHolder>>,
     refused_total: AtomicU64,
     passed_over_total: AtomicU64,
     /// Whether what was refused may be good now: other unseal keys are loaded.
     retry_wanted: AtomicBool,
-    /// Whether it was said that not all refused items are remembered.
-    refused_overflowed: AtomicBool,
-}
-
-/// What a change did.
-#[derive(Debug, Clone, Default)]
-pub struct Applied {
-    /// Items that were taken.
-    pub accepted: usize,
-    /// Items that were there already.
-    pub unchanged: usize,
-    /// Items of a kind that this release does not know.
-    pub passed_over: usize,
-    /// Items that were not taken.
-    pub refused: Vec<Refused>,
-    /// Sites whose bundle or route is another now.
-    pub changed: Vec<DnsName>,
-    /// Sites that have come back, whose bundle has to be fetched by name.
-    pub missing: Vec<DnsName>,
-    /// Whether the ring is another now: what was refused may be accepted when it is fetched again.
-    pub ring_changed: bool,
-}
-
-/// An item that was not taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// Its kind.
-    pub kind: Kind,
-    /// The site, or the pool of a checkpoint; empty for the ring and the account list.
-    pub name: String,
-    /// Why.
-    pub reason: String,
 }
 
 impl Mirror {
@@ -102,15 +72,12 @@ impl Mirror {
             state: RwLock::new(state),
             behind: Mutex::new(false),
             database,
-            pool,
-            security,
+            terms: Terms::new(pool, security),
             caches: Mutex::new(vec![Arc::downgrade(&as_cache)]),
             routes,
-            key_holder: OnceLock::new(),
             refused_total: AtomicU64::new(0),
             passed_over_total: AtomicU64::new(0),
             retry_wanted: AtomicBool::new(false),
-            refused_overflowed: AtomicBool::new(false),
         };
         mirror.read_new_kinds()?;
         Ok(mirror)
@@ -170,7 +137,7 @@ impl Mirror {
 
     /// The pool whose mirror it is.
     pub fn pool(&self) -> &PoolName {
-        &self.pool
+        &self.terms.pool
     }
 
     /// The key ring, once there is one that the security team signed.
@@ -298,7 +265,7 @@ impl Mirror {
 
     /// Refuses from now on what `holder` cannot open. The first one counts: one process serves one edge.
     pub(crate) fn open_with(&self, holder: Arc<dyn KeyHolder>) {
-        let _ = self.key_holder.set(holder);
+        let _ = self.terms.key_holder.set(holder);
     }
 
     /// Whether what was refused is to be tried again; once.
@@ -345,13 +312,13 @@ impl Mirror {
             None => tables.meta.remove(meta::CURSOR).map(drop),
         }
         .map_err(redb::Error::from)?;
-        let applied = work(Batch::new(tables, self, before.issuers.clone(), before.ring.clone()))?;
+        let applied = work(Batch::new(tables, &self.terms, before.issuers.clone(), before.ring.clone()))?;
         drop(before);
         let was_behind = std::mem::replace(&mut *behind, true);
         transaction.commit().map_err(redb::Error::from)?;
         self.refused_total.fetch_add(applied.refused.len() as u64, Ordering::Relaxed);
         self.passed_over_total.fetch_add(applied.passed_over as u64, Ordering::Relaxed);
-        let state = Arc::new(State::load(&self.database, &self.security)?);
+        let state = Arc::new(State::load(&self.database, &self.terms.security)?);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         // Only now: what is loaded from here on comes from the new state.
         self.forget(&applied, was_behind || applied.ring_changed);
@@ -382,7 +349,7 @@ impl Mirror {
 
 impl std::fmt::Debug for Mirror {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mirror").field("pool", &self.pool).field("cursor", &self.cursor()).finish_non_exhaustive()
+        f.debug_struct("Mirror").field("pool", &self.terms.pool).field("cursor", &self.cursor()).finish_non_exhaustive()
     }
 }
 
@@ -466,36 +433,6 @@ impl Weigh for Option<Arc<Route>> {
     fn bytes(&self) -> u64 {
         let names = |route: &Route| route.names.iter().map(|name| name.as_str().len() as u64 + 32).sum::<u64>();
         self.as_deref().map_or(0, |route| names(route) + ROUTE_BYTES)
-    }
-}
-
-/// The keys of the table of single values.
-mod meta {
-    use certseal_wire::Kind;
-
-    pub(super) const FORMAT: &str = "format";
-    pub(super) const POOL: &str = "pool";
-    pub(super) const CURSOR: &str = "cursor";
-    pub(super) const RING: &str = "ring";
-    pub(super) const ACCOUNTS: &str = "accounts";
-    /// When the newest checkpoint was made.
-    pub(super) const CHECKPOINT: &str = "checkpoint";
-    /// The newest checkpoint as it was signed.
-    pub(super) const CHECKPOINT_DOCUMENT: &str = "checkpoint document";
-    /// Kinds of record that were passed over, one a line.
-    pub(super) const PASSED_OVER: &str = "passed over";
-
-    pub(super) fn kinds(text: Option<&[u8]>) -> Vec<Kind> {
-        let text = text.and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default();
-        text.lines().filter_map(|word| word.parse().ok()).collect()
-    }
-
-    pub(super) fn lines(kinds: &[Kind]) -> String {
-        kinds.iter().map(Kind::as_str).collect::<Vec<_>>().join("\n")
-    }
-
-    pub(super) fn timestamp(text: &[u8]) -> Option<jiff::Timestamp> {
-        std::str::from_utf8(text).ok()?.parse().ok()
     }
 }
 

@@ -16,8 +16,9 @@ use crate::{
     Counts, KeyHolder, LocalKeys, Mirror, MirrorError,
     cache::{Forget, SiteCache, Weigh},
     counts::Counters,
+    leaf_key::LeafKey,
     mirror::SEVERAL,
-    sealed_key::{LeafKey, SealedKey},
+    sealed_key::SealedKey,
 };
 
 /// Serves the certificates of a [`Mirror`].

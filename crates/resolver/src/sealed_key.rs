@@ -2,17 +2,17 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use certseal_seal::{KeyKind, Sealed};
+use certseal_seal::Sealed;
 use rustls::{
     Error, SignatureAlgorithm, SignatureScheme,
     sign::{Signer, SigningKey},
 };
 use rustls_pki_types::SubjectPublicKeyInfoDer;
-use x509_parser::{oid_registry, prelude::FromDer, x509::SubjectPublicKeyInfo};
 
 use crate::{
     counts::Counters,
     key_holder::{KeyHolder, Unopened},
+    leaf_key::LeafKey,
 };
 
 /// The signing key of one site's certificate.
@@ -31,57 +31,6 @@ struct Inner {
     opened: OnceLock<Option<Arc<dyn SigningKey>>>,
     /// Held while the envelope is opened; true once the log says that the unseal key cannot be reached.
     opening: Mutex<bool>,
-}
-
-/// The public key of a leaf certificate.
-#[derive(Debug, Clone)]
-pub struct LeafKey {
-    kind: KeyKind,
-    spki: Vec<u8>,
-}
-
-impl LeafKey {
-    /// Reads a SubjectPublicKeyInfo (RFC 5280, 4.1); none unless it is of a kind that certseal seals.
-    pub fn from_spki(spki: &[u8]) -> Option<Self> {
-        let (_, parsed) = SubjectPublicKeyInfo::from_der(spki).ok()?;
-        let algorithm = &parsed.algorithm;
-        let kind = if algorithm.algorithm == oid_registry::OID_PKCS1_RSAENCRYPTION {
-            KeyKind::Rsa
-        } else if algorithm.algorithm == oid_registry::OID_KEY_TYPE_EC_PUBLIC_KEY
-            && algorithm.parameters.as_ref()?.as_oid().ok()? == oid_registry::OID_EC_P256
-        {
-            KeyKind::EcdsaP256
-        } else {
-            return None;
-        };
-        Some(Self { kind, spki: spki.to_vec() })
-    }
-
-    /// What kind of key it is.
-    pub fn kind(&self) -> KeyKind {
-        self.kind
-    }
-
-    /// The SubjectPublicKeyInfo, DER.
-    pub fn spki(&self) -> &[u8] {
-        &self.spki
-    }
-
-    /// What rustls calls this kind of key.
-    pub fn algorithm(&self) -> SignatureAlgorithm {
-        match self.kind {
-            KeyKind::EcdsaP256 => SignatureAlgorithm::ECDSA,
-            KeyKind::Rsa => SignatureAlgorithm::RSA,
-        }
-    }
-
-    /// What the key can sign, the preferred first.
-    pub fn schemes(&self) -> &'static [SignatureScheme] {
-        match self.kind {
-            KeyKind::EcdsaP256 => &[SignatureScheme::ECDSA_NISTP256_SHA256],
-            KeyKind::Rsa => &RSA_SCHEMES,
-        }
-    }
 }
 
 impl SealedKey {
@@ -104,7 +53,7 @@ impl SigningKey for SealedKey {
     }
 
     fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
-        Some(self.0.leaf.spki.as_slice().into())
+        Some(self.0.leaf.spki().into())
     }
 
     fn algorithm(&self) -> SignatureAlgorithm {
@@ -176,13 +125,3 @@ impl std::fmt::Debug for Inner {
         f.debug_struct("SealedKey").field("site", &self.site).finish_non_exhaustive()
     }
 }
-
-/// In the order in which rustls prefers them for a key that is not sealed.
-const RSA_SCHEMES: [SignatureScheme; 6] = [
-    SignatureScheme::RSA_PSS_SHA512,
-    SignatureScheme::RSA_PSS_SHA384,
-    SignatureScheme::RSA_PSS_SHA256,
-    SignatureScheme::RSA_PKCS1_SHA512,
-    SignatureScheme::RSA_PKCS1_SHA384,
-    SignatureScheme::RSA_PKCS1_SHA256,
-];

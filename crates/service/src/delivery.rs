@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::server::Counts;
+use crate::counts::Counts;
 
 /// An extension of a response: what is kept until the response has left, or never will.
 #[derive(Clone)]

@@ -10,6 +10,7 @@
 
 pub mod admission;
 pub mod config;
+mod counts;
 mod delivery;
 mod lively;
 mod memory;

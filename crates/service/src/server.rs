@@ -1,17 +1,6 @@
 //! Listeners: bounded connections, time-outs on everything before a request is there, graceful shutdown.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    io,
-    net::SocketAddr,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body};
 use certseal_wire::TrustDomain;
@@ -29,6 +18,8 @@ use tokio::{
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tower::ServiceExt;
+
+pub use crate::counts::Counts;
 
 use crate::{
     Shutdown,
@@ -77,32 +68,6 @@ impl Default for Limits {
             http2: true,
             drain: Duration::from_secs(10),
         }
-    }
-}
-
-/// What a listener did to those who overdid it.
-#[derive(Debug, Clone, Default)]
-pub struct Counts(Arc<Counters>);
-
-#[derive(Debug, Default)]
-struct Counters {
-    refused: AtomicU64,
-    unread: AtomicU64,
-}
-
-impl Counts {
-    /// Connections that were closed at once, since their address had too many.
-    pub fn refused(&self) -> u64 {
-        self.0.refused.load(Ordering::Relaxed)
-    }
-
-    /// Responses that were given up, since nobody read them.
-    pub fn unread(&self) -> u64 {
-        self.0.unread.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn add_unread(&self) {
-        self.0.unread.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -205,7 +170,7 @@ pub async fn serve<L, G, F, I, S>(
                     .inspect_err(|error| tracing::debug!(%peer, %error, "nobody knows whose connection it is"))
                     .ok()?;
                 let Some(place) = addresses.take(network(peer.ip()), 1, most) else {
-                    counts.0.refused.fetch_add(1, Ordering::Relaxed);
+                    counts.add_refused();
                     tracing::debug!(%peer, "connection refused: its address has too many");
                     return None;
                 };

@@ -51,19 +51,23 @@
 
 mod audit;
 mod error;
+mod ids;
 mod lease;
 pub mod migrate;
 mod postgres_store;
 mod queue;
 mod sled_store;
 mod storage;
+mod transaction;
 
 pub use audit::{AuditEnds, AuditEntry, AuditLink};
 pub use error::StoreError;
+pub use ids::{Expect, Position, Table};
 pub use lease::{LEASES, Lease};
 pub use postgres_store::{PostgresOptions, PostgresStore};
 pub use sled_store::{SledOptions, SledStore};
-pub use storage::{
-    Change, Done, Entry, Expect, MAX_AUDIT_ENTRY_BYTES, MAX_EVENT_BYTES, MAX_KEY_BYTES, MAX_TRANSACTION_BYTES,
-    MAX_TRANSACTION_WRITES, Position, Record, Storage, Table, Transaction, Write,
+pub use storage::Storage;
+pub use transaction::{
+    Change, Done, Entry, MAX_AUDIT_ENTRY_BYTES, MAX_EVENT_BYTES, MAX_KEY_BYTES, MAX_TRANSACTION_BYTES,
+    MAX_TRANSACTION_WRITES, Record, Transaction, Write,
 };

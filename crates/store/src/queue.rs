@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Position, StoreError, Transaction, storage::Done};
+use crate::{Done, Position, StoreError, Transaction};
 
 pub(crate) type Answer = Result<Position, StoreError>;
 

@@ -5,11 +5,14 @@
 //! [`portable`] copies from and to other engines.
 
 mod apply;
+mod directory;
 mod high_water;
 mod layout;
 mod open;
+mod options;
 mod portable;
 mod published;
+mod reached;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -17,6 +20,7 @@ mod writer;
 
 use std::{fs::File, path::Path, sync::Arc};
 
+pub use self::options::SledOptions;
 use self::{
     open::Opened,
     published::Published,
@@ -40,23 +44,6 @@ pub struct SledStore {
     max_value_bytes: usize,
     _database: sled::Db,
     _lock: File,
-}
-
-/// Limits of a [`SledStore`].
-#[derive(Clone, Debug)]
-pub struct SledOptions {
-    /// Commits are refused while less than this is free on the file system.
-    pub reserve_bytes: u64,
-    /// The largest value of a record.
-    pub max_value_bytes: usize,
-    /// Memory for the engine's page cache; it holds at least 16 MiB.
-    pub cache_bytes: u64,
-}
-
-impl Default for SledOptions {
-    fn default() -> Self {
-        Self { reserve_bytes: 64 << 20, max_value_bytes: 256 << 10, cache_bytes: 128 << 20 }
-    }
 }
 
 impl SledStore {

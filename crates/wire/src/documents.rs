@@ -4,14 +4,12 @@
 //! certman signs [`BundleInfo`], [`crate::Route`], [`Challenge`], [`AcmeAccounts`] and [`Checkpoint`] with its issuer key; the
 //! security team signs the [`KeyRing`].
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{
-    Base64, Digest, DnsName, Epoch, KeyId, Kind, NameSet, ParseError, PoolName, SignerId, route::is_authority,
-};
+use crate::{Base64, Digest, DnsName, Epoch, KeyId, Kind, NameSet, PoolName, SignerId};
 
 /// A signed document: the exact JSON that was signed, and by which key.
 ///
@@ -318,67 +316,9 @@ pub struct IssuerEntry {
     pub public_key: Base64,
 }
 
-/// The origin of a server behind the edge: `http://HOST:PORT`, without path, query or user.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Upstream(String);
-
-impl Upstream {
-    /// Host and port, such as `127.0.0.1:8080`.
-    pub fn authority(&self) -> &str {
-        self.0.trim_start_matches("http://")
-    }
-}
-
-impl FromStr for Upstream {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        let error = || ParseError::new("an upstream such as http://10.0.0.7:8080", text);
-        let authority = text.strip_prefix("http://").ok_or_else(error)?;
-        if !is_authority(authority) {
-            return Err(error());
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for Upstream {
-    type Error = ParseError;
-
-    fn try_from(text: String) -> Result<Self, ParseError> {
-        text.parse()
-    }
-}
-
-impl From<Upstream> for String {
-    fn from(upstream: Upstream) -> Self {
-        upstream.0
-    }
-}
-
-impl fmt::Display for Upstream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_upstream_is_an_origin() {
-        for good in ["http://127.0.0.1:8080", "http://[::1]:80", "http://backend.internal:9000"] {
-            assert!(good.parse::<Upstream>().is_ok(), "{good}");
-        }
-        for bad in [
-            "127.0.0.1:80", "https://a:1", "http://a", "http://a:0", "http://a:99999", "http://a:1/x", "http://u@a:1",
-            "http://[x]:1", "http://:1",
-        ] {
-            assert!(bad.parse::<Upstream>().is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_thumbprint_is_read_only_after_its_own_token() {

@@ -25,6 +25,7 @@ mod kind;
 mod names;
 #[cfg(feature = "openapi")]
 mod openapi;
+mod origin;
 mod problem;
 mod rotation;
 mod route;
@@ -40,7 +41,7 @@ pub use caller::{Caller, Role, TrustDomain};
 pub use causes::causes;
 pub use documents::{
     AcmeAccounts, BundleInfo, Challenge, Change, Checkpoint, Document, DocumentError, IssuerEntry, KeyRing, KeyState,
-    Signed, UnsealEntry, Upstream,
+    Signed, UnsealEntry,
 };
 pub use fleet::{
     Deletion, DeletionList, DeletionQuery, DrillClass, DrillFailure, DrillOrder, DrillReport, EdgeList, EdgeOrders,
@@ -49,10 +50,11 @@ pub use fleet::{
 pub use ids::{Digest, EnvelopeId, Epoch, GroupId, KeyId, RotationId, SignerId};
 pub use kind::{Kind, UnknownKind};
 pub use names::{DnsName, NameSet, ParseError, PoolName};
+pub use origin::{Origin, Scheme, Upstream};
 pub use problem::{Problem, ProblemKind};
 pub use rotation::{
     Approval, EpochCount, Inventory, IssuerCount, Retirement, Rewrap, RewrapOutcome, RewrapRequest, RewrapTarget,
     Rotation, RotationList, RotationPlan, RotationReason, RotationState, RotationStep, SealedEntry, SealedPage,
     SealedQuery, Verification,
 };
-pub use route::{Endpoint, HttpsMode, Origin, Route, Scheme};
+pub use route::{Endpoint, HttpsMode, Route};

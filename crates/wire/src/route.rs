@@ -1,10 +1,10 @@
 //! Where requests for a site go: the signed route, in its two forms.
 
-use std::{fmt, num::NonZeroU16, str::FromStr};
+use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DnsName, Document, DocumentError, NameSet, ParseError, PoolName, Upstream, documents};
+use crate::{DnsName, Document, DocumentError, NameSet, Origin, PoolName, Upstream, documents};
 
 /// Where requests for a site go, and how.
 ///
@@ -75,90 +75,8 @@ pub struct Endpoint {
 impl From<Upstream> for Endpoint {
     /// The one server of a site, without TLS.
     fn from(upstream: Upstream) -> Self {
-        let origin = Origin { scheme: Scheme::Http, authority: upstream.authority().to_owned() };
-        Self { origin, weight: NonZeroU16::MIN, server_name: None }
+        Self { origin: upstream.into(), weight: NonZeroU16::MIN, server_name: None }
     }
-}
-
-/// The origin of a server: `http://HOST:PORT` or `https://HOST:PORT`, without path, query or user.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Origin {
-    scheme: Scheme,
-    authority: String,
-}
-
-/// How an upstream is spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scheme {
-    /// In the clear.
-    Http,
-    /// Over TLS.
-    Https,
-}
-
-impl Origin {
-    /// How it is spoken to.
-    pub fn scheme(&self) -> Scheme {
-        self.scheme
-    }
-
-    /// Host and port, such as `127.0.0.1:8080`.
-    pub fn authority(&self) -> &str {
-        &self.authority
-    }
-}
-
-impl FromStr for Origin {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        let error = || ParseError::new("an origin such as http://10.0.0.7:8080 or https://10.0.0.7:8443", text);
-        let (scheme, authority) = match text.split_once("://").ok_or_else(error)? {
-            ("http", authority) => (Scheme::Http, authority),
-            ("https", authority) => (Scheme::Https, authority),
-            _ => return Err(error()),
-        };
-        if !is_authority(authority) {
-            return Err(error());
-        }
-        Ok(Self { scheme, authority: authority.to_owned() })
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = match self.scheme {
-            Scheme::Http => "http",
-            Scheme::Https => "https",
-        };
-        write!(f, "{scheme}://{}", self.authority)
-    }
-}
-
-impl TryFrom<String> for Origin {
-    type Error = ParseError;
-
-    fn try_from(text: String) -> Result<Self, ParseError> {
-        text.parse()
-    }
-}
-
-impl From<Origin> for String {
-    fn from(origin: Origin) -> Self {
-        origin.to_string()
-    }
-}
-
-/// Whether `text` is HOST:PORT.
-pub(crate) fn is_authority(text: &str) -> bool {
-    let Some((host, port)) = text.rsplit_once(':') else { return false };
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
-    let host_is_good = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => (1..=253).contains(&host.len()) && host.bytes().all(plain),
-    };
-    host_is_good && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 /// What becomes of requests without TLS.
@@ -192,6 +110,7 @@ const FIRST_LABEL: &str = "certseal route v1";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Scheme;
 
     const FIRST: &str =
         r#"{"site":"a.example","names":["a.example"],"version":7,"pools":["eu"],"upstream":"http://10.0.0.7:8080"}"#;
@@ -236,16 +155,5 @@ mod tests {
         let of = |count| SECOND.replace(one, &vec![one; count].join(","));
         assert!(Route::read(of(Route::MAX_UPSTREAMS).as_bytes()).is_ok());
         assert!(Route::read(of(Route::MAX_UPSTREAMS + 1).as_bytes()).is_err());
-    }
-
-    #[test]
-    fn an_origin_is_a_scheme_a_host_and_a_port() {
-        for good in ["http://127.0.0.1:8080", "https://[::1]:443", "http://backend.internal:9000"] {
-            assert_eq!(good.parse::<Origin>().unwrap().to_string(), good);
-        }
-        for bad in ["127.0.0.1:80", "ftp://a:1", "http://a", "https://a:0", "http://a:1/x", "http://u@a:1", "http://:1"]
-        {
-            assert!(bad.parse::<Origin>().is_err(), "{bad}");
-        }
     }
 }

@@ -10,16 +10,18 @@ use certseal_wire::{
 use jiff::Timestamp;
 
 use super::{
-    Applied, Mirror, MirrorError, Refused, meta,
+    applied::{Applied, Refused},
+    meta,
     refusal::{Failure, Refusal},
     tables::{Mark, Tables},
+    terms::Terms,
 };
-use crate::key_holder::check_bundle;
+use crate::{MirrorError, key_holder::check_bundle};
 
 /// Takes items into the tables of one write transaction.
 pub(super) struct Batch<'a> {
     tables: Tables<'a>,
-    mirror: &'a Mirror,
+    terms: &'a Terms,
     issuers: VerifyingKeys,
     ring: Option<Arc<KeyRing>>,
     applied: Applied,
@@ -28,11 +30,11 @@ pub(super) struct Batch<'a> {
 impl<'a> Batch<'a> {
     pub(super) fn new(
         tables: Tables<'a>,
-        mirror: &'a Mirror,
+        terms: &'a Terms,
         issuers: VerifyingKeys,
         ring: Option<Arc<KeyRing>>,
     ) -> Self {
-        Self { tables, mirror, issuers, ring, applied: Applied::default() }
+        Self { tables, terms, issuers, ring, applied: Applied::default() }
     }
 
     /// Takes all items: a ring first, since it says whose signatures count.
@@ -175,7 +177,7 @@ impl<'a> Batch<'a> {
         if info.site != site {
             return Err(Refusal::OtherSite(info.site).into());
         }
-        let pool = &self.mirror.pool;
+        let pool = &self.terms.pool;
         if !info.pools.contains(pool) {
             return Err(Refusal::OtherPool(pool.clone()).into());
         }
@@ -211,12 +213,12 @@ impl<'a> Batch<'a> {
 
     /// The bundle that is held, sealed to other unseal keys. All that is signed is the same, and was verified before.
     fn rewrapped(&mut self, site: DnsName, body: &[u8], bundle: &Bundle, held: &Bundle) -> Result<bool, Failure> {
-        let pool = &self.mirror.pool;
+        let pool = &self.terms.pool;
         if !bundle.sealed().is_for(pool) {
             return Err(Refusal::NotSealedToPool(pool.clone()).into());
         }
         self.stanzas_are_sound(bundle)?;
-        let loaded = self.mirror.key_holder.get().map(|holder| holder.loaded());
+        let loaded = self.terms.key_holder.get().map(|holder| holder.loaded());
         let newest = |bundle: &Bundle| {
             // Of those that are loaded, under the epoch that the ring gives them: what a stanza says is not signed.
             let counts = |stanza: &&Stanza| {
@@ -242,14 +244,14 @@ impl<'a> Batch<'a> {
     /// The stanzas of a bundle for our pool.
     fn stanzas<'b>(&self, bundle: &'b Bundle) -> impl Iterator<Item = &'b Stanza> {
         let stanzas = bundle.sealed().envelope().map(|envelope| envelope.stanzas()).unwrap_or_default();
-        let pool = self.mirror.pool.clone();
+        let pool = self.terms.pool.clone();
         stanzas.iter().filter(move |stanza| stanza.pool == pool)
     }
 
     /// The epoch of one of our pool's unseal keys, as the security team signed it.
     fn listed_epoch(&self, id: KeyId) -> Option<Epoch> {
         let keys = self.ring.iter().flat_map(|ring| &ring.keys);
-        keys.filter(|entry| entry.pool == self.mirror.pool).find(|entry| entry.key_id == id).map(|entry| entry.epoch)
+        keys.filter(|entry| entry.pool == self.terms.pool).find(|entry| entry.key_id == id).map(|entry| entry.epoch)
     }
 
     /// A stanza that gives one of our keys another epoch than the ring does is forged: it would pass for the newest, and
@@ -266,7 +268,7 @@ impl<'a> Batch<'a> {
     /// No signature covers the stanzas, and whoever sealed may have sealed another key: a bundle whose key does not open,
     /// or is not the certificate's, is refused before anything of it is kept.
     fn opens(&self, bundle: &Bundle) -> Result<(), Failure> {
-        match self.mirror.key_holder.get() {
+        match self.terms.key_holder.get() {
             Some(holder) => check_bundle(&**holder, bundle).map_err(Failure::unopened),
             None => Ok(()),
         }
@@ -287,7 +289,7 @@ impl<'a> Batch<'a> {
         if route.upstreams.iter().any(|upstream| upstream.origin.scheme() == Scheme::Https) {
             return Err(Refusal::UpstreamOverTls.into());
         }
-        let left = route.has_left() || !route.pools.contains(&self.mirror.pool);
+        let left = route.has_left() || !route.pools.contains(&self.terms.pool);
         let mark = Mark { left, ..Mark::of(route.version, &record, &signed) };
         if !self.mark(Kind::Route, site.as_str(), mark)? {
             return Ok(false);
@@ -333,7 +335,7 @@ impl<'a> Batch<'a> {
     fn ring(&mut self, body: &[u8]) -> Result<bool, Failure> {
         let signed: Signed = serde_json::from_slice(body)?;
         let seen = self.tables.mark(Kind::Ring, "")?.map_or(0, |mark| mark.version);
-        let ring = accept_ring(&signed, &self.mirror.security, RingMark::of_version(seen))?;
+        let ring = accept_ring(&signed, &self.terms.security, RingMark::of_version(seen))?;
         let record = canonical(&signed);
         if !self.mark(Kind::Ring, "", Mark::of(ring.version, &record, &signed))? {
             return Ok(false);
@@ -362,7 +364,7 @@ impl<'a> Batch<'a> {
     fn checkpoint(&mut self, pool: PoolName, body: &[u8]) -> Result<bool, Failure> {
         let signed: Signed = serde_json::from_slice(body)?;
         let checkpoint: Checkpoint = self.issuers.verify(&signed)?;
-        if checkpoint.pool != self.mirror.pool || checkpoint.pool != pool {
+        if checkpoint.pool != self.terms.pool || checkpoint.pool != pool {
             return Err(Refusal::OtherCheckpoint(checkpoint.pool).into());
         }
         let record = canonical(&signed);
@@ -454,7 +456,7 @@ impl<'a> Batch<'a> {
         let reason = refusal.to_string();
         if self.tables.refuse(*kind, &name, &reason)? {
             tracing::warn!(%kind, name, version, reason, "refused an item of the feed");
-        } else if !self.mirror.refused_overflowed.swap(true, Ordering::Relaxed) {
+        } else if !self.terms.refused_overflowed.swap(true, Ordering::Relaxed) {
             tracing::error!(%kind, name, reason, "more items are refused than are remembered; the others are only counted");
         }
         self.applied.refused.push(Refused { kind: *kind, name, reason });

@@ -22,11 +22,9 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use serde::Deserialize;
 
 use super::{
-    TlsFiles, certificates,
+    files::{TlsFiles, certificates, provider, spiffe_id},
     live::{Followed, LOOK},
-    provider,
     revocation::Revocations,
-    spiffe_id,
 };
 use crate::config::ConfigError;
 

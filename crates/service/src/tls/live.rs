@@ -6,7 +6,7 @@ use rustls::ServerConfig;
 use tokio::sync::watch;
 use x509_parser::time::ASN1Time;
 
-use super::{TlsFiles, revocation::Revocations};
+use super::{files::TlsFiles, revocation::Revocations};
 use crate::{Shutdown, config::ConfigError};
 
 /// A server's TLS configuration, which may be replaced while it is used.
@@ -17,16 +17,26 @@ pub struct LiveTls {
 }
 
 /// The other end.
-pub(super) struct Sender {
+struct Sender {
     current: watch::Sender<Arc<ServerConfig>>,
     generation: watch::Sender<u64>,
 }
 
 impl LiveTls {
-    pub(super) fn channel(config: ServerConfig) -> (Sender, Self) {
+    fn channel(config: ServerConfig) -> (Sender, Self) {
         let (current, generation) = (watch::Sender::new(Arc::new(config)), watch::Sender::new(0));
         let live = Self { current: current.subscribe(), generation: generation.subscribe() };
         (Sender { current, generation }, live)
+    }
+
+    /// A server's configuration that follows `files` from now on, until the shutdown begins.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the file that is not usable now. Later ones are logged, and the last good files count.
+    pub fn follow(files: TlsFiles, shutdown: Shutdown) -> Result<Self, ConfigError> {
+        let (follower, live) = Follower::start(files)?;
+        tokio::spawn(follower.run(shutdown));
+        Ok(live)
     }
 
     /// The configuration for the next connection.
@@ -48,21 +58,21 @@ impl From<ServerConfig> for LiveTls {
 }
 
 /// Gives a server what is in the files.
-pub(super) struct Follower {
+struct Follower {
     followed: Followed<ServerConfig>,
     sender: Sender,
 }
 
 impl Follower {
     /// Takes what is in the files now, and what follows it.
-    pub(super) fn start(files: TlsFiles) -> Result<(Self, LiveTls), ConfigError> {
+    fn start(files: TlsFiles) -> Result<(Self, LiveTls), ConfigError> {
         let (followed, config) = Followed::start(files, TlsFiles::server_config_with)?;
         let (sender, live) = LiveTls::channel(config);
         Ok((Self { followed, sender }, live))
     }
 
     /// Looks at the files again and again until the shutdown begins.
-    pub(super) async fn run(mut self, shutdown: Shutdown) {
+    async fn run(mut self, shutdown: Shutdown) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}

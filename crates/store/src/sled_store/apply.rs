@@ -10,8 +10,9 @@ use sled::{
 use super::{
     layout::{self, CHUNK_BYTES, Header},
     published::Published,
+    reached::Reached,
 };
-use crate::{AuditLink, Change, Expect, Position, StoreError, Transaction, Write};
+use crate::{Change, Expect, Position, StoreError, Transaction, Write};
 
 /// The trees of the database.
 #[derive(Clone)]
@@ -30,13 +31,6 @@ pub(super) struct Trees {
     pub(super) audit: sled::Tree,
     /// The position, the ends of the audit log, and the feed's floor.
     pub(super) meta: sled::Tree,
-}
-
-/// How far the writer has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reached {
-    pub(super) position: Position,
-    pub(super) audit: AuditLink,
 }
 
 impl Trees {

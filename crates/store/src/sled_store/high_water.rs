@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{layout, open::sync_directory};
+use super::{directory::sync_directory, layout};
 use crate::{Position, StoreError};
 
 /// The open file, ready to be advanced.

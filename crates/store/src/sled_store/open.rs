@@ -10,12 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(super) use super::apply::Reached;
 use super::{
-    SledOptions,
     apply::Trees,
+    directory::sync_directory,
     high_water::{self, HighWater},
     layout,
+    options::SledOptions,
+    reached::Reached,
 };
 use crate::{AuditLink, Position, StoreError};
 
@@ -156,11 +157,6 @@ impl Log {
         trees.meta.flush().map_err(StoreError::engine("flush"))?;
         self.file.sync_data().map_err(StoreError::io("sync", &self.path))
     }
-}
-
-/// Makes the entries of a directory durable.
-pub(super) fn sync_directory(directory: &Path) -> Result<(), StoreError> {
-    File::open(directory).and_then(|opened| opened.sync_all()).map_err(StoreError::io("sync", directory))
 }
 
 fn create_private(directory: &Path) -> Result<(), StoreError> {

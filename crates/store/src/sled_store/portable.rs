@@ -4,10 +4,12 @@ use std::{fs, ops::Bound, path::Path, sync::Arc};
 
 use super::{
     SledOptions, SledStore,
+    directory::sync_directory,
     high_water::HighWater,
     layout::{self, CHUNK_BYTES, Header},
     open::{self, Opened},
     published::Published,
+    reached::Reached,
     reader::Reader,
 };
 use crate::{
@@ -131,7 +133,7 @@ impl Target for SledTarget {
         }
         self.opened.log.persist(&self.opened.trees)?;
         HighWater::create(&self.opened.directory, standing.position)?;
-        self.opened.reached = open::Reached { position: standing.position, audit: standing.audit.head };
+        self.opened.reached = Reached { position: standing.position, audit: standing.audit.head };
         let published = Published::new(self.opened.reached);
         self.reader = Reader::new(self.opened.trees.clone(), Arc::new(published));
         Ok(())
@@ -140,7 +142,7 @@ impl Target for SledTarget {
     fn finish(self: Box<Self>) -> Result<(), StoreError> {
         let marker = self.opened.directory.join(open::UNFINISHED_FILE);
         fs::remove_file(&marker).map_err(StoreError::io("remove", marker))?;
-        open::sync_directory(&self.opened.directory)
+        sync_directory(&self.opened.directory)
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use super::apply::Reached;
+use super::reached::Reached;
 use crate::{Position, StoreError};
 
 /// State that the writer publishes and everybody reads.

@@ -5,12 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    apply::{Reached, Trees},
-    high_water::HighWater,
-    open::Log,
-    published::Published,
-};
+use super::{apply::Trees, high_water::HighWater, open::Log, published::Published, reached::Reached};
 use crate::{
     StoreError,
     queue::{Answer, Request, Work, transactions},

@@ -11,11 +11,11 @@ use axum::{
 use certseal_issuance::{Compromised, Failure, FailureKind, Revocation, SealedKey, Site, Step};
 use certseal_seal::{Bundle, Draft, LegacyKey, Sealed, names_digest, spki_digest};
 use certseal_service::problem::Refusal;
-use certseal_wire::{Base64, BundleInfo, DnsName, Import, NameSet, ProblemKind, Replacement, Reseal, SiteStatus};
+use certseal_wire::{Base64, BundleInfo, Import, NameSet, ProblemKind, Replacement, Reseal, SiteStatus};
 use jiff::Timestamp;
 
 use crate::{
-    api::{Admin, Allowed, Name, change, checked, malformed, no_such_site, present},
+    api::request::{Admin, Allowed, Name, change, checked, journaled, malformed, no_such_site, present},
     certstore::{certified, versions_used_up},
     worker::{MAX_CHAIN, Worker},
 };
@@ -37,7 +37,8 @@ async fn import(
     let Json(Import { site: request, chain, sealed }) = import.map_err(|e| malformed(e.body_text()))?;
     let request = checked(&worker, &name, request).await?;
     check_import(&chain, &sealed, &request.names)?;
-    let before = journaled_site(&worker, &name).await?;
+    let own = name.clone();
+    let before = journaled(&worker, move |journal| journal.read(&own)).await?.map(|entry| entry.site);
     let stored = worker.certstore.stored_bundle(&name).await.map_err(refusal)?;
     // What is left of a site that was removed does not count.
     let kept = stored.as_ref().filter(|_| before.as_ref().is_none_or(|site| !site.departed));
@@ -210,12 +211,6 @@ async fn replace(
     .await?;
     tracing::warn!(site = %name, version, "others may have the key: the certificate is issued again");
     Ok(Json(site.status()))
-}
-
-async fn journaled_site(worker: &Arc<Worker>, name: &DnsName) -> Result<Option<Site>, Refusal> {
-    let (journal, name) = (worker.journal.clone(), name.clone());
-    let read = tokio::task::spawn_blocking(move || journal.read(&name)).await.map_err(Refusal::internal)?;
-    Ok(read.map_err(Refusal::internal)?.map(|entry| entry.site))
 }
 
 fn conflict(detail: String) -> Refusal {

@@ -1,0 +1,106 @@
+//! Sites: what a platform asks for, and how it is going.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Query, State, rejection::JsonRejection},
+    http::StatusCode,
+    routing::{get, post},
+};
+use certseal_issuance::Site;
+use certseal_service::problem::Refusal;
+use certseal_wire::{DnsName, ProblemKind, Renewal, SiteList, SiteRequest, SiteStatus};
+use serde::Deserialize;
+
+use crate::{
+    api::request::{Allowed, Name, change, checked, journaled, malformed, no_such_site, present},
+    worker::Worker,
+};
+
+pub(crate) fn router() -> Router<Arc<Worker>> {
+    Router::new()
+        .route("/v1/sites", get(sites))
+        .route("/v1/sites/{site}", get(site).put(put_site).delete(remove_site))
+        .route("/v1/sites/{site}/renew", post(renew))
+}
+
+async fn sites(
+    State(worker): State<Arc<Worker>>,
+    _: Allowed,
+    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<SiteList>, Refusal> {
+    let Query(ListQuery { after }) = query.map_err(|e| malformed(e.body_text()))?;
+    let page = journaled(&worker, move |journal| journal.list(after.as_ref(), PAGE)).await?;
+    let next = (page.len() == PAGE).then(|| page.last().map(|site| site.site.clone())).flatten();
+    let sites = page.iter().filter(|site| !site.departed).map(Site::status).collect();
+    Ok(Json(SiteList { sites, next }))
+}
+
+async fn site(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<SiteStatus>, Refusal> {
+    Ok(Json(present(&worker, &name).await?.site.status()))
+}
+
+async fn put_site(
+    State(worker): State<Arc<Worker>>,
+    _: Allowed,
+    Name(name): Name,
+    request: Result<Json<SiteRequest>, JsonRejection>,
+) -> Result<(StatusCode, Json<SiteStatus>), Refusal> {
+    let Json(request) = request.map_err(|e| malformed(e.body_text()))?;
+    let request = checked(&worker, &name, request).await?;
+    let own = name.clone();
+    let (site, created) = change(&worker, &name, move |before| {
+        Ok(match before {
+            Some(site) => site.clone().changed(request.clone()),
+            None => Site::new(own.clone(), request.clone()),
+        })
+    })
+    .await?;
+    Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(site.status())))
+}
+
+async fn remove_site(
+    State(worker): State<Arc<Worker>>,
+    _: Allowed,
+    Name(name): Name,
+) -> Result<Json<SiteStatus>, Refusal> {
+    present(&worker, &name).await?;
+    let missing = no_such_site(&name);
+    let (site, _) = change(&worker, &name, move |before| match before {
+        Some(site) => Ok(if site.departed { site.clone() } else { site.clone().departed() }),
+        None => Err(Refusal::new(ProblemKind::NotFound, missing.clone())),
+    })
+    .await?;
+    Ok(Json(site.status()))
+}
+
+/// A request without a body asks for a renewal now.
+async fn renew(
+    State(worker): State<Arc<Worker>>,
+    _: Allowed,
+    Name(name): Name,
+    body: Bytes,
+) -> Result<Json<SiteStatus>, Refusal> {
+    let Renewal { at } = match body.is_empty() {
+        true => Renewal::default(),
+        false => serde_json::from_slice(&body).map_err(|e| malformed(format!("expected a renewal: {e}")))?,
+    };
+    let missing = no_such_site(&name);
+    let (site, _) = change(&worker, &name, move |before| match before {
+        Some(site) if !site.departed => Ok(site.clone().renewed(at)),
+        _ => Err(Refusal::new(ProblemKind::NotFound, missing.clone())),
+    })
+    .await?;
+    Ok(Json(site.status()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    after: Option<DnsName>,
+}
+
+/// Sites in one answer.
+const PAGE: usize = 200;

@@ -1,0 +1,33 @@
+//! What becomes of items.
+
+use certseal_wire::{DnsName, Kind};
+
+/// What a change did.
+#[derive(Debug, Clone, Default)]
+pub struct Applied {
+    /// Items that were taken.
+    pub accepted: usize,
+    /// Items that were there already.
+    pub unchanged: usize,
+    /// Items of a kind that this release does not know.
+    pub passed_over: usize,
+    /// Items that were not taken.
+    pub refused: Vec<Refused>,
+    /// Sites whose bundle or route is another now.
+    pub changed: Vec<DnsName>,
+    /// Sites that have come back, whose bundle has to be fetched by name.
+    pub missing: Vec<DnsName>,
+    /// Whether the ring is another now: what was refused may be accepted when it is fetched again.
+    pub ring_changed: bool,
+}
+
+/// An item that was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Its kind.
+    pub kind: Kind,
+    /// The site, or the pool of a checkpoint; empty for the ring and the account list.
+    pub name: String,
+    /// Why.
+    pub reason: String,
+}
