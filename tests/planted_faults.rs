@@ -87,7 +87,10 @@ const FAULTS: &[Fault] = &[
     Fault {
         what: "what a checkpoint lists is looked at again under another ring",
         file: "crates/resolver/src/mirror/batch.rs",
-        edits: &[("self.expect_again()?;", "")],
+        edits: &[(
+            "self.expect_again()?;\n        self.applied.ring_changed = true;",
+            "self.applied.ring_changed = true;",
+        )],
     },
     Fault {
         what: "a store that gives errors withholds nothing unseen",
