@@ -36,7 +36,10 @@ main() {
 # Without --workspace cargo-deny would look only at what the root package depends on, and leave out certctl.
 # unused-wrapper is silenced because deny.toml guards some crates before anything depends on them.
 dependencies() {
-    target/tools/bin/cargo-deny --workspace --locked check --hide-inclusion-graph --allow unused-wrapper "$@"
+    target/tools/bin/cargo-deny --workspace --locked check --hide-inclusion-graph --allow unused-wrapper "$@" &&
+        # What a crate may not have that others do, in its own graph.
+        target/tools/bin/cargo-deny --manifest-path crates/issuance/Cargo.toml --config crates/issuance/deny.toml --locked \
+            check bans
 }
 
 # Runs one command under a heading. `set -e` does not reach into a function called like this, so a stage is a single

@@ -2,17 +2,12 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use anyhow::ensure;
 use certseal_seal::LegacySuite;
-use certseal_service::{require_files, server, tls::Peer};
+use certseal_service::{server, tls::Peer};
 use certseal_wire::PoolName;
 use serde::Deserialize;
 
-use crate::{
-    admission::Admission,
-    proxy::{BODY_BYTES, REQUEST_BYTES},
-    upstreams::{self, Network},
-};
+use crate::upstream::networks::{DENIED, Network};
 
 /// certedge's configuration; `deploy/certedge.toml` is an example with comments.
 #[derive(Debug, Clone, Deserialize)]
@@ -172,29 +167,13 @@ impl Default for Limits {
             drain: drain.as_secs(),
             connect: 5,
             response: 60,
-            denied_upstreams: upstreams::DENIED.to_vec(),
+            denied_upstreams: DENIED.to_vec(),
         }
     }
 }
 
 impl Limits {
-    /// Whether they can be kept: by the system, and with each other.
-    ///
-    /// # Errors
-    /// Says what does not fit.
-    pub(crate) fn check(&self) -> anyhow::Result<()> {
-        let share = Admission::new(self).memory.smallest_share();
-        ensure!(
-            share >= LARGEST_REQUEST,
-            "expected `memory` in [limits] to give each address and site room for one request, {LARGEST_REQUEST} octets; got \
-             {share} for the part that `requests_per_address` or `requests_per_site` is of `requests`: raise one of them"
-        );
-        let sockets = [self.connections, self.connections, self.requests, self.upgrades];
-        let needed = sockets.iter().fold(0_u64, |sum, count| sum.saturating_add(*count as u64));
-        require_files(needed, "`connections` for each of two ports, `requests` and `upgrades` to upstreams")?;
-        Ok(())
-    }
-
+    /// The limits of the listeners.
     pub(crate) fn server(&self) -> server::Limits {
         server::Limits {
             connections: self.connections,
@@ -209,9 +188,6 @@ impl Limits {
         }
     }
 }
-
-/// Memory that one request can need.
-const LARGEST_REQUEST: u64 = REQUEST_BYTES + 2 * BODY_BYTES;
 
 fn default_https_port() -> u16 {
     443

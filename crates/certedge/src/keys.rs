@@ -1,5 +1,9 @@
 //! Where the keys of an edge are: in this process, or in a signer.
 
+pub(crate) mod child;
+mod files;
+pub(crate) mod signer;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -17,11 +21,8 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use crate::{
-    config::Config,
-    key_files::{self, KeyWatch},
-    signer_child::SignerChild,
-};
+use self::{child::SignerChild, files::KeyWatch};
+use crate::config::Config;
 
 /// Which process holds unseal keys and opened keys, and signs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,7 +121,7 @@ impl Keys {
         let mut was_reached = true;
         loop {
             let pause = match &self {
-                Self::Local(_) => key_files::LOOK,
+                Self::Local(_) => files::LOOK,
                 Self::Remote { .. } if was_reached => LOOK,
                 Self::Remote { .. } => LOOK_FOR_IT,
             };

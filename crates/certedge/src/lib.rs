@@ -7,57 +7,42 @@
 //!   certstore --feed--> Follower -> Mirror: where certificates and routes come from, with certstore down too
 //! ```
 //!
+//! [`listen`] accepts, [`tls`] shakes hands, [`exchange`] takes a request through its stages, [`upstream`] has the servers behind,
+//! [`keys`] what opens envelopes, [`acme`] what CAs ask for. This file puts them together.
+//!
 //! The keys may be in a process of their own that only signs: see [`KeysIn`].
 //!
 //! It acts on nothing that certman or the security team did not sign. It starts from its mirror in constant time.
 
-mod admission;
-mod answer;
-mod challenge;
+mod acme;
 mod config;
-mod headers;
-mod host;
-mod key_files;
+mod exchange;
 mod keys;
+mod listen;
 mod metrics;
-mod plain;
-mod proxy;
 mod report;
-mod signer;
-mod signer_child;
 mod tls;
-mod upload;
-mod upstreams;
+mod upstream;
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use certseal_client::{Connection, StoreClient};
 use certseal_resolver::{Follower, Mirror, SealedResolver};
 use certseal_seal::VerifyingKey;
 use certseal_service::{Shutdown, config as files, server, telemetry, tls::own_name};
-use http::Request;
-use hyper::body::Incoming;
-use rustls::HandshakeKind;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Notify,
-    task::JoinHandle,
-};
-use tokio_rustls::server::TlsStream;
+use tokio::{sync::Notify, task::JoinHandle};
 
 pub use config::{Config, LegacyKeyFile, Limits, Reports, Signer as SignerConfig};
-pub use keys::KeysIn;
-pub use signer::run_signer;
-pub use upstreams::Network;
+pub use keys::{KeysIn, signer::run_signer};
+pub use upstream::networks::Network;
 
-use challenge::Challenges;
-use keys::Keys;
-use metrics::{Handshake, Metrics};
-use plain::Plain;
-use proxy::{Proxy, Visitor};
+use acme::challenges::Challenges;
+use exchange::{Exchanges, admission, plain::Plain};
+use keys::{Keys, child::SignerChild};
+use listen::{serve_http, serve_https};
+use metrics::Metrics;
 use report::Reporter;
-use signer_child::SignerChild;
 use tls::VisitorTls;
 
 /// A started certedge.
@@ -103,7 +88,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
 /// As of [`start`]. When the child does not start.
 pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> anyhow::Result<Running> {
     let (keys, signer) = Keys::start(&config, keys_in).await?;
-    config.limits.check()?;
+    admission::check(&config.limits)?;
     let holder = keys.holder();
     let name = own_name(&config.store.certificate)?;
     let security = VerifyingKey::from_pem(&files::read(&config.security_key)?)
@@ -148,7 +133,7 @@ pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> 
         sample: config.reports.drill_sample,
         keys_changed: keys_changed.clone(),
     };
-    let proxy = Proxy::new(mirror.clone(), &config.limits, metrics.clone(), shutdown.clone());
+    let exchanges = Exchanges::new(mirror.clone(), &config.limits, metrics.clone(), shutdown.clone());
     let challenges = Challenges::new(mirror.clone(), store);
     let plain = Plain::new(mirror, challenges, config.public_https_port, metrics.clone());
     let limits = config.limits.server();
@@ -159,7 +144,7 @@ pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> 
             listeners.0,
             visitors.clone(),
             tls,
-            Arc::new(proxy),
+            Arc::new(exchanges),
             metrics,
             limits,
             shutdown.clone(),
@@ -178,73 +163,4 @@ pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> 
     });
     tracing::info!(%https, %http, pool = %config.pool, "certedge is listening");
     Ok(Running { https, http, telemetry, servers, follower, _signer: signer })
-}
-
-async fn serve_https(
-    listener: TcpListener,
-    counts: server::Counts,
-    tls: Arc<VisitorTls>,
-    proxy: Arc<Proxy>,
-    metrics: Metrics,
-    limits: server::Limits,
-    shutdown: Shutdown,
-) {
-    server::serve(listener, limits, counts, shutdown, server::never(), move |stream, peer| {
-        let (tls, proxy, metrics) = (tls.clone(), proxy.clone(), metrics.clone());
-        async move {
-            let (stream, visitor) = greet(&tls, &metrics, stream, peer).await?;
-            let visitor = Arc::new(visitor);
-            let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                let (proxy, visitor) = (proxy.clone(), visitor.clone());
-                async move { Ok::<_, Infallible>(proxy.answer(&visitor, request).await) }
-            });
-            Some((stream, service))
-        }
-    })
-    .await;
-}
-
-/// The TLS handshake.
-async fn greet(
-    tls: &VisitorTls,
-    metrics: &Metrics,
-    stream: TcpStream,
-    peer: SocketAddr,
-) -> Option<(TlsStream<TcpStream>, Visitor)> {
-    let stream = tls
-        .accept(stream)
-        .await
-        .inspect_err(|error| {
-            metrics.handshake(Handshake::Failed);
-            tracing::debug!(%peer, %error, "TLS handshake failed");
-        })
-        .ok()?;
-    let connection = stream.get_ref().1;
-    metrics.handshake(match connection.handshake_kind() {
-        Some(HandshakeKind::Resumed) => Handshake::Resumed,
-        _ => Handshake::Full,
-    });
-    // The resolver has a certificate for no connection without a name.
-    let server_name = connection.server_name()?.parse().ok()?;
-    Some((stream, Visitor { address: peer.ip().to_canonical(), server_name }))
-}
-
-async fn serve_http(
-    listener: TcpListener,
-    counts: server::Counts,
-    plain: Arc<Plain>,
-    limits: server::Limits,
-    shutdown: Shutdown,
-) {
-    server::serve(listener, limits, counts, shutdown, server::never(), move |stream, _| {
-        let plain = plain.clone();
-        async move {
-            let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                let plain = plain.clone();
-                async move { Ok::<_, Infallible>(plain.answer(request).await) }
-            });
-            Some((stream, service))
-        }
-    })
-    .await;
 }

@@ -18,7 +18,7 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 
-use crate::admission::Over;
+use crate::exchange::admission::Over;
 
 #[derive(Clone, Default)]
 pub(crate) struct Metrics {

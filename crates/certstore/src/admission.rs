@@ -1,28 +1,19 @@
-//! Who waits, and who is asked to come back later, so that a fleet that starts at one time neither drowns the daemon nor
-//! keeps writers out.
+//! Limits on large requests, so that a fleet that starts at one time neither drowns the daemon nor keeps writers out: some
+//! callers wait, and others are asked to come back later.
 //!
-//! Writes pass freely: the storage takes them in groups. What reads much, pages that leave slowly, and single callers
-//! that ask for too much have limits, and get 429 with a time to come back that is not the same for all. Few large answers
-//! are sent at one time, so that a write does not wait behind many of them for the processor.
+//! Writes pass freely: the storage takes them in groups. Requests that read much, pages that leave slowly, and single
+//! callers that ask for too much have limits, and get 429 with a time to come back that is not the same for all. Few
+//! large answers are sent at one time, so that a write does not wait behind many of them for the processor.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use axum::body::{Body, HttpBody};
-use bytes::Bytes;
 use certseal_service::{
     admission::{Lack, Share, Shares},
     problem::Refusal,
 };
 use certseal_wire::Caller;
-use http_body::Frame;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinHandle,
     time::timeout,
 };
 
@@ -53,6 +44,12 @@ impl Admission {
         }
     }
 
+    /// The octets of pages that wait to be sent.
+    #[cfg(test)]
+    pub(crate) fn octets_waiting(&self) -> usize {
+        self.pages.taken()
+    }
+
     /// Leave to read much.
     pub(crate) async fn heavy(&self, caller: &Caller) -> Result<Turn, Refusal> {
         let share = self.heavy_of_callers.take(caller, 1).map_err(|_| {
@@ -79,78 +76,21 @@ impl Admission {
     }
 }
 
-/// A body that keeps its permit for a page until it is sent. It leaves in parts, so that a reader that stops holds nothing
-/// more than what the permit counts.
-pub(crate) fn held(data: Bytes, page: PagePermit) -> Body {
-    Body::new(Held { data, _page: page, turn: None })
-}
-
-/// A body that also keeps its turn among the large requests until it is sent, but not for long: readers that are slow
-/// must not keep others out.
-pub(crate) fn held_in_turn(data: Bytes, page: PagePermit, turn: Turn) -> Body {
-    let turn = tokio::spawn(async move {
-        tokio::time::sleep(LONGEST_TURN).await;
-        drop(turn);
-    });
-    Body::new(Held { data, _page: page, turn: Some(turn) })
-}
-
-struct Held {
-    data: Bytes,
-    _page: PagePermit,
-    turn: Option<JoinHandle<()>>,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let Some(turn) = &self.turn {
-            turn.abort();
-        }
-    }
-}
-
-impl HttpBody for Held {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        if self.data.is_empty() {
-            return Poll::Ready(None);
-        }
-        let part = self.data.len().min(PART);
-        Poll::Ready(Some(Ok(Frame::data(self.data.split_to(part)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.data.is_empty()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        http_body::SizeHint::with_exact(self.data.len() as u64)
-    }
-}
-
 /// Large requests at one time.
-const HEAVY: usize = 8;
+pub(crate) const HEAVY: usize = 8;
 /// Large requests of one caller at one time.
 const HEAVY_OF_A_CALLER: usize = 4;
 /// Octets of pages that wait to be sent.
 const PAGES: usize = 256 * 1024 * 1024;
-/// Of them, of one caller.
+/// Of these octets, those of one caller.
 const PAGES_OF_A_CALLER: usize = 32 * 1024 * 1024;
-/// Octets of an answer that is not counted: it fits into what a connection holds anyway.
+/// Octets of an answer that is not counted: it fits into the buffers that a connection has anyway.
 const SMALL: usize = 16 * 1024;
 /// How long a large request waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long an answer that is being sent keeps its turn.
-const LONGEST_TURN: Duration = Duration::from_secs(1);
-/// Octets of a part of a body.
-const PART: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use certseal_wire::ProblemKind;
 
     use super::*;
@@ -188,26 +128,5 @@ mod tests {
         admission.page(&caller("other"), 1024 * 1024).unwrap();
         drop(held);
         admission.page(&caller("slow"), 1024 * 1024).unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_reader_that_stops_gives_its_turn_to_others_and_its_octets_stay_counted() {
-        let admission = Admission::new();
-        let data = Bytes::from(vec![0; 1024 * 1024]);
-        let mut stopped = Vec::new();
-        for n in 0..HEAVY {
-            let turn = admission.heavy(&caller(&n.to_string())).await.unwrap();
-            stopped.push(held_in_turn(
-                data.clone(),
-                admission.page(&caller(&n.to_string()), data.len()).unwrap(),
-                turn,
-            ));
-        }
-        let began = Instant::now();
-        admission.heavy(&caller("next")).await.unwrap();
-        assert!(began.elapsed() < 2 * LONGEST_TURN, "it waited for readers that do not read");
-        assert_eq!(admission.pages.taken(), HEAVY * 1024 * 1024);
-        drop(stopped);
-        assert_eq!(admission.pages.taken(), 0);
     }
 }

@@ -22,14 +22,14 @@ pub struct Config {
     pub postgres: Option<Postgres>,
     /// The trust domain of callers' SPIFFE IDs.
     pub trust_domain: TrustDomain,
-    /// The security team's public key, PEM: who signs the key ring.
+    /// The security team's public key, PEM, which the key ring is checked with.
     pub security_key: PathBuf,
     /// Our identity and the private CA.
     pub tls: TlsFiles,
     /// Free space below which writes are refused, and snapshots that would need it, in octets.
     #[serde(default = "default_reserve")]
     pub reserve_bytes: u64,
-    /// How long what nobody needs any more is kept.
+    /// How long records are kept that nobody needs any more.
     #[serde(default)]
     pub retention: Retention,
     /// Where older entries of the audit log go; all stay in the database when absent.
@@ -66,7 +66,7 @@ fn default_file_entries() -> u64 {
     100_000
 }
 
-/// How long what nobody needs any more is kept, in seconds.
+/// How long records are kept that nobody needs any more, in seconds.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {

@@ -1,4 +1,4 @@
-//! certstore: keeps what others seal and sign, and can open none of it.
+//! certstore keeps keys and documents that others seal and sign, and can open none of them.
 //!
 //! ```text
 //! PUT    /v1/bundles/SITE            issuer      GET  edge (own pool), issuer, admin
@@ -16,7 +16,7 @@
 //! GET    /v1/deletions?within=&limit=            admin
 //!
 //! PUT    /v1/rotations/ID            admin       GET  edge, issuer, admin       also GET /v1/rotations
-//! POST   /v1/rotations/ID/approval   admin, another one than who proposed it
+//! POST   /v1/rotations/ID/approval   admin, other than the proposer
 //! POST   /v1/rotations/ID/abort, .../verification, .../retirements              admin
 //! POST   /v1/rotations/ID/rewraps    admin, edge (own pool)
 //! GET    /v1/sealed?after=&pool=&lacking=&legacy=                               admin, edge (own pool)
@@ -29,26 +29,41 @@
 //! Every write carries a signature that is checked before it is stored: bundles, routes, challenges, account lists and
 //! checkpoints by an issuer of the key ring, the key ring and rotation plans by the security team. Edges check again:
 //! certstore is not trusted. Stanzas are not signed: whoever holds the unseal key tells good from bad.
+//!
+//! ```text
+//! http                                             one file for each family of operations
+//! snapshot, feed                                   changes, for readers
+//! domain                                           the rules of each kind of record
+//! audit                                            the log of all changes and reads
+//! vault                                            storage, the ring that counts, commits, news
+//! records, documents, guards, audit_note           stored records, and the checks before
+//! clock, refusal, actor, visibility, admission     no imports from above
+//! ```
+//!
+//! A file imports from the lines below its own.
 
+mod actor;
 mod admission;
-mod api;
 mod audit;
-mod backup;
+mod audit_note;
+mod blocking;
+mod clock;
 mod config;
-#[cfg(test)]
-mod faulty;
+mod documents;
+mod domain;
+mod events;
 mod feed;
-mod fleet;
+mod guards;
+mod http;
 mod metrics;
 pub mod migrate;
-mod openapi;
-mod put;
 mod records;
-mod rotation;
-mod rotation_api;
+mod refusal;
 mod snapshot;
-mod sweep;
+#[cfg(test)]
+mod tests;
 mod vault;
+mod visibility;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -65,13 +80,13 @@ use certseal_store::{PostgresStore, SledOptions, SledStore, Storage};
 use tokio::task::JoinHandle;
 
 pub use config::{AuditFiles, Config, Postgres, Retention};
-pub use openapi::openapi;
+pub use http::openapi;
 
 use admission::Admission;
-use api::Service;
 use audit::ReadLog;
 use config::Engine;
 use feed::Feed;
+use http::{MAX_RESTORE, Service};
 use snapshot::Snapshots;
 use vault::Vault;
 
@@ -130,12 +145,12 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         let ready = Arc::new(move || readiness.healthy().map_err(|e| e.to_string()));
         telemetry::start(address, registry, ready, shutdown.clone()).await?;
     }
-    let sweeper = tokio::spawn(sweep::run(vault.clone(), config.audit_files, shutdown.clone()));
+    let sweeper = tokio::spawn(domain::sweep::run(vault.clone(), config.audit_files, shutdown.clone()));
     let follower = tokio::spawn(feed.clone().run(shutdown.clone()));
     let rates = Arc::new(Rates::new(config.requests_per_second));
-    let bodies = Bodies::new(BodyLimits::new(backup::MAX_RESTORE));
+    let bodies = Bodies::new(BodyLimits::new(MAX_RESTORE));
     let service = Service { vault, feed, snapshots: Arc::new(snapshots), admission, reads, rates, bodies };
-    let app = api::router(service, shutdown.clone());
+    let app = http::router(service, shutdown.clone());
     let limits = Limits { connections: config.max_connections, ..Limits::default() };
     let server = tokio::spawn(server::serve_mtls(listener, tls, config.trust_domain, app, limits, shutdown));
     tracing::info!(%address, "certstore is listening");

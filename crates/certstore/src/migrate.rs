@@ -57,7 +57,7 @@ impl FromStr for Place {
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
             return Ok(Self::Postgres(text.to_owned()));
         }
-        // Not repeated: it may be a connection string with a password in another notation.
+        // The text is not repeated: it may be a connection string with a password in another notation.
         Err("expected sled:DIRECTORY or postgres://USER@HOST/DATABASE".to_owned())
     }
 }
@@ -124,7 +124,7 @@ impl Arguments {
     }
 }
 
-/// Opening would make what is missing, and a mistyped name would copy nothing.
+/// Opening would make a directory that is missing: a mistyped name would copy nothing.
 fn existing(directory: &Path) -> anyhow::Result<&Path> {
     anyhow::ensure!(directory.is_dir(), "expected a directory with certstore's data, found none: look for the name");
     Ok(directory)

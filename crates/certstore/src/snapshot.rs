@@ -1,9 +1,10 @@
-//! Snapshots: what a reader without a cursor begins with.
+//! Snapshots: a reader without a cursor begins with one.
 //!
 //! A snapshot is the feed's events with their records, cut into immutable segments named by their SHA-256, and the cursor
 //! from which the feed goes on. It is made once for all edges of a pool, kept in files, and made anew when it is old.
 //!
-//! What changes while it is made is in it in its old or new state, or not at all: the feed after the cursor tells it.
+//! A record that changes while it is made is in it in its old or new state, or not at all: the feed after the cursor tells
+//! of the change.
 
 mod space;
 #[cfg(test)]
@@ -25,12 +26,14 @@ use certseal_store::Position;
 use certseal_wire::{Base64, Cursor, Digest, Event, ProblemKind, Role, Segment, Snapshot};
 
 use crate::{
+    actor::Actor,
     admission::Admission,
-    api::blocking,
-    audit::Actor,
-    feed::{MAX_INLINE, MAX_PAGE, READ_TOGETHER, is_for, may_read},
+    blocking::blocking,
+    events::{MAX_INLINE, MAX_PAGE, READ_TOGETHER, with_records},
     records::Stored,
-    vault::{Vault, refusal},
+    refusal::storage_refusal,
+    vault::Vault,
+    visibility::{is_for, may_read},
 };
 use space::Space;
 
@@ -43,14 +46,14 @@ pub(crate) struct Snapshots {
     cache: quick_cache::sync::Cache<Digest, Bytes, Octets>,
 }
 
-/// Whose events are in a snapshot: an edge's role, or none for those who see all.
+/// The pool whose events are in a snapshot; none for readers that see all.
 type Scope = Option<String>;
 
 #[derive(Default)]
 struct Scoped {
-    /// Held by who makes a snapshot, for as long as that takes: what is there is handed out meanwhile.
+    /// Held while a snapshot is made, for as long as that takes: the ones that are there are handed out meanwhile.
     making: Arc<tokio::sync::Mutex<()>>,
-    /// Only for a moment at a time.
+    /// Locked for a moment at a time.
     kept: Mutex<Kept>,
 }
 
@@ -96,7 +99,7 @@ impl Snapshots {
         if let Some(fresh) = self.fresh(&scoped).await? {
             return Ok(fresh);
         }
-        // Patience of its own: who makes it holds a place among the large requests, who waits for it none.
+        // Patience of its own: the maker holds a place among the large requests, those that wait for it hold none.
         let waited = tokio::time::timeout(PATIENCE, scoped.making.clone().lock_owned()).await;
         let turn = waited.map_err(|_| Refusal::busy("a snapshot is being made: come back for it"))?;
         // Somebody else may have made it.
@@ -133,7 +136,7 @@ impl Snapshots {
     /// The newest snapshot that is there, if it is not old.
     async fn fresh(&self, scoped: &Scoped) -> Result<Option<Snapshot>, Refusal> {
         let vault = self.vault.clone();
-        let head = blocking(move || vault.storage().head().map_err(refusal)).await?;
+        let head = blocking(move || vault.storage().head().map_err(storage_refusal)).await?;
         let kept = scoped.kept();
         Ok(kept.newest.as_ref().filter(|made| made.is_fresh(head)).map(|made| made.snapshot.clone()))
     }
@@ -175,15 +178,15 @@ impl Snapshots {
     fn make(&self, role: &Role, snapshot: &mut Snapshot) -> Result<Duration, Refusal> {
         let begun = Instant::now();
         let storage = self.vault.storage();
-        let Position { epoch, seq: head } = storage.head().map_err(refusal)?;
+        let Position { epoch, seq: head } = storage.head().map_err(storage_refusal)?;
         snapshot.cursor = Cursor { epoch, seq: head };
         let (mut events, mut count, mut after) = (vec![b'['], 0, 0);
         loop {
-            let entries = storage.feed(after, READ_AT_ONCE).map_err(refusal)?;
+            let entries = storage.feed(after, READ_AT_ONCE).map_err(storage_refusal)?;
             let Some(last) = entries.last() else { break };
             after = last.seq;
             for part in entries.chunks(READ_TOGETHER) {
-                let told = self.vault.with_records(part, |event| !event.deleted && is_for(role, &event.pools))?;
+                let told = with_records(&self.vault, part, |event| !event.deleted && is_for(role, &event.pools))?;
                 for (_, event, stored) in told.into_iter().filter(|(seq, ..)| *seq <= head) {
                     let Some(stored) = stored else { continue };
                     if count > 0 {
@@ -220,13 +223,13 @@ impl Snapshots {
         let digest = sha256(events);
         let path = self.path(role, digest);
         let octets = events.len() as u64;
-        // What an older snapshot shares is there, and not put at risk.
+        // A segment that an older snapshot shares is there, and is not put at risk.
         if fs::metadata(&path).map_or(true, |there| there.len() != octets) {
             self.space.check(octets)?;
             fs::write(&path, &events).map_err(|error| {
                 // Part of it may be there. When that cannot be removed either, the next start does so.
                 let _ = fs::remove_file(&path);
-                space::refused(&path, &error)
+                space::write_refusal(&path, &error)
             })?;
         }
         snapshot.segments.push(Segment { digest, octets, events: *count });
@@ -252,7 +255,7 @@ impl Snapshots {
     }
 }
 
-/// The event with its record, if `role` may see it. What is larger is fetched by name.
+/// The event with its record, if `role` may see it. A record that is too large for that is fetched by name.
 fn complete(role: &Role, event: Event, stored: Stored) -> Event {
     if !may_read(role, event.kind, &stored.pools) || stored.bytes.len() > MAX_INLINE {
         return event;
@@ -281,7 +284,7 @@ impl Made {
         self.snapshot.segments.iter().map(|segment| segment.octets).sum()
     }
 
-    /// Old is what many would have to read much after. What took long to make is kept longer.
+    /// A snapshot is old when many would have to read much after it. One that took long to make is kept longer.
     fn is_fresh(&self, head: Position) -> bool {
         let Cursor { epoch, seq } = self.snapshot.cursor;
         // One that was made meanwhile may be ahead of that head.
@@ -290,7 +293,7 @@ impl Made {
     }
 }
 
-/// Pools have segments of their own: what is in them differs.
+/// Pools have segments of their own: the records in them differ.
 fn scope(role: &Role) -> Scope {
     match role {
         Role::Edge(pool) => Some(pool.to_string()),

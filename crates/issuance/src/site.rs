@@ -413,10 +413,11 @@ impl Site {
                 self.stored(authority, not_before, not_after, moment)
             }
             Outcome::Failed(failure) => self.failed(action.work(), failure, moment, policy),
-            outcome => match self.order.take() {
-                Some(step) => self.moved(step, outcome, moment, policy),
-                None => self,
-            },
+            outcome => {
+                // A renewal begins with its first action.
+                let step = self.order.take().unwrap_or(Step::Requested);
+                self.moved(step, outcome, moment, policy)
+            }
         }
     }
 

@@ -121,20 +121,49 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     })
 }
 
+/// Where connections come from.
+pub trait Listener: Send + 'static {
+    /// The octets of a connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection, and what is at its other end.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
+
+    /// Whom the connection is of, by whose share it counts. A listener behind a load balancer reads that from the
+    /// connection's first octets: it has [`Limits::handshake`] for it, and holds up nobody else.
+    fn identify(
+        stream: Self::Stream,
+        peer: SocketAddr,
+    ) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send {
+        async move { Ok((stream, peer)) }
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = TcpListener::accept(self).await?;
+        let _ = stream.set_nodelay(true);
+        Ok((stream, peer))
+    }
+}
+
 /// Serves connections until the shutdown begins, then lets open requests end.
 ///
 /// `greet` turns a new connection into a byte stream and the service for its requests; it runs within
 /// `limits.handshake`. When it answers None, the connection is closed. Whenever `cut` moves, all connections end as soon as
 /// their requests are answered.
-pub async fn serve<G, F, I, S>(
-    listener: TcpListener,
+pub async fn serve<L, G, F, I, S>(
+    mut listener: L,
     limits: Limits,
     counts: Counts,
     shutdown: Shutdown,
     cut: watch::Receiver<u64>,
     greet: G,
 ) where
-    G: Fn(TcpStream, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    L: Listener,
+    G: Fn(L::Stream, SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Option<(I, S)>> + Send,
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Send + 'static,
@@ -164,19 +193,27 @@ pub async fn serve<G, F, I, S>(
             },
             () = &mut begun => break,
         };
-        let Some(place) = addresses.take(network(peer.ip()), 1, most) else {
-            counts.0.refused.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(%peer, "connection refused: its address has too many");
-            continue;
-        };
-        let _ = stream.set_nodelay(true);
+        let (addresses, counts) = (addresses.clone(), counts.clone());
         let (greet, mut cut, ending) = (greet.clone(), cut.clone(), shutdown.clone());
         // What moved before this connection was there does not count.
         cut.mark_unchanged();
         let (limits, deliveries) = (limits.clone(), Deliveries::new(limits.unread, counts.clone()));
         tokio::spawn(async move {
+            let greeted = async {
+                let (stream, peer) = L::identify(stream, peer)
+                    .await
+                    .inspect_err(|error| tracing::debug!(%peer, %error, "nobody knows whose connection it is"))
+                    .ok()?;
+                let Some(place) = addresses.take(network(peer.ip()), 1, most) else {
+                    counts.0.refused.fetch_add(1, Ordering::Relaxed);
+                    tracing::debug!(%peer, "connection refused: its address has too many");
+                    return None;
+                };
+                let (io, service) = greet(stream, peer).await?;
+                Some((io, service, place))
+            };
+            let Ok(Some((io, service, place))) = timeout(limits.handshake, greeted).await else { return };
             let held = (slot, place);
-            let Ok(Some((io, service))) = timeout(limits.handshake, greet(stream, peer)).await else { return };
             let longest = limits.lifetime.saturating_add(LONGEST_END);
             let io = TokioIo::new(Lively::new(io, held, limits.header, limits.idle, longest));
             let service = hyper::service::service_fn(move |request| {
@@ -333,3 +370,6 @@ pub const STREAM_BYTES: usize = 64 * 1024;
 
 /// As many permits as are surely countable.
 const MAX_PLACES: usize = 1 << 24;
+
+#[cfg(test)]
+mod tests;

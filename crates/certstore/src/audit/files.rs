@@ -1,7 +1,7 @@
 //! Older entries of the audit log move into files, one entry on a line, so that the database does not grow for ever.
 //!
-//! Several certstores with one database may be configured alike: a lease says who moves entries. Their directories may be
-//! different ones; the files of all of them together are the whole log.
+//! Several certstores with one database may be configured alike: a lease says which of them moves entries. Their
+//! directories may be different ones; the files of all of them together are the whole log.
 //!
 //! A file is complete and on the disk before its entries leave the database. Each line is an
 //! [`AuditLine`](certseal_wire::AuditLine): the chain goes on from file to file, and from the last one into the database.
@@ -17,53 +17,51 @@ use certseal_service::problem::Refusal;
 use certseal_store::Lease;
 use certseal_wire::{AuditAction, ProblemKind};
 
-use super::{Actor, Entry, line};
+use super::log::line;
 use crate::{
-    config::AuditFiles,
-    sweep::now,
-    vault::{Vault, refusal},
+    actor::Actor, audit_note::AuditNote, clock::now, config::AuditFiles, refusal::storage_refusal, vault::Vault,
 };
 
 /// Moves entries into files, as long as there are more than `files` says. Of several processes with one database, one
 /// does so at a time.
-pub(crate) fn rotate(vault: &Vault, files: &AuditFiles) -> Result<(), Refusal> {
+pub(crate) fn move_into_files(vault: &Vault, files: &AuditFiles) -> Result<(), Refusal> {
     if !has_enough(vault, files)? {
         return Ok(());
     }
     let storage = vault.storage();
-    let lease = Lease::acquire(storage, LEASE, vault.process(), LEASE_SECONDS, now()).map_err(refusal)?;
+    let lease = Lease::acquire(storage, LEASE, vault.process(), LEASE_SECONDS, now()).map_err(storage_refusal)?;
     let Some(lease) = lease else { return Ok(()) };
     remove_leftovers(&files.directory);
-    // Looked at again: another process may have moved them until a moment ago.
+    // The log is looked at again: another process may have moved entries until a moment ago.
     while has_enough(vault, files)? {
-        if !rotate_one(vault, files, &lease)? {
+        if !move_one_file(vault, files, &lease)? {
             return Ok(());
         }
     }
-    lease.release(storage).map_err(refusal)
+    lease.release(storage).map_err(storage_refusal)
 }
 
 fn has_enough(vault: &Vault, files: &AuditFiles) -> Result<bool, Refusal> {
-    let ends = vault.storage().audit_ends().map_err(refusal)?;
+    let ends = vault.storage().audit_ends().map_err(storage_refusal)?;
     Ok(ends.head.number - ends.start.number >= files.keep_entries + files.entries_per_file)
 }
 
 /// Moves the oldest entries into one file. False, with nothing moved, when another process took the lease over meanwhile:
 /// that one writes the same entries into a file of its own.
-fn rotate_one(vault: &Vault, files: &AuditFiles, lease: &Lease) -> Result<bool, Refusal> {
-    let ends = vault.storage().audit_ends().map_err(refusal)?;
+fn move_one_file(vault: &Vault, files: &AuditFiles, lease: &Lease) -> Result<bool, Refusal> {
+    let ends = vault.storage().audit_ends().map_err(storage_refusal)?;
     let (first, last) = (ends.start.number + 1, ends.start.number + files.entries_per_file);
     let name = format!("audit-{first:012}-{last:012}.jsonl");
     let write = || write(vault, &files.directory, &name, first, last);
     write().map_err(|error| Refusal::internal(format!("{}/{name}: {error}", files.directory.display())))??;
-    let entry = Entry::new(&Actor::itself(), AuditAction::RotateAudit).detail(name);
-    match vault.commit(entry, lease.guard().into()) {
+    let note = AuditNote::new(&Actor::itself(), AuditAction::RotateAudit).detail(name);
+    match vault.commit(note, lease.guard().into()) {
         Ok(_) => {}
         Err(refusal) if refusal.0.kind == ProblemKind::Conflict => return Ok(false),
         Err(refusal) => return Err(refusal),
     }
-    // Whoever takes the lease over from here on can only drop more: what is dropped now is in our file.
-    vault.storage().drop_audit(last).map_err(refusal)?;
+    // A process that takes the lease over from here on can only drop more: the entries dropped now are in our file.
+    vault.storage().drop_audit(last).map_err(storage_refusal)?;
     tracing::info!(first, last, "entries of the audit log moved into a file");
     Ok(true)
 }
@@ -80,7 +78,7 @@ fn write(vault: &Vault, directory: &Path, name: &str, first: u64, last: u64) -> 
         Ok(written)
     });
     if !matches!(written, Ok(Ok(()))) {
-        // It may not be there, and what cannot be removed now is removed before the next file is written.
+        // It may not be there; a file that cannot be removed now is removed before the next one is written.
         let _ = fs::remove_file(&unfinished);
     }
     written
@@ -94,7 +92,7 @@ fn write_unfinished(vault: &Vault, unfinished: &Path, first: u64, last: u64) -> 
         let limit = usize::try_from(last - after).map_or(READ_AT_ONCE, |left| left.min(READ_AT_ONCE));
         let entries = match vault.storage().audit(after, limit) {
             Ok(entries) => entries,
-            Err(error) => return Ok(Err(refusal(error))),
+            Err(error) => return Ok(Err(storage_refusal(error))),
         };
         for entry in &entries {
             after += 1;
@@ -114,8 +112,8 @@ fn write_unfinished(vault: &Vault, unfinished: &Path, first: u64, last: u64) -> 
     Ok(Ok(()))
 }
 
-/// Removes the unfinished files of processes that died. Only for who holds the lease: another process that still writes
-/// one has lost it, and then finds its file gone instead of giving it its name.
+/// Removes the unfinished files of processes that died. Only the holder of the lease may call it: another
+/// process that still writes one has lost it, and then finds its file gone instead of giving it its name.
 fn remove_leftovers(directory: &Path) {
     // Without the directory there are none.
     let Ok(entries) = fs::read_dir(directory) else { return };
@@ -145,10 +143,10 @@ fn is_unfinished(name: &str) -> bool {
 /// Entries read at one time.
 const READ_AT_ONCE: usize = 1000;
 
-/// The lease of who moves entries.
+/// The lease of the process that moves entries.
 const LEASE: &str = "audit-files";
 
-/// Longer than a file takes. When whoever holds the lease dies, nothing moves for so long.
+/// Longer than a file takes. When its holder dies, nothing moves for so long.
 const LEASE_SECONDS: u64 = 600;
 
 #[cfg(test)]
@@ -180,8 +178,8 @@ mod tests {
                 || Vault::new(storage.clone(), security.clone(), Retention::default(), Metrics::default()).unwrap();
             let (first, second) = (vault(), vault());
             for n in 0..entries {
-                let entry = Entry::new(&Actor::itself(), AuditAction::Other).detail(n.to_string());
-                first.commit(entry, Transaction::default()).unwrap();
+                let note = AuditNote::new(&Actor::itself(), AuditAction::Other).detail(n.to_string());
+                first.commit(note, Transaction::default()).unwrap();
             }
             let files = directory.path().join("files");
             let files = AuditFiles { directory: files, keep_entries: 10, entries_per_file: 20 };
@@ -195,7 +193,7 @@ mod tests {
             names
         }
 
-        /// The number of the first entry that is kept, less one, and what certstore noted about files.
+        /// The number of the first entry that is kept, less one, and the number of files that certstore noted.
         fn state(&self) -> (u64, usize) {
             let start = self.first.storage().audit_ends().unwrap().start.number;
             let kept = self.first.storage().audit(start, 10_000).unwrap();
@@ -216,10 +214,10 @@ mod tests {
         let two = Two::new(100);
         let storage = two.first.storage();
         let lease = Lease::acquire(storage, LEASE, two.first.process(), LEASE_SECONDS, now()).unwrap().unwrap();
-        rotate(&two.second, &two.files).unwrap();
+        move_into_files(&two.second, &two.files).unwrap();
         assert_eq!((two.state(), two.names().len()), ((0, 0), 0));
         lease.release(storage).unwrap();
-        rotate(&two.second, &two.files).unwrap();
+        move_into_files(&two.second, &two.files).unwrap();
         // Each file is noted with one more entry: 80 and 20 are enough for one more.
         assert_eq!((two.state(), two.names().len()), ((80, 4), 4));
     }
@@ -228,10 +226,10 @@ mod tests {
     #[test]
     fn no_file_is_made_of_entries_of_which_some_are_missing() {
         let directory = tempfile::tempdir().unwrap();
-        let (vault, faulty) = crate::faulty::vault(&directory.path().join("data"));
+        let (vault, faulty) = crate::tests::faulty::vault(&directory.path().join("data"));
         for n in 0..40 {
-            let entry = Entry::new(&Actor::itself(), AuditAction::Other).detail(n.to_string());
-            vault.commit(entry, Transaction::default()).unwrap();
+            let note = AuditNote::new(&Actor::itself(), AuditAction::Other).detail(n.to_string());
+            vault.commit(note, Transaction::default()).unwrap();
         }
         let files = directory.path().join("files");
         let written =
@@ -244,7 +242,7 @@ mod tests {
         faulty.lose_audit_entry(40);
         assert!(!written(25, 40) && !files.join("file").exists());
         let configured = AuditFiles { directory: files.clone(), keep_entries: 10, entries_per_file: 20 };
-        assert!(rotate(&vault, &configured).is_err());
+        assert!(move_into_files(&vault, &configured).is_err());
         assert_eq!(fs::read_dir(&files).unwrap().count(), 0, "what was refused lies there unfinished");
         assert_eq!(vault.storage().audit_ends().unwrap().start.number, 4, "entries left the database");
         // The control: between the holes.
@@ -270,10 +268,10 @@ mod tests {
         // The control: another process may be writing one as long as it holds the lease.
         let storage = two.first.storage();
         let lease = Lease::acquire(storage, LEASE, two.first.process(), LEASE_SECONDS, now()).unwrap().unwrap();
-        rotate(&two.second, &two.files).unwrap();
+        move_into_files(&two.second, &two.files).unwrap();
         assert!(dead.iter().all(|name| directory.join(name).exists()));
         lease.release(storage).unwrap();
-        rotate(&two.second, &two.files).unwrap();
+        move_into_files(&two.second, &two.files).unwrap();
         assert!(dead.iter().all(|name| !directory.join(name).exists()), "{:?}", two.names());
         assert!(others.iter().all(|name| directory.join(name).exists()), "{:?}", two.names());
     }
@@ -283,7 +281,7 @@ mod tests {
         let two = Two::new(40);
         let name = two.files.directory.join("audit-000000000001-000000000020.jsonl");
         fs::create_dir_all(name.join("in the way")).unwrap();
-        assert!(rotate(&two.first, &two.files).is_err());
+        assert!(move_into_files(&two.first, &two.files).is_err());
         assert_eq!((two.names(), two.first.storage().audit_ends().unwrap().start.number), (vec![name], 0));
     }
 
@@ -294,9 +292,9 @@ mod tests {
         let late = Lease::acquire(storage, LEASE, two.first.process(), 1, now()).unwrap().unwrap();
         // To the second one the first seems to be dead.
         let taken = Lease::acquire(storage, LEASE, two.second.process(), LEASE_SECONDS, now() + 2).unwrap().unwrap();
-        assert!(!rotate_one(&two.first, &two.files, &late).unwrap());
+        assert!(!move_one_file(&two.first, &two.files, &late).unwrap());
         assert_eq!(two.state(), (0, 0));
-        assert!(rotate_one(&two.second, &two.files, &taken).unwrap());
+        assert!(move_one_file(&two.second, &two.files, &taken).unwrap());
         assert_eq!(two.state(), (20, 1));
     }
 
@@ -305,7 +303,7 @@ mod tests {
         let two = Two::new(400);
         std::thread::scope(|scope| {
             for vault in [&two.first, &two.second] {
-                scope.spawn(|| (0..20).for_each(|_| rotate(vault, &two.files).unwrap()));
+                scope.spawn(|| (0..20).for_each(|_| move_into_files(vault, &two.files).unwrap()));
             }
         });
         let (start, notes) = two.state();

@@ -1,4 +1,4 @@
-//! Reads of sealed keys, noted before they are answered.
+//! Reads of sealed keys: each is noted before it is answered.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
@@ -7,8 +7,7 @@ use certseal_store::Transaction;
 use certseal_wire::{AuditAction, ProblemKind};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Actor, Entry};
-use crate::vault::Vault;
+use crate::{actor::Actor, audit_note::AuditNote, vault::Vault};
 
 /// Notes reads of sealed keys; those that wait together share a transaction.
 #[derive(Clone)]
@@ -18,15 +17,15 @@ pub(crate) struct ReadLog {
 
 struct Read {
     actor: Actor,
-    what: What,
+    of: ReadOf,
     noted: oneshot::Sender<Result<(), Refusal>>,
 }
 
-/// What was read.
-pub(crate) enum What {
+/// The sealed keys that somebody read.
+pub(crate) enum ReadOf {
     /// The bundle of a site.
     Site(String),
-    /// More than one bundle: where they stand.
+    /// More than one bundle; the text says which.
     Many(String),
 }
 
@@ -39,10 +38,10 @@ impl ReadLog {
     }
 
     /// Returns once the read is noted durably: only then the answer may go out.
-    pub(crate) async fn note(&self, actor: Actor, what: What) -> Result<(), Refusal> {
+    pub(crate) async fn note(&self, actor: Actor, of: ReadOf) -> Result<(), Refusal> {
         let (noted, outcome) = oneshot::channel();
         let gone = || Refusal::internal("the task that notes reads is gone");
-        self.queue.send(Read { actor, what, noted }).await.map_err(|_| gone())?;
+        self.queue.send(Read { actor, of, noted }).await.map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?
     }
 }
@@ -50,53 +49,48 @@ impl ReadLog {
 async fn keep(vault: Arc<Vault>, mut waiting: mpsc::Receiver<Read>) {
     let mut reads = Vec::new();
     while waiting.recv_many(&mut reads, READS_TOGETHER).await > 0 {
-        let (entries, noted) = entries(std::mem::take(&mut reads));
+        let (notes, noted) = notes(std::mem::take(&mut reads));
         let vault = vault.clone();
-        let outcome = tokio::task::spawn_blocking(move || vault.note_reads(entries)).await;
+        let outcome = tokio::task::spawn_blocking(move || commit(&vault, notes)).await;
         let outcome = outcome.map_err(Refusal::internal).and_then(|outcome| outcome);
         for reply in noted {
-            // Whoever asked may have gone.
+            // The caller may have gone.
             let _ = reply.send(outcome.as_ref().map(drop).map_err(|refusal| Refusal(refusal.0.clone())));
         }
     }
 }
 
-impl Vault {
-    fn note_reads(&self, entries: Vec<Entry>) -> Result<(), Refusal> {
-        let mut transaction = Transaction::default();
-        for entry in entries {
-            transaction.audit.extend(entry.bytes()?);
-        }
-        let unnoted = |problem: Refusal| {
-            tracing::error!(problem = %problem.0, "reads of sealed keys are refused: they cannot be noted");
-            Refusal::new(
-                ProblemKind::Unavailable,
-                "sealed keys are not handed out while the audit log cannot be written",
-            )
-        };
-        self.commit_unaudited(transaction).map(drop).map_err(unnoted)
+fn commit(vault: &Vault, notes: Vec<AuditNote>) -> Result<(), Refusal> {
+    let mut transaction = Transaction::default();
+    for note in notes {
+        transaction.audit.extend(note.bytes()?);
     }
+    let unnoted = |problem: Refusal| {
+        tracing::error!(problem = %problem.0, "reads of sealed keys are refused: they cannot be noted");
+        Refusal::new(ProblemKind::Unavailable, "sealed keys are not handed out while the audit log cannot be written")
+    };
+    vault.commit_unaudited(transaction).map(drop).map_err(unnoted)
 }
 
 type Replies = Vec<oneshot::Sender<Result<(), Refusal>>>;
 
-/// One entry for the single bundles that a caller read, and one for each page.
-fn entries(reads: Vec<Read>) -> (Vec<Entry>, Replies) {
-    let mut sites: BTreeMap<(String, Option<IpAddr>), Entry> = BTreeMap::new();
-    let (mut entries, mut noted) = (Vec::new(), Vec::with_capacity(reads.len()));
-    for Read { actor, what, noted: reply } in reads {
+/// One note of the single bundles that a caller read, and one of each page.
+fn notes(reads: Vec<Read>) -> (Vec<AuditNote>, Replies) {
+    let mut sites: BTreeMap<(String, Option<IpAddr>), AuditNote> = BTreeMap::new();
+    let (mut notes, mut noted) = (Vec::new(), Vec::with_capacity(reads.len()));
+    for Read { actor, of, noted: reply } in reads {
         noted.push(reply);
-        match what {
-            What::Site(site) => {
+        match of {
+            ReadOf::Site(site) => {
                 let key = (actor.caller.to_string(), actor.from);
-                let entry = sites.remove(&key).unwrap_or_else(|| Entry::new(&actor, AuditAction::ReadSealed));
-                sites.insert(key, entry.target(site));
+                let note = sites.remove(&key).unwrap_or_else(|| AuditNote::new(&actor, AuditAction::ReadSealed));
+                sites.insert(key, note.target(site));
             }
-            What::Many(detail) => entries.push(Entry::new(&actor, AuditAction::ReadSealed).detail(detail)),
+            ReadOf::Many(detail) => notes.push(AuditNote::new(&actor, AuditAction::ReadSealed).detail(detail)),
         }
     }
-    entries.extend(sites.into_values());
-    (entries, noted)
+    notes.extend(sites.into_values());
+    (notes, noted)
 }
 
 /// Reads that wait to be noted; further ones wait for a place among them.

@@ -2,35 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bytes::Bytes;
-use certseal_service::problem::Refusal;
 use certseal_store::Position;
-use certseal_wire::{Base64, Cursor, Event, Kind, PoolName, Role};
+use certseal_wire::{Cursor, Kind, Role};
 
-use super::{MAX_INLINE, Page};
-use crate::records::Stored;
-
-/// An event as it is told.
-#[derive(Clone)]
-pub(super) struct Told {
-    pub(super) seq: u64,
-    pub(super) kind: Kind,
-    pub(super) name: String,
-    /// Who hears of it; empty for all.
-    pub(super) pools: Vec<PoolName>,
-    /// Who gets the record with it; none without a record in it.
-    pub(super) holders: Option<Vec<PoolName>>,
-    /// The event with its record, as JSON.
-    pub(super) full: Bytes,
-    /// The event alone.
-    pub(super) bare: Bytes,
-}
+use super::{page::Page, rendered::RenderedEvent};
 
 /// All events after `start`, up to `end`: of each record the newest.
 pub(super) struct Tail {
     start: u64,
     end: Position,
-    events: BTreeMap<u64, Told>,
+    events: BTreeMap<u64, RenderedEvent>,
     newest: HashMap<(Kind, String), u64>,
     octets: usize,
 }
@@ -44,9 +25,9 @@ impl Tail {
         self.end
     }
 
-    /// Adds what came after the end. The oldest events go when there are too many.
-    pub(super) fn extend(&mut self, told: Vec<Told>, end: Position) {
-        for event in told {
+    /// Adds the events that came after the end. The oldest events go when there are too many.
+    pub(super) fn extend(&mut self, rendered: Vec<RenderedEvent>, end: Position) {
+        for event in rendered {
             let key = (event.kind, event.name.clone());
             if let Some(earlier) = self.newest.insert(key, event.seq) {
                 self.remove(earlier);
@@ -76,8 +57,8 @@ impl Tail {
             return None;
         }
         let mut page = Page::new(Cursor { epoch: self.end.epoch, seq: after });
-        for (seq, told) in self.events.range(after + 1..) {
-            page.add(role, told);
+        for (seq, event) in self.events.range(after + 1..) {
+            page.add(role, event);
             page.cursor.seq = *seq;
             if page.is_full(limit) {
                 return Some(page);
@@ -86,28 +67,6 @@ impl Tail {
         page.cursor.seq = self.end.seq;
         page.end = true;
         Some(page)
-    }
-}
-
-impl Told {
-    /// Rendered once for all who hear of it. What is larger than fits inside is fetched by name.
-    pub(super) fn new(seq: u64, event: Event, stored: Option<Stored>) -> Result<Self, Refusal> {
-        let render = |event: &Event| serde_json::to_vec(event).map(Bytes::from).map_err(Refusal::internal);
-        let bare = render(&event)?;
-        let (full, holders) = match stored.filter(|stored| stored.bytes.len() <= MAX_INLINE) {
-            None => (bare.clone(), None),
-            Some(stored) => {
-                let full = render(&Event { body: Some(Base64(stored.bytes)), ..event.clone() })?;
-                (full, Some(stored.pools))
-            }
-        };
-        let Event { kind, name, pools, .. } = event;
-        Ok(Self { seq, kind, name, pools, holders, full, bare })
-    }
-
-    /// Octets in memory, about.
-    fn size(&self) -> usize {
-        self.full.len() + self.bare.len() + 2 * self.name.len() + 256
     }
 }
 

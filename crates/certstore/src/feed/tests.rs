@@ -1,5 +1,5 @@
 use super::*;
-use crate::vault::tests::{put, vault};
+use crate::tests::{put, vault};
 
 #[tokio::test]
 async fn a_cursor_that_this_feed_never_gave_out_is_gone() {
@@ -50,7 +50,7 @@ async fn a_reader_behind_the_tail_is_served_from_the_store() {
 #[tokio::test]
 async fn a_damaged_record_does_not_stop_the_feed() {
     let dir = tempfile::tempdir().unwrap();
-    let (vault, faulty) = crate::faulty::vault(dir.path());
+    let (vault, faulty) = crate::tests::faulty::vault(dir.path());
     let feed = feed_of(vault);
     let start = feed.tail().end();
     put(&feed.vault, Kind::Bundle, 1, &["eu"]);

@@ -1,4 +1,4 @@
-//! Free space for snapshots: they can be made anew, what else lies on that file system cannot.
+//! Free space for snapshots: they can be made anew, the other files of that file system cannot.
 
 use std::{
     io,
@@ -35,8 +35,8 @@ impl Space {
     }
 }
 
-/// What a file that could not be written is answered as.
-pub(super) fn refused(path: &Path, error: &io::Error) -> Refusal {
+/// The answer when a file could not be written.
+pub(super) fn write_refusal(path: &Path, error: &io::Error) -> Refusal {
     let failure = Refusal::internal(format!("{}: {error}", path.display()));
     if error.kind() == io::ErrorKind::StorageFull { full() } else { failure }
 }

@@ -5,9 +5,10 @@ use certseal_wire::{Caller, Kind, PutOutcome};
 
 use super::*;
 use crate::{
-    faulty,
-    records::{BUNDLES, Checked},
-    vault::{Trusted, tests::put_waiting},
+    documents::Checked,
+    records::BUNDLES,
+    tests::{faulty, put_waiting},
+    vault::Trusted,
 };
 
 #[tokio::test]
@@ -18,7 +19,7 @@ async fn a_damaged_record_is_left_out_of_the_snapshot_and_the_others_are_in_it()
     }
     world.faulty.damage(BUNDLES, b"b.example");
     assert_eq!(names(&world.snapshot().await), ["a.example", "c.example"]);
-    // The control, and what brings it back: a good one in its place.
+    // The control: a good record in its place brings it back.
     world.put("b.example", 2, 10);
     world.forget();
     assert_eq!(names(&world.snapshot().await), ["a.example", "c.example", "b.example"]);
@@ -61,7 +62,7 @@ async fn a_snapshot_that_meets_the_reserve_on_its_way_leaves_nothing_behind() {
     assert!(world.newest().await.unwrap().segments.len() > 2);
 }
 
-/// Whoever reads the snapshot before is not to meet a file that is being written.
+/// A reader of the snapshot before must not meet a file that is being written.
 #[tokio::test]
 async fn a_segment_that_both_snapshots_have_is_written_once() {
     let world = World::new(0);
@@ -80,7 +81,7 @@ async fn a_segment_that_both_snapshots_have_is_written_once() {
     assert_eq!(sha256(&fs::read(&path).unwrap()), made.segments[0].digest);
 }
 
-/// Making one of a large store takes long. Whoever reads the one before must not stand still for so long.
+/// Making one of a large store takes long. A reader of the one before must not stand still for so long.
 #[tokio::test]
 async fn what_is_there_is_handed_out_while_another_snapshot_is_made() {
     let world = World::new(0);
@@ -100,7 +101,7 @@ async fn what_is_there_is_handed_out_while_another_snapshot_is_made() {
     let moment = Duration::from_secs(5);
     let read = tokio::time::timeout(moment, world.snapshots.clone().segment(&admin(), digest)).await;
     assert_eq!(sha256(&read.expect("waited for the new snapshot").unwrap().0), digest);
-    // The control: who needs the new one waits for it.
+    // The control: a reader that needs the new one waits for it.
     let waiting = world.snapshots.clone();
     let newest = tokio::spawn(async move { waiting.newest(&admin()).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
@@ -115,7 +116,7 @@ struct World {
     vault: Arc<Vault>,
     faulty: Arc<faulty::Faulty>,
     snapshots: Arc<Snapshots>,
-    /// What is free, less what snapshots have.
+    /// Octets that are free, from which the snapshots' own are taken.
     free: Arc<AtomicU64>,
     dir: tempfile::TempDir,
 }

@@ -131,6 +131,8 @@ fn an_order_takes_one_action_after_another() {
         matches!(site.next(now(), &policy()), Next::WakeAt(at) if at == site.certificate.as_ref().unwrap().renew_at)
     );
     assert_eq!(action_at(&site, site.due().unwrap().at.unwrap()), Some(Action::OpenAccount(ca())));
+    let renewing = does(site, Outcome::AccountReady(account()));
+    assert_eq!(action(&renewing), Some(Action::VouchForAccount(account())));
 }
 
 #[test]
