@@ -327,7 +327,7 @@ fn serve_signatures(fleet: &Fleet) {
 }
 
 fn edge_config(fleet: &Fleet) -> certedge::Config {
-    let identity = certctl::pki::tls_files(&fleet.pki(), &format!("edge-{}", pool()));
+    let identity = certseal_ceremonies::pki::tls_files(&fleet.pki(), &format!("edge-{}", pool()));
     certedge::Config {
         pool: pool(),
         https: loopback(),

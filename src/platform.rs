@@ -7,12 +7,12 @@ use std::{
 };
 
 use anyhow::Context;
-use certctl::{
+use certman::AuthorityConfig;
+use certseal_ceremonies::{
     keys::{self, KeyPlace, NewPool},
     pki::{self, PkiOptions},
-    rings::Rings,
+    ring_client::RingClient,
 };
-use certman::AuthorityConfig;
 use certseal_client::{CertmanClient, Connection, StoreClient};
 use certseal_seal::{RingMark, SigningKey, Suite, VerifyingKey};
 use certseal_service::{
@@ -136,11 +136,11 @@ async fn make_unseal_key(pki_dir: &Path, pool: &PoolName, store_url: &str) -> an
     let new = NewPool {
         pool: pool.clone(),
         suite: Suite::P256,
-        out: KeyPlace::File(&out),
+        out: KeyPlace::File(out.clone()),
         issuers: &[issuer],
         seen: RingMark::default(),
     };
-    let rings = Rings::new(&store, security.verifying_key(), &pki_dir.join("state"));
+    let rings = RingClient::new(&store, security.verifying_key(), &pki_dir.join("state"));
     keys::generate(&rings, &security, &new).await?;
     Ok(out)
 }

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, mpsc},
 };
 
-use certctl::pki::{self, PkiOptions};
+use certseal_ceremonies::pki::{self, PkiOptions};
 use certseal_resolver::{Mirror, SealedResolver};
 use certseal_seal::{
     Bundle, KeyKind, Recipient, SealRequest, SigningKey, Suite, TlsPrivateKey, VerifyingKey, seal, sha256, spki_digest,

@@ -40,7 +40,7 @@ fn deny_toml_refuses_the_dependency_on_every_way() {
     copy_workspace(workspace, copy.path());
     assert_eq!(refused(workspace, copy.path()), "", "the control: nothing is refused as it is");
     for (package, folder) in SEALED_OFF {
-        for dependency in [OPENING, "certseal-resolver", "certseal-signer"] {
+        for dependency in [OPENING, "certseal-ceremonies", "certseal-resolver", "certseal-signer"] {
             let manifest = copy.path().join(folder).join("Cargo.toml");
             let before = fs::read_to_string(&manifest).unwrap();
             plant(copy.path(), folder, dependency);

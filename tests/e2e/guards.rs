@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use certctl::pki;
+use certseal_ceremonies::pki;
 use certseal_wire::ProblemKind;
 
 use crate::{

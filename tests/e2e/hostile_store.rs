@@ -49,7 +49,7 @@ pub struct HostileStore {
 impl HostileStore {
     pub async fn start(platform: &Platform, hostility: Hostility) -> Self {
         let pki = platform.dir.path().join("pki");
-        let tls = certctl::pki::tls_files(&pki, "edge-eu").client_config(&["certstore"]).unwrap();
+        let tls = certseal_ceremonies::pki::tls_files(&pki, "edge-eu").client_config(&["certstore"]).unwrap();
         let connector =
             hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
         let acted = Arc::<AtomicUsize>::default();
@@ -63,7 +63,7 @@ impl HostileStore {
         let listener = server::bind(free_address()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (running, shutdown) = Shutdown::new();
-        let tls = certctl::pki::tls_files(&pki, "certstore").server_config().unwrap().into();
+        let tls = certseal_ceremonies::pki::tls_files(&pki, "certstore").server_config().unwrap().into();
         let domain = "certseal.internal".parse().unwrap();
         tokio::spawn(server::serve_mtls(listener, tls, domain, app, Limits::default(), shutdown));
         Self { address, acted, _running: running }

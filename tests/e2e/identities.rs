@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use certctl::pki;
+use certseal_ceremonies::pki;
 use certseal_client::{Connection, StoreClient};
 use certseal_service::tls::TlsFiles;
 

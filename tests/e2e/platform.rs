@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use certctl::pki;
+use certseal_ceremonies::pki;
 use certseal_client::{CertmanClient, Connection, StoreClient};
 use certseal_seal::Bundle;
 use certseal_service::Shutdown;

@@ -103,7 +103,7 @@ impl Store {
     }
 
     fn tls(&self, identity: &str) -> ClientConfig {
-        certctl::pki::tls_files(&self.platform.pki(""), identity).client_config(&["certstore"]).unwrap()
+        certseal_ceremonies::pki::tls_files(&self.platform.pki(""), identity).client_config(&["certstore"]).unwrap()
     }
 
     /// Makes bundles on all cores, `group` in each group.

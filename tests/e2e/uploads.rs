@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use certctl::pki;
+use certseal_ceremonies::pki;
 use certseal_wire::DnsName;
 use rustls_pki_types::ServerName;
 use tokio::{

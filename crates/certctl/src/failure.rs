@@ -36,10 +36,15 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(certseal_archive::Error::Log(LogError::NoFiles(_))) = error.downcast_ref() {
         return NOT_FOUND;
     }
+    match error.downcast_ref::<certseal_ceremonies::Error>() {
+        Some(error) if error.is_time_out() => return TRY_AGAIN,
+        Some(error) if error.is_not_found() => return NOT_FOUND,
+        _ => {}
+    }
     match client_error(error) {
         Some(ClientError::BadUrl(_)) => USAGE,
         Some(ClientError::Refused(problem)) if problem.status == 404 => NOT_FOUND,
-        Some(error) if may_pass(error) => TRY_AGAIN,
+        Some(error) if error.may_pass() => TRY_AGAIN,
         _ => FAILED,
     }
 }
@@ -52,16 +57,9 @@ pub(crate) fn refuse_failed(what: &str, failed: &[(impl ToString, String)], advi
 
 /// The answer of a daemon, or its silence, if that is what `error` comes from.
 pub(crate) fn client_error(error: &anyhow::Error) -> Option<&ClientError> {
-    error.downcast_ref().or_else(|| error.downcast_ref::<certseal_archive::Error>()?.client())
-}
-
-/// Whether the same call may succeed later without a change.
-pub(crate) fn may_pass(error: &ClientError) -> bool {
-    match error {
-        ClientError::Unreachable { .. } | ClientError::TimedOut { .. } => true,
-        ClientError::Refused(problem) => problem.status == 503,
-        _ => false,
-    }
+    let of_ceremony = || error.downcast_ref::<certseal_ceremonies::Error>()?.client();
+    let of_archive = || error.downcast_ref::<certseal_archive::Error>()?.client();
+    error.downcast_ref().or_else(of_ceremony).or_else(of_archive)
 }
 
 #[cfg(test)]

@@ -14,35 +14,14 @@
 //! certctl export                            everything handed back
 //! ```
 //!
-//! What the commands of [`pki`], [`keys`] and [`rotation`] do can be called directly, by the all-in-one program and by tests:
-//!
-//! ```
-//! use certctl::pki::{self, PkiOptions};
-//!
-//! # let scratch = tempfile::tempdir()?;
-//! # let dir = scratch.path().join("pki");
-//! let options = PkiOptions { pools: vec!["eu".parse()?], ..PkiOptions::default() };
-//! pki::init(&dir, &options)?;
-//! let server = pki::tls_files(&dir, "certstore").server_config()?;
-//! let client = pki::tls_files(&dir, "edge-eu").client_config(&[certseal_service::tls::CERTSTORE])?;
-//! # Ok::<(), anyhow::Error>(())
-//! ```
+//! Arguments, output, progress and exit codes are here. `certseal-ceremonies` and `certseal-archive` do the work, and can be
+//! called without this program.
 
 mod command_line;
-pub mod export;
 mod failure;
-mod files;
-pub mod import;
-pub mod issuers;
-pub mod keys;
-pub mod legacy;
-pub mod migrate;
 mod nouns;
 mod output;
-pub mod pki;
 mod progress_bar;
-pub mod rings;
-pub mod rotation;
 mod settings;
 mod values;
 

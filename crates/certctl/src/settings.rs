@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use certseal_ceremonies::ring_client::RingClient;
 use certseal_client::{CertmanClient, Connection, StoreClient};
 use certseal_seal::{SigningKey, VerifyingKey};
 use certseal_service::{
@@ -10,7 +11,7 @@ use certseal_service::{
 };
 use serde::Deserialize;
 
-use crate::{failure::Failure, rings::Rings};
+use crate::failure::Failure;
 
 /// Settings of calls, each from its flag, its environment variable, or the settings file, in this order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args, Deserialize)]
@@ -53,7 +54,8 @@ impl Settings {
     /// Fills what is not set from the TOML file at `path`. Paths in it are relative to its directory.
     pub(crate) fn or_from(self, path: &Path) -> Result<Self, config::ConfigError> {
         let file: Self = config::load(path)?;
-        let beside = |found: Option<PathBuf>| found.map(|found| crate::files::parent(path).join(found));
+        let directory = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let beside = |found: Option<PathBuf>| found.map(|found| directory.join(found));
         Ok(Self {
             store: self.store.or(file.store),
             certman: self.certman.or(file.certman),
@@ -97,7 +99,7 @@ impl Settings {
     }
 
     /// The key ring in `store`, with the memory of the newest one.
-    pub(crate) fn rings<'a>(&self, store: &'a StoreClient, security: VerifyingKey) -> anyhow::Result<Rings<'a>> {
+    pub(crate) fn rings<'a>(&self, store: &'a StoreClient, security: VerifyingKey) -> anyhow::Result<RingClient<'a>> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let by_default = || {
             let home = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")))?;
@@ -106,7 +108,7 @@ impl Settings {
         let state = self.state.clone().or_else(by_default);
         let missing = "expected --state, the variable CERTCTL_STATE, or `state` in the --config file: where to remember the \
                        newest key ring, since there is no home directory";
-        Ok(Rings::new(store, security, &state.ok_or_else(|| Failure::Usage(missing.to_owned()))?))
+        Ok(RingClient::new(store, security, &state.ok_or_else(|| Failure::Usage(missing.to_owned()))?))
     }
 
     fn connection(&self, url: &Option<String>, name: &str, daemons: &str) -> anyhow::Result<Connection> {

@@ -49,7 +49,7 @@ fn help_documents_the_exit_codes() {
 #[test]
 fn a_daemon_that_is_not_there_is_worth_another_try() {
     let dir = tempfile::tempdir().unwrap();
-    certctl::pki::init(dir.path(), &Default::default()).unwrap();
+    certseal_ceremonies::pki::init(dir.path(), &Default::default()).unwrap();
     // A port that was free a moment ago.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let settings = format!(

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../ceremonies/tests/fake/mod.rs"]
 mod fake;
 
 use std::{
@@ -18,12 +19,14 @@ use axum::{
     extract::{Query, State},
     routing::{get, post, put},
 };
-use certctl::{keys, pki};
+use certseal_ceremonies::{
+    keys::{self, KeyPlace},
+    pki,
+};
 use certseal_seal::{
-    Bundle, KeyKind, SealRequest, SigningKey, Suite, TlsPrivateKey, VerifyingKey, seal, sha256, spki_digest,
+    Bundle, KeyKind, Recipient, SealRequest, SigningKey, Suite, TlsPrivateKey, VerifyingKey, seal, sha256, spki_digest,
 };
 use certseal_service::{ShutdownHandle, problem::Refusal};
-use certseal_unseal::UnsealKey;
 use certseal_wire::{BundleInfo, DnsName, Epoch, KeyRing, NameSet, ProblemKind, SiteList, SiteState, SiteStatus};
 use rcgen::PublicKeyData;
 use serde_json::Value;
@@ -207,10 +210,11 @@ async fn certstore(site: &str) -> Daemon {
     let dir = fresh_pki();
     let key = |file: &str| SigningKey::from_pem(&std::fs::read_to_string(dir.path().join(file)).unwrap()).unwrap();
     let (security, issuer) = (key("security.key"), key("issuer.key"));
-    let unseal = UnsealKey::generate("eu".parse().unwrap(), Epoch(1), Suite::P256).unwrap();
+    let unseal =
+        KeyPlace::File(dir.path().join("eu.unseal")).make_key(&"eu".parse().unwrap(), Epoch(1), Suite::P256).unwrap();
     let issuers: [VerifyingKey; 1] = [issuer.verifying_key()];
     let ring = security.sign(&keys::add_pool(KeyRing::default(), &unseal, &issuers).unwrap());
-    let bundle = bundle(&site.parse().unwrap(), &unseal, &issuer).to_bytes().unwrap();
+    let bundle = bundle(&site.parse().unwrap(), unseal.recipient(), &issuer).to_bytes().unwrap();
     let app = Router::new()
         .route("/v1/ring", get(move || async move { Json(ring) }))
         .route("/v1/bundles/{site}", get(|State(bundle): State<Vec<u8>>| async move { bundle }))
@@ -218,7 +222,7 @@ async fn certstore(site: &str) -> Daemon {
     Daemon::start(dir, "certstore", app).await
 }
 
-fn bundle(site: &DnsName, unseal: &UnsealKey, issuer: &SigningKey) -> Bundle {
+fn bundle(site: &DnsName, recipient: Recipient, issuer: &SigningKey) -> Bundle {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new([site.to_string()]).unwrap().self_signed(&key).unwrap();
     let chain = vec![certificate.der().to_vec()];
@@ -228,14 +232,14 @@ fn bundle(site: &DnsName, unseal: &UnsealKey, issuer: &SigningKey) -> Bundle {
         names: &names,
         spki: spki_digest(&key.subject_public_key_info()),
         key_version: 1,
-        recipients: &[unseal.recipient()],
+        recipients: std::slice::from_ref(&recipient),
     };
     let envelope = seal(&request, &TlsPrivateKey::new(KeyKind::EcdsaP256, key.serialize_der()), issuer).unwrap();
     let info = BundleInfo {
         site: site.clone(),
         names,
         version: 1,
-        pools: vec![unseal.pool().clone()],
+        pools: vec![recipient.pool().clone()],
         chain: Bundle::chain_digest(&chain),
         envelope: sha256(&envelope.header().to_bytes()),
         not_before: "2026-01-01T00:00:00Z".parse().unwrap(),

@@ -176,6 +176,17 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// Whether the same call may succeed later without a change.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut { .. } => true,
+            Self::Refused(problem) => problem.status == 503,
+            _ => false,
+        }
+    }
+}
+
 impl Connection {
     /// A connection to the service at `origins`. Nothing is sent yet.
     pub fn new(origins: Origins, tls: impl Into<Tls>) -> Self {

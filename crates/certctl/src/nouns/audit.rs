@@ -17,7 +17,6 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
-    failure::may_pass,
     output::{Output, details, next_line, or_dash, printable},
     progress_bar::Bar,
     settings::Settings,
@@ -103,7 +102,7 @@ async fn tail(store: &StoreClient, args: &TailArgs, output: Output) -> anyhow::R
     loop {
         let AuditPage { head, entries, .. } = match store.audit(&AuditQuery { after: Some(last), limit: None }).await {
             Ok(page) => page,
-            Err(error) if args.follow && may_pass(&error) => {
+            Err(error) if args.follow && error.may_pass() => {
                 sleep(POLL).await;
                 continue;
             }

@@ -1,6 +1,7 @@
 //! `certctl bundle`.
 
 use anyhow::{Context, bail};
+use certseal_ceremonies::ring_client::RingClient;
 use certseal_seal::{Bundle, RingMark, Sealed, ring_issuers, sha256};
 use certseal_wire::{
     BundleInfo, Deletion, DeletionQuery, Digest, DnsName, EnvelopeId, Epoch, GroupId, KeyId, PoolName, SignerId, causes,
@@ -15,9 +16,8 @@ use x509_parser::{
 };
 
 use crate::{
-    failure::Failure,
+    failure::{Failure, client_error},
     output::{Output, details, joined, or_dash, table},
-    rings::Rings,
     settings::Settings,
 };
 
@@ -54,7 +54,7 @@ async fn show(name: DnsName, settings: &Settings, output: Output) -> anyhow::Res
         Some(security) => match statement(&settings.rings(&store, security)?, &name, &bundle).await {
             Ok(info) => Verdict::Genuine(info),
             // Without the ring nothing can be said about the bundle.
-            Err(error) if error.is::<certseal_client::ClientError>() => return Err(error),
+            Err(error) if client_error(&error).is_some() => return Err(error),
             Err(error) => Verdict::Refuted(causes(error.as_ref())),
         },
         None => Verdict::Unchecked,
@@ -84,7 +84,7 @@ async fn deletions(within: Option<u32>, settings: &Settings, output: Output) -> 
 }
 
 /// What certman states about `bundle`, if an issuer of the verified key ring put it together for the site `name`.
-async fn statement(rings: &Rings<'_>, name: &DnsName, bundle: &Bundle) -> anyhow::Result<BundleInfo> {
+async fn statement(rings: &RingClient<'_>, name: &DnsName, bundle: &Bundle) -> anyhow::Result<BundleInfo> {
     let info = bundle.verify(&ring_issuers(&rings.existing(RingMark::default()).await?))?;
     if info.site != *name {
         bail!("it is the bundle of {}: the store swapped them", info.site);

@@ -1,16 +1,17 @@
 //! `certctl export`.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::bail;
+use certseal_ceremonies::{
+    export::{self, Form},
+    keys, legacy,
+};
 use certseal_seal::RingMark;
-use certseal_unseal::{UnsealKey, UnsealKeys};
 use clap::Args;
 
 use crate::{
-    export::{self, What},
     failure::{Failure, refuse_failed},
-    keys, legacy,
     output::Output,
     progress_bar::Bar,
     settings::Settings,
@@ -41,14 +42,18 @@ pub(super) async fn run(args: ExportArgs, settings: &Settings, output: Output) -
         let text = "expected either --sealed, or --write-private-keys-in-the-clear with the keys that open them";
         bail!(Failure::Usage(text.to_owned()));
     }
-    let keys = keys_by_pool(&unseal_keys, &legacy_keys)?;
+    // One set for each pool; the legacy keys in one of their own.
+    let mut keys = keys::load_by_pool(&unseal_keys)?;
+    if !legacy_keys.is_empty() {
+        keys.push(legacy::private_keys(&legacy_keys)?);
+    }
     if !sealed && keys.is_empty() {
         bail!(Failure::Usage("expected --unseal-key or --legacy-key: nothing opens without".to_owned()));
     }
     let (store, security, bar) = (settings.store()?, settings.security_public_to_trust("plan")?, Bar::new(output));
     let ring = settings.rings(&store, security)?.existing(RingMark::default()).await?;
-    let what = if sealed { What::Sealed } else { What::Keys(&keys) };
-    let outcome = export::export(&store, &ring, &what, &out, &bar).await?;
+    let form = if sealed { Form::Sealed } else { Form::InTheClear(&keys) };
+    let outcome = export::export(&store, &ring, &form, &out, &bar).await?;
     bar.clear();
     output.show(&outcome, || {
         let what = if sealed { "sealed as they are" } else { "with private keys in the clear" };
@@ -56,19 +61,4 @@ pub(super) async fn run(args: ExportArgs, settings: &Settings, output: Output) -
         format!("{written} sites written to {}, {what}; {unchanged} were there already\n", out.display())
     })?;
     refuse_failed("sites could not be exported", &outcome.failed, "")
-}
-
-/// One set for each pool; the legacy keys in one of their own.
-fn keys_by_pool(unseal_keys: &[String], legacy_keys: &[String]) -> anyhow::Result<Vec<UnsealKeys>> {
-    let mut pools: BTreeMap<String, Vec<UnsealKey>> = BTreeMap::new();
-    for place in unseal_keys {
-        let key = keys::load(place)?;
-        pools.entry(key.pool().to_string()).or_default().push(key);
-    }
-    let mut sets: Vec<UnsealKeys> = pools.into_values().map(UnsealKeys::from_iter).collect();
-    if !legacy_keys.is_empty() {
-        let keys = legacy_keys.iter().map(|key| legacy::private_key(key)).collect::<anyhow::Result<Vec<_>>>()?;
-        sets.push(UnsealKeys::default().with_legacy(keys));
-    }
-    Ok(sets)
 }

@@ -2,6 +2,10 @@
 
 use std::{path::PathBuf, time::Instant};
 
+use certseal_ceremonies::{
+    import::{self, ImportDefaults},
+    legacy,
+};
 use certseal_seal::LegacySuite;
 use certseal_wire::{PoolName, Upstream};
 use clap::Args;
@@ -9,8 +13,6 @@ use serde_json::json;
 
 use crate::{
     failure::refuse_failed,
-    import::{self, Defaults},
-    legacy,
     output::{Output, table},
     progress_bar::Bar,
     settings::Settings,
@@ -39,7 +41,7 @@ pub(super) async fn run(args: ImportArgs, settings: &Settings, output: Output) -
     let key_id = legacy::public_key_id(suite, &legacy_public)?;
     let (certman, bar) = (settings.certman()?, Bar::new(output));
     let began = Instant::now();
-    let outcome = import::import(&certman, &path, Defaults { suite, key_id, pools, upstream }, &bar).await?;
+    let outcome = import::import(&certman, &path, ImportDefaults { suite, key_id, pools, upstream }, &bar).await?;
     bar.clear();
     let seconds = began.elapsed().as_secs_f64();
     let view = json!({

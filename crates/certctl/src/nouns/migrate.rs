@@ -6,17 +6,17 @@ use std::{
 };
 
 use anyhow::bail;
+use certseal_ceremonies::{
+    legacy,
+    migration::{self, Plan, Status},
+};
 use certseal_seal::RingMark;
-use certseal_unseal::UnsealKeys;
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use crate::{
     failure::{Failure, refuse_failed},
-    files::{parent, sync_dir, write_public},
-    legacy,
-    migrate::{self, Plan, Status},
     output::{Output, details, or_dash, table},
     progress_bar::Bar,
     settings::Settings,
@@ -88,25 +88,23 @@ pub(super) async fn run(command: MigrateCommand, settings: &Settings, output: Ou
 
 async fn plan(args: MigratePlanArgs, settings: &Settings, output: Output) -> anyhow::Result<()> {
     let MigratePlanArgs { by, over, orders_per_3h, limit, out } = args;
-    let mut left = migrate::left(&settings.store()?, &settings.certman()?).await?;
-    left.candidates.truncate(limit.unwrap_or(usize::MAX));
+    let mut remaining = migration::remaining(&settings.store()?, &settings.certman()?).await?;
+    remaining.candidates.truncate(limit.unwrap_or(usize::MAX));
     let made_at = Timestamp::now();
     let plan = match (by, over) {
         (MigrateWay::Renewal, Some(over)) => Plan::Renewal {
             made_at,
             orders_per_3h,
-            sites: migrate::spread(left.candidates, made_at, over, orders_per_3h)?,
-            passed_over: left.busy,
+            sites: migration::spread(remaining.candidates, made_at, over, orders_per_3h)?,
+            passed_over: remaining.busy,
         },
         (MigrateWay::Renewal, None) => bail!(Failure::Usage("expected --over, such as --over 14d".to_owned())),
         (MigrateWay::Rewrap, _) => {
-            Plan::Rewrap { made_at, sites: left.candidates.into_iter().map(|candidate| candidate.site).collect() }
+            Plan::Rewrap { made_at, sites: remaining.candidates.into_iter().map(|candidate| candidate.site).collect() }
         }
     };
     if let Some(path) = &out {
-        write_public(path, &(serde_json::to_string_pretty(&plan)? + "\n"))
-            .map_err(|error| anyhow::anyhow!("cannot write {}: {error}", path.display()))?;
-        sync_dir(parent(path))?;
+        plan.write(path)?;
     }
     output.show(&plan, || description(&plan, out.is_some()))
 }
@@ -148,7 +146,7 @@ async fn run_plan(args: MigrateRunArgs, settings: &Settings, output: Output) -> 
     let (plan, certman, bar) = (Plan::read(&plan)?, settings.certman()?, Bar::new(output));
     match plan {
         Plan::Renewal { sites, .. } => {
-            let outcome = migrate::appoint(&certman, &sites, Timestamp::now(), &bar).await?;
+            let outcome = migration::appoint(&certman, &sites, Timestamp::now(), &bar).await?;
             bar.clear();
             output.show(&outcome, || {
                 format!(
@@ -164,11 +162,10 @@ async fn run_plan(args: MigrateRunArgs, settings: &Settings, output: Output) -> 
                 bail!(Failure::Usage(text.to_owned()));
             }
             let (store, security) = (settings.store()?, settings.security_public_to_trust("plan")?);
-            let keys = legacy_keys.iter().map(|key| legacy::private_key(key)).collect::<anyhow::Result<Vec<_>>>()?;
-            let keys = UnsealKeys::default().with_legacy(keys);
+            let keys = legacy::private_keys(&legacy_keys)?;
             let ring = settings.rings(&store, security)?.existing(RingMark::default()).await?;
             let began = Instant::now();
-            let outcome = migrate::reseal(&store, &certman, &ring, &keys, &sites, &bar).await?;
+            let outcome = migration::reseal(&store, &certman, &ring, &keys, &sites, &bar).await?;
             bar.clear();
             let seconds = began.elapsed().as_secs_f64();
             let failed = &outcome.failed;
@@ -187,11 +184,11 @@ async fn status(args: MigrateStatusArgs, settings: &Settings, output: Output) ->
     let (store, certman) = (settings.store()?, settings.certman()?);
     let before = store.inventory().await?;
     let began = Instant::now();
-    let seconds = if migrate::legacy_count(&before) > 0 { args.measure } else { 0 };
+    let seconds = if migration::legacy_count(&before) > 0 { args.measure } else { 0 };
     tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let left = migrate::left(&store, &certman).await?;
+    let remaining = migration::remaining(&store, &certman).await?;
     let measured = if seconds > 0 { began.elapsed().as_secs_f64() } else { 0.0 };
-    let status = Status::new(&before, &store.inventory().await?, measured, &left, Timestamp::now());
+    let status = Status::new(&before, &store.inventory().await?, measured, &remaining, Timestamp::now());
     output.show(&status, || {
         let head = details([
             ("left", status.left.to_string()),

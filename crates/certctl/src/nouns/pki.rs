@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
+use certseal_ceremonies::{
+    MadeFile,
+    pki::{self, DEFAULT_TRUST_DOMAIN, PkiOptions},
+};
 use certseal_wire::{PoolName, Role, TrustDomain};
 use clap::Subcommand;
 use rustls_pki_types::ServerName;
 
 use crate::{
     output::{Output, table},
-    pki::{self, DEFAULT_TRUST_DOMAIN, MadeFile, PkiOptions},
     values,
 };
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    failure::{Failure, may_pass},
+    failure::Failure,
     output::{Output, details, joined, or_dash, table},
     progress_bar::spinner,
     settings::Settings,
@@ -127,7 +127,7 @@ async fn settled(
         match certman.site(&site).await {
             Ok(Some(now)) => (status, trouble) = (now, None),
             Ok(None) => bail!(Failure::NotFound(format!("{site} was removed meanwhile"))),
-            Err(error) if may_pass(&error) => trouble = Some(error.to_string()),
+            Err(error) if error.may_pass() => trouble = Some(error.to_string()),
             Err(error) => bail!(error),
         }
     }

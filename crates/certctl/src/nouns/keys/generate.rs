@@ -2,17 +2,17 @@
 
 use std::path::PathBuf;
 
+use certseal_ceremonies::keys::{self, NewPool};
 use certseal_seal::{RingMark, Suite};
 use certseal_wire::{KeyRing, KeyState, PoolName};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{
-    key_place::{PlaceArgs, place, token_uri},
+    key_place::PlaceArgs,
     ring_text::{ring_text, suite_name},
 };
 use crate::{
-    keys::{self, NewPool},
     output::Output,
     settings::{Settings, signing_key, verifying_key},
 };
@@ -59,8 +59,7 @@ impl From<SuiteName> for Suite {
 pub(super) async fn generate(args: GenerateArgs, settings: &Settings, output: Output) -> anyhow::Result<()> {
     let security = signing_key(&args.security_key)?;
     let issuers = args.issuers_public.iter().map(|path| verifying_key(path)).collect::<Result<Vec<_>, _>>()?;
-    let uri = token_uri(&args.place)?;
-    let out = place(&args.place, uri.as_ref())?;
+    let out = args.place.place()?;
     let new = NewPool {
         pool: args.pool.clone(),
         suite: args.suite.into(),
@@ -72,7 +71,7 @@ pub(super) async fn generate(args: GenerateArgs, settings: &Settings, output: Ou
     let ring = keys::generate(&settings.rings(&store, security.verifying_key())?, &security, &new).await?;
     let added = Added {
         file: args.place.out.as_ref().map(|path| path.display().to_string()),
-        token: out.key_uri(&args.pool, keys::FIRST).map(|uri| uri.to_string()),
+        token: new.out.key_uri(&args.pool, keys::FIRST).map(|uri| uri.to_string()),
         notes: notes(&ring, &args.pool),
         ring: &ring,
     };

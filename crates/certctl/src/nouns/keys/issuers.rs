@@ -2,16 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::bail;
+use certseal_ceremonies::issuers::{self, Replacement};
 use certseal_seal::RingMark;
-use certseal_wire::{KeyRing, SignerId};
+use certseal_wire::SignerId;
 use clap::{Args, Subcommand};
 
 use super::ring_text::ring_text;
 use crate::{
-    failure::Failure,
-    issuers::{self, Replacement},
-    keys,
     output::Output,
     progress_bar::Bar,
     settings::{Settings, signing_key, verifying_key},
@@ -78,25 +75,13 @@ pub(super) async fn run(command: IssuersCommand, settings: &Settings, output: Ou
         IssuersCommand::Add { public, ring: args } => {
             let (issuer, security) = (verifying_key(&public)?, signing_key(&args.security_key)?);
             let rings = settings.rings(&store, security.verifying_key())?;
-            let add = |ring: &mut KeyRing| {
-                keys::add_issuer(ring, &issuer);
-                Ok(())
-            };
-            rings.change(&security, RingMark::of_version(args.seen), add).await?
+            issuers::add(&rings, &security, &issuer, RingMark::of_version(args.seen)).await?
         }
         IssuersCommand::Replace(args) => return replace(args, settings, output).await,
         IssuersCommand::Remove { id, ring: args } => {
             let security = signing_key(&args.security_key)?;
             let rings = settings.rings(&store, security.verifying_key())?;
-            let remove = |ring: &mut KeyRing| {
-                let before = ring.issuers.len();
-                ring.issuers.retain(|issuer| issuer.id != id);
-                match ring.issuers.len() < before {
-                    true => Ok(()),
-                    false => bail!(Failure::NotFound(format!("the key ring lists no issuer {id}"))),
-                }
-            };
-            rings.change(&security, RingMark::of_version(args.seen), remove).await?
+            issuers::remove(&rings, &security, id, RingMark::of_version(args.seen)).await?
         }
     };
     output.show(&ring, || ring_text(&ring, "signed and stored"))

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use certseal_unseal::token::TokenUri;
+use certseal_ceremonies::keys::KeyPlace;
 use clap::Args;
 
-use crate::{failure::Failure, keys::KeyPlace};
+use crate::failure::Failure;
 
 /// Where the private half of a new key goes.
 #[derive(Debug, Args)]
@@ -20,17 +20,13 @@ pub(crate) struct PlaceArgs {
     pub(crate) token: Option<String>,
 }
 
-/// The token that is to make a key, if it is to be one.
-pub(super) fn token_uri(place: &PlaceArgs) -> Result<Option<TokenUri>, Failure> {
-    let parse = |text: &String| text.parse().map_err(|error| Failure::Usage(format!("--token: {error}")));
-    place.token.as_ref().map(parse).transpose()
-}
-
-/// Where a new key goes. `uri` is that of [`token_uri`].
-pub(super) fn place<'a>(place: &'a PlaceArgs, uri: Option<&'a TokenUri>) -> Result<KeyPlace<'a>, Failure> {
-    match (&place.out, uri) {
-        (Some(path), _) => Ok(KeyPlace::File(path)),
-        (None, Some(uri)) => Ok(KeyPlace::Token(uri)),
-        (None, None) => Err(Failure::Usage("expected --out or --token".to_owned())),
+impl PlaceArgs {
+    /// The place that they name.
+    pub(super) fn place(&self) -> Result<KeyPlace, Failure> {
+        match (&self.out, &self.token) {
+            (Some(path), _) => Ok(KeyPlace::File(path.clone())),
+            (None, Some(uri)) => KeyPlace::token(uri).map_err(|error| Failure::Usage(format!("--token: {error}"))),
+            (None, None) => Err(Failure::Usage("expected --out or --token".to_owned())),
+        }
     }
 }

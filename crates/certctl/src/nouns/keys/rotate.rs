@@ -2,23 +2,24 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use certseal_ceremonies::{
+    keys,
+    rotation::{self, GenuineRotation, NewRotation, Run},
+};
 use certseal_seal::RingMark;
-use certseal_unseal::{UnsealKey, UnsealKeys};
 use certseal_wire::{Digest, PoolName, RotationId, RotationReason};
 use clap::{Args, Subcommand};
 use jiff::SignedDuration;
 
 use super::{
-    key_place::{PlaceArgs, place, token_uri},
+    key_place::PlaceArgs,
     rotation_text::{show, show_all},
 };
 use crate::{
     failure::refuse_failed,
-    keys,
     output::Output,
     progress_bar::Bar,
-    rotation::{self, Known, NewRotation, Run},
     settings::{Settings, signing_key},
 };
 
@@ -131,32 +132,32 @@ pub(super) async fn run(command: RotateCommand, settings: &Settings, output: Out
         RotateCommand::Plan(args) => return plan(args, settings, output).await,
         RotateCommand::Show { id: None } => return list(settings, output).await,
         RotateCommand::Show { id: Some(id) } => {
-            rotation::known(&store, &settings.security_public_to_trust("plan")?, id).await?
+            rotation::read(&store, &settings.security_public_to_trust("plan")?, id).await?
         }
         RotateCommand::Approve { id, digest } => {
             rotation::approve(&store, &settings.security_public_to_trust("plan")?, id, digest).await?
         }
         RotateCommand::Run(RunArgs { id, security_key, unseal_keys, timeout }) => {
-            let (security, keys) = (signing_key(&security_key)?, unseal_keys_of(&unseal_keys)?);
+            let (security, keys) = (signing_key(&security_key)?, keys::load_of_one_pool(&unseal_keys)?);
             let certman = settings.certman().ok();
             let patience = Duration::from_secs(timeout);
             let run = Run { security: &security, keys: &keys, certman: certman.as_ref(), patience };
             rotation::run(&settings.rings(&store, security.verifying_key())?, id, &run, &bar).await?
         }
         RotateCommand::Rewrap { id, all, unseal_keys } => {
-            let (security, keys) = (settings.security_public_to_trust("plan")?, unseal_keys_of(&unseal_keys)?);
-            let known = rotation::known(&store, &security, id).await?;
+            let (security, keys) = (settings.security_public_to_trust("plan")?, keys::load_of_one_pool(&unseal_keys)?);
+            let known = rotation::read(&store, &security, id).await?;
             let rings = settings.rings(&store, security.clone())?;
             let outcome = rotation::rewrap(&rings, &known.plan, &keys, all, &bar).await?;
             refuse_failed("bundles could not be sealed to the new key", &outcome.failed, REISSUE)?;
-            rotation::known(&store, &security, id).await?
+            rotation::read(&store, &security, id).await?
         }
         RotateCommand::Verify { id, unseal_key } => {
-            let (security, keys) = (settings.security_public_to_trust("plan")?, unseal_keys_of(&[unseal_key])?);
-            let known = rotation::known(&store, &security, id).await?;
+            let (security, keys) = (settings.security_public_to_trust("plan")?, keys::load_of_one_pool(&[unseal_key])?);
+            let known = rotation::read(&store, &security, id).await?;
             let outcome = rotation::verify(&store, &known.plan, &keys, &bar).await?;
             refuse_failed("bundles could not be opened with the new key", &outcome.failed, REISSUE)?;
-            rotation::known(&store, &security, id).await?
+            rotation::read(&store, &security, id).await?
         }
         RotateCommand::Retire { id, security_key, timeout } => {
             let patience = Duration::from_secs(timeout);
@@ -174,14 +175,13 @@ pub(super) async fn run(command: RotateCommand, settings: &Settings, output: Out
 }
 
 async fn plan(args: PlanArgs, settings: &Settings, output: Output) -> anyhow::Result<()> {
-    let PlanArgs { pool, place: destination, security_key, compromised, verify_one_in, valid_hours, note, seen } = args;
-    let uri = token_uri(&destination)?;
-    let out = place(&destination, uri.as_ref())?;
+    let PlanArgs { pool, place, security_key, compromised, verify_one_in, valid_hours, note, seen } = args;
+    let out = place.place()?;
     out.check_free()?;
     let (store, security) = (settings.store()?, signing_key(&security_key)?);
     let rings = settings.rings(&store, security.verifying_key())?;
     let ring = rings.existing(RingMark::of_version(seen)).await?;
-    let (epoch, suite) = rotation::plan(&ring, &pool)?;
+    let (epoch, suite) = rotation::next_key(&ring, &pool)?;
     let key = out.make_key(&pool, epoch, suite).context("nothing was proposed")?;
     let reason = if compromised { RotationReason::Compromised } else { RotationReason::Routine };
     let validity = SignedDuration::from_hours(valid_hours.into());
@@ -194,19 +194,9 @@ async fn plan(args: PlanArgs, settings: &Settings, output: Output) -> anyhow::Re
 async fn list(settings: &Settings, output: Output) -> anyhow::Result<()> {
     let security = settings.security_public_to_trust("plan")?;
     let rotations = settings.store()?.rotations().await?.rotations;
-    let known = rotations.into_iter().map(|rotation| Known::genuine(rotation, &security));
-    let known = known.collect::<anyhow::Result<Vec<_>>>()?;
+    let known = rotations.into_iter().map(|rotation| GenuineRotation::verify(rotation, &security));
+    let known = known.collect::<Result<Vec<_>, _>>()?;
     show_all(&known, output)
-}
-
-/// The unseal keys in these files and tokens, all of one pool.
-fn unseal_keys_of(files: &[String]) -> anyhow::Result<UnsealKeys> {
-    let keys: Vec<UnsealKey> = files.iter().map(|file| keys::load(file)).collect::<anyhow::Result<_>>()?;
-    let first: Option<PoolName> = keys.first().map(|key| key.pool().clone());
-    if let Some(other) = keys.iter().find(|key| Some(key.pool()) != first.as_ref()) {
-        bail!("expected keys of one pool, got one of pool {} too", other.pool());
-    }
-    Ok(UnsealKeys::from_iter(keys))
 }
 
 /// What to do about bundles that do not open.

@@ -1,19 +1,17 @@
 //! Rotations as text and as JSON, with what to do next.
 
+use certseal_ceremonies::rotation::GenuineRotation;
 use certseal_wire::{RotationPlan, RotationReason, RotationState, RotationStep};
 use serde::Serialize;
 
 use super::ring_text::suite_name;
-use crate::{
-    output::{Output, details, joined, or_dash, table},
-    rotation::Known,
-};
+use crate::output::{Output, details, joined, or_dash, table};
 
 /// Shows one rotation.
-pub(super) fn show(known: &Known, output: Output) -> anyhow::Result<()> {
+pub(super) fn show(known: &GenuineRotation, output: Output) -> anyhow::Result<()> {
     let view = View::new(known);
     output.show(&view, || {
-        let Known { plan, rotation } = known;
+        let GenuineRotation { plan, rotation } = known;
         let head = details([
             ("rotation", plan.id.to_string()),
             ("plan", rotation.digest.to_string()),
@@ -37,10 +35,10 @@ pub(super) fn show(known: &Known, output: Output) -> anyhow::Result<()> {
 }
 
 /// Shows rotations, a line for each.
-pub(super) fn show_all(known: &[Known], output: Output) -> anyhow::Result<()> {
+pub(super) fn show_all(known: &[GenuineRotation], output: Output) -> anyhow::Result<()> {
     let views: Vec<_> = known.iter().map(View::new).collect();
     output.show(&views, || {
-        let rows = known.iter().map(|Known { plan, rotation }| {
+        let rows = known.iter().map(|GenuineRotation { plan, rotation }| {
             [
                 plan.id.to_string(),
                 plan.pool.to_string(),
@@ -67,8 +65,8 @@ struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    fn new(known: &'a Known) -> Self {
-        let Known { plan, rotation } = known;
+    fn new(known: &'a GenuineRotation) -> Self {
+        let GenuineRotation { plan, rotation } = known;
         Self {
             plan,
             digest: rotation.digest.to_string(),
@@ -82,7 +80,7 @@ impl<'a> View<'a> {
 }
 
 /// What to do next.
-fn next(Known { plan, rotation }: &Known) -> String {
+fn next(GenuineRotation { plan, rotation }: &GenuineRotation) -> String {
     let id = plan.id;
     let compromised = "Sealing the same TLS keys to another unseal key does not help: whoever has the old one and old \
                        ciphertext has them. `run` has every certificate issued again with a new key and the old ones \
