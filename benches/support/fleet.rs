@@ -109,6 +109,12 @@ impl Fleet {
         Press::load(&self.dir)
     }
 
+    /// The signed key ring, as certstore takes it.
+    pub(crate) fn ring(&self) -> Vec<u8> {
+        let unseal_key = UnsealKey::from_pem(&config::read_private(&self.unseal_key_file()).unwrap()).unwrap();
+        ring(&self.dir, &unseal_key).body.unwrap().0
+    }
+
     fn make(&self) {
         let dir = self.dir.as_path();
         let pki_options = PkiOptions { pools: vec![pool()], ..PkiOptions::default() };
@@ -176,6 +182,13 @@ impl Press {
         params.distinguished_name.push(DnType::CommonName, name);
         let leaf = params.signed_by(&key, &self.intermediate).unwrap();
         (vec![leaf.der().to_vec(), self.intermediate_der.clone()], key)
+    }
+
+    /// The name and the bundle of site `number`, as certstore takes it.
+    pub(crate) fn sealed(&self, number: usize, version: u64) -> (String, Vec<u8>) {
+        let name: DnsName = site(number).parse().unwrap();
+        let bundle = self.bundle(&name, version).body.unwrap().0;
+        (name.to_string(), bundle)
     }
 
     /// A page of the feed with the bundle and the route of each site.

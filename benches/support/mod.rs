@@ -2,6 +2,7 @@
 
 #![allow(dead_code)]
 
+pub(crate) mod caller;
 pub(crate) mod fleet;
 pub(crate) mod legacy;
 pub(crate) mod machine;

@@ -26,7 +26,7 @@ pub(crate) const LAYERS: &[Layers] = &[
             &["audit_note", "documents", "records"],
             &["guards"],
             &["vault"],
-            &["audit", "events"],
+            &["audit", "events", "lookups"],
             &["domain/backup", "domain/bundles", "domain/challenges", "domain/edges", "domain/presence", "domain/put"],
             &["domain/inventory", "domain/restore", "domain/rotation", "domain/sweep"],
             &["domain/ring"],

@@ -127,9 +127,10 @@ async fn hand_over(certman: &CertmanClient, folder: &Folder, defaults: &ImportDe
             Err(ClientError::Refused(problem)) if problem.kind == ProblemKind::Conflict => {
                 // Conflicts over names are failures; a site that has moved on is none.
                 let has_own = certman.site(&site).await?.is_some_and(|status| status.version > 0);
-                return match has_own {
-                    true => Ok(Answer::Kept(problem.to_string())),
-                    false => Err(FolderError::Refused(problem).into()),
+                return if has_own {
+                    Ok(Answer::Kept(problem.to_string()))
+                } else {
+                    Err(FolderError::Refused(problem).into())
                 };
             }
             Err(error) => return Err(error.into()),

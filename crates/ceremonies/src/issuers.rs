@@ -105,15 +105,14 @@ pub async fn replace(
             rings.change(security, RingMark::of_version(ring.version), change).await
         }
         Replacement::Routine { renew, patience } => {
-            let listed = match ring.lists_issuer(new.id()) {
-                true => ring,
-                false => {
-                    let list = |ring: &mut KeyRing| {
-                        list_issuer(ring, new);
-                        Ok(())
-                    };
-                    rings.change(security, RingMark::of_version(ring.version), list).await?
-                }
+            let listed = if ring.lists_issuer(new.id()) {
+                ring
+            } else {
+                let list = |ring: &mut KeyRing| {
+                    list_issuer(ring, new);
+                    Ok(())
+                };
+                rings.change(security, RingMark::of_version(ring.version), list).await?
             };
             let deadline = Instant::now() + patience;
             await_signatures(rings.store(), new.id(), renew, deadline, progress).await?;

@@ -39,13 +39,12 @@ impl RingMemory {
             Ok((file, text))
         };
         let (file, text) = read().map_err(|source| KeyRingError::NoMemory { path: path.to_owned(), source })?;
-        let mark = match text.is_empty() {
-            true => RingMark::default(),
-            false => {
-                let Remembered { version, digest } = serde_json::from_str(&text)
-                    .map_err(|source| KeyRingError::Forgotten { path: path.to_owned(), source })?;
-                RingMark { version, digest: Some(digest) }
-            }
+        let mark = if text.is_empty() {
+            RingMark::default()
+        } else {
+            let Remembered { version, digest } = serde_json::from_str(&text)
+                .map_err(|source| KeyRingError::Forgotten { path: path.to_owned(), source })?;
+            RingMark { version, digest: Some(digest) }
         };
         Ok(Self { file, path: path.to_owned(), mark })
     }

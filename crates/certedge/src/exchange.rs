@@ -125,18 +125,18 @@ impl Exchanges {
     fn admit(&self, visitor: &Visitor, route: &Route, request: &mut Request<Incoming>) -> Result<Admitted, Refusal> {
         let place = self.admission.requests.of_site(&route.site, 1)?;
         let base = self.memory(visitor, route, REQUEST_BYTES)?;
-        let upload = match request.body().is_end_stream() {
-            true => None,
-            false => Some(self.memory(visitor, route, memory_of(&request.body().size_hint()))?),
+        let upload = if request.body().is_end_stream() {
+            None
+        } else {
+            Some(self.memory(visitor, route, memory_of(&request.body().size_hint()))?)
         };
-        let upgrade = match request.version() == Version::HTTP_11 && headers::wants_websocket(request.headers()) {
-            true => {
-                let slot = self.admission.upgrades.of_both(network(visitor.address), &route.site, 1)?;
-                // It outlives the request and what that has.
-                let memory = self.memory(visitor, route, REQUEST_BYTES)?;
-                Some((hyper::upgrade::on(request), [slot, memory]))
-            }
-            false => None,
+        let upgrade = if request.version() == Version::HTTP_11 && headers::wants_websocket(request.headers()) {
+            let slot = self.admission.upgrades.of_both(network(visitor.address), &route.site, 1)?;
+            // It outlives the request and what that has.
+            let memory = self.memory(visitor, route, REQUEST_BYTES)?;
+            Some((hyper::upgrade::on(request), [slot, memory]))
+        } else {
+            None
         };
         Ok(Admitted { place, base, upload, upgrade })
     }

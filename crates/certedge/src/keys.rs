@@ -128,9 +128,10 @@ impl Keys {
             tokio::time::sleep(pause).await;
             let Some(look) = self.look().await else { return };
             if look.is_reached != was_reached {
-                match look.is_reached {
-                    true => tracing::info!("the signer is there again"),
-                    false => tracing::error!("the signer cannot be reached: no new handshake can be signed"),
+                if look.is_reached {
+                    tracing::info!("the signer is there again")
+                } else {
+                    tracing::error!("the signer cannot be reached: no new handshake can be signed")
                 }
             }
             if look.are_others {

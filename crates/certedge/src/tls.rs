@@ -40,10 +40,8 @@ impl VisitorTls {
         I: AsyncRead + AsyncWrite + Unpin,
     {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        let config = match prefers_chacha20(start.client_hello().cipher_suites()) {
-            true => &self.as_offered,
-            false => &self.aes_first,
-        };
+        let config =
+            if prefers_chacha20(start.client_hello().cipher_suites()) { &self.as_offered } else { &self.aes_first };
         start.into_stream(config.clone()).await
     }
 }

@@ -165,9 +165,10 @@ impl Journal {
     /// another owner's wildcard, or has another owner's name under it.
     pub(crate) fn claim(&self, before: Option<&Entry>, site: &Site) -> anyhow::Result<Claim> {
         // Nothing is left half done by a panic: the write is one transaction. The same name twice is caught by it, too.
-        let (_alone, _shared) = match site.names.iter().any(DnsName::is_wildcard) {
-            true => (Some(self.claiming.write().unwrap_or_else(PoisonError::into_inner)), None),
-            false => (None, Some(self.claiming.read().unwrap_or_else(PoisonError::into_inner))),
+        let (_alone, _shared) = if site.names.iter().any(DnsName::is_wildcard) {
+            (Some(self.claiming.write().unwrap_or_else(PoisonError::into_inner)), None)
+        } else {
+            (None, Some(self.claiming.read().unwrap_or_else(PoisonError::into_inner)))
         };
         let before_site = before.map(|entry| &entry.site).filter(|before| !before.departed);
         let had = |name: &DnsName| before_site.is_some_and(|before| before.names.iter().any(|had| had == name));

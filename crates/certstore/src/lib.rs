@@ -55,6 +55,7 @@ mod events;
 mod feed;
 mod guards;
 mod http;
+mod lookups;
 mod metrics;
 pub mod migrate;
 mod records;
@@ -88,6 +89,7 @@ use audit::ReadLog;
 use config::Engine;
 use feed::Feed;
 use http::{MAX_RESTORE, Service};
+use lookups::Lookups;
 use snapshot::Snapshots;
 use vault::Vault;
 
@@ -150,7 +152,8 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let follower = tokio::spawn(feed.clone().run(shutdown.clone()));
     let rates = Arc::new(Rates::new(config.requests_per_second));
     let bodies = Bodies::new(BodyLimits::new(MAX_RESTORE));
-    let service = Service { vault, feed, snapshots: Arc::new(snapshots), admission, reads, rates, bodies };
+    let lookups = Arc::new(Lookups::new(vault.clone()));
+    let service = Service { vault, feed, snapshots: Arc::new(snapshots), admission, lookups, reads, rates, bodies };
     let app = http::router(service, shutdown.clone());
     let limits = Limits { connections: config.max_connections, ..Limits::default() };
     let server = tokio::spawn(server::serve_mtls(listener, tls, config.trust_domain, app, limits, shutdown));

@@ -164,8 +164,22 @@ impl Vault {
     /// The record, or the tombstone that is left of it.
     pub(crate) fn get(&self, kind: Kind, name: &str) -> Result<Option<Stored>, Refusal> {
         let record = self.storage.get(records::table(kind), records::key(kind, name)).map_err(storage_refusal)?;
-        let unreadable = || Refusal::internal(format!("the stored {kind} {name} is not one of ours"));
-        record.map(|record| Stored::decode(&record).ok_or_else(unreadable)).transpose()
+        record.map(|record| decoded(record, kind, name)).transpose()
+    }
+
+    /// The same for several records, each with an answer of its own.
+    pub(crate) fn get_all(&self, wanted: &[(Kind, &str)]) -> Vec<Result<Option<Stored>, Refusal>> {
+        let keys: Vec<_> = wanted.iter().map(|(kind, name)| records::table_and_key(*kind, name)).collect();
+        let found = match self.storage.get_all(&keys) {
+            Ok(found) => found,
+            Err(error) => return wanted.iter().map(|_| Err(storage_refusal(error.clone()))).collect(),
+        };
+        let answer = |(record, (kind, name)): (Option<Record>, &(Kind, &str))| match record {
+            Some(record) => decoded(record, *kind, name).map(Some),
+            // The storage leaves out a damaged record like a missing one; asked for it alone, it tells them apart.
+            None => self.get(*kind, name),
+        };
+        found.into_iter().zip(wanted).map(answer).collect()
     }
 
     /// A requirement that nobody sets this mark before the commit.
@@ -195,4 +209,9 @@ impl Vault {
     fn committed(&self, transaction: Transaction) -> Result<Position, StoreError> {
         self.storage.commit(transaction).inspect_err(|_| self.metrics.commit_failed())
     }
+}
+
+fn decoded(record: Record, kind: Kind, name: &str) -> Result<Stored, Refusal> {
+    let unreadable = || Refusal::internal(format!("the stored {kind} {name} is not one of ours"));
+    Stored::decode(&record).ok_or_else(unreadable)
 }

@@ -423,14 +423,16 @@ impl Site {
             },
             (Step::AccountReady { account }, Outcome::Vouched) => Step::Vouched { account },
             (Step::Vouched { .. }, Outcome::OrderOpened(order)) => Step::Authorizing { order },
-            (Step::Authorizing { order }, Outcome::ChallengesKnown(answers)) => match answers.is_empty() {
-                // Should the CA see it otherwise, it says so to the request.
-                true => {
+            (Step::Authorizing { order }, Outcome::ChallengesKnown(answers)) => {
+                if answers.is_empty() {
+                    // Should the CA see it otherwise, it says so to the request.
+
                     self.attempts.order = Attempt::default();
                     Step::Authorized { order }
+                } else {
+                    Step::ChallengesKnown { order, answers }
                 }
-                false => Step::ChallengesKnown { order, answers },
-            },
+            }
             (Step::ChallengesKnown { order, answers }, Outcome::Published) => Step::Published { order, answers },
             (Step::Published { order, answers }, Outcome::ValidationBegun) => {
                 let look = Look::first(now);

@@ -118,10 +118,11 @@ impl World {
             }
             Action::Finalize(order, _) => {
                 *self.requests.entry(order.url.clone()).or_default() += 1;
-                match self.one_in(10) {
+                if self.one_in(10) {
                     // The request came, and the answer did not.
-                    true => Outcome::Failed(Failure::new(FailureKind::Unavailable, "no answer")),
-                    false => Outcome::Finalized,
+                    Outcome::Failed(Failure::new(FailureKind::Unavailable, "no answer"))
+                } else {
+                    Outcome::Finalized
                 }
             }
             Action::FetchCertificate(..) => Outcome::Certificate(Some(vec![Base64(vec![3])])),

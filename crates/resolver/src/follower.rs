@@ -192,10 +192,8 @@ impl Follower {
     async fn finish_page(&mut self, page: FeedPage) -> Result<(), FollowError> {
         let end = page.end;
         let nothing_new = page.events.is_empty() && self.mirror.cursor() == Some(page.cursor);
-        let applied = match nothing_new {
-            true => Applied::default(),
-            false => self.blocking(move |mirror| mirror.apply(&page)).await?,
-        };
+        let applied =
+            if nothing_new { Applied::default() } else { self.blocking(move |mirror| mirror.apply(&page)).await? };
         self.contact(|status| status.caught_up = end);
         if applied.ring_changed {
             self.begin_retry();
@@ -235,10 +233,8 @@ impl Follower {
         self.compared = Instant::now();
         let awaited = self.mirror.awaited(AWAITED_BATCH);
         let items = awaited.iter().map(|change| item(change.kind, &change.name, None)).collect();
-        let fetched = match awaited == self.withheld && !retries {
-            true => Ok(()),
-            false => self.fetch_and_apply(items).await.map(drop),
-        };
+        let fetched =
+            if awaited == self.withheld && !retries { Ok(()) } else { self.fetch_and_apply(items).await.map(drop) };
         // Also when certstore failed to answer: that would be a way to withhold without being seen.
         self.note_withheld();
         fetched

@@ -303,10 +303,7 @@ fn http(limits: &Limits, streams: Deliveries) -> auto::Builder<Deliveries> {
         .initial_stream_window_size(STREAM_BYTES as u32)
         .max_send_buf_size(STREAM_BYTES)
         .max_header_list_size(64 * 1024);
-    match limits.http2 {
-        true => http,
-        false => http.http1_only(),
-    }
+    if limits.http2 { http } else { http.http1_only() }
 }
 
 /// The service of one connection: `app`, with each request prepared by `prepare`.

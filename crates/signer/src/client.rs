@@ -236,10 +236,7 @@ impl Signatures {
         let mut outcome = first;
         (self.give_way)(&mut || {
             while outcome.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-                outcome = match Instant::now() < deadline {
-                    true => read(&mut stream),
-                    false => Err(too_late()),
-                };
+                outcome = if Instant::now() < deadline { read(&mut stream) } else { Err(too_late()) };
             }
         });
         outcome

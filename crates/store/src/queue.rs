@@ -93,10 +93,7 @@ impl Queue {
 
     /// An error once the writer has ended although the store did not: it panicked.
     pub(crate) fn healthy(&self) -> Result<(), StoreError> {
-        match self.writer.as_ref().is_none_or(JoinHandle::is_finished) {
-            true => Err(writer_gone()),
-            false => Ok(()),
-        }
+        if self.writer.as_ref().is_none_or(JoinHandle::is_finished) { Err(writer_gone()) } else { Ok(()) }
     }
 }
 

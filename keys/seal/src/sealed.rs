@@ -20,9 +20,10 @@ impl Sealed {
     /// # Errors
     /// [`EnvelopeError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, EnvelopeError> {
-        match bytes.starts_with(b"CSLG") {
-            true => LegacyKey::parse(bytes).map(Self::Legacy),
-            false => Envelope::parse(bytes).map(Self::Envelope),
+        if bytes.starts_with(b"CSLG") {
+            LegacyKey::parse(bytes).map(Self::Legacy)
+        } else {
+            Envelope::parse(bytes).map(Self::Envelope)
         }
     }
 

@@ -35,9 +35,10 @@ fn read_directory(path: &Path, take: &dyn Fn(Folder) -> bool) -> Result<(), Impo
     for name in names {
         let folder = path.join(&name);
         let name = name.to_string_lossy();
-        let folder = match folder.is_dir() {
-            true => read_folder(&name, &folder).unwrap_or_else(|error| Folder::broken(&name, causes(&error))),
-            false => Folder::broken(&name, "expected a folder for each site, got a file".to_owned()),
+        let folder = if folder.is_dir() {
+            read_folder(&name, &folder).unwrap_or_else(|error| Folder::broken(&name, causes(&error)))
+        } else {
+            Folder::broken(&name, "expected a folder for each site, got a file".to_owned())
         };
         if !take(folder) {
             break;
@@ -91,9 +92,10 @@ fn read_archive(reader: impl Read, take: &dyn Fn(Folder) -> bool) -> Result<(), 
         }
         let Some(folder) = &mut current else { continue };
         // A link has no contents of its own, and leads nowhere: nothing is unpacked.
-        let contents = match entry.header().entry_type().is_file() {
-            true => bounded(entry),
-            false => Err(io::Error::other("expected a file, got a link or a device")),
+        let contents = if entry.header().entry_type().is_file() {
+            bounded(entry)
+        } else {
+            Err(io::Error::other("expected a file, got a link or a device"))
         };
         match contents {
             Ok(contents) => {

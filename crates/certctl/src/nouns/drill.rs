@@ -95,10 +95,7 @@ fn shown(drills: &[Drill<'_>]) -> String {
         drill.report.failed.iter().map(row)
     });
     let failures: Vec<_> = failures.collect();
-    match failures.is_empty() {
-        true => opened,
-        false => format!("{opened}\n{}", table(["EDGE", "SITE", "REASON"], failures)),
-    }
+    if failures.is_empty() { opened } else { format!("{opened}\n{}", table(["EDGE", "SITE", "REASON"], failures)) }
 }
 
 fn names(edges: &[EdgeReport]) -> String {

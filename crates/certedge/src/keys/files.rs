@@ -140,12 +140,13 @@ impl KeyWatch {
         match self.load() {
             Ok(ids) => {
                 self.complaint.clear();
-                match ids.is_empty() {
-                    true => tracing::error!(
+                if ids.is_empty() {
+                    tracing::error!(
                         "the last unseal key is gone, and was forgotten with all keys that it opened: no new handshake can \
                          be signed until a key file is back"
-                    ),
-                    false => tracing::info!(keys = ids.join(", "), "unseal keys were loaded again"),
+                    )
+                } else {
+                    tracing::info!(keys = ids.join(", "), "unseal keys were loaded again")
                 }
                 true
             }

@@ -175,9 +175,10 @@ impl Service<Name> for Resolver {
         let (looked_up, denied) = (self.0.call(name), self.1.clone());
         Box::pin(async move {
             let allowed: Vec<_> = looked_up.await?.filter(|address| denied.allows(address.ip())).collect();
-            match allowed.is_empty() {
-                false => Ok(allowed.into_iter()),
-                true => Err(io::Error::other("the name leads to no address that upstreams may have")),
+            if allowed.is_empty() {
+                Err(io::Error::other("the name leads to no address that upstreams may have"))
+            } else {
+                Ok(allowed.into_iter())
             }
         })
     }

@@ -83,9 +83,10 @@ async fn renew(
     Name(name): Name,
     body: Bytes,
 ) -> Result<Json<SiteStatus>, Refusal> {
-    let Renewal { at } = match body.is_empty() {
-        true => Renewal::default(),
-        false => serde_json::from_slice(&body).map_err(|e| malformed(format!("expected a renewal: {e}")))?,
+    let Renewal { at } = if body.is_empty() {
+        Renewal::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|e| malformed(format!("expected a renewal: {e}")))?
     };
     let missing = no_such_site(&name);
     let (site, _) = change(&worker, &name, move |before| match before {

@@ -280,9 +280,10 @@ struct Unanswered(String);
 impl Unanswered {
     fn new(host: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         let causes = causes(error);
-        let hint = match causes.contains("invalid peer certificate") {
-            true => "; `roots` of [authority] names the CAs that may certify it",
-            false => "",
+        let hint = if causes.contains("invalid peer certificate") {
+            "; `roots` of [authority] names the CAs that may certify it"
+        } else {
+            ""
         };
         Self(format!("cannot reach {host}: {causes}{hint}"))
     }

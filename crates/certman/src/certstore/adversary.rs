@@ -586,10 +586,12 @@ impl Hostile {
         let path = request.uri().path().to_owned();
         let after = || request.uri().query()?.strip_prefix("after=")?.split('&').next()?.parse().ok();
         let after = after().unwrap_or(0);
-        match request.method() == Method::PUT {
-            true => self.put(path, request.body()),
-            false if self.mood == Mood::Honest => self.truth(&path),
-            false if self.mood == Mood::Frozen => {
+        if request.method() == Method::PUT {
+            return self.put(path, request.body());
+        }
+        match self.mood {
+            Mood::Honest => self.truth(&path),
+            Mood::Frozen => {
                 if let Some(shown) = self.frozen.get(&path) {
                     return shown.clone();
                 }
@@ -597,7 +599,7 @@ impl Hostile {
                 self.frozen.insert(path, shown.clone());
                 shown
             }
-            false => self.lie(&path, after),
+            _ => self.lie(&path, after),
         }
     }
 
@@ -621,12 +623,11 @@ impl Hostile {
                 let ring = &self.rings[self.honest_ring].0;
                 let stored = self.honest.get(&path).filter(|stored| stored.bytes != record.bytes);
                 let standing = stored.map_or(0, |stored| ring.standing(stored.signer, stored.version));
-                match path.starts_with("/v1/audit/") || stored.is_none() || version > standing {
-                    true => {
-                        self.honest.insert(path.clone(), record.clone());
-                        json(&PutOutcome { version, changed: true })
-                    }
-                    false => refuse(ProblemKind::Conflict),
+                if path.starts_with("/v1/audit/") || stored.is_none() || version > standing {
+                    self.honest.insert(path.clone(), record.clone());
+                    json(&PutOutcome { version, changed: true })
+                } else {
+                    refuse(ProblemKind::Conflict)
                 }
             }
             Mood::Errors if self.chance.one_in(2) => self.refusal(),

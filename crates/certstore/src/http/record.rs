@@ -5,7 +5,7 @@ use certseal_service::problem::Refusal;
 use certseal_wire::{AuditAction, Kind, ProblemKind};
 
 use super::{answer::document, caller::readers_only, service::Service};
-use crate::{actor::Actor, audit_note::AuditNote, blocking::blocking, visibility::may_read};
+use crate::{actor::Actor, audit_note::AuditNote, visibility::may_read};
 
 /// One document, if this caller may see it. To others it is not there.
 pub(crate) async fn record(service: &Service, actor: &Actor, kind: Kind, name: String) -> Result<Response, Refusal> {
@@ -21,8 +21,7 @@ pub(crate) async fn record_bytes(
 ) -> Result<Vec<u8>, Refusal> {
     readers_only(actor)?;
     let missing = format!("there is no {kind} {name} that {actor} may see");
-    let (vault, own) = (service.vault.clone(), name.clone());
-    let stored = blocking(move || vault.get(kind, &own)).await?.filter(|stored| !stored.is_tombstone());
+    let stored = service.lookups.get(kind, name.clone()).await?.filter(|stored| !stored.is_tombstone());
     match stored {
         Some(stored) if may_read(&actor.role, kind, &stored.pools) => return Ok(stored.bytes),
         // The caller is not told that it is there; the log says who asked.

@@ -15,6 +15,7 @@ use crate::{
     audit_note::AuditNote,
     blocking::blocking,
     feed::Feed,
+    lookups::Lookups,
     snapshot::Snapshots,
     vault::Vault,
 };
@@ -26,6 +27,7 @@ pub(crate) struct Service {
     pub(crate) feed: Arc<Feed>,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) lookups: Arc<Lookups>,
     pub(crate) reads: ReadLog,
     pub(crate) rates: Arc<Rates>,
     pub(crate) bodies: Bodies,

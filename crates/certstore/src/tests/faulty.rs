@@ -117,9 +117,10 @@ impl Faulty {
     }
 
     fn sound(&self, table: Table, key: &[u8]) -> Result<(), StoreError> {
-        match self.damaged.lock().unwrap().contains(&(table, key.to_vec())) {
-            true => Err(StoreError::Corrupt { table, key: key.to_vec() }),
-            false => Ok(()),
+        if self.damaged.lock().unwrap().contains(&(table, key.to_vec())) {
+            Err(StoreError::Corrupt { table, key: key.to_vec() })
+        } else {
+            Ok(())
         }
     }
 

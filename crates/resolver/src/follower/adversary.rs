@@ -336,9 +336,10 @@ impl Hostile {
                 json(&Snapshot { cursor, segments: (0..count).map(segment).collect() })
             }
             (_, ["snapshot", _]) => {
-                let events: Vec<Event> = match is_honest {
-                    true => world.newest.clone(),
-                    false => (0..self.chance.below(8)).map(|_| self.event()).collect(),
+                let events: Vec<Event> = if is_honest {
+                    world.newest.clone()
+                } else {
+                    (0..self.chance.below(8)).map(|_| self.event()).collect()
                 };
                 json(&events)
             }

@@ -174,10 +174,8 @@ impl ServerCertVerifier for DaemonVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verified = self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        let is_expected = |uri: &str| match self.expected.iter().any(|id| id == uri) {
-            true => Ok(()),
-            false => Err(format!("it is {uri}")),
-        };
+        let is_expected =
+            |uri: &str| if self.expected.iter().any(|id| id == uri) { Ok(()) } else { Err(format!("it is {uri}")) };
         spiffe_id(end_entity, is_expected).map_err(|came| {
             let detail = format!("expected {}, {came}", self.expected.join(" or "));
             rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(OtherDaemon(detail)))))

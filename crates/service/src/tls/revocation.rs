@@ -28,9 +28,10 @@ impl Revocations {
     /// The lists in a file, PEM or DER; at least one.
     pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
         let bytes = fs::read(path).map_err(|e| ConfigError::invalid(path, e))?;
-        let lists = match bytes.starts_with(b"-----BEGIN") {
-            true => CertificateRevocationListDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>(),
-            false => Ok(vec![CertificateRevocationListDer::from(bytes)]),
+        let lists = if bytes.starts_with(b"-----BEGIN") {
+            CertificateRevocationListDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>()
+        } else {
+            Ok(vec![CertificateRevocationListDer::from(bytes)])
         };
         let invalid = |e: &dyn std::fmt::Display| {
             ConfigError::invalid(path, format!("expected certificate revocation lists: {e}"))

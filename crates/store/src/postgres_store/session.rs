@@ -281,10 +281,7 @@ impl managed::Manager for Connector {
     }
 
     async fn recycle(&self, session: &mut Session, _: &managed::Metrics) -> managed::RecycleResult<Fault> {
-        match session.is_closed() {
-            true => Err(managed::RecycleError::message("the connection is closed")),
-            false => Ok(()),
-        }
+        if session.is_closed() { Err(managed::RecycleError::message("the connection is closed")) } else { Ok(()) }
     }
 }
 

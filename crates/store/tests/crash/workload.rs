@@ -94,9 +94,10 @@ fn command(store: &Path, notes: &Path, unsynced: bool) -> Command {
 fn writes_until_it_is_stopped() {
     let Some(store) = env::var_os(STORE) else { return };
     let notes = File::options().append(true).create(true).open(env::var_os(NOTES).unwrap()).unwrap();
-    match env::var_os(UNSYNCED).as_deref() == Some(OsStr::new("1")) {
-        true => write_unsynced(Path::new(&store), &notes),
-        false => write(Path::new(&store), notes),
+    if env::var_os(UNSYNCED).as_deref() == Some(OsStr::new("1")) {
+        write_unsynced(Path::new(&store), &notes)
+    } else {
+        write(Path::new(&store), notes)
     }
 }
 

@@ -91,9 +91,10 @@ async fn replace(args: ReplaceArgs, settings: &Settings, output: Output) -> anyh
     let (new, security) = (verifying_key(&args.public)?, signing_key(&args.ring.security_key)?);
     let (store, bar) = (settings.store()?, Bar::new(output));
     let certman = args.renew.then(|| settings.certman()).transpose()?;
-    let replacement = match args.compromised {
-        true => Replacement::Compromised { floor: args.floor },
-        false => Replacement::Routine { renew: certman.as_ref(), patience: Duration::from_secs(args.timeout) },
+    let replacement = if args.compromised {
+        Replacement::Compromised { floor: args.floor }
+    } else {
+        Replacement::Routine { renew: certman.as_ref(), patience: Duration::from_secs(args.timeout) }
     };
     let rings_of = settings.rings(&store, security.verifying_key())?;
     let seen = RingMark::of_version(args.ring.seen);

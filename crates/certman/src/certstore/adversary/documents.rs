@@ -24,20 +24,17 @@ pub(super) fn bundle(
 ) -> Bundle {
     let (key, leaf) = made;
     let SiteRequest { names, pools, .. } = request(site, 1);
-    let sealed = match is_legacy {
-        true => {
-            let suite = LegacySuite::RsaOaepSha256;
-            Sealed::from(LegacyKey::new(suite, suite.key_id(b"theirs"), vec![1; 600]).unwrap())
-        }
-        false => {
-            let UnsealEntry { pool, epoch, public_key, .. } = unseal_entry(&EU, 1, 0);
-            let recipient = Recipient::new(pool, epoch, Suite::P256, public_key.0).unwrap();
-            let spki = spki_digest(&key.subject_public_key_info());
-            let recipients = &[recipient];
-            let request = SealRequest { suite: Suite::P256, names: &names, spki, key_version: version, recipients };
-            let key = TlsPrivateKey::new(certseal_seal::KeyKind::EcdsaP256, key.serialize_der());
-            seal(&request, &key, issuer).unwrap().into()
-        }
+    let sealed = if is_legacy {
+        let suite = LegacySuite::RsaOaepSha256;
+        Sealed::from(LegacyKey::new(suite, suite.key_id(b"theirs"), vec![1; 600]).unwrap())
+    } else {
+        let UnsealEntry { pool, epoch, public_key, .. } = unseal_entry(&EU, 1, 0);
+        let recipient = Recipient::new(pool, epoch, Suite::P256, public_key.0).unwrap();
+        let spki = spki_digest(&key.subject_public_key_info());
+        let recipients = &[recipient];
+        let request = SealRequest { suite: Suite::P256, names: &names, spki, key_version: version, recipients };
+        let key = TlsPrivateKey::new(certseal_seal::KeyKind::EcdsaP256, key.serialize_der());
+        seal(&request, &key, issuer).unwrap().into()
     };
     let chain = vec![leaf.clone()];
     let info = BundleInfo {

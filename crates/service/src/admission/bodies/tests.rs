@@ -64,9 +64,10 @@ fn begin(
         let response = app.oneshot(request).await.unwrap();
         let status = response.status();
         let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
-        match status.is_success() {
-            true => Ok(String::from_utf8(body.into()).unwrap()),
-            false => Err(serde_json::from_slice(&body).unwrap()),
+        if status.is_success() {
+            Ok(String::from_utf8(body.into()).unwrap())
+        } else {
+            Err(serde_json::from_slice(&body).unwrap())
         }
     });
     (sender, answer)
