@@ -64,6 +64,67 @@ pub(crate) const LAYERS: &[Layers] = &[
         ],
     },
     Layers {
+        folder: "crates/archive",
+        layers: &[
+            &["audit/chain", "audit/mark", "audit/search", "backup/copy_error", "lines"],
+            &["audit/log_error", "backup/damage"],
+            &["error"],
+            &["audit/files", "audit/pages", "unfinished_file"],
+            &["audit/export", "audit/verify", "backup/format"],
+            &["backup/changes", "backup/verify"],
+            &["backup/create", "backup/restore"],
+            &["audit.rs", "backup.rs"],
+            &["lib"],
+        ],
+    },
+    Layers {
+        folder: "crates/ceremonies",
+        layers: &[
+            &["cores", "files", "sealed_pages", "site_bundle", "tls_key"],
+            &["error"],
+            &["export", "import/folder", "legacy", "migration/pace", "pki", "ring_memory"],
+            &[
+                "import/source",
+                "migration/appoint",
+                "migration/plan",
+                "migration/remaining",
+                "migration/reseal",
+                "ring_client",
+                "rotation/edges",
+                "rotation/genuine",
+                "rotation/pool_query",
+                "rotation/ring_steps",
+            ],
+            &["import.rs", "keys", "migration/status"],
+            &[
+                "issuers", "migration.rs", "rotation/decisions", "rotation/plan", "rotation/retire", "rotation/rewrap",
+                "rotation/verify",
+            ],
+            &["rotation/run"],
+            &["rotation.rs"],
+            &["lib"],
+        ],
+    },
+    Layers {
+        folder: "crates/certctl",
+        layers: &[
+            &["failure", "values"],
+            &["output", "settings"],
+            &["progress_bar"],
+            &["nouns/keys/key_place", "nouns/keys/ring_text"],
+            &["nouns/keys/generate", "nouns/keys/issuers", "nouns/keys/rotation_text"],
+            &["nouns/keys/rotate"],
+            &[
+                "nouns/audit", "nouns/backup", "nouns/bundle", "nouns/drill", "nouns/edges", "nouns/export",
+                "nouns/import", "nouns/keys.rs", "nouns/migrate", "nouns/pki", "nouns/site",
+            ],
+            &["nouns.rs"],
+            &["command_line"],
+            &["lib"],
+            &["main"],
+        ],
+    },
+    Layers {
         folder: "crates/certedge",
         layers: &[
             &["upstream/endpoints", "upstream/networks"],
@@ -84,10 +145,6 @@ pub(crate) const LAYERS: &[Layers] = &[
 
 /// Circles that were there when the check came. The list only shrinks: a pair that closes none any more fails the test.
 pub(crate) const ALLOWED: &[Pair] = &[
-    to_be_dissolved("crates/certctl", "pki/revocation.rs", "pki.rs"),
-    to_be_dissolved("crates/certctl", "rotation/plan.rs", "rotation.rs"),
-    to_be_dissolved("crates/certctl", "rotation/rewrap.rs", "rotation.rs"),
-    to_be_dissolved("crates/certctl", "rotation/verify.rs", "rotation.rs"),
     to_be_dissolved("crates/gate", "bars.rs", "lib.rs"),
     to_be_dissolved("crates/gate", "baseline.rs", "lib.rs"),
     to_be_dissolved("crates/gate", "counts.rs", "main.rs"),
