@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn the_committed_table_is_one() {
         let bars = Bars::parse(include_str!("../../../benches/bars.toml")).unwrap();
-        assert_eq!(bars.benches(), ["sealing", "startup", "edge_start", "groups", "migration"]);
+        assert_eq!(bars.benches(), ["sealing", "startup", "edge_start", "groups", "migration", "store"]);
     }
 
     #[test]
