@@ -236,7 +236,9 @@ impl<'a> Load<'a> {
 
     fn tls(&self, identity: &str) -> Arc<ClientConfig> {
         let identity = if identity == READER { format!("edge-{}", pool()) } else { identity.to_owned() };
-        Arc::new(certseal_ceremonies::pki::tls_files(&self.fleet.pki(), &identity).client_config(&["certstore"]).unwrap())
+        Arc::new(
+            certseal_ceremonies::pki::tls_files(&self.fleet.pki(), &identity).client_config(&["certstore"]).unwrap(),
+        )
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{GateError, Limit, Verdict};
+use crate::{GateError, Limit, Machine, Verdict};
 
 /// Instructions that one run of each operation took, and where that was counted.
 #[derive(Debug, Serialize, Deserialize)]
@@ -14,18 +14,6 @@ pub struct Baseline {
     pub measured_on: Machine,
     /// For each operation.
     pub instructions: BTreeMap<String, u64>,
-}
-
-/// What instruction counts depend on besides this repository.
-#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Machine {
-    /// The processor's name.
-    pub cpu: String,
-    /// The compiler's version.
-    pub rustc: String,
-    /// The version of valgrind, which is what aws-lc sees in place of the processor.
-    pub valgrind: String,
 }
 
 impl Baseline {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use certseal_gate::{Machine, instructions_collected, instructions_per_operation};
 
-use crate::workspace;
+use crate::workspace::workspace;
 
 /// Instructions of one run of each operation. Builds the harness first.
 pub(crate) fn measure() -> Result<BTreeMap<String, u64>> {

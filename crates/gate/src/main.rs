@@ -4,6 +4,7 @@
 
 mod benches;
 mod counts;
+mod workspace;
 
 use std::{
     fs,
@@ -14,6 +15,8 @@ use std::{
 use anyhow::{Context, Result};
 use certseal_gate::{Bars, Baseline, Report};
 use clap::Parser;
+
+use workspace::workspace;
 
 /// Compares what this build costs with the bars for a release.
 #[derive(Parser)]
@@ -84,11 +87,6 @@ fn write(path: &Path, value: &impl serde::Serialize) -> Result<()> {
         fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
     }
     fs::write(path, json).with_context(|| path.display().to_string())
-}
-
-/// The gate measures the sources that it was built from.
-fn workspace() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 const BARS: &str = "benches/bars.toml";
