@@ -7,8 +7,8 @@
 //!   certstore --feed--> Follower -> Mirror: where certificates and routes come from, with certstore down too
 //! ```
 //!
-//! [`listen`] accepts, [`tls`] shakes hands, [`exchange`] takes a request through its stages, [`upstream`] has the servers behind,
-//! [`keys`] what opens envelopes, [`acme`] what CAs ask for. This file puts them together.
+//! `listen` accepts, `tls` shakes hands, `exchange` takes a request through its stages, `upstream` has the servers behind,
+//! `keys` what opens envelopes, `acme` what CAs ask for. This file puts them together.
 //!
 //! The keys may be in a process of their own that only signs: see [`KeysIn`].
 //!

@@ -11,7 +11,7 @@ pub struct Record {
     pub version: u64,
     /// The bytes its writer gave it.
     pub value: Vec<u8>,
-    /// When [`Storage::expired`] begins to list it, in Unix seconds. Nothing is deleted by itself.
+    /// When [`crate::Storage::expired`] begins to list it, in Unix seconds. Nothing is deleted by itself.
     pub expires_at: Option<u64>,
 }
 
@@ -34,13 +34,13 @@ pub enum Change {
         version: u64,
         /// The bytes to store.
         value: Vec<u8>,
-        /// When [`Storage::expired`] begins to list it, in Unix seconds.
+        /// When [`crate::Storage::expired`] begins to list it, in Unix seconds.
         expires_at: Option<u64>,
     },
     /// Removes it, if it is there.
     Delete,
     /// Removes it together with its event: nobody hears of it any more. Cursors from before that event are then below
-    /// [`Storage::floor`].
+    /// [`crate::Storage::floor`].
     Purge,
     /// Leaves it as it is: only the condition counts.
     Keep,
