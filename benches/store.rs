@@ -236,7 +236,9 @@ impl<'a> Load<'a> {
 
     fn tls(&self, identity: &str) -> Arc<ClientConfig> {
         let identity = if identity == READER { format!("edge-{}", pool()) } else { identity.to_owned() };
-        Arc::new(certctl::pki::tls_files(&self.fleet.pki(), &identity).client_config(&["certstore"]).unwrap())
+        Arc::new(
+            certseal_ceremonies::pki::tls_files(&self.fleet.pki(), &identity).client_config(&["certstore"]).unwrap(),
+        )
     }
 }
 
@@ -296,9 +298,9 @@ fn serve_store(fleet: &Fleet) {
         telemetry: None,
         data_dir: Some(data.join("certstore")),
         postgres: None,
-        trust_domain: certctl::pki::PkiOptions::default().trust_domain,
+        trust_domain: certseal_ceremonies::pki::PkiOptions::default().trust_domain,
         security_key: fleet.pki().join("security.pub"),
-        tls: certctl::pki::tls_files(&fleet.pki(), "certstore"),
+        tls: certseal_ceremonies::pki::tls_files(&fleet.pki(), "certstore"),
         reserve_bytes: 0,
         retention: Default::default(),
         audit_files: None,
@@ -321,7 +323,7 @@ fn serve_bare(fleet: &Fleet) {
     let bundles: Arc<HashMap<String, Bytes>> = Arc::new(sealed.map(|(site, bytes)| (site, bytes.into())).collect());
     let fetch = async move |extract::Path(site): extract::Path<String>| bundles[&site].clone();
     let app: Router = Router::new().route("/v1/bundles/{site}", routing::get(fetch));
-    let tls = certctl::pki::tls_files(&fleet.pki(), "certstore").server_config().unwrap();
+    let tls = certseal_ceremonies::pki::tls_files(&fleet.pki(), "certstore").server_config().unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
         let listener = TcpListener::bind(loopback()).await.unwrap();
