@@ -191,7 +191,7 @@ async fn await_edges(store: &StoreClient, deadline: Instant, progress: &dyn Prog
     let now = store.audit(&AuditQuery { after: None, limit: Some(1) }).await?.feed;
     loop {
         let edges = store.edges().await?.edges.into_iter().map(|edge| edge.report);
-        let is_behind = |edge: &EdgeReport| !edge.has_read(Some(now)) || edge.refused > 0;
+        let is_behind = |edge: &EdgeReport| !edge.has_taken(Some(now));
         let behind: Vec<String> = edges.filter(is_behind).map(|edge| format!("{}/{}", edge.pool, edge.name)).collect();
         if behind.is_empty() {
             return Ok(());

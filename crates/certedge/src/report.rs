@@ -50,7 +50,7 @@ impl Reporter {
                     let has_rested = last_order.is_none_or(|at: Instant| at.elapsed() >= LEAST_BETWEEN_DRILLS);
                     if let Some(DrillOrder { id, sample }) = order.filter(|_| has_rested) {
                         (followed, last_order) = (Some(id), Some(Instant::now()));
-                        drill = self.drill(sample.clamp(1, MAX_SAMPLE), Some(id)).await.or(drill);
+                        drill = self.drill(sample.clamp(1, DrillOrder::MAX_SAMPLE), Some(id)).await.or(drill);
                         continue;
                     }
                 }
@@ -111,6 +111,3 @@ const FIRST_DRILL: Duration = Duration::from_secs(60);
 
 /// Between two drills that certstore asks for.
 const LEAST_BETWEEN_DRILLS: Duration = Duration::from_secs(20);
-
-/// Keys that an ordered drill opens of each epoch and suite.
-const MAX_SAMPLE: u32 = 10_000;

@@ -1,16 +1,12 @@
 //! The audit log's hash chain: each entry's link covers all entries before it.
 //!
-//! ```text
-//! link(0) = 32 zero octets
-//! link(n) = SHA-256("certseal audit v1" || link(n-1) || n as u64 big-endian || entry n)
-//! ```
-//!
 //! Whoever knows one link notices a change to any entry up to it. What is cut off the end shows only against a link that
 //! was kept elsewhere: that is what signed audit checkpoints are for.
 
 use std::fmt;
 
-use sha2::{Digest, Sha256};
+use certseal_seal::audit_link;
+use certseal_wire::Digest;
 
 /// A place in the audit log: the number of an entry and the link of the chain there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,8 +24,7 @@ impl AuditLink {
     /// The link of the entry after this one.
     pub fn next(&self, entry: &[u8]) -> Self {
         let number = self.number + 1;
-        let hasher = Sha256::new().chain_update(LABEL).chain_update(self.hash).chain_update(number.to_be_bytes());
-        Self { number, hash: hasher.chain_update(entry).finalize().into() }
+        Self { number, hash: audit_link(&Digest(self.hash), number, entry).0 }
     }
 }
 
@@ -64,8 +59,6 @@ impl fmt::Debug for AuditEntry {
         write!(f, "AuditEntry({:?}, {} bytes)", self.link, self.body.len())
     }
 }
-
-const LABEL: &[u8] = b"certseal audit v1";
 
 #[cfg(test)]
 mod tests {

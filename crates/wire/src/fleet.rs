@@ -36,6 +36,11 @@ pub struct EdgeReport {
 }
 
 impl EdgeReport {
+    /// Whether it has read the feed up to `cursor`, and refuses nothing of it.
+    pub fn has_taken(&self, cursor: Option<Cursor>) -> bool {
+        self.has_read(cursor) && self.refused == 0
+    }
+
     /// Whether it has read the feed up to `cursor`.
     pub fn has_read(&self, cursor: Option<Cursor>) -> bool {
         let Some(wanted) = cursor else { return true };
@@ -80,6 +85,11 @@ pub struct DrillOrder {
     pub id: EnvelopeId,
     /// How many keys to open of each epoch and suite.
     pub sample: u32,
+}
+
+impl DrillOrder {
+    /// The most keys that a drill opens of each epoch and suite.
+    pub const MAX_SAMPLE: u32 = 10_000;
 }
 
 /// What came of opening sealed keys at random.

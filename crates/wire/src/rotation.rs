@@ -11,7 +11,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Base64, Cursor, Digest, DnsName, Document, Epoch, PoolName, RotationId, Signed, UnsealEntry};
+use crate::{Base64, Cursor, Digest, DnsName, Document, EdgeReport, Epoch, PoolName, RotationId, Signed, UnsealEntry};
 
 /// What is to be done, in every detail that matters. It never changes: its digest is what the second person approves.
 ///
@@ -43,6 +43,19 @@ pub struct RotationPlan {
     pub expires_at: Timestamp,
     /// What the security team wants to remember about it.
     pub note: String,
+}
+
+impl RotationPlan {
+    /// Whether `edge` has loaded the new key under key ring `ring` or a newer one, so that it opens what is sealed to it.
+    pub fn is_loaded_by(&self, edge: &EdgeReport, ring: u64) -> bool {
+        edge.ring >= ring && edge.keys.contains(&self.to.key_id)
+    }
+
+    /// Whether `edge` can do without the old keys: it has taken everything up to `verified_at`, where the feed was when all
+    /// was sealed to the new key, and it has that key.
+    pub fn is_done_with_old_keys(&self, edge: &EdgeReport, verified_at: Option<Cursor>) -> bool {
+        edge.has_taken(verified_at) && edge.keys.contains(&self.to.key_id)
+    }
 }
 
 impl Document for RotationPlan {

@@ -34,6 +34,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod audit_chain;
 mod bundle;
 mod digest;
 mod envelope;
@@ -48,6 +49,7 @@ mod secret;
 mod signature;
 mod suite;
 
+pub use audit_chain::audit_link;
 pub use bundle::{Bundle, BundleError};
 pub use certseal_guarded::pem as secret_pem;
 pub use digest::{names_digest, sha256, spki_digest};

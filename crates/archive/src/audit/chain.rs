@@ -1,6 +1,6 @@
 //! The hash chain of the audit log, followed entry by entry. Pure: whoever has the entries pushes them.
 
-use certseal_seal::sha256;
+use certseal_seal::audit_link;
 use certseal_wire::{AuditLine, AuditMark, Digest};
 
 /// Follows the chain, and notices what was changed, removed or put elsewhere.
@@ -143,7 +143,7 @@ impl Chain {
         if number != expected {
             return Err(ChainError::OutOfOrder { expected, found: number });
         }
-        let hash = link(&self.mark.hash, number, line.entry.as_bytes());
+        let hash = audit_link(&self.mark.hash, number, line.entry.as_bytes());
         if hash != found {
             return Err(ChainError::Altered { number, expected: hash, found });
         }
@@ -178,15 +178,8 @@ impl Expected {
     }
 }
 
-/// The hash of entry `number`, after `before`.
-fn link(before: &Digest, number: u64, entry: &[u8]) -> Digest {
-    sha256(&[LABEL, &before.0, &number.to_be_bytes(), entry].concat())
-}
-
 /// Before the first entry of a new log.
 pub const NEW_LOG: AuditMark = AuditMark { number: 0, hash: Digest([0; 32]) };
-
-const LABEL: &[u8] = b"certseal audit v1";
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -197,7 +190,7 @@ pub(crate) mod tests {
         let mut mark = start;
         let line = |entry: &&str| {
             let number = mark.number + 1;
-            mark = AuditMark { number, hash: link(&mark.hash, number, entry.as_bytes()) };
+            mark = AuditMark { number, hash: audit_link(&mark.hash, number, entry.as_bytes()) };
             AuditLine { mark, entry: (*entry).to_owned() }
         };
         entries.iter().map(line).collect()
@@ -232,7 +225,7 @@ pub(crate) mod tests {
         let mut lines = log(NEW_LOG, &["a", "b", "c"]);
         let found = lines[1].mark.hash;
         lines[1].entry = "B".to_owned();
-        let expected = link(&lines[0].mark.hash, 2, b"B");
+        let expected = audit_link(&lines[0].mark.hash, 2, b"B");
         assert_eq!(follow(&lines, &[]), Err(ChainError::Altered { number: 2, expected, found }));
     }
 

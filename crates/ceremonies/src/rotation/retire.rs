@@ -37,10 +37,8 @@ pub async fn retire(
     }
     let what = format!("to read what was sealed to epoch {}, to have its key, and to refuse nothing", plan.to.epoch);
     let deadline = Instant::now() + patience;
-    let needs_old_no_more = |edge: &EdgeReport| {
-        edge.has_read(rotation.verified_at) && edge.refused == 0 && edge.keys.contains(&plan.to.key_id)
-    };
-    await_edges(store, &plan.pool, &what, deadline, progress, needs_old_no_more).await?;
+    let is_done = |edge: &EdgeReport| plan.is_done_with_old_keys(edge, rotation.verified_at);
+    await_edges(store, &plan.pool, &what, deadline, progress, is_done).await?;
     progress.begin("removing old stanzas", store.inventory().await?.bundles);
     let mut after = None;
     loop {

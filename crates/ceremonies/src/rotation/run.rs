@@ -63,7 +63,7 @@ pub async fn run(
             RotationState::Announced => {
                 let ring = rings.existing(at_least(plan, ANNOUNCED)).await?.version;
                 let what = format!("to load epoch {} (add its file to their `unseal_keys`)", plan.to.epoch);
-                let has_key = |edge: &EdgeReport| edge.ring >= ring && edge.keys.contains(&plan.to.key_id);
+                let has_key = |edge: &EdgeReport| plan.is_loaded_by(edge, ring);
                 await_edges(store, &plan.pool, &what, deadline, progress, has_key).await?;
                 rings.change(run.security, at_least(plan, ANNOUNCED), |ring| activate(ring, plan)).await?;
             }

@@ -28,7 +28,7 @@ pub(crate) struct DrillArgs {
     #[arg(long)]
     pub(crate) pool: PoolName,
     /// How many keys to open of each epoch and suite
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=i64::from(DrillOrder::MAX_SAMPLE)))]
     pub(crate) sample: u32,
     /// How long to wait for the edges
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]

@@ -82,8 +82,8 @@ pub(crate) fn admit(vault: &Vault, actor: &Actor, pool: &PoolName, name: &str) -
 
 /// Asks the edges of a pool for a drill.
 pub(crate) fn order_drill(vault: &Vault, actor: &Actor, pool: &PoolName, order: &DrillOrder) -> Result<(), Refusal> {
-    if !(1..=MAX_SAMPLE).contains(&order.sample) {
-        return Err(malformed(format!("expected a sample of 1 to {MAX_SAMPLE}, got {}", order.sample)));
+    if !(1..=DrillOrder::MAX_SAMPLE).contains(&order.sample) {
+        return Err(malformed(format!("expected a sample of 1 to {}, got {}", DrillOrder::MAX_SAMPLE, order.sample)));
     }
     let value = serde_json::to_vec(order).map_err(Refusal::internal)?;
     let note = AuditNote::new(actor, AuditAction::OrderDrill).target(pool);
@@ -93,16 +93,14 @@ pub(crate) fn order_drill(vault: &Vault, actor: &Actor, pool: &PoolName, order: 
 /// The edges of a rotation's pool that have not said that they have its new key under key ring `ring`.
 pub(crate) fn without_key(vault: &Vault, plan: &RotationPlan, ring: u64) -> Result<Vec<String>, Refusal> {
     let edges = of_pool(vault, &plan.pool)?.into_iter();
-    let without = edges.filter(|edge| edge.ring < ring || !edge.keys.contains(&plan.to.key_id));
+    let without = edges.filter(|edge| !plan.is_loaded_by(edge, ring));
     Ok(without.map(|edge| format!("{}/{}", edge.pool, edge.name)).collect())
 }
 
 /// The edges of a rotation's pool that have not read the feed up to `cursor`, refuse something, or lack its new key.
 pub(crate) fn behind(vault: &Vault, plan: &RotationPlan, cursor: Option<Cursor>) -> Result<Vec<String>, Refusal> {
     let edges = of_pool(vault, &plan.pool)?.into_iter();
-    let needs_old =
-        |edge: &EdgeReport| !edge.has_read(cursor) || edge.refused > 0 || !edge.keys.contains(&plan.to.key_id);
-    let behind = edges.filter(needs_old);
+    let behind = edges.filter(|edge| !plan.is_done_with_old_keys(edge, cursor));
     Ok(behind.map(|edge| format!("{}/{}", edge.pool, edge.name)).collect())
 }
 
@@ -132,6 +130,3 @@ const MAX_REPORT: usize = 16 * 1024;
 
 /// Edges that are listed.
 const MAX_EDGES: usize = 2_000;
-
-/// Keys that a drill opens of each epoch and suite.
-pub(crate) const MAX_SAMPLE: u32 = 10_000;
