@@ -123,6 +123,7 @@ impl Worker {
         let mut slot = Some(slot);
         let Some(mut entry) = self.read(name).await? else { return Ok(()) };
         let mut site = entry.site.clone().resumed();
+        let mut has_acted = false;
         loop {
             let now = Timestamp::now();
             let (action, stored) = match site.next(now, &self.policy) {
@@ -147,6 +148,11 @@ impl Worker {
                 Next::WakeAt(_) | Next::Rest => {
                     if site != entry.site {
                         self.write(entry, site, Vec::new()).await?;
+                    } else if !has_acted && !shutdown.has_begun() {
+                        // Its row came from elsewhere, from a release that reckons otherwise for example: it is taken up again
+                        // soon, and not at once.
+                        drop(slot.take());
+                        tokio::time::sleep(AFTER_ERROR).await;
                     }
                     return Ok(());
                 }
@@ -154,6 +160,7 @@ impl Worker {
             if slot.is_none() {
                 slot = Some(self.slots.clone().acquire_owned().await?);
             }
+            has_acted = true;
             let mut stored = stored;
             let outcome = self.perform(&site, &action, &mut stored).await.unwrap_or_else(Outcome::Failed);
             self.metrics.performed(&outcome);

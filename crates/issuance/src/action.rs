@@ -83,9 +83,10 @@ impl Action {
         }
     }
 
-    /// Whether the site must be durable as it is before the action is performed: what it holds cannot be had again.
+    /// Whether the site must be durable as it is before the action is performed: what it holds cannot be had again, or what
+    /// somebody asked for meanwhile must come before it reaches the edges.
     pub fn needs_durable_state(&self) -> bool {
-        matches!(self, Self::Finalize(..))
+        matches!(self, Self::Finalize(..) | Self::StoreBundle { .. })
     }
 
     /// Whether the site must be durable right after the action: it cannot be repeated, or others wait for its effect.

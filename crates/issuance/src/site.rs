@@ -267,21 +267,24 @@ impl Site {
     pub fn next(&self, now: Timestamp, policy: &Policy) -> Next {
         // Orders that were given up go before a new one; challenges that have served hold nothing up.
         let has_given_up = !self.abandoned.is_empty();
-        let cleanup_first = has_given_up.then_some(Work::Cleanup);
-        let works = [Some(Work::Route), Some(Work::Revocation), cleanup_first, Some(Work::Confirmation)];
-        let works = works.into_iter().flatten().chain([Work::Order, Work::Cleanup]);
-        for work in works {
-            // A renewal that is due anyway needs no room for what was lost.
-            let is_needless = work == Work::Confirmation && !self.unconfirmed && self.is_to_be_renewed(now);
-            let is_due = self.due_of(work).is_some_and(|due| due.at.is_none_or(|at| at <= now));
-            if is_due && !is_needless {
-                return Next::Do(self.action(work, policy));
-            }
+        // A renewal that is due anyway needs no room for what was lost.
+        let is_renewed_anyway = self.lost && !self.unconfirmed && self.is_to_be_renewed(now);
+        let works = [
+            Some(Work::Route),
+            Some(Work::Revocation),
+            has_given_up.then_some(Work::Cleanup),
+            is_renewed_anyway.then_some(Work::Order),
+            Some(Work::Confirmation),
+            Some(Work::Order),
+            Some(Work::Cleanup),
+        ];
+        let is_due = |work: &Work| self.due_of(*work).is_some_and(|due| due.at.is_none_or(|at| at <= now));
+        if let Some(work) = works.into_iter().flatten().find(is_due) {
+            return Next::Do(self.action(work, policy));
         }
-        match self.due() {
-            Some(Due { at: Some(at), .. }) if at > now => Next::WakeAt(at),
-            // What is due was needless.
-            Some(_) | None => Next::Rest,
+        match self.due().and_then(|due| due.at) {
+            Some(at) => Next::WakeAt(at),
+            None => Next::Rest,
         }
     }
 

@@ -38,7 +38,8 @@ fn five_thousand_sites_get_their_certificates_and_renew_them_whatever_the_ca_doe
                 last = now;
             }
             Next::WakeAt(at) => {
-                assert!(at > now, "{:?}", sites[n]);
+                let due = sites[n].due().and_then(|due| due.at);
+                assert!(at > now && due == Some(at), "{due:?} in the queue: {:?}", sites[n]);
                 agenda.push(Reverse((at, n)));
             }
             Next::Rest => panic!("{:?}", sites[n]),

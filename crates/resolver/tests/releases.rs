@@ -136,6 +136,17 @@ fn records_of_an_unknown_kind_are_passed_over_and_read_by_the_release_that_knows
     assert_eq!(passed_over(dir.path(), None), "later");
 }
 
+/// certstore chooses the words.
+#[test]
+fn of_unknown_kinds_no_more_are_remembered_than_a_release_could_bring() {
+    let (platform, dir) = (Platform::new(), tempfile::tempdir().unwrap());
+    let mirror = platform.mirror(dir.path());
+    let events: Vec<_> = (0..100).map(|n| event(format!("kind-{n}").parse().unwrap(), "eu", 1, vec![0])).collect();
+    assert_eq!(mirror.apply(&page(events)).unwrap().passed_over, 100);
+    drop(mirror);
+    assert_eq!(passed_over(dir.path(), None).lines().count(), 64);
+}
+
 /// What the mirror's file remembers of kinds that were passed over; and puts another list there.
 fn passed_over(dir: &Path, replaced: Option<&str>) -> String {
     const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");

@@ -488,3 +488,20 @@ fn an_order_that_somebody_elses_change_came_before_is_given_up() {
     assert_eq!(merged, Site { abandoned: vec![order()], ..theirs });
     assert_eq!(ours.clone().outrun_by(ours.clone()), ours);
 }
+
+/// certstore says that it lost a bundle, and the CA is away when its renewal is due.
+#[test]
+fn what_is_due_is_always_something_to_do() {
+    let lost = does(Site { unconfirmed: true, ..stored(routed()) }, Outcome::Confirmed(0));
+    let renewal = lost.certificate.as_ref().unwrap().renew_at;
+    let moment = Moment { now: renewal, chance: 0.0 };
+    let begun = action_at(&lost, renewal).unwrap();
+    assert_eq!(begun, Action::OpenAccount(ca()));
+    let away = Outcome::Failed(Failure::new(FailureKind::Unavailable, "away"));
+    let waiting = lost.after(&begun, away, moment, &policy());
+    assert_eq!(waiting.due().unwrap().at, None, "it stands in the queue as due at once");
+    let taken = action_at(&waiting, renewal);
+    assert_eq!(taken, Some(Action::TakeReorder), "else it would be taken from there again and again");
+    let ordered = waiting.after(&taken.unwrap(), Outcome::ReorderTaken, moment, &policy());
+    assert!(matches!(ordered.next(renewal, &policy()), Next::WakeAt(at) if at > renewal));
+}
