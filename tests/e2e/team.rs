@@ -14,7 +14,7 @@ use certseal_wire::{DnsName, Epoch};
 use serde_json::Value;
 
 use crate::{
-    edge::eventually,
+    edge::{eventually, eventually_async},
     platform::{Authority, POOL, Platform},
     process::{program, run},
     tls_client::Connection,
@@ -145,12 +145,15 @@ impl Load {
         Self { stop, done, last_error, task }
     }
 
-    /// How many handshakes there were, and how many of them failed.
-    pub fn stop(self) -> (u64, u64) {
+    /// Goes on for another hundred handshakes, so that there are some after the last change however fast the machine is.
+    /// Returns how many handshakes there were, and how many of them failed.
+    pub async fn stop(self) -> (u64, u64) {
+        let counts = || (self.done[0].load(Ordering::Relaxed), self.done[1].load(Ordering::Relaxed));
+        let (good, bad) = counts();
+        eventually_async("a hundred handshakes more", async || counts().0 + counts().1 >= good + bad + 100).await;
         self.stop.store(true, Ordering::Relaxed);
         self.task.abort();
-        let [good, bad] = &*self.done;
-        let (good, bad) = (good.load(Ordering::Relaxed), bad.load(Ordering::Relaxed));
+        let (good, bad) = counts();
         if bad > 0 {
             println!("last failed handshake: {}", self.last_error.lock().unwrap());
         }
