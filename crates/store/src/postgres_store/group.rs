@@ -1,6 +1,6 @@
-//! What a group of transactions does, worked out in memory: conditions, sequences and the net effect.
+//! The effect of a group of transactions, worked out in memory: conditions, sequences and the net effect.
 //!
-//! Pure: what the database holds of the touched keys comes in, what has to be written comes out.
+//! Pure: the touched keys as the database holds them come in, the writes that are needed come out.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ pub(super) struct State {
 /// A record's key.
 pub(super) type Key<'a> = (Table, &'a [u8]);
 
-/// What the database holds under a key, and what the group makes of it.
+/// A key as the database holds it, and as the group leaves it.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Slot<'a> {
     pub(super) version: Option<u64>,
@@ -76,7 +76,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// A transaction being applied: what it changes counts only once all of it has.
+/// A transaction being applied: its changes count only once all of it is applied.
 struct Step<'g, 'a> {
     group: &'g Group<'a>,
     changed: HashMap<Key<'a>, Slot<'a>>,
@@ -104,7 +104,7 @@ impl<'a> Step<'_, 'a> {
         slot.damaged = false;
         match &write.event {
             _ if write.change == Change::Purge => {
-                // Whoever has not read the event yet will miss it.
+                // A reader that has not read the event yet will miss it.
                 self.floor = self.floor.max(slot.event.unwrap_or(0));
                 slot.event = None;
                 slot.announced = Effect::Remove;

@@ -1,4 +1,4 @@
-//! A group's statements: what it has to know, in one query, and its net effect, in a handful.
+//! A group's statements: the reads that it needs, in one query, and its net effect, in a handful.
 
 use tokio_postgres::types::Type;
 
