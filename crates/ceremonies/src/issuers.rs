@@ -185,8 +185,8 @@ async fn renew_all(
     Ok(())
 }
 
-/// Waits until every edge has read what certstore has now, and refuses nothing of it: what an edge lacks of it, it would
-/// not serve under the next ring.
+/// Waits until every edge has read what certstore has now, and refuses nothing of it: an edge would not serve what it
+/// lacks of it under the next ring.
 async fn await_edges(store: &StoreClient, deadline: Instant, progress: &dyn Progress) -> Result<(), Error> {
     let now = store.audit(&AuditQuery { after: None, limit: Some(1) }).await?.feed;
     loop {

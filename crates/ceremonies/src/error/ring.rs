@@ -49,7 +49,7 @@ pub enum KeyRingError {
     Forgotten {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// The file that remembers the newest one cannot be written.

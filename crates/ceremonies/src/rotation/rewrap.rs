@@ -19,7 +19,7 @@ use crate::{
     sealed_pages::SealedPages,
 };
 
-/// What became of the bundles that lacked the new key.
+/// The outcome for the bundles that lacked the new key.
 #[derive(Debug, Default)]
 pub struct Rewrapped {
     /// Bundles that lacked it.
@@ -33,7 +33,7 @@ pub struct Rewrapped {
 /// Seals the content key of every bundle that lacks the rotation's new key to it, or of all of them, and gives the stanzas
 /// to certstore.
 ///
-/// Nothing is remembered between runs: what has the new key already is passed over by certstore.
+/// Nothing is remembered between runs: certstore passes over bundles that have the new key already.
 ///
 /// # Errors
 /// When certstore cannot be reached or refuses.

@@ -22,7 +22,7 @@ use crate::{
     sealed_pages::SealedPages,
 };
 
-/// What running a rotation needs.
+/// The keys, certman and the patience that running a rotation needs.
 pub struct Run<'a> {
     /// Signs the key rings.
     pub security: &'a SigningKey,

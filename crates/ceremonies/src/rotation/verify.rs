@@ -13,7 +13,7 @@ use crate::{
     tls_key::public_key_digest,
 };
 
-/// What came of opening bundles.
+/// The outcome of opening bundles.
 #[derive(Debug, Default)]
 pub struct Verified {
     /// Bundles of the pool.
@@ -57,7 +57,7 @@ pub async fn verify(
     Ok(total)
 }
 
-/// One of each `one_in` entries, by chance: who spoils bundles cannot know which are looked at.
+/// One of each `one_in` entries, by chance: a spoiler of bundles cannot know which are looked at.
 fn sample(entries: &[SealedEntry], one_in: u32) -> Result<Vec<&SealedEntry>, Error> {
     let choose = |few: &'_ [SealedEntry]| {
         let random = getrandom::u64().map_err(Error::NoRandomness)?;
