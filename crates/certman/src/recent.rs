@@ -1,4 +1,4 @@
-//! What certstore acknowledged lately: what a checkpoint lists.
+//! The changes that certstore acknowledged lately, which a checkpoint lists.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -7,11 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::journal::StoredChange;
 
-/// What certstore acknowledged lately, in the order in which it did. Pure: the clock is passed in.
+/// The changes that certstore acknowledged lately, in the order in which it did. Pure: the clock is passed in.
 #[derive(Debug)]
 pub(crate) struct RecentChanges {
     entries: VecDeque<Entry>,
-    /// What was acknowledged after this instant is in `entries`.
+    /// Changes acknowledged after this instant are in `entries`.
     complete_since: Timestamp,
 }
 
@@ -23,7 +23,7 @@ struct Entry {
 }
 
 impl RecentChanges {
-    /// These changes, the oldest first. Of what was acknowledged before `complete_since` some may be missing.
+    /// These changes, the oldest first. Some of those acknowledged before `complete_since` may be missing.
     pub(crate) fn of(changes: &[StoredChange], complete_since: Timestamp) -> Self {
         let mut recent = Self::new(complete_since);
         for StoredChange { at, pools, change } in changes {
@@ -32,7 +32,7 @@ impl RecentChanges {
         recent
     }
 
-    /// Nothing yet. Of what was acknowledged before `start` nothing is known.
+    /// Nothing yet. Changes acknowledged before `start` are not known.
     pub(crate) fn new(start: Timestamp) -> Self {
         Self { entries: VecDeque::new(), complete_since: start }
     }
@@ -73,7 +73,7 @@ impl RecentChanges {
     }
 }
 
-/// What a change takes in the list of a checkpoint, with the comma after it.
+/// The octets of a change in the list of a checkpoint, with the comma after it.
 fn octets(change: &Change) -> usize {
     // Serialization fails for maps with other than text keys only; this has none.
     serde_json::to_vec(change).expect("a change serializes").len() + 1
