@@ -116,7 +116,7 @@ pub async fn replace(
             };
             let deadline = Instant::now() + patience;
             await_signatures(rings.store(), new.id(), renew, deadline, progress).await?;
-            await_edges(rings.store(), deadline, progress).await?;
+            await_edges_to_read_all(rings.store(), deadline, progress).await?;
             rings.change(security, RingMark::of_version(listed.version), only_new).await
         }
     }
@@ -187,7 +187,7 @@ async fn renew_all(
 
 /// Waits until every edge has read what certstore has now, and refuses nothing of it: an edge would not serve what it
 /// lacks of it under the next ring.
-async fn await_edges(store: &StoreClient, deadline: Instant, progress: &dyn Progress) -> Result<(), Error> {
+async fn await_edges_to_read_all(store: &StoreClient, deadline: Instant, progress: &dyn Progress) -> Result<(), Error> {
     let now = store.audit(&AuditQuery { after: None, limit: Some(1) }).await?.feed;
     loop {
         let edges = store.edges().await?.edges.into_iter().map(|edge| edge.report);

@@ -73,7 +73,7 @@ impl<'a> RingClient<'a> {
     /// As there, and when there is none.
     pub async fn existing(&self, seen: RingMark) -> Result<KeyRing, Error> {
         let ring = self.current(seen).await?;
-        if ring.version > 0 { Ok(ring) } else { Err(KeyRingError::None.into()) }
+        if ring.version > 0 { Ok(ring) } else { Err(KeyRingError::Missing.into()) }
     }
 
     /// Changes the ring, against whoever else does at the same time. Answers the new one.

@@ -10,13 +10,13 @@ use crate::journal::StoredChange;
 /// The changes that certstore acknowledged lately, in the order in which it did. Pure: the clock is passed in.
 #[derive(Debug)]
 pub(crate) struct RecentChanges {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<RecentChange>,
     /// Changes acknowledged after this instant are in `entries`.
     complete_since: Timestamp,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct RecentChange {
     at: Timestamp,
     pool: PoolName,
     change: Change,
@@ -39,7 +39,7 @@ impl RecentChanges {
 
     /// Remembers that certstore has `change`, which edges of `pools` can see.
     pub(crate) fn record<'a>(&mut self, change: &Change, pools: impl Iterator<Item = &'a PoolName>, now: Timestamp) {
-        self.entries.extend(pools.map(|pool| Entry { at: now, pool: pool.clone(), change: change.clone() }));
+        self.entries.extend(pools.map(|pool| RecentChange { at: now, pool: pool.clone(), change: change.clone() }));
         self.forget(now);
     }
 
@@ -49,7 +49,7 @@ impl RecentChanges {
         let ring = Change { kind: Kind::Ring, name: String::new(), version: ring };
         let (mut octets, mut listed) = (octets(&ring), HashSet::new());
         let (mut changes, mut complete_since) = (vec![ring], self.complete_since);
-        for Entry { at, change, .. } in self.entries.iter().rev().filter(|entry| entry.pool == *pool) {
+        for RecentChange { at, change, .. } in self.entries.iter().rev().filter(|entry| entry.pool == *pool) {
             // The newest comes first, and is the one that counts.
             if !listed.insert((change.kind, change.name.as_str())) {
                 continue;
@@ -65,9 +65,9 @@ impl RecentChanges {
     }
 
     fn forget(&mut self, now: Timestamp) {
-        let is_old = |entry: &Entry| now.duration_since(entry.at) > WINDOW;
+        let is_old = |entry: &RecentChange| now.duration_since(entry.at) > WINDOW;
         while self.entries.len() > MAX_ENTRIES || self.entries.front().is_some_and(is_old) {
-            let Some(Entry { at, .. }) = self.entries.pop_front() else { return };
+            let Some(RecentChange { at, .. }) = self.entries.pop_front() else { return };
             self.complete_since = self.complete_since.max(at);
         }
     }

@@ -17,7 +17,7 @@ pub enum KeyRingError {
     Hidden(u64),
     /// There is none yet.
     #[error("certstore has no key ring yet: `certctl keys generate` makes the first one")]
-    None,
+    Missing,
     /// There is no next version.
     #[error("the key ring's version cannot count further")]
     VersionsSpent,

@@ -9,7 +9,7 @@ use certseal_wire::{Base64, DnsName, GroupId, Rewrap, RewrapRequest, RewrapTarge
 use tokio::task::JoinSet;
 
 use super::{
-    pool_query::of_pool,
+    pool_query::sealed_keys_of,
     ring_steps::{ACTIVATED, at_least},
 };
 use crate::{
@@ -54,7 +54,7 @@ pub async fn rewrap(
     progress.begin(&format!("sealing to epoch {}", plan.to.epoch), sealed_bundles(store, plan).await?);
     let mut total = Rewrapped::default();
     let mut puts: JoinSet<Result<u64, ClientError>> = JoinSet::new();
-    let mut pages = SealedPages::new(store, of_pool(plan, (!all).then_some(plan.to.epoch)));
+    let mut pages = SealedPages::new(store, sealed_keys_of(plan, (!all).then_some(plan.to.epoch)));
     while let Some(page) = pages.next().await? {
         let count = page.len() as u64;
         let (requests, failed) = tokio::task::block_in_place(|| seal_page(&page, keys, &recipient));

@@ -49,21 +49,21 @@ pub(super) struct Put<'a> {
 }
 
 /// A group being worked out.
-pub(super) struct Group<'a> {
+pub(super) struct GroupEffect<'a> {
     pub(super) state: State,
     pub(super) slots: HashMap<Key<'a>, Slot<'a>>,
     pub(super) audit: Vec<(AuditLink, &'a [u8])>,
 }
 
-impl<'a> Group<'a> {
+impl<'a> GroupEffect<'a> {
     /// Applies the transaction after those before it, or changes nothing.
     pub(super) fn apply(&mut self, transaction: &'a Transaction) -> Result<Position, StoreError> {
         let State { position, floor, .. } = self.state;
-        let mut step = Step { group: self, changed: HashMap::new(), seq: position.seq, floor };
+        let mut step = TransactionEffect { group: self, changed: HashMap::new(), seq: position.seq, floor };
         for write in &transaction.writes {
             step.write(write)?;
         }
-        let Step { changed, seq, floor, .. } = step;
+        let TransactionEffect { changed, seq, floor, .. } = step;
         self.slots.extend(changed);
         // Without events it takes a sequence of its own, so that its loss would be noticed.
         self.state.position.seq = seq.max(position.seq + 1);
@@ -77,14 +77,14 @@ impl<'a> Group<'a> {
 }
 
 /// A transaction being applied: its changes count only once all of it is applied.
-struct Step<'g, 'a> {
-    group: &'g Group<'a>,
+struct TransactionEffect<'g, 'a> {
+    group: &'g GroupEffect<'a>,
     changed: HashMap<Key<'a>, Slot<'a>>,
     seq: u64,
     floor: u64,
 }
 
-impl<'a> Step<'_, 'a> {
+impl<'a> TransactionEffect<'_, 'a> {
     fn write(&mut self, write: &'a Write) -> Result<(), StoreError> {
         let key = (write.table, write.key.as_slice());
         let earlier = self.changed.get(&key).or_else(|| self.group.slots.get(&key));
