@@ -85,7 +85,7 @@ impl Starts<'_> {
     }
 }
 
-/// How much longer the start takes than over a mirror of 3,000 sites. What closing a mirror takes is left out.
+/// How much longer the start takes than over a mirror of 3,000 sites. The time to close a mirror is left out.
 fn print_ratio(starts: &mut Starts<'_>) {
     let small = Fleet::prepared(if is_measuring() { 3000 } else { 10 });
     let client = verifying_client(small.root());

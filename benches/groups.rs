@@ -1,4 +1,4 @@
-//! What groups that share a content key gain when every key is opened at the start: groups of 1, 64 and 1024.
+//! The gain of groups that share a content key when every key is opened at the start: groups of 1, 64 and 1024.
 //!
 //! `CERTSEAL_BENCH_BUNDLES` says how many envelopes, in place of 20,000; above 200,000 groups of 1, which take minutes,
 //! are left out. The last line shows all of them in groups of 1024, opened on all cores by keys that know no group yet.

@@ -89,7 +89,7 @@ fn main() {
     separate_signer(&fleet, &names, edge, turns, turn);
 }
 
-/// What it costs to have the keys in a process of their own: in whole handshakes, and in signatures alone.
+/// The cost of keeping keys in a process of their own: in whole handshakes, and in signatures alone.
 fn separate_signer(fleet: &Fleet, names: &Names, edge: Server, turns: usize, turn: Duration) {
     let dir = tempfile::tempdir().unwrap();
     let (socket, mirror) = (dir.path().join("run/signer.sock"), dir.path().join("mirror"));
@@ -168,7 +168,7 @@ fn report(title: &str, [one, other]: [&str; 2], rounds: &[(Load, Load)]) {
     );
 }
 
-/// What a server did in one turn.
+/// The work that a server did in one turn.
 #[derive(Debug, Clone, Copy)]
 struct Load {
     per_second: f64,
@@ -235,7 +235,7 @@ impl Server {
         Self { address: addresses.next().unwrap(), telemetry: addresses.next(), process, signer: None }
     }
 
-    /// Shakes hands as a client that verifies: what the rounds count is right.
+    /// Shakes hands as a client that verifies: the handshakes that the rounds count are real ones.
     fn check(&self, fleet: &Fleet) {
         let client = verifying_client(fleet.root());
         let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();

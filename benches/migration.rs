@@ -1,5 +1,5 @@
-//! Moving keys that are wrapped with RSA-2048 into envelopes: what the move takes, and what a start that opens every key
-//! takes before, halfway through, and after it.
+//! Moving keys that are wrapped with RSA-2048 into envelopes: the cost of the move, and of a start that opens every key
+//! before, halfway through, and after it.
 //!
 //! `CERTSEAL_BENCH_BUNDLES` says how many keys, in place of 3,000.
 
@@ -56,7 +56,7 @@ impl Bench {
         }
     }
 
-    /// What the ceremony host and certman do for one key: open it, look at it, seal it, sign the envelope.
+    /// Does the work of the ceremony host and certman for one key: opens it, looks at it, seals it, signs the envelope.
     fn moved(&self, legacy: &Sealed) -> Sealed {
         let private = self.keys.open_sealed(legacy).unwrap();
         let pair = KeyPair::try_from(private.expose_pkcs8()).unwrap();

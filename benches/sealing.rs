@@ -129,7 +129,7 @@ impl Bench {
     }
 }
 
-/// What is measured of one suite.
+/// The keys and the envelope that one suite is measured with.
 struct Suited {
     suite: Suite,
     issuer: SigningKey,

@@ -1,4 +1,4 @@
-//! What it takes to have 3,000 keys ready at start-up: all of them decrypted, or none.
+//! The cost of having 3,000 keys ready at start-up: all of them decrypted, or none.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 

@@ -110,7 +110,7 @@ fn report([one, other]: [&str; 2], rounds: &[[Turn; 2]]) {
     );
 }
 
-/// What a server did in one turn.
+/// The times of one operation of a server, from one turn.
 #[derive(Clone, Copy)]
 struct Turn {
     /// The time of one operation: that of the turn divided by their number.

@@ -1,7 +1,7 @@
 //! Opening of one envelope with the unseal key in a PKCS#11 token, against the same with the key in memory.
 //!
-//! The token is SoftHSM2 out of `target/tools`: what shows is the way through PKCS#11, not the speed of an HSM. SoftHSM2
-//! reads its configuration from the environment, so the benchmark starts itself again with one.
+//! The token is SoftHSM2 out of `target/tools`: the numbers show the way through PKCS#11, not the speed of an HSM.
+//! SoftHSM2 reads its configuration from the environment, so the benchmark starts itself again with one.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 

@@ -74,7 +74,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is printed: counts, seconds for each phase, and what failed.
+/// The report that is printed: counts, seconds for each phase, and the failures.
 #[derive(Serialize)]
 struct Report {
     sites: usize,

@@ -21,7 +21,7 @@ use certseal_service::{
 };
 use certseal_wire::PoolName;
 
-/// What to start.
+/// The options of the platform to start.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Where keys, certificates and databases go; it must not hold a PKI yet.

@@ -12,7 +12,7 @@ use std::{
     process::Command,
 };
 
-/// What is taken out, where, and what stands there then.
+/// The text that is taken out, its place, and the text that stands there then.
 struct Fault {
     what: &'static str,
     file: &'static str,

@@ -104,7 +104,7 @@ impl Fleet {
         fs::read(self.dir.join("root.der")).unwrap().into()
     }
 
-    /// What makes more bundles of the same platform.
+    /// The press that makes more bundles of the same platform.
     pub(crate) fn press(&self) -> Press {
         Press::load(&self.dir)
     }

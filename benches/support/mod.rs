@@ -1,4 +1,4 @@
-//! What the benchmarks share. Each of them uses a part of it.
+//! The code that the benchmarks share. Each of them uses a part of it.
 
 #![allow(dead_code)]
 

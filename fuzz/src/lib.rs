@@ -1,4 +1,4 @@
-//! What must hold for any bytes, one function for each parser of bytes from outside.
+//! The properties that must hold for any bytes, one function for each parser of bytes from outside.
 //!
 //! cargo-fuzz runs them with coverage to guide it (`fuzz_targets/`), and `tests/corpus.rs` in every test run, over the
 //! committed corpus and mutations of it.
@@ -52,7 +52,7 @@ pub fn bundle(data: &[u8]) {
     }
 }
 
-/// Key files: what is taken can be written and read back.
+/// Key files: a key that is taken can be written and read back.
 pub fn unseal_key(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(key) = UnsealKey::from_pem(text) {
@@ -63,7 +63,7 @@ pub fn unseal_key(data: &[u8]) {
     let _ = VerifyingKey::from_pem(text);
 }
 
-/// Documents and messages: what is taken can be written and read back.
+/// Documents and messages: one that is taken can be written and read back.
 pub fn documents(data: &[u8]) {
     fn round_trip<T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(data: &[u8]) {
         if let Ok(value) = serde_json::from_slice::<T>(data) {
@@ -99,7 +99,7 @@ pub fn documents(data: &[u8]) {
     }
 }
 
-/// Names and other short texts: what is taken is what it says it is.
+/// Names and other short texts: a text that is taken is what it says it is.
 pub fn names(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(name) = text.parse::<DnsName>() {
@@ -119,8 +119,8 @@ pub fn names(data: &[u8]) {
     }
 }
 
-/// What the two processes of an edge say to each other: what is taken has one encoding, and a signer without keys answers
-/// everything, but never with a signature.
+/// The messages between the two processes of an edge: one that is taken has one encoding, and a signer without keys
+/// answers everything, but never with a signature.
 pub fn signer(data: &[u8]) {
     if let Ok(request) = Request::parse(data) {
         assert_eq!(request.to_frame().ok().as_deref().and_then(|frame| frame.get(4..)), Some(data));

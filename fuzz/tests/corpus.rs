@@ -1,5 +1,5 @@
-//! Every fuzz target over the committed corpus, and over mutations of it: what cargo-fuzz does, bounded, repeatable and
-//! on the stable toolchain. `CERTSEAL_FUZZ_MUTATIONS` sets how many for each file (2,000 without).
+//! Every fuzz target over the committed corpus, and over mutations of it: the work of cargo-fuzz, bounded, repeatable
+//! and on the stable toolchain. `CERTSEAL_FUZZ_MUTATIONS` sets how many for each file (2,000 without).
 
 #![allow(clippy::unwrap_used)]
 

@@ -91,7 +91,7 @@ async fn a_rejected_order_is_explained_leaves_nothing_pending_and_succeeds_once_
     pebble.dns("clear-servfail", name.as_str());
     platform.wait_active(&name, 1).await;
 
-    // A site that leaves in the middle of its order: what the CA has pending is deactivated.
+    // A site that leaves in the middle of its order: its pending authorizations at the CA are deactivated.
     let name: DnsName = "fickle.customers.test".parse().unwrap();
     pebble.dns("set-servfail", name.as_str());
     proxy.hold(Hold { path: "/chalZ/", after: false });

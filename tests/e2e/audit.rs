@@ -27,10 +27,11 @@ async fn every_change_and_every_read_of_a_sealed_key_is_in_the_log_which_is_a_ch
     }
     let admin = platform.store_as("admin");
     admin.bundle(&name).await.unwrap().unwrap();
-    // What is refused is noted too.
+    // Refused requests are noted too.
     let ring = admin.ring().await.unwrap().unwrap();
     platform.store_as("edge-eu").put_ring(&ring).await.unwrap_err();
-    // What is another pool's too, though its caller is told that it is not there. What nobody has is no refusal.
+    // So is a request for another pool's site, though its caller is told that it is not there. A site that nobody has
+    // is no refusal.
     let other: DnsName = "nobodys.customers.test".parse().unwrap();
     for site in [&name, &other] {
         assert!(platform.store_as("edge-us").bundle(site).await.unwrap().is_none());

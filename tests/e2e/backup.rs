@@ -58,7 +58,7 @@ async fn a_store_that_was_lost_comes_back_while_edge_and_certman_go_on_by_themse
     let new = sites(&platform, "new", 1).await.remove(0);
     assert!(platform.curl(&root, &lost).status.success(), "{}", platform.edge.log());
     renewed(&platform, &kept[0]).await;
-    // What came after the backup is put again by certman.
+    // certman puts again what came after the backup.
     eventually_async("the lost site is back", async || {
         admin.bundle(&lost).await.unwrap().is_some() && admin.route(&lost).await.unwrap().is_some()
     })

@@ -329,7 +329,7 @@ async fn an_unreachable_certstore_is_visible_and_recovered_from() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // Changed twice more meanwhile: what certstore never saw is no obstacle.
+    // Changed twice more meanwhile: a version that certstore never saw is no obstacle.
     for port in [8001, 8002] {
         let upstream = format!("http://127.0.0.1:{port}").parse().unwrap();
         certman.put_site(&name, &SiteRequest { upstream, ..platform.request(&name) }).await.unwrap();
@@ -445,7 +445,7 @@ async fn a_route_or_challenge_altered_in_the_store_is_not_acted_on() {
     let output = platform.curl(&root, &name);
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("hello from"), "{output:?}");
     assert!(platform.edge.log().contains("altered"), "{}", platform.edge.log());
-    // What is refused is missing like what is withheld.
+    // A refused item is missing like a withheld one.
     eventually(Duration::from_secs(5), || platform.edge_gauge("certedge_withheld_items") == 1.0);
 }
 

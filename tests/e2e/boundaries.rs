@@ -32,7 +32,7 @@ fn the_check_fails_when_the_dependency_is_added() {
     }
 }
 
-/// Whatever brings the code along is refused like the code itself.
+/// Every dependency that brings the code along is refused like the code itself.
 #[test]
 fn deny_toml_refuses_the_dependency_on_every_way() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -63,7 +63,7 @@ fn plant(workspace: &Path, folder: &str, dependency: &str) {
     fs::write(&manifest, planted).unwrap();
 }
 
-/// What cargo-deny has against the edges between the packages in `copy`; nothing when it takes them.
+/// The complaints of cargo-deny about the edges between the packages in `copy`; nothing when it takes them.
 fn refused(workspace: &Path, copy: &Path) -> String {
     let output = Command::new(workspace.join("target/tools/bin/cargo-deny"))
         .args(["--workspace", "--offline", "check", "--allow", "unused-wrapper", "bans"])

@@ -171,8 +171,8 @@ impl PublicKeyData for NewKey<'_> {
     }
 }
 
-/// What to look for: 12 octets from either end of the scalar, in every encoding. A chance hit has a probability of
-/// 2^-96 for each place.
+/// The octets to look for: 12 octets from either end of the scalar, in every encoding. A chance hit has a probability
+/// of 2^-96 for each place.
 pub fn needles(scalar: &[u8; 32]) -> Vec<(&'static str, Vec<u8>)> {
     let mut needles = Vec::new();
     for part in [&scalar[..12], &scalar[20..]] {

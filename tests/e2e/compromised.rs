@@ -1,4 +1,4 @@
-//! An unseal key that others may have: what they could open is replaced, and revoked at a real CA.
+//! An unseal key that others may have: certificates whose keys they could open are replaced, and revoked at a real CA.
 
 use std::{fs, time::Duration};
 

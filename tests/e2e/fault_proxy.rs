@@ -37,7 +37,7 @@ use crate::{pebble::Pebble, process::free_address};
 /// Which request to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
-    /// What its path begins with, such as `/finalize-order/`.
+    /// The beginning of its path, such as `/finalize-order/`.
     pub path: &'static str,
     /// Whether Pebble sees it first.
     pub after: bool,
@@ -202,7 +202,7 @@ fn csr(jws: &[u8]) -> String {
     payload(jws).unwrap()["csr"].as_str().unwrap().to_owned()
 }
 
-/// What a JWS carries, if that is JSON; nothing for POST-as-GET.
+/// The payload of a JWS, if that is JSON; nothing for POST-as-GET.
 fn payload(jws: &[u8]) -> Option<serde_json::Value> {
     let jws: serde_json::Value = serde_json::from_slice(jws).ok()?;
     let payload = URL_SAFE_NO_PAD.decode(jws["payload"].as_str()?).ok()?;

@@ -1,4 +1,4 @@
-//! What keeps certstore's door: revocation without a restart, renewed certificates, bounded callers.
+//! The guards of certstore's door: revocation without a restart, renewed certificates, bounded callers.
 
 use std::{
     fs,
@@ -100,7 +100,7 @@ async fn a_caller_that_asks_too_often_is_told_to_slow_down_and_others_are_not() 
         assert!(!ask(&url, "admin", "3").contains(" 429"), "another caller has a rate of its own");
     }
 
-    // What it may not do is refused as before.
+    // A request that it may not make is refused as before.
     let admin = platform.store_as("admin");
     let ring = admin.ring().await.unwrap().unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;

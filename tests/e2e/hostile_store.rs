@@ -29,14 +29,14 @@ use hyper_util::{
 
 use crate::{platform::Platform, process::free_address};
 
-/// What it does to the answers that an edge gets.
+/// The store's treatment of the answers that an edge gets.
 #[derive(Clone)]
 pub enum Hostility {
     /// Every route and challenge gets another upstream or key authorization.
     Alter,
     /// There is no news of this site, in the feed or by name; all else is passed on, checkpoints too.
     Withhold(DnsName),
-    /// Whoever has a cursor never gets news again.
+    /// A reader with a cursor never gets news again.
     Freeze,
 }
 
@@ -107,7 +107,7 @@ async fn meddle(State(meddler): State<Meddler>, request: Request) -> Response {
 }
 
 impl Meddler {
-    /// What it answers without asking the real store.
+    /// Its answer without asking the real store.
     fn own_answer(&self, uri: &Uri) -> Option<Response> {
         match &self.hostility {
             Hostility::Withhold(site) if uri.path().ends_with(&format!("s/{site}")) => {

@@ -1,4 +1,4 @@
-//! Who answers: a daemon stands in for no other one, and one that was revoked for nobody.
+//! The identity of servers: a daemon stands in for no other one, and one that was revoked for nobody.
 
 use std::{fs, process::Command, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
 async fn certman_cannot_stand_in_for_certstore() {
     let mut platform = Platform::start(Authority::Local).await;
     assert!(platform.store_as("admin").ring().await.unwrap().is_some(), "the control failed");
-    // Whoever has certman's identity, and leads certstore's address to itself.
+    // An attacker has certman's identity, and leads certstore's address to itself.
     platform.identify_certstore_as("certman-server");
     let error = platform.store_as("admin").ring().await.unwrap_err().to_string();
     let expected =

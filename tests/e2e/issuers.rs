@@ -56,7 +56,7 @@ async fn a_routine_change_of_the_issuer_key_costs_no_handshake_and_no_order() {
     assert!(command(&team).output().unwrap().status.success());
 }
 
-/// Whoever has the issuer key signs the highest version that there is of everything.
+/// A thief of the issuer key signs the highest version that there is of everything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_platform_whose_issuer_key_was_taken_comes_back_though_every_version_was_used_up() {
     let pebble = Pebble::start(0);

@@ -1,4 +1,4 @@
-//! What nobody needs any more disappears by itself, and everybody hears of it.
+//! Records that nobody needs any more disappear by themselves, and everybody hears of it.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ async fn a_site_that_leaves_takes_its_sealed_key_along() {
     assert!(events(&store, before).await.unwrap().iter().any(is_told), "the feed tells of it");
     assert!(store.bundle(&stays).await.unwrap().is_some());
 
-    // Once the tombstone is gone too, who did not hear of it has to begin anew.
+    // Once the tombstone is gone too, a reader that did not hear of it has to begin anew.
     until("the tombstone is gone", async || match events(&store, before).await {
         Err(ClientError::Refused(problem)) if problem.kind == ProblemKind::Gone => Some(()),
         other => {

@@ -173,7 +173,7 @@ async fn a_platform_takes_everything_out_again() {
     assert_eq!(certseal_seal::Bundle::parse(&bytes).unwrap(), world.team.platform.bundle(&own).await);
 }
 
-/// What certman does not take.
+/// certman refuses imports that do not fit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certman_takes_from_elsewhere_only_what_fits() {
     let world = World::new(1).await;

@@ -86,7 +86,7 @@ impl Pebble {
         run(Command::new("curl").args(["-sf", "--noproxy", "*", "-d", &body, &url]));
     }
 
-    /// What the CA says of a certificate by its serial number in hexadecimal digits.
+    /// The CA's status of a certificate by its serial number in hexadecimal digits.
     pub fn certificate_status(&self, serial: &str) -> serde_json::Value {
         let url = format!("https://{}/cert-status-by-serial/{serial}", self.management);
         let mut curl = Command::new("curl");

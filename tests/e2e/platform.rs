@@ -21,7 +21,7 @@ use crate::{
     process::{Process, free_address, program, run},
 };
 
-/// Who signs the certificates.
+/// The signer of the certificates.
 pub enum Authority<'a> {
     Local,
     Acme { directory: &'a str, roots: &'a Path },
@@ -222,7 +222,7 @@ impl Platform {
         StoreClient::new(Connection::new(origins(at.iter().map(|name| self.addresses[name])).parse().unwrap(), tls))
     }
 
-    /// What certstore has for a site.
+    /// The bundle that certstore has for a site.
     pub async fn bundle(&self, site: &DnsName) -> Bundle {
         Bundle::parse(&self.store_as("admin").bundle(site).await.unwrap().unwrap()).unwrap()
     }
@@ -347,7 +347,7 @@ fn certctl_command(dir: &Path, addresses: &BTreeMap<&str, SocketAddr>, identity:
     command
 }
 
-/// What clients call the service that is at these addresses.
+/// The origins by which clients call the service at these addresses.
 fn origins(addresses: impl Iterator<Item = SocketAddr>) -> String {
     addresses.map(|address| format!("https://{address}")).collect::<Vec<_>>().join(", ")
 }

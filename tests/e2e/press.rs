@@ -1,4 +1,4 @@
-//! Makes genuine bundles, many and fast: what certman would have put into certstore, without its orders.
+//! Makes genuine bundles, many and fast: those that certman would have put into certstore, without its orders.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What README.md says under "By hand" works as written.
+//! The steps of README.md under "By hand" work as written.
 
 use std::{fs, path::Path, process::Command};
 

@@ -23,7 +23,7 @@ use crate::{
 /// The last commit of the release before.
 const PREVIOUS: &str = "25ccc46329e828ecee670c6edf9e1d953979946e";
 
-/// What it left: the directory of a platform with `ours.customers.test` and `theirs.customers.test`.
+/// The archive that it left: the directory of a platform with `ours.customers.test` and `theirs.customers.test`.
 const GOLDEN: &str = "tests/golden/release-1.tar.gz";
 
 fn ours() -> DnsName {
@@ -39,7 +39,7 @@ async fn a_platform_goes_on_with_the_data_of_the_release_before() {
     let dir = tempfile::tempdir().unwrap();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join(GOLDEN);
     run(Command::new("tar").arg("-xzf").arg(golden).arg("-C").arg(dir.path()));
-    // Identities are for a year. What is signed and sealed is the golden part.
+    // Identities are for a year. The signed and sealed files are the golden part.
     let pki = dir.path().join("pki");
     let kept = ["security.key", "security.pub", "issuer.key", "issuer.pub", "local-ca.pem", "local-ca.key"];
     let golden_keys = dir.path().join("golden-keys");

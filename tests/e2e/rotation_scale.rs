@@ -204,7 +204,7 @@ impl Fleet {
             if let Some(cursor) = report.and_then(|report| report.cursor) {
                 let query = FeedQuery { after: Some(cursor), limit: Some(1), wait: None };
                 let news = store.feed(&query).await.unwrap().events;
-                // What certman writes all the time is not waited for.
+                // Checkpoints, which certman writes all the time, are not waited for.
                 if news.iter().all(|event| event.kind == Kind::Checkpoint) {
                     return;
                 }

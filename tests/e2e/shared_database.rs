@@ -1,6 +1,6 @@
 //! Several certstores over one PostgreSQL database: each is as good as the other, and either may die.
 //!
-//! The processes share nothing but the database. What one of them remembers of it must never count for more than what is
+//! The processes share nothing but the database. The memory of one of them must never count for more than what is
 //! stored: these tests act through one and look through the other.
 
 mod failover;

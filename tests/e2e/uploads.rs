@@ -47,14 +47,14 @@ async fn stalled_uploads_of_anybody_cost_the_others_nothing() {
         platform.wait_active(&name, 1).await;
         assert!(platform.store_as("admin").ring().await.unwrap().is_some());
     }
-    // What was let in is given up once it took too long; a small one soon.
+    // An upload that was let in is given up once it took too long; a small one soon.
     let mut small = Upload::begin(&platform, "store", "admin", RESTORE, 100_000).await;
     let answer =
         timeout(Duration::from_secs(60), small.read()).await.expect("certstore waits for a body without an end");
     assert!(answer.contains(" 408 "), "{answer}");
 }
 
-/// Whoever may not do something hears so before a body is read: in certstore, whatever can be done with one.
+/// A caller who may not do something hears so before a body is read: in certstore, for all that can be done with one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_that_may_not_send_a_body_is_refused_before_it_is_read() {
     let platform = Platform::start(Authority::Local).await;
@@ -101,7 +101,7 @@ impl Upload {
         let head = format!("{operation} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {octets}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut upload = Self { stream, answer: String::new() };
-        // Whoever is refused hears so at once.
+        // A refused caller hears so at once.
         if let Ok(answer) = timeout(Duration::from_secs(1), upload.read()).await {
             upload.answer = answer;
         }

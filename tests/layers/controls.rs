@@ -1,4 +1,4 @@
-//! Controls: what the check must find in made-up crates, and what it must not.
+//! Controls: faults that the check must find in made-up crates, and code that it must let pass.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The files of a crate, what they define, and what they import from each other.
+//! The files of a crate, their definitions, and their imports from each other.
 
 mod paths;
 mod resolver;

@@ -4,7 +4,7 @@
 //! {"certseal_backup":1,"at":..,"feed":"EPOCH:SEQ","audit":{"number":..,"hash":".."}}
 //! {"table":"bundles","key":"..","revision":3,"value":".."}      every table in the order of its keys
 //! ...
-//! {"again":3}                                                   after so many records: what changed meanwhile
+//! {"again":3}                                                   after so many records: the changes meanwhile
 //! {"table":"routes","key":"..","revision":9,"value":".."}       this one counts, not one above with the same key
 //! ...
 //! {"audit_after":{"number":0,"hash":".."}}                      the mark before the entries of the audit log

@@ -1,4 +1,4 @@
-//! What leaves certstore to be kept elsewhere, and whether it is whole: backups, and the audit log.
+//! The data that leaves certstore to be kept elsewhere, and the checks that it is whole: backups, and the audit log.
 //!
 //! ```text
 //! certstore --backup::create--> file --backup::verify--> backup::Contents --backup::restore--> an empty certstore

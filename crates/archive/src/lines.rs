@@ -62,7 +62,7 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
-/// The longest line in octets. What certstore takes in one transaction is 4 MiB, which is 5.6 MB as base64.
+/// The longest line in octets. certstore takes 4 MiB in one transaction, which is 5.6 MB as base64.
 const MAX_LINE: u64 = 16 * 1024 * 1024;
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ impl UnfinishedFile {
 impl Drop for UnfinishedFile {
     fn drop(&mut self) {
         if !self.is_complete {
-            // What cannot be removed is removed by the next run.
+            // A file that cannot be removed is removed by the next run.
             let _ = fs::remove_file(&self.part);
         }
     }

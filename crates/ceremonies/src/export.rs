@@ -36,13 +36,13 @@ use crate::{
 
 /// The form in which keys are handed out.
 pub enum Form<'a> {
-    /// The bundles as they are: whoever has an unseal key can open them, nobody else.
+    /// The bundles as they are: holders of an unseal key can open them, nobody else.
     Sealed,
     /// The private keys in the clear, opened with these keys: one set for each pool.
     InTheClear(&'a [UnsealKeys]),
 }
 
-/// What became of the sites.
+/// The outcome of an export: counts of sites, and the failures.
 #[derive(Debug, Default, Serialize)]
 pub struct Exported {
     /// Sites that were written.
@@ -77,11 +77,11 @@ pub struct SiteFile {
     pub suite: String,
 }
 
-/// Writes every site into a folder of `dir`. What is there in the same version stays, so that it can be run again;
-/// nothing that is there is overwritten.
+/// Writes every site into a folder of `dir`. A site that is there in the same version stays, so that the export can be
+/// run again; nothing that is there is overwritten.
 ///
 /// # Errors
-/// When `dir` is not usable, or certstore cannot be reached. What is wrong with one site does not stop the others.
+/// When `dir` is not usable, or certstore cannot be reached. A fault of one site does not stop the others.
 pub async fn export(
     store: &StoreClient,
     ring: &KeyRing,

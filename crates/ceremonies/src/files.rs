@@ -69,9 +69,9 @@ impl FileError {
 pub struct MadeFile {
     /// Where it is.
     pub path: PathBuf,
-    /// What is in it.
+    /// Its content, in words.
     pub content: String,
-    /// Who gets it.
+    /// The party that gets it.
     pub holder: String,
     /// Whether it is a secret; such files are readable by their owner only.
     pub private: bool,

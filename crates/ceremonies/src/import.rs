@@ -25,7 +25,7 @@ pub use self::folder::ImportDefaults;
 use self::{folder::Folder, source::read};
 use crate::error::{Error, FolderError, ImportError};
 
-/// What became of the sites.
+/// The outcome of an import: counts of sites, those kept, and the failures.
 #[derive(Debug, Default, Serialize)]
 pub struct Imported {
     /// Folders that were read.
@@ -38,8 +38,8 @@ pub struct Imported {
     pub failed: Vec<(String, String)>,
 }
 
-/// Gives every site at `path` to certman. Bad ones do not stop the others. It can be run again: what certman has is no
-/// change.
+/// Gives every site at `path` to certman. Bad ones do not stop the others. It can be run again: an import that certman
+/// has is no change.
 ///
 /// # Errors
 /// When `path` is no directory and no archive, or certman cannot be reached.

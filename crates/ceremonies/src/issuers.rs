@@ -116,7 +116,7 @@ pub async fn replace(
             };
             let deadline = Instant::now() + patience;
             await_signatures(rings.store(), new.id(), renew, deadline, progress).await?;
-            await_edges(rings.store(), deadline, progress).await?;
+            await_edges_to_read_all(rings.store(), deadline, progress).await?;
             rings.change(security, RingMark::of_version(listed.version), only_new).await
         }
     }
@@ -185,9 +185,9 @@ async fn renew_all(
     Ok(())
 }
 
-/// Waits until every edge has read what certstore has now, and refuses nothing of it: what an edge lacks of it, it would
-/// not serve under the next ring.
-async fn await_edges(store: &StoreClient, deadline: Instant, progress: &dyn Progress) -> Result<(), Error> {
+/// Waits until every edge has read what certstore has now, and refuses nothing of it: an edge would not serve what it
+/// lacks of it under the next ring.
+async fn await_edges_to_read_all(store: &StoreClient, deadline: Instant, progress: &dyn Progress) -> Result<(), Error> {
     let now = store.audit(&AuditQuery { after: None, limit: Some(1) }).await?.feed;
     loop {
         let edges = store.edges().await?.edges.into_iter().map(|edge| edge.report);

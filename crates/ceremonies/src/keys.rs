@@ -208,7 +208,7 @@ fn refuse_second_key(ring: &KeyRing, pool: &PoolName) -> Result<(), KeyError> {
     }
 }
 
-/// What became of the ring, and what to do with the key file. Only a clear refusal shows that nothing was stored.
+/// Says what became of the ring, and what to do with the key file. Only a clear refusal shows that nothing was stored.
 fn after_failed_upload(error: &ClientError, key: &UnsealKey, out: &KeyPlace) -> String {
     match error {
         ClientError::Refused(problem) if problem.kind == ProblemKind::Conflict => {

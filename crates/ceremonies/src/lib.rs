@@ -1,4 +1,4 @@
-//! What the security team does, and what a platform does once: the ceremonies around the unseal keys.
+//! The ceremonies around the unseal keys: those of the security team, and those that a platform performs once.
 //!
 //! ```text
 //! pki         the private CA, the identities and the signing keys; files only

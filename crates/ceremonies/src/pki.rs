@@ -21,7 +21,7 @@ use crate::{
     files::{MadeFile, NewFiles},
 };
 
-/// What a new PKI is for.
+/// The domain, pools and servers that a new PKI is for.
 #[derive(Debug, Clone)]
 pub struct PkiOptions {
     /// The trust domain of all identities.

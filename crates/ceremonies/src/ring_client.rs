@@ -73,7 +73,7 @@ impl<'a> RingClient<'a> {
     /// As there, and when there is none.
     pub async fn existing(&self, seen: RingMark) -> Result<KeyRing, Error> {
         let ring = self.current(seen).await?;
-        if ring.version > 0 { Ok(ring) } else { Err(KeyRingError::None.into()) }
+        if ring.version > 0 { Ok(ring) } else { Err(KeyRingError::Missing.into()) }
     }
 
     /// Changes the ring, against whoever else does at the same time. Answers the new one.
@@ -96,7 +96,7 @@ impl<'a> RingClient<'a> {
     /// Signs `ring` and gives it to certstore. That it is remembered is an error of its own, apart from certstore's.
     ///
     /// # Errors
-    /// When it cannot be remembered. What certstore answers is inside.
+    /// When it cannot be remembered. certstore's answer is inside.
     pub async fn put(&self, signer: &SigningKey, ring: &KeyRing) -> Result<Result<(), ClientError>, Error> {
         let signed = signer.sign(ring);
         let outcome = self.store.put_ring(&signed).await;

@@ -72,7 +72,7 @@ impl RingMemory {
     }
 }
 
-/// Whichever is newer; of one version, whichever says more.
+/// The newer mark; of two of one version, the one that says more.
 pub(crate) fn newest(ours: RingMark, given: RingMark) -> Result<RingMark, KeyRingError> {
     if ours.version == given.version
         && let (Some(seen), Some(expected)) = (ours.digest, given.digest)

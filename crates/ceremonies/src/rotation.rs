@@ -1,7 +1,7 @@
 //! Rotations of a pool's unseal key, as the security team runs them.
 //!
 //! ```text
-//! plan     a new key; what is to be done, signed                      proposed
+//! plan     a new key; the work to be done, signed                     proposed
 //! approve  another admin, for the digest that was looked at           approved
 //! run      ring: new key pending; every edge loads it                 announced
 //!          ring: new key active, old key retiring                     active

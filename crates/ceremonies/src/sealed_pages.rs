@@ -27,7 +27,7 @@ pub(crate) struct SealedPages {
 }
 
 impl SealedPages {
-    /// What `query` asks for, from its first page on. Needs a tokio runtime.
+    /// The keys that `query` asks for, from its first page on. Needs a tokio runtime.
     pub(crate) fn new(store: &StoreClient, query: SealedQuery) -> Self {
         let mut pages = Self { store: store.clone(), query, next: None };
         pages.next = Some(pages.fetch());

@@ -42,7 +42,7 @@ async fn what_was_signed_or_seen_is_never_less_again_and_never_another() {
     world.show(&old);
     let error = world.rings("ours").current(RingMark::default()).await.unwrap_err().to_string();
     assert!(error.contains("rolled it back"), "{error}");
-    // The control: whoever never saw the newer one takes it.
+    // The control: an operator who never saw the newer one takes it.
     assert_eq!(world.rings("a colleague's").current(RingMark::default()).await.unwrap().version, 3);
 
     let mut other = world.ring(4);
@@ -53,7 +53,7 @@ async fn what_was_signed_or_seen_is_never_less_again_and_never_another() {
     *world.shown.lock().unwrap() = Shown::default();
     assert!(world.rings("ours").current(RingMark::default()).await.unwrap_err().to_string().contains("hides it"));
 
-    // What is signed here counts from then on, though certstore never shows it.
+    // A ring that is signed here counts from then on, though certstore never shows it.
     world.show(&newest);
     let ours = world.rings("ours");
     assert_eq!(ours.change(&world.security, RingMark::default(), |_| Ok(())).await.unwrap().version, 5);
@@ -78,7 +78,7 @@ async fn a_memory_that_cannot_be_kept_or_read_stops_everything() {
 /// A ring with one issuer that was removed since, for every step of a rotation that signs one.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_step_of_a_rotation_signs_an_older_ring_anew() {
-    // Each with an operator who remembers nothing: what protects them is the signed plan.
+    // Each with an operator who remembers nothing: the signed plan protects them.
     for (state, whats_wrong) in [
         (RotationState::Approved, "rolled it back"),
         (RotationState::Announced, "rolled it back"),
@@ -126,7 +126,7 @@ async fn a_key_is_made_active_only_in_a_ring_that_lists_it_as_the_step_before_le
     assert_eq!(world.signed(), None);
 }
 
-/// What certstore shows, and what was put into it.
+/// The ring and the rotation that certstore shows, and the ring that was put into it.
 #[derive(Default)]
 struct Shown {
     ring: Option<Signed>,

@@ -3,11 +3,11 @@
 //! ```text
 //! certctl pki init | issue | local-ca       the private PKI and the signing keys; files only, no network
 //! certctl keys generate | list | rotate ..   the unseal keys of pools, in the signed key ring
-//! certctl edges list | forget               what edges say of themselves
+//! certctl edges list | forget               the reports of edges
 //! certctl drill unseal                      sealed keys opened at random, on every edge
 //! certctl site add | list | status | ...    sites at certman
-//! certctl bundle show | deletions           what certstore keeps for one site, never a secret; what it will delete
-//! certctl audit tail | search | verify ..   who did what, and whether the log of it is whole
+//! certctl bundle show | deletions           certstore's data of one site, never a secret; its coming deletions
+//! certctl audit tail | search | verify ..   the log of who did what, and whether it is whole
 //! certctl backup create | verify | restore  all that certstore keeps, as it is: sealed and signed
 //! certctl import                            sites that a platform has, with keys as it sealed them
 //! certctl migrate plan | run | status       from those keys to keys of our own

@@ -59,7 +59,7 @@ pub(crate) enum Noun {
 }
 
 impl Noun {
-    /// Does what the noun's verb says. What asks no daemon needs no `settings`.
+    /// Does what the noun's verb says. A verb that asks no daemon needs no `settings`.
     pub(crate) async fn run(
         self,
         settings: impl FnOnce() -> Result<Settings, ConfigError>,

@@ -1,4 +1,4 @@
-//! What certctl prints: tables for people, JSON for programs, errors on standard error.
+//! The output of certctl: tables for people, JSON for programs, errors on standard error.
 
 use std::io::{self, ErrorKind, Write};
 

@@ -45,7 +45,7 @@ async fn what_needs_a_certstore_is_as_the_cases_say() {
     tokio::task::spawn_blocking(move || drop(cases)).await.unwrap();
 }
 
-/// Whoever runs the tests may have settings of certctl. Help shows them, and commands follow them.
+/// The person who runs the tests may have settings of certctl. Help shows them, and commands follow them.
 fn refuse_settings() {
     let set: Vec<_> = std::env::vars().map(|(name, _)| name).filter(|name| name.starts_with("CERTCTL_")).collect();
     assert!(set.is_empty(), "unset {} before this test", set.join(", "));
@@ -67,7 +67,7 @@ fn certstore(pki: &std::path::Path) -> Router {
         .with_state(Arc::new(log))
 }
 
-/// What a certstore keeps of its log, and the mark before that.
+/// The part of its log that a certstore keeps, and the mark before that.
 struct Log {
     start: AuditMark,
     entries: Vec<AuditLine>,

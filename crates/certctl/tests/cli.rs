@@ -67,7 +67,7 @@ fn a_daemon_that_is_not_there_is_worth_another_try() {
 
 fn certctl(args: &[&str], last: Option<&Path>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_certctl"));
-    // Whatever the person who runs the tests has set.
+    // The person who runs the tests may have set these.
     for name in ["STORE", "CERTMAN", "CA", "CERT", "KEY", "SECURITY_PUBLIC", "CONFIG"] {
         command.env_remove(format!("CERTCTL_{name}"));
     }

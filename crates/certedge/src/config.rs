@@ -27,13 +27,13 @@ pub struct Config {
     /// The directory of the mirror; made when it is missing.
     pub mirror: PathBuf,
     /// The pool's unseal keys: files, each readable by its owner only, PKCS#11 URIs, and directories. Of a directory,
-    /// every file `*.key` is a key and every file `*.uri` holds a PKCS#11 URI. Looked at again every few seconds: what
-    /// comes is loaded, what goes is forgotten, the last one too.
+    /// every file `*.key` is a key and every file `*.uri` holds a PKCS#11 URI. Looked at again every few seconds: a key
+    /// that comes is loaded, one that goes is forgotten, the last one too.
     pub unseal_keys: Vec<PathBuf>,
     /// Key pairs of formats from before certseal. Their files are looked at like those of `unseal_keys`.
     #[serde(default)]
     pub legacy_keys: Vec<LegacyKeyFile>,
-    /// The security team's public key, PEM: who signs the key ring.
+    /// The public key, PEM, of the security team, which signs the key ring.
     pub security_key: PathBuf,
     /// Memory for certificate chains and unsealed keys, in octets.
     #[serde(default = "default_cache_bytes")]
@@ -43,10 +43,10 @@ pub struct Config {
     /// The process that signs, where it is not this one.
     #[serde(default)]
     pub signer: Signer,
-    /// What the edge says of itself, and its drills.
+    /// The edge's reports of itself, and its drills.
     #[serde(default)]
     pub reports: Reports,
-    /// What visitors and upstreams are allowed.
+    /// The limits of visitors and upstreams.
     #[serde(default)]
     pub limits: Limits,
 }
@@ -71,7 +71,7 @@ impl Default for Signer {
     }
 }
 
-/// What the edge says of itself, and its drills, which open sealed keys at random. Times are in seconds.
+/// The edge's reports of itself, and its drills, which open sealed keys at random. Times are in seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Reports {
@@ -107,7 +107,7 @@ fn legacy_suite<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Leg
     LegacySuite::ALL.into_iter().find(|suite| suite.name() == name).ok_or_else(unknown)
 }
 
-/// What visitors and upstreams are allowed. Times are in seconds.
+/// The limits of visitors and upstreams. Times are in seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {

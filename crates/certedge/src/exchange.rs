@@ -47,7 +47,7 @@ pub(crate) struct Exchanges {
     shutdown: Shutdown,
 }
 
-/// Who is at the other end of a connection, and which certificate they were shown.
+/// The client at the other end of a connection, and the certificate that it was shown.
 pub(crate) struct Visitor {
     pub(crate) address: IpAddr,
     pub(crate) server_name: DnsName,
@@ -228,7 +228,7 @@ fn outgoing(
     Ok(Request::from_parts(parts, body))
 }
 
-/// What a request got of the bounds.
+/// The shares of the bounds that a request got.
 struct Admitted {
     place: OfSite,
     base: Memory,
@@ -236,13 +236,13 @@ struct Admitted {
     upgrade: Option<(OnUpgrade, Slot)>,
 }
 
-/// What a request has of the bounds until its response has left.
+/// The shares of the bounds that a request has until its response has left.
 struct Place {
     _request: OfSite,
     _memory: [Memory; 2],
 }
 
-/// What an upgraded connection has of the bounds: its place among them, and memory.
+/// The shares of the bounds that an upgraded connection has: its place among them, and memory.
 type Slot = [(OfAddress, OfSite); 2];
 
 /// Why a request is not passed on.

@@ -102,7 +102,7 @@ impl Keys {
         }
     }
 
-    /// What readiness asks.
+    /// The question that readiness asks.
     pub(crate) fn readiness(&self) -> impl Fn() -> Result<(), String> + Send + Sync + use<> {
         let remote = match self {
             Self::Local(_) => None,
@@ -163,7 +163,7 @@ impl Keys {
     }
 }
 
-/// What was found.
+/// The findings of one look at the signer.
 struct Look {
     is_reached: bool,
     are_others: bool,

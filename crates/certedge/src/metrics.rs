@@ -1,4 +1,4 @@
-//! What certedge counts. No label grows with the fleet.
+//! The metrics of certedge. No label grows with the fleet.
 
 use std::{sync::Arc, time::Instant};
 
@@ -30,7 +30,7 @@ pub(crate) struct Metrics {
     drill: Arc<Drill>,
 }
 
-/// What the last drill found.
+/// The findings of the last drill.
 #[derive(Default)]
 struct Drill {
     at: Gauge,
@@ -134,7 +134,7 @@ impl Metrics {
     }
 }
 
-/// What the mirror, the resolver and the follower count themselves.
+/// The mirror, the resolver and the follower, which count by themselves.
 struct Observed {
     mirror: Arc<Mirror>,
     resolver: Arc<SealedResolver>,

@@ -1,4 +1,4 @@
-//! What this edge says of itself to certstore, and the drills that it is asked for there.
+//! The reports of this edge to certstore, and the drills that it is asked for there.
 
 use std::{
     sync::Arc,

@@ -59,7 +59,7 @@ fn server_config(
     Ok(config)
 }
 
-/// Whether ChaCha20 comes before AES-GCM. What else is offered, such as the reserved values of RFC 8701, says nothing.
+/// Whether ChaCha20 comes before AES-GCM. Other suites on offer, such as the reserved values of RFC 8701, say nothing.
 fn prefers_chacha20(offered: &[CipherSuite]) -> bool {
     offered
         .iter()

@@ -13,7 +13,7 @@ fn an_edge_that_may_not_lock_memory_warns_once() {
     assert_eq!(log_with_limit("1024").matches(WARNING).count(), 0);
 }
 
-/// What an edge logs that may lock so many kibibytes. The configuration is complete, but its files are not there.
+/// The log of an edge that may lock so many kibibytes. The configuration is complete, but its files are not there.
 fn log_with_limit(kibibytes: &str) -> String {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/certedge.toml");
     let output = Command::new("setpriv")

@@ -1,4 +1,5 @@
-//! Hostile visitors against certedge's own process: who takes much, or does not read, takes it from nobody else.
+//! Hostile visitors against certedge's own process: a visitor who takes much, or does not read, takes it from nobody
+//! else.
 //!
 //! The attack is the same everywhere: 100 connections over HTTP/2 with 100 streams each, for bodies of 1 MB, that are not
 //! read. Each test has its control: the same attack without the share that it is about. Run with `--nocapture` for figures.
@@ -133,7 +134,7 @@ async fn limits_that_the_system_cannot_keep_are_refused() {
     assert_eq!(start(small).await, Ok(()));
 }
 
-/// What the attacker takes of each response.
+/// The part of each response that the attacker takes.
 #[derive(Debug, Clone, Copy)]
 enum Reads {
     Nothing,
@@ -230,7 +231,7 @@ impl Edge {
                 tokio::time::timeout(Duration::from_secs(120), answers.recv()).await.expect("no answer").unwrap();
             *counts.entry(format!("{answer:?}")).or_default() += 1;
         }
-        // What was asked for is on its way.
+        // The responses are on their way.
         tokio::time::sleep(Duration::from_secs(1)).await;
         println!("{reads:?}: {counts:?} within {:.1?}, {} MiB", begun.elapsed(), self.memory() / MIB);
         attack

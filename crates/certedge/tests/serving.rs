@@ -133,7 +133,7 @@ async fn a_request_keeps_its_place_until_its_response_has_ended() {
         answer.push(endless.read_u8().await.unwrap());
     }
     assert!(ask().await.starts_with("HTTP/1.1 503"), "a place was free before the response had ended");
-    // What needs no upstream needs no place.
+    // A request that needs no upstream needs no place.
     assert!(edge.https("a.example", "GET / HTTP/1.1\r\nHost: c.example").await.starts_with("HTTP/1.1 404"));
 
     drop(endless);
@@ -420,7 +420,7 @@ async fn an_exposed_or_foreign_unseal_key_is_refused() {
     assert!(start(world.config(NO_STORE)).await.unwrap_err().contains("chmod 600"));
 }
 
-/// What was logged.
+/// The text that was logged.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 

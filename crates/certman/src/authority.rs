@@ -74,7 +74,7 @@ impl Authorities {
     }
 }
 
-/// Who signs the certificates.
+/// The signer of the certificates.
 pub(crate) enum Authority {
     Acme(AcmeAuthority),
     Local(LocalAuthority),
@@ -101,7 +101,7 @@ impl Authority {
     pub(crate) async fn order_state(&self, order_url: &str) -> Result<OrderState, Failure> {
         match self {
             Self::Acme(acme) => acme.order_state(order_url).await,
-            // It needs no state: whoever has the request gets the certificate.
+            // It needs no state: the holder of the request gets the certificate.
             Self::Local(_) => Ok(OrderState::Valid),
         }
     }

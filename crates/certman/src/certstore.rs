@@ -1,4 +1,4 @@
-//! What certman writes to and reads from certstore.
+//! The writes of certman to certstore, and its reads from it.
 
 use std::time::{Duration, Instant};
 
@@ -62,7 +62,7 @@ impl Versioned for Route {
     }
 }
 
-/// What a stored certificate says of itself.
+/// The issuer and the validity that a stored certificate names.
 pub(crate) struct Certified {
     pub(crate) authority: String,
     pub(crate) not_before: Timestamp,
@@ -78,7 +78,7 @@ impl Certstore {
         &self.issuer
     }
 
-    /// What to seal to for `pools`, as the security team's newest ring says.
+    /// The recipients of `pools`, as the security team's newest ring says.
     pub(crate) async fn recipients(&self, pools: &[PoolName]) -> Result<Vec<Recipient>, Failure> {
         let ring = self.ring().await?;
         let recipients = pools.iter().map(|pool| ring_recipient(&ring, pool)).collect::<Result<_, _>>();
@@ -119,7 +119,7 @@ impl Certstore {
         Ok(())
     }
 
-    /// Forgets challenges that have served. What fails is left to expire.
+    /// Forgets challenges that have served. A challenge whose deletion fails is left to expire.
     pub(crate) async fn retract(&self, answers: &[Answer]) {
         for Answer { host, token, .. } in answers {
             if let Err(error) = self.store.delete_challenge(host, token).await {
@@ -141,7 +141,7 @@ impl Certstore {
         let mut accounts = match signed {
             Some(signed) => match self.counted(&signed).await? {
                 Counted::Document(accounts) => accounts,
-                // Whoever had the key of that issuer could have listed any account.
+                // A holder of that issuer's key could have listed any account.
                 Counted::Gone { standing } => AcmeAccounts { version: standing, thumbprints: Vec::new() },
             },
             None => AcmeAccounts { version: 0, thumbprints: Vec::new() },
@@ -340,7 +340,7 @@ impl Certstore {
     /// listed no more. Interrupted, it begins anew.
     ///
     /// # Errors
-    /// While the ring does not list our issuer key: what it signs counts for nobody.
+    /// While the ring does not list our issuer key: its signatures count for nobody.
     pub(crate) async fn follow_issuers(&self) -> Result<(), Failure> {
         let own = self.issuer.verifying_key().id();
         let (listed, floor) = {
@@ -377,8 +377,8 @@ impl Certstore {
         followed.await
     }
 
-    /// What we signed, or another issuer while the ring lists it. Of an issuer that is listed no more only what the
-    /// security team's floor leaves.
+    /// The document, if we signed it, or another issuer while the ring lists it. An issuer that is listed no more
+    /// leaves only the version that the security team's floor allows.
     async fn counted<D: Versioned>(&self, signed: &Signed) -> Result<Counted<D>, Failure> {
         let ours = VerifyingKeys::from_iter([self.issuer.verifying_key()]);
         let ring = self.ring().await?;
@@ -394,7 +394,7 @@ impl Certstore {
         }
     }
 
-    /// What certstore took lately, as the journal has it.
+    /// The changes that certstore took lately, as the journal has them.
     pub(crate) async fn recent_changes(&self) -> Result<RecentChanges, Failure> {
         let since = Timestamp::now() - recent::WINDOW;
         let (changes, complete_since) = self.journaled(move |journal| journal.changes(since)).await?;
@@ -473,7 +473,7 @@ fn rejected(detail: impl ToString) -> Failure {
     Failure::new(FailureKind::Rejected, detail)
 }
 
-/// What no honest certman comes to.
+/// The failure that no honest certman comes to.
 pub(crate) fn versions_used_up() -> Failure {
     let detail = "the highest version is signed already: others have the issuer key; \
                   `certctl keys issuers replace --compromised` brings another one";

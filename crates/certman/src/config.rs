@@ -18,7 +18,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The trust domain of callers' SPIFFE IDs.
     pub trust_domain: TrustDomain,
-    /// The security team's public key, PEM: who signs the key ring.
+    /// The public key, PEM, of the security team, which signs the key ring.
     pub security_key: PathBuf,
     /// Our signing key, PEM; readable by its owner only.
     pub issuer_key: PathBuf,
@@ -26,7 +26,7 @@ pub struct Config {
     pub tls: TlsFiles,
     /// Where certstore is, and our identity there.
     pub store: Peer,
-    /// Who signs the certificates.
+    /// The signer of the certificates.
     pub authority: Authority,
     /// Orders at one time.
     #[serde(default = "default_workers")]
@@ -66,7 +66,7 @@ impl Default for Groups {
     }
 }
 
-/// Who signs the certificates.
+/// The signer of the certificates.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "lowercase", tag = "kind")]
 pub enum Authority {

@@ -1,5 +1,5 @@
-//! Sites on disk, the names that lead to them, and their places in the queue: what belongs together is written in one
-//! transaction. Several processes may share a journal.
+//! Sites on disk, the names that lead to them, and their places in the queue: records that belong together are written
+//! in one transaction. Several processes may share a journal.
 
 use std::{
     collections::VecDeque,
@@ -40,7 +40,7 @@ impl Entry {
     }
 }
 
-/// Who writes a site.
+/// The writer of a site.
 #[derive(Clone, Copy)]
 pub(crate) enum Writer {
     /// Somebody's request, which any process takes.
@@ -286,7 +286,8 @@ impl Journal {
         }
     }
 
-    /// What certstore took since `since`, the oldest first; of very much, the newest. And from when on that is complete.
+    /// The changes that certstore took since `since`, the oldest first; of very many, the newest. And the instant from
+    /// which they are complete.
     pub(crate) fn changes(&self, since: Timestamp) -> anyhow::Result<(Vec<StoredChange>, Timestamp)> {
         let begun = self.storage.get(META, CHANGES_BEGIN)?;
         let begun = begun.and_then(|record| std::str::from_utf8(&record.value).ok()?.parse().ok());
@@ -373,7 +374,7 @@ impl Journal {
         Ok(())
     }
 
-    /// What was seen last of certstore's audit log.
+    /// The state of certstore's audit log that was seen last.
     pub(crate) fn audit_seen(&self) -> anyhow::Result<Option<AuditSeen>> {
         let record = self.storage.get(META, AUDIT)?;
         Ok(record.map(|record| serde_json::from_slice(&record.value)).transpose()?)
@@ -394,7 +395,7 @@ impl Journal {
     }
 }
 
-/// What became of the claim to a site's names.
+/// The outcome of the claim to a site's names.
 pub(crate) enum Claim {
     Written,
     /// Somebody changed the site first.
@@ -412,7 +413,7 @@ pub(crate) enum Claim {
     },
 }
 
-/// Who has a name that lies under another one.
+/// The holder of a name that lies under another one.
 #[derive(Serialize, Deserialize)]
 struct Held {
     site: DnsName,
@@ -492,7 +493,7 @@ fn revision_after(before: Option<&Entry>) -> u64 {
 
 fn parse(value: &[u8]) -> anyhow::Result<Site> {
     let is_envelope = |key: &[u8]| Sealed::parse(key).is_ok_and(|sealed| sealed.envelope().is_some());
-    // As it is: who handles a request tells a later format from damage.
+    // As it is: the handler of a request tells a later format from damage.
     Ok(certseal_issuance::read(value, is_envelope)?)
 }
 
@@ -517,7 +518,7 @@ const NAMES: Table = Table::new("names");
 /// Names by the name that they lie under.
 const UNDER: Table = Table::new("names under");
 const META: Table = Table::new("meta");
-/// What certstore took, by the instant.
+/// The changes that certstore took, by the instant.
 const CHANGES: Table = Table::new("changes");
 const QUEUED: &[u8] = b"sites queued";
 const CHANGES_BEGIN: &[u8] = b"changes begin";
@@ -576,7 +577,7 @@ mod tests {
         assert_eq!(claim(&["foo.a.example"], Some("bob")), "foo.a.example and *.a.example of a.example");
         assert_eq!(claim(&["www.b.example"], Some("bob")), "written");
         assert_eq!(claim(over, Some("bob")), "written");
-        // What is there stays changeable, and what has left is in nobody's way.
+        // A site that is there stays changeable, and one that has left is in nobody's way.
         assert_eq!(claim(over, Some("bob")), "written");
         let left = Site { departed: true, ..site(&["a.example", "*.a.example"], Some("ann")) };
         assert_eq!(outcome(&journal, &left), "written");

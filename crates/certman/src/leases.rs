@@ -1,4 +1,4 @@
-//! Who works on which sites: shards that a process leases.
+//! The division of sites among processes: shards that a process leases.
 //!
 //! Several processes share one journal. A process works on a site only while it holds the lease of the site's shard, and every
 //! write of such work has the lease's guard. A process that was frozen and goes on, certain that it still holds what others
@@ -19,7 +19,7 @@ use jiff::Timestamp;
 pub(crate) struct Leases {
     storage: Arc<dyn Storage>,
     own: String,
-    /// No other process can have the journal open: what is leased is left over from an earlier run.
+    /// No other process can have the journal open: leases in it are left over from an earlier run.
     is_alone: bool,
     held: Mutex<HashMap<u8, Held>>,
 }
@@ -35,7 +35,7 @@ impl Leases {
     pub(crate) fn new(storage: Arc<dyn Storage>, is_alone: bool) -> Result<Self, getrandom::Error> {
         let mut own = [0; 8];
         getrandom::fill(&mut own)?;
-        // Who is alone takes over from itself.
+        // A process that is alone takes over from itself.
         let own = if is_alone { "the only one".to_owned() } else { format!("{:016x}", u64::from_be_bytes(own)) };
         Ok(Self { storage, own, is_alone, held: Mutex::default() })
     }
@@ -45,7 +45,7 @@ impl Leases {
         self.held().get(&shard(site)).is_some_and(|held| held.until > Instant::now())
     }
 
-    /// What a write of work on the site requires; none when the site's shard is not held.
+    /// The guard that a write of work on the site requires; none when the site's shard is not held.
     pub(crate) fn guard(&self, site: &DnsName) -> Option<Write> {
         let held = self.held();
         let held = held.get(&shard(site)).filter(|held| held.until > Instant::now())?;
@@ -55,7 +55,7 @@ impl Leases {
     /// Keeps what is held, and takes or gives back shards until each live process has its part of them.
     ///
     /// # Errors
-    /// Of the storage. What was held is kept until its time is over.
+    /// Of the storage. Leases that were held are kept until their time is over.
     pub(crate) fn renew(&self, now: Timestamp) -> Result<(), StoreError> {
         // From before the request: the lease ends here before it ends for others.
         let until = Instant::now() + LOCAL_TIME;
@@ -90,7 +90,7 @@ impl Leases {
     /// Gives everything back, so that others need not wait.
     ///
     /// # Errors
-    /// Of the storage. What is not given back then is others' when its time is over.
+    /// Of the storage. Leases that are not given back then are others' when their time is over.
     pub(crate) fn release(&self) -> Result<(), StoreError> {
         let held: Vec<Lease> = self.held().drain().map(|(_, held)| held.lease).collect();
         self.storage.commit(Write::delete(MEMBERS, self.own.as_str()).into())?;

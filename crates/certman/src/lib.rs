@@ -12,7 +12,8 @@
 //! ```
 //!
 //! `certseal-issuance` decides what is to be done for a site. The journal keeps sites on disk and in a queue, the worker takes
-//! what is due and does it. What certstore acknowledged is listed in signed checkpoints, by which edges see what it withholds.
+//! what is due and does it. Signed checkpoints list the changes that certstore acknowledged: by them edges see what it
+//! withholds.
 
 mod api;
 mod authority;

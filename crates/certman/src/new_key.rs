@@ -43,7 +43,7 @@ pub(crate) fn sealed_key(
     let suite = recipients.first().ok_or(SealError::Recipients(0))?.suite();
     let spki = spki_digest(&key.subject_public_key_info());
     let request = SealRequest { suite, names, spki, key_version, recipients };
-    // What a panic leaves behind there is whole: a group counts an envelope once it is made.
+    // The groups that a panic leaves behind are whole: a group counts an envelope once it is made.
     let envelope =
         groups.lock().unwrap_or_else(PoisonError::into_inner).seal(&request, &private, issuer, Timestamp::now())?;
     Ok(SealedKey { csr: Some(Base64(csr.der().to_vec())), bytes: Base64(envelope.to_bytes()), enveloped: true })

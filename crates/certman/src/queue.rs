@@ -5,7 +5,7 @@ use certseal_store::{Storage, Table, Write};
 use certseal_wire::DnsName;
 use jiff::Timestamp;
 
-/// The site's row: lane, instant in milliseconds, name. What is due at once stands where it was written.
+/// The site's row: lane, instant in milliseconds, name. A site that is due at once stands where it was written.
 fn row(site: &Site) -> Option<Vec<u8>> {
     let Due { lane, at } = site.due()?;
     let at = at.or(site.written_at).unwrap_or(Timestamp::UNIX_EPOCH);

@@ -1,4 +1,4 @@
-//! What certstore acknowledged lately: what a checkpoint lists.
+//! The changes that certstore acknowledged lately, which a checkpoint lists.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -7,23 +7,23 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::journal::StoredChange;
 
-/// What certstore acknowledged lately, in the order in which it did. Pure: the clock is passed in.
+/// The changes that certstore acknowledged lately, in the order in which it did. Pure: the clock is passed in.
 #[derive(Debug)]
 pub(crate) struct RecentChanges {
-    entries: VecDeque<Entry>,
-    /// What was acknowledged after this instant is in `entries`.
+    entries: VecDeque<RecentChange>,
+    /// Changes acknowledged after this instant are in `entries`.
     complete_since: Timestamp,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct RecentChange {
     at: Timestamp,
     pool: PoolName,
     change: Change,
 }
 
 impl RecentChanges {
-    /// These changes, the oldest first. Of what was acknowledged before `complete_since` some may be missing.
+    /// These changes, the oldest first. Some of those acknowledged before `complete_since` may be missing.
     pub(crate) fn of(changes: &[StoredChange], complete_since: Timestamp) -> Self {
         let mut recent = Self::new(complete_since);
         for StoredChange { at, pools, change } in changes {
@@ -32,14 +32,14 @@ impl RecentChanges {
         recent
     }
 
-    /// Nothing yet. Of what was acknowledged before `start` nothing is known.
+    /// Nothing yet. Changes acknowledged before `start` are not known.
     pub(crate) fn new(start: Timestamp) -> Self {
         Self { entries: VecDeque::new(), complete_since: start }
     }
 
     /// Remembers that certstore has `change`, which edges of `pools` can see.
     pub(crate) fn record<'a>(&mut self, change: &Change, pools: impl Iterator<Item = &'a PoolName>, now: Timestamp) {
-        self.entries.extend(pools.map(|pool| Entry { at: now, pool: pool.clone(), change: change.clone() }));
+        self.entries.extend(pools.map(|pool| RecentChange { at: now, pool: pool.clone(), change: change.clone() }));
         self.forget(now);
     }
 
@@ -49,7 +49,7 @@ impl RecentChanges {
         let ring = Change { kind: Kind::Ring, name: String::new(), version: ring };
         let (mut octets, mut listed) = (octets(&ring), HashSet::new());
         let (mut changes, mut complete_since) = (vec![ring], self.complete_since);
-        for Entry { at, change, .. } in self.entries.iter().rev().filter(|entry| entry.pool == *pool) {
+        for RecentChange { at, change, .. } in self.entries.iter().rev().filter(|entry| entry.pool == *pool) {
             // The newest comes first, and is the one that counts.
             if !listed.insert((change.kind, change.name.as_str())) {
                 continue;
@@ -65,15 +65,15 @@ impl RecentChanges {
     }
 
     fn forget(&mut self, now: Timestamp) {
-        let is_old = |entry: &Entry| now.duration_since(entry.at) > WINDOW;
+        let is_old = |entry: &RecentChange| now.duration_since(entry.at) > WINDOW;
         while self.entries.len() > MAX_ENTRIES || self.entries.front().is_some_and(is_old) {
-            let Some(Entry { at, .. }) = self.entries.pop_front() else { return };
+            let Some(RecentChange { at, .. }) = self.entries.pop_front() else { return };
             self.complete_since = self.complete_since.max(at);
         }
     }
 }
 
-/// What a change takes in the list of a checkpoint, with the comma after it.
+/// The octets of a change in the list of a checkpoint, with the comma after it.
 fn octets(change: &Change) -> usize {
     // Serialization fails for maps with other than text keys only; this has none.
     serde_json::to_vec(change).expect("a change serializes").len() + 1

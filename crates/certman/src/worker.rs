@@ -1,4 +1,4 @@
-//! Takes what is due from the queue and does it, one action at a time. What to do is decided in `certseal-issuance`.
+//! Takes what is due from the queue and does it, one action at a time. `certseal-issuance` decides what to do.
 
 use std::{
     collections::HashSet,
@@ -181,7 +181,7 @@ impl Worker {
         }
     }
 
-    /// Performs one action. What certstore took is noted in `stored`.
+    /// Performs one action. Changes that certstore took are noted in `stored`.
     async fn perform(&self, site: &Site, action: &Action, stored: &mut Vec<StoredChange>) -> Result<Outcome, Failure> {
         Ok(match action {
             Action::StoreRoute => {
@@ -202,7 +202,7 @@ impl Worker {
                     Err(failure @ Failure { kind: FailureKind::Unavailable | FailureKind::Throttled(_), .. }) => {
                         return Err(failure);
                     }
-                    // What the CA will not do must not hold up the site's other work for ever.
+                    // A refusal of the CA must not hold up the site's other work for ever.
                     Err(Failure { detail, .. }) => {
                         tracing::error!(site = %site.site, detail, "compromised certificate is not revoked: the CA refuses");
                     }
@@ -316,7 +316,8 @@ impl Worker {
             }
             anyhow::ensure!(self.journal.leases().has(&name), "another process works on it now");
             let found = self.read(&name).await?.ok_or_else(|| anyhow::anyhow!("its record is gone"))?;
-            // Their change counts; what it leaves of ours at the CA is given up. Or only the lease was renewed.
+            // Their change counts; an order of ours that it leaves at the CA is given up. Or only the lease was
+            // renewed.
             if !found.is_as_in(&before) {
                 next = Arc::new((*site).clone().outrun_by(found.site.clone()));
             }

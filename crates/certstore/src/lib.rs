@@ -28,7 +28,7 @@
 //!
 //! Every write carries a signature that is checked before it is stored: bundles, routes, challenges, account lists and
 //! checkpoints by an issuer of the key ring, the key ring and rotation plans by the security team. Edges check again:
-//! certstore is not trusted. Stanzas are not signed: whoever holds the unseal key tells good from bad.
+//! certstore is not trusted. Stanzas are not signed: the holder of the unseal key tells good from bad.
 //!
 //! ```text
 //! http                                             one file for each family of operations

@@ -17,8 +17,8 @@ impl CertmanClient {
         Self(connection)
     }
 
-    // What changes something takes longer by the time that certman itself waits for a certstore that does not answer,
-    // before it asks the next one.
+    // A call that changes something takes longer by the time that certman itself waits for a certstore that does not
+    // answer, before it asks the next one.
 
     /// Adds a site, or changes it. The answer is its state right after.
     pub async fn put_site(&self, site: &DnsName, request: &SiteRequest) -> Result<SiteStatus, ClientError> {

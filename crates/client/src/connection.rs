@@ -77,10 +77,10 @@ impl fmt::Debug for Transport {
     }
 }
 
-/// What a connection's TLS handshakes go by.
+/// The configuration of a connection's TLS handshakes.
 pub struct Tls(Box<dyn Fn() -> Arc<ClientConfig> + Send + Sync>);
 
-/// Whatever is current: when it is another one, connections are made anew.
+/// The current configuration: when it is another one, connections are made anew.
 impl<F: Fn() -> Arc<ClientConfig> + Send + Sync + 'static> From<F> for Tls {
     fn from(current: F) -> Self {
         Self(Box::new(current))
@@ -171,7 +171,7 @@ pub enum ClientError {
         base: Uri,
         /// The HTTP status.
         status: StatusCode,
-        /// What does not fit.
+        /// The defect of the answer.
         detail: String,
     },
 }
@@ -236,9 +236,10 @@ impl Connection {
             let index = self.current.load(Ordering::Relaxed) % self.origins.len();
             let outcome = self.send_to(&self.origins[index], &call).await;
             let is_out = match &outcome {
-                // Its storage does not answer, or it has no room: what lies on its own disk, the next one may have.
+                // Its storage does not answer, or it has no room: the next one may have the data, if it lies on a disk
+                // of its own.
                 Ok((StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE, _)) => true,
-                // Nothing was done: whoever is busy says when to come back.
+                // Nothing was done: a busy daemon says when to come back.
                 Ok((StatusCode::TOO_MANY_REQUESTS, body)) if busy < MAX_BUSY => {
                     busy += 1;
                     let wait = serde_json::from_slice::<Problem>(body).ok().and_then(|problem| problem.retry_after);
@@ -253,7 +254,7 @@ impl Connection {
             if !is_out {
                 return outcome;
             }
-            // Whoever notices first moves on for all.
+            // The first call that notices moves on for all.
             let next = (index + 1) % self.origins.len();
             let _ = self.current.compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
             if left == 0 || !is_repeatable {

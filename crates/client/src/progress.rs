@@ -1,6 +1,6 @@
 //! How far a long series of calls has come.
 
-/// Whoever wants to know how far a long series of calls has come: a progress bar, say, or `()`, which ignores it.
+/// A watcher of how far a long series of calls has come: a progress bar, say, or `()`, which ignores it.
 pub trait Progress: Send + Sync {
     /// A step of `total` items begins; 0 when their number is not known.
     fn begin(&self, what: &str, total: u64);

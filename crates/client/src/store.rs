@@ -145,7 +145,7 @@ impl StoreClient {
         self.0.json(Call::get(&path).long_poll(LONG, 64 * 1024 * 1024)).await
     }
 
-    /// What the store holds, in numbers.
+    /// The contents of the store, in numbers.
     pub async fn inventory(&self) -> Result<Inventory, ClientError> {
         self.0.json(Call::get("/v1/inventory").patient(LONG)).await
     }
@@ -175,7 +175,7 @@ impl StoreClient {
         self.0.json(Call::put_json(&format!("/v1/drills/{pool}"), order)).await
     }
 
-    /// What a reader without a cursor begins with.
+    /// The snapshot that a reader without a cursor begins with.
     pub async fn snapshot(&self) -> Result<Snapshot, ClientError> {
         self.0.json(Call::get("/v1/snapshot").long_poll(LONG, 64 * 1024 * 1024)).await
     }
@@ -210,7 +210,7 @@ impl StoreClient {
         self.0.json(Call::get(&path)).await
     }
 
-    /// What a backup has to copy.
+    /// The plan of what a backup has to copy.
     pub async fn backup_plan(&self) -> Result<BackupPlan, ClientError> {
         self.0.json(Call::get("/v1/backup").patient(LONG)).await
     }
@@ -252,7 +252,7 @@ impl StoreClient {
     }
 }
 
-/// A name as one segment of a path: whatever is not unreserved is percent-encoded (RFC 3986, 2.1).
+/// A name as one segment of a path: every character that is not unreserved is percent-encoded (RFC 3986, 2.1).
 fn escaped(name: &str) -> String {
     let escape = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),

@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     let count = count.parse().context("expected a COUNT")?;
     let directory = tempfile::tempdir()?;
     let mut operation = operation(name, directory.path())?;
-    // What only the first calls do: choose implementations, seed generators, fill caches.
+    // The work that only the first calls do: choose implementations, seed generators, fill caches.
     for _ in 0..10 {
         operation();
     }
@@ -99,7 +99,7 @@ fn open(golden: &str) -> Result<Operation> {
     Ok(Box::new(move || drop(black_box(keys.open(black_box(&envelope)).expect("a golden envelope opens")))))
 }
 
-/// What is needed of a golden envelope: the same octets in every run.
+/// The needed fields of a golden envelope: the same octets in every run.
 #[derive(Deserialize)]
 struct Golden {
     issuer: String,

@@ -10,7 +10,8 @@ use crate::{GateError, Limit, Machine, Verdict};
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Baseline {
-    /// What it holds for. On another machine the counts differ where aws-lc chooses other code, and with other compilers.
+    /// The machine that it holds for. On another one the counts differ where aws-lc chooses other code, and with other
+    /// compilers.
     pub measured_on: Machine,
     /// For each operation.
     pub instructions: BTreeMap<String, u64>,
@@ -63,7 +64,7 @@ pub fn instructions_collected(callgrind: &str) -> Result<u64, GateError> {
     total.and_then(|total| total.trim().parse().ok()).ok_or(GateError::Totals)
 }
 
-/// Instructions of one operation, from what two numbers of repeats took: what they have in common cancels out.
+/// Instructions of one operation, from what two numbers of repeats took: their common part cancels out.
 ///
 /// # Errors
 /// [`GateError::NoDifference`].

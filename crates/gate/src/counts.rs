@@ -17,7 +17,7 @@ use crate::workspace::workspace;
 pub(crate) fn measure() -> Result<BTreeMap<String, u64>> {
     let harness = harness()?;
     eprintln!("counting instructions");
-    // All at once: what else the machine does changes no count.
+    // All at once: other work of the machine changes no count.
     thread::scope(|scope| {
         let counting = OPERATIONS.map(|name| (name, scope.spawn(|| of_one(&harness, name))));
         let counted = |(name, thread): (&str, thread::ScopedJoinHandle<'_, _>)| {
@@ -28,7 +28,7 @@ pub(crate) fn measure() -> Result<BTreeMap<String, u64>> {
     })
 }
 
-/// What the counts hold for.
+/// The machine that the counts hold for.
 pub(crate) fn machine() -> Result<Machine> {
     let info = fs::read_to_string("/proc/cpuinfo").context("/proc/cpuinfo")?;
     let value = |wanted: &str| {
@@ -93,7 +93,7 @@ fn version(program: &str) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// What `examples/instructions.rs` knows.
+/// The operations that `examples/instructions.rs` knows.
 const OPERATIONS: [&str; 6] =
     ["open-p256", "open-x25519", "seal-p256", "verify-envelope", "verify-bundle", "resolve-warm"];
 

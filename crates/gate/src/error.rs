@@ -24,7 +24,7 @@ pub enum GateError {
         "benches/instructions.json and the harness differ in {0}: measure the baseline anew with cargo gate --bless"
     )]
     Operations(String),
-    /// What valgrind wrote has no sum.
+    /// The output of valgrind has no sum.
     #[error("expected a line \"totals:\" in what callgrind wrote")]
     Totals,
     /// More repeats took no more instructions.

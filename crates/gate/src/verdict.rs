@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::Machine;
 
-/// What a value has to keep to.
+/// The limit that a value has to keep to.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Limit {
@@ -17,7 +17,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// Whether `value` keeps to it. What is not a number does not.
+    /// Whether `value` keeps to it. NaN does not.
     pub fn admits(self, value: f64) -> bool {
         match self {
             Self::AtMost(limit) => value <= limit,
@@ -61,7 +61,7 @@ impl Verdict {
         Self { note: Some(note.into()), ..self }
     }
 
-    /// What was measured.
+    /// The name of the measured value.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -1,11 +1,11 @@
-//! What a site asks for, and what comes back.
+//! The actions that a site asks for, and their outcomes.
 
 use certseal_wire::Base64;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{AccountRef, Answer, AuthorityId, OrderRef, OrderState, Revocation, SealedKey};
 
-/// What is to be done for a site now.
+/// The next thing to do for a site.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
     /// Perform this, and tell the site what came of it.
@@ -83,8 +83,8 @@ impl Action {
         }
     }
 
-    /// Whether the site must be durable as it is before the action is performed: what it holds cannot be had again, or what
-    /// somebody asked for meanwhile must come before it reaches the edges.
+    /// Whether the site must be durable as it is before the action is performed: its contents cannot be had again, or a
+    /// request that somebody made meanwhile must come before it reaches the edges.
     pub fn needs_durable_state(&self) -> bool {
         matches!(self, Self::Finalize(..) | Self::StoreBundle { .. })
     }
@@ -95,7 +95,7 @@ impl Action {
     }
 }
 
-/// What came of an action.
+/// The outcome of an action.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// certstore has the route.
@@ -116,7 +116,7 @@ pub enum Outcome {
     Vouched,
     /// The CA has an order.
     OrderOpened(OrderRef),
-    /// What to answer, for names that are not authorized yet.
+    /// The answers to give, for names that are not authorized yet.
     ChallengesKnown(Vec<Answer>),
     /// certstore has the answers.
     Published,
@@ -146,16 +146,16 @@ pub enum Outcome {
 /// Why an action did not work.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
-    /// What follows from it.
+    /// Its consequence.
     pub kind: FailureKind,
-    /// What happened, for people.
+    /// The event, described for people.
     pub detail: String,
 }
 
 impl Failure {
     /// A failure of `kind`.
     pub fn new(kind: FailureKind, detail: impl ToString) -> Self {
-        // What others send is kept in the journal, shown and logged: it must not grow without bound.
+        // The words of others are kept in the journal, shown and logged: they must not grow without bound.
         Self { kind, detail: detail.to_string().chars().take(Self::MAX_DETAIL).collect() }
     }
 
@@ -163,12 +163,12 @@ impl Failure {
     pub const MAX_DETAIL: usize = 1000;
 }
 
-/// What follows from a failure.
+/// The consequence of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
     /// Somebody could not be reached or is not ready: the same action again soon.
     Unavailable,
-    /// Whoever was asked wants to be left alone for at least this many seconds: then the same action again.
+    /// The party that was asked wants to be left alone for at least this many seconds: then the same action again.
     Throttled(u64),
     /// certstore has this version already, put there by us: the next one goes above it.
     Outrun(u64),
@@ -187,7 +187,7 @@ pub enum Work {
     Order,
     /// Compromised certificates on their way to the CA.
     Revocation,
-    /// What orders leave behind, at the CA and in certstore.
+    /// The remains of orders, at the CA and in certstore.
     Cleanup,
     /// Doubt about what certstore has.
     Confirmation,
@@ -196,7 +196,7 @@ pub enum Work {
 /// When work is due, and before which other sites' work it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {
-    /// What goes before what.
+    /// The priority.
     pub lane: Lane,
     /// The instant; none for at once.
     pub at: Option<Timestamp>,
@@ -227,7 +227,7 @@ pub struct Moment {
     pub chance: f64,
 }
 
-/// What an operator configures.
+/// The operator's configuration.
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// The CA that new orders go to.

@@ -18,7 +18,7 @@ pub struct Attempt {
     /// When the next attempt begins, after a failed one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_at: Option<Timestamp>,
-    /// What went wrong last.
+    /// The last failure, described.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<String>,
     /// No further attempt follows without a change.
@@ -70,7 +70,7 @@ pub struct Attempts {
     /// Of revocations.
     #[serde(skip_serializing_if = "is_fresh")]
     pub revocation: Attempt,
-    /// Of what orders leave behind.
+    /// Of the remains of orders.
     #[serde(skip_serializing_if = "is_fresh")]
     pub cleanup: Attempt,
     /// Of a doubt.

@@ -1,7 +1,8 @@
-//! What certman decides, apart from what it does.
+//! The decisions of certman, apart from its actions.
 //!
-//! A [`Site`] is everything that is known of one customer website: what is wanted, what is stored, and the work that lies
-//! between the two. Its owner asks for the [`Site::next`] action, performs it, and tells the site the [`Outcome`]:
+//! A [`Site`] is everything that is known of one customer website: the state that is wanted, the state that is stored,
+//! and the work that lies between the two. Its owner asks for the [`Site::next`] action, performs it, and tells the
+//! site the [`Outcome`]:
 //!
 //! ```text
 //!            next(now) -> Do(action)              an effect, one at a time

@@ -44,7 +44,7 @@ impl OrderRef {
     }
 }
 
-/// What a CA says of an order (RFC 8555, 7.1.6). One that is invalid is a failure, with the CA's reasons.
+/// The state of an order at a CA (RFC 8555, 7.1.6). One that is invalid is a failure, with the CA's reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OrderState {
     /// Some name is not authorized yet.
@@ -105,21 +105,21 @@ pub enum Step {
     ChallengesKnown {
         /// The order at the CA.
         order: OrderRef,
-        /// What to answer, for names that are not authorized yet.
+        /// The answers to give, for names that are not authorized yet.
         answers: Vec<Answer>,
     },
     /// certstore has the answers. The CA may or may not have been told.
     Published {
         /// The order at the CA.
         order: OrderRef,
-        /// What is answered.
+        /// The answers that are given.
         answers: Vec<Answer>,
     },
     /// The CA validates.
     ChallengePending {
         /// The order at the CA.
         order: OrderRef,
-        /// What is answered.
+        /// The answers that are given.
         answers: Vec<Answer>,
         /// The next look at it.
         look: Look,

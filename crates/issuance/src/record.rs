@@ -134,7 +134,7 @@ struct FirstSealedKey {
 impl FirstSite {
     fn into_site(self, is_envelope: impl Fn(&[u8]) -> bool) -> Site {
         let FirstAttempt { failures, retry_at, diagnosis, dead } = self.attempt;
-        // What failed is not said: the order is what waits longest.
+        // The record does not say what failed: the order waits longest.
         let order = Attempt { unavailable: 0, rejected: failures, retry_at, diagnosis, dead };
         let revocation = |leaf| Revocation { authority: None, leaf };
         Site {

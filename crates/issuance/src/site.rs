@@ -1,4 +1,4 @@
-//! A site: what is wanted, what is stored, and the work between the two.
+//! A site: the state that is wanted, the state that is stored, and the work between the two.
 
 use certseal_wire::{
     Base64, DnsName, LOST, NameSet, OrderSummary, PoolName, SiteRequest, SiteState, SiteStatus, Upstream,
@@ -28,7 +28,7 @@ pub struct Site {
     pub owner: Option<String>,
     /// Pools that served it before, and may not have been told yet that they no longer do; sorted.
     pub left: Vec<PoolName>,
-    /// The site has left; what remains keeps its versions from being used again.
+    /// The site has left; its remains keep its versions from being used again.
     pub departed: bool,
     /// The version of its route.
     pub route_version: u64,
@@ -40,7 +40,7 @@ pub struct Site {
     pub bundle_version: u64,
     /// The order under way.
     pub order: Option<Step>,
-    /// Orders that were given up: what is still pending in them is to be deactivated at the CA.
+    /// Orders that were given up: their pending authorizations are to be deactivated at the CA.
     pub abandoned: Vec<OrderRef>,
     /// Challenges that certstore may still have, and that nobody asks for any more.
     pub published: Vec<Answer>,
@@ -60,7 +60,7 @@ pub struct Site {
     pub revoke: Vec<Revocation>,
     /// How its work is going.
     pub attempts: Attempts,
-    /// When the record was written: what is due at once is done in this order.
+    /// When the record was written: work that is due at once is done in this order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written_at: Option<Timestamp>,
 }
@@ -155,7 +155,7 @@ impl Site {
         Self { route_stored: false, unconfirmed: !self.departed, ..self }
     }
 
-    /// The site after an issuer is listed no more: what it signed counts for nothing, and is put or ordered anew.
+    /// The site after an issuer is listed no more: its documents count for nothing, and are put or ordered anew.
     pub fn after_issuer_left(self) -> Self {
         Self { issuer_left: !self.departed, ..self.unconfirmed() }
     }
@@ -254,7 +254,7 @@ impl Site {
     }
 }
 
-/// What is to be done.
+/// The work that is to be done.
 impl Site {
     /// When there is something to do. None: not before somebody changes the site.
     pub fn due(&self) -> Option<Due> {
@@ -263,7 +263,7 @@ impl Site {
         works.into_iter().filter_map(|work| self.due_of(work)).min_by_key(|due| (due.at, due.lane))
     }
 
-    /// What is to be done next.
+    /// The next thing to do.
     pub fn next(&self, now: Timestamp, policy: &Policy) -> Next {
         // Orders that were given up go before a new one; challenges that have served hold nothing up.
         let has_given_up = !self.abandoned.is_empty();
@@ -367,7 +367,7 @@ impl Site {
     }
 }
 
-/// What came of it.
+/// The outcome of the work.
 impl Site {
     /// The site after an action.
     pub fn after(mut self, action: &Action, outcome: Outcome, moment: Moment, policy: &Policy) -> Self {
@@ -568,7 +568,7 @@ impl Site {
     }
 }
 
-/// What people and programs see.
+/// The views for people and programs.
 impl Site {
     /// How the site is doing.
     pub fn status(&self) -> SiteStatus {

@@ -20,7 +20,7 @@ async fn main() -> anyhow::Result<()> {
     };
     let store = StoreClient::new(Connection::new(url.parse()?, mutual_tls(ca, certificate, key)?));
 
-    // What certseal needs: the mirror, its follower, and the resolver.
+    // The parts that certseal needs: the mirror, its follower, and the resolver.
     let unseal_key = UnsealKey::from_pem(&read_to_string(unseal_key)?)?;
     let security = VerifyingKey::from_pem(&read_to_string(security_key)?)?;
     let mirror = Arc::new(Mirror::open(Path::new(directory), unseal_key.pool().clone(), security)?);

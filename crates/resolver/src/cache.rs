@@ -1,4 +1,4 @@
-//! What was loaded for sites, bounded in bytes, and never older than the mirror.
+//! A cache of what was loaded for sites, bounded in bytes, and never older than the mirror.
 
 use quick_cache::{
     Weighter,
@@ -17,7 +17,7 @@ pub(crate) trait Weigh: Clone + Send + Sync + 'static {
     fn bytes(&self) -> u64;
 }
 
-/// What a change of the mirror does to a cache.
+/// The effect of a change of the mirror on a cache.
 pub(crate) trait Forget: Send + Sync {
     fn forget(&self, site: &str);
     fn forget_all(&self);

@@ -1,8 +1,8 @@
-//! What a resolver counts.
+//! The counts of a resolver.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a resolver has done since it was made.
+/// Counts of what a resolver has done since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Certificates that were in the cache.

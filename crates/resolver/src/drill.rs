@@ -50,7 +50,7 @@ struct Class {
 }
 
 impl Class {
-    /// By the newest key that is loaded: what a stanza says of its epoch is not signed.
+    /// By the newest key that is loaded: the epoch in a stanza is not signed.
     fn of(bundle: &Bundle, pool: &PoolName, loaded: &[KeyId]) -> Self {
         let sealed = bundle.sealed();
         let epoch = match sealed {

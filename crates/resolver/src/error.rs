@@ -4,7 +4,8 @@ use std::{io, path::PathBuf};
 
 use certseal_wire::PoolName;
 
-/// Why a mirror cannot be used. What an item of the feed lacks is no such error: it is refused, and the others go on.
+/// Why a mirror cannot be used. A fault of an item of the feed is no such error: the item is refused, and the others go
+/// on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MirrorError {
@@ -13,7 +14,7 @@ pub enum MirrorError {
     Unusable {
         /// The mirror's directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The file is no database, damaged, or open elsewhere.
@@ -22,7 +23,7 @@ pub enum MirrorError {
     Unopened {
         /// The mirror's directory.
         path: PathBuf,
-        /// What the database says.
+        /// The database's error.
         source: Box<redb::DatabaseError>,
     },
     /// Another version's mirror.

@@ -24,7 +24,7 @@ pub struct Follower {
     retry: Retry,
     /// When what checkpoints list was last compared with what came.
     compared: Instant,
-    /// What was missing then; the first of it.
+    /// The changes that were missing then; the first of them.
     withheld: Vec<Change>,
     /// Whether certstore said that the cursor is no good, and no page of its feed came since.
     beginning_anew: bool,
@@ -51,7 +51,7 @@ pub struct FollowerStatus {
     /// When the newest checkpoint of this pool was made, by certman's clock: with a store that withholds everything it
     /// stays behind. None before the first.
     pub checkpoint_issued_at: Option<Timestamp>,
-    /// What went wrong last; none once certstore answers again.
+    /// The last failure; none once certstore answers again.
     pub last_error: Option<String>,
 }
 
@@ -82,7 +82,7 @@ impl Follower {
         self.status.subscribe()
     }
 
-    /// Follows the feed until it is dropped. Whatever goes wrong, it goes on.
+    /// Follows the feed until it is dropped. It goes on after every failure.
     pub async fn run(mut self) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
@@ -98,7 +98,7 @@ impl Follower {
 
     /// The beginning, or one step; an error is reported.
     async fn turn(&mut self) -> Result<(), FollowError> {
-        // What was refused in an earlier run may have been repaired since.
+        // Items that were refused in an earlier run may have been repaired since.
         let outcome = if std::mem::take(&mut self.fresh) { self.begin().await } else { self.step().await };
         if let Err(error) = &outcome {
             self.fresh |= self.mirror.ring().is_none();
@@ -165,8 +165,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Takes everything that the store has. What is here already stays as it is, so that an interrupted attempt costs
-    /// little when it is made again.
+    /// Takes everything that the store has. Items that are here already stay as they are, so that an interrupted
+    /// attempt costs little when it is made again.
     async fn read_snapshot(&mut self) -> Result<(), FollowError> {
         let Snapshot { cursor, segments } = self.store.snapshot().await?;
         let (count, began) = (segments.len(), Instant::now());
@@ -207,8 +207,8 @@ impl Follower {
         self.retry = Retry::After(None);
     }
 
-    /// Fetches by name the next few of the items that were refused, and offers them to the mirror again. What certstore
-    /// does not know and the mirror never had is forgiven.
+    /// Fetches by name the next few of the items that were refused, and offers them to the mirror again. An item that
+    /// certstore does not know and the mirror never had is forgiven.
     async fn go_on_retrying(&mut self) -> Result<(), FollowError> {
         let Retry::After(last) = &self.retry else { return Ok(()) };
         let mut refused = self.mirror.refused(last.as_ref(), RETRIES_PER_STEP);
@@ -227,8 +227,8 @@ impl Follower {
         Ok(())
     }
 
-    /// What a checkpoint lists and the feed did not bring is fetched by name, again when `retries`. What is not here
-    /// then is withheld.
+    /// Fetches by name the changes that a checkpoint lists and the feed did not bring, again when `retries`. Those that
+    /// are not here then are withheld.
     async fn compare_with_checkpoint(&mut self, retries: bool) -> Result<(), FollowError> {
         self.compared = Instant::now();
         let awaited = self.mirror.awaited(AWAITED_BATCH);
@@ -337,7 +337,7 @@ impl Follower {
     }
 }
 
-/// What came of asking for one record.
+/// The outcome of asking for one record.
 enum Fetched {
     Record(Vec<u8>),
     /// There is none of this name.
@@ -422,10 +422,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Between two requests without news, whatever the server does.
 const LEAST_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What was refused is fetched again when the ring changes, and this often.
+/// Refused items are fetched again when the ring changes, and this often.
 const RETRY_REFUSED: Duration = Duration::from_secs(15 * 60);
 
-/// What checkpoints list is compared with what came at each end of the feed, and when none was seen for this long.
+/// The lists of checkpoints are compared with what came at each end of the feed, and when none was seen for this long.
 const COMPARE: Duration = Duration::from_secs(60);
 
 /// Withheld changes named in one line of the log.

@@ -1,4 +1,5 @@
-//! Who opens sealed keys for an edge: the process itself, or another one that gives out signatures only.
+//! The holder of the unseal key, which opens sealed keys for an edge: the process itself, or another one that gives out
+//! signatures only.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -37,7 +38,7 @@ pub enum Unopened {
     /// It will not open later either, unless another unseal key is loaded. The text names nothing secret.
     #[error("{0}")]
     Unusable(String),
-    /// Whoever holds the unseal key cannot be reached now.
+    /// The holder of the unseal key cannot be reached now.
     #[error("{0}")]
     Unavailable(String),
 }
@@ -101,7 +102,7 @@ impl KeyHolder for LocalKeys {
         let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(private.expose_pkcs8()));
         let parsed = match private.kind() {
             KeyKind::EcdsaP256 => any_ecdsa_type(&der),
-            // Tries RSA first; what is no RSA key does not pass the check below.
+            // Tries RSA first; a key of another kind does not pass the check below.
             KeyKind::Rsa => any_supported_type(&der),
         };
         let key = parsed.map_err(|_| unusable("what was sealed is no private key"))?;

@@ -28,7 +28,7 @@ impl LeafKey {
         Some(Self { kind, spki: spki.to_vec() })
     }
 
-    /// What kind of key it is.
+    /// The kind of the key.
     pub fn kind(&self) -> KeyKind {
         self.kind
     }
@@ -38,7 +38,7 @@ impl LeafKey {
         &self.spki
     }
 
-    /// What rustls calls this kind of key.
+    /// The name of this kind of key in rustls.
     pub fn algorithm(&self) -> SignatureAlgorithm {
         match self.kind {
             KeyKind::EcdsaP256 => SignatureAlgorithm::ECDSA,
@@ -46,7 +46,7 @@ impl LeafKey {
         }
     }
 
-    /// What the key can sign, the preferred first.
+    /// The schemes by which the key can sign, the preferred first.
     pub fn schemes(&self) -> &'static [SignatureScheme] {
         match self.kind {
             KeyKind::EcdsaP256 => &[SignatureScheme::ECDSA_NISTP256_SHA256],

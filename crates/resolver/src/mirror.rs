@@ -196,7 +196,7 @@ impl Mirror {
         self.state().checkpoint_issued_at
     }
 
-    /// How many changes a checkpoint listed that have not come here. What remains of them at the end of the feed is
+    /// How many changes a checkpoint listed that have not come here. Those that remain at the end of the feed are
     /// withheld, or refused.
     pub fn awaited_count(&self) -> u64 {
         self.logged(self.state().reader.awaited_count()).unwrap_or(0)
@@ -247,7 +247,7 @@ impl Mirror {
             .filter(|(_, info)| info.site.as_str() == site)
     }
 
-    /// Shows every bundle to `look`, in the order of sites. What is damaged is left out.
+    /// Shows every bundle to `look`, in the order of sites. A damaged bundle is left out.
     pub(crate) fn each_bundle(&self, mut look: impl FnMut(&str, Bundle)) {
         let state = self.state();
         let read = state.reader.bundles.each(|site, record| {
@@ -320,7 +320,7 @@ impl Mirror {
         self.passed_over_total.fetch_add(applied.passed_over as u64, Ordering::Relaxed);
         let state = Arc::new(State::load(&self.database, &self.terms.security)?);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
-        // Only now: what is loaded from here on comes from the new state.
+        // Only now: sites that are loaded from here on come from the new state.
         self.forget(&applied, was_behind || applied.ring_changed);
         *behind = false;
         Ok(applied)

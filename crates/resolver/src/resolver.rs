@@ -60,7 +60,7 @@ impl SealedResolver {
         self.mirror.forget_everything();
     }
 
-    /// What was done so far.
+    /// The counts of what was done so far.
     pub fn counts(&self) -> Counts {
         self.counters.read()
     }

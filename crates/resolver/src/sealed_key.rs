@@ -17,7 +17,7 @@ use crate::{
 
 /// The signing key of one site's certificate.
 ///
-/// What a handshake has to know before it signs comes from the certificate. The envelope is opened by the first
+/// The facts that a handshake needs before it signs come from the certificate. The envelope is opened by the first
 /// signature, at most once, whether that succeeds or not. While the unseal key cannot be reached, each signature tries.
 pub(crate) struct SealedKey(Arc<Inner>);
 

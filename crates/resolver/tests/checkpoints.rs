@@ -16,7 +16,7 @@ fn what_a_checkpoint_lists_and_the_feed_did_not_bring_is_missing_until_it_comes(
     let (platform, dir) = (Platform::new(), tempfile::tempdir().unwrap());
     let mirror = platform.mirror(dir.path());
     let route = |version| platform.route("a.example", &["a.example"], version, UP);
-    // The control: what came, in the version that is listed or in a newer one, is not missing.
+    // The control: an item that came, in the version that is listed or in a newer one, is not missing.
     let feed = [
         route(2),
         platform.simple("a.example", 1),
@@ -46,7 +46,7 @@ fn what_a_checkpoint_lists_and_the_feed_did_not_bring_is_missing_until_it_comes(
 
     mirror.apply(&page([route(4), platform.ring(2, &[&platform.issuer])])).unwrap();
     assert_eq!(names(), [a, b]);
-    // What is refused goes on missing, and an older version does not help.
+    // A refused item goes on missing, and an older version does not help.
     let altered = Event { body: Some(certseal_wire::Base64(b"x".to_vec())), ..platform.simple("b.example", 1) };
     mirror.apply(&page([altered])).unwrap();
     assert_eq!((names(), mirror.refused_count()), (vec![a.to_owned(), b.to_owned()], 1));

@@ -108,7 +108,7 @@ fn what_a_checkpoint_lists_is_missed_once_the_mark_that_hid_it_counts_no_more() 
     assert_eq!(mirror.awaited_count(), 0);
 }
 
-/// Whoever is listed may not have its awaited changes forgotten.
+/// The awaited changes of a listed issuer may not be forgotten.
 #[test]
 fn what_an_issuer_awaits_stays_awaited_when_another_one_goes() {
     let (mut platform, dir) = (Platform::new(), tempfile::tempdir().unwrap());

@@ -1,4 +1,4 @@
-//! What the mirror takes, what it refuses, and what it never forgets.
+//! The items that the mirror takes, those that it refuses, and those that it never forgets.
 
 #![allow(clippy::unwrap_used)]
 
@@ -49,7 +49,7 @@ fn a_bundle_goes_when_its_certificate_has_expired_and_not_because_certstore_says
     let applied = mirror.apply(&told).unwrap();
     assert_eq!((applied.refused.len(), applied.accepted, applied.changed.len()), (0, 1, 1), "{applied:?}");
     assert_eq!(mirror.bundle_count(), 1, "the good one stays");
-    // What is gone does not come back in an older version.
+    // A site that is gone does not come back in an older version.
     let older = platform.bundle(platform.draft("old.example", &["old.example"], 2));
     assert!(only_refusal(&mirror.apply(&page([older])).unwrap()).contains("rolled it back"));
     mirror.apply(&page([platform.bundle(platform.draft("old.example", &["old.example"], 4))])).unwrap();
@@ -107,7 +107,7 @@ fn a_bad_bundle_harms_only_its_name() {
         let after = resolver.certificate(&name("bad.example")).unwrap();
         assert_eq!(after.cert, before.cert, "{case}: the older bundle is not served any more");
 
-        // The control: what is good under the same name is taken, and the refusal forgotten.
+        // The control: a good item under the same name is taken, and the refusal forgotten.
         assert_eq!(mirror.apply(&page([good.clone()])).unwrap().accepted, 1, "{case}");
         assert_eq!(mirror.refused_count(), 0, "{case}");
     }
@@ -288,7 +288,7 @@ fn refused_items_are_remembered_up_to_a_bound_and_all_counted() {
     let bad = |index: usize| event(Kind::Bundle, &format!("s{index}.example"), 1, b"nonsense".to_vec());
     let applied = mirror.apply(&page((0..10_100).map(bad))).unwrap();
     assert_eq!((applied.refused.len(), mirror.refused_total(), mirror.refused_count()), (10_100, 10_100, 10_000));
-    // What is there already is refused again, and what is good is taken.
+    // An item that is refused already is refused again, and a good one is taken.
     mirror.apply(&page([bad(0), platform.simple("s1.example", 1)])).unwrap();
     assert_eq!(mirror.refused_count(), 9_999);
 }

@@ -147,7 +147,7 @@ fn of_unknown_kinds_no_more_are_remembered_than_a_release_could_bring() {
     assert_eq!(passed_over(dir.path(), None).lines().count(), 64);
 }
 
-/// What the mirror's file remembers of kinds that were passed over; and puts another list there.
+/// Reads the kinds that the mirror's file remembers as passed over; and puts another list there.
 fn passed_over(dir: &Path, replaced: Option<&str>) -> String {
     const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
     let database = redb::Database::open(dir.join("mirror.redb")).unwrap();

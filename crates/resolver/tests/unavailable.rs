@@ -16,7 +16,7 @@ use certseal_wire::{Epoch, Event};
 use rustls::version::TLS13;
 use support::{Draft, Platform, handshake, name, only_refusal, page, pool, server};
 
-/// A key in a token that can be taken away. Only the fault is made up: what it answers comes from aws-lc.
+/// A key in a token that can be taken away. Only the fault is made up: its answers come from aws-lc.
 struct Removable {
     key: AwsLc,
     is_away: Arc<AtomicBool>,
@@ -66,7 +66,7 @@ fn a_handshake_that_finds_no_token_fails_and_a_later_one_opens_the_key() {
 
     is_away.store(false, Ordering::Relaxed);
     handshake(&server, &platform.client(), "a.example").unwrap();
-    // What is open stays open.
+    // A key that is open stays open.
     is_away.store(true, Ordering::Relaxed);
     handshake(&server, &platform.client(), "a.example").unwrap();
     assert_eq!(resolver.counts().unsealed, 1);

@@ -1,4 +1,4 @@
-//! What each caller of a daemon may use, so that none takes it from the others.
+//! The bounds of what each caller of a daemon may use, so that none takes it from the others.
 //!
 //! - [`Rates`]: requests a second.
 //! - [`Bodies`]: octets of request bodies at one time, and the time that a body may take.

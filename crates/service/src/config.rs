@@ -19,7 +19,7 @@ pub enum ConfigError {
     Unreadable {
         /// Which file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The file is not what it should be.
@@ -27,7 +27,7 @@ pub enum ConfigError {
     Invalid {
         /// Which file.
         path: PathBuf,
-        /// What is wrong, and what was expected.
+        /// The fault, and the expected value.
         detail: String,
     },
     /// A private file that others can read.
@@ -70,7 +70,7 @@ pub fn read(path: &Path) -> Result<String, ConfigError> {
 /// [`ConfigError::Exposed`] and [`ConfigError::Unreadable`].
 pub fn read_private(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
-    // What is checked is what is read, whatever happens to the path meanwhile.
+    // The file that is checked is the one that is read, whatever happens to the path meanwhile.
     let mut file = fs::File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     let mode = metadata.permissions().mode() & 0o777;

@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-/// What a listener did to those who overdid it.
+/// Counts of what a listener did to those who overdid it.
 #[derive(Debug, Clone, Default)]
 pub struct Counts(Arc<Counters>);
 

@@ -1,5 +1,5 @@
-//! Responses on their way to whoever asked: what they hold is free once the last octet has left, and those that nobody reads
-//! are given up.
+//! Responses on their way to their callers: the resources that they hold are free once the last octet has left, and
+//! those that nobody reads are given up.
 //!
 //! HTTP/2 lets a client leave a response where it is for as long as it likes, with a window that it does not open, while
 //! the connection stays lively. hyper does not look at a body then, and after it has handed the end of one to h2 it forgets
@@ -27,7 +27,7 @@ use tokio::{
 
 use crate::counts::Counts;
 
-/// An extension of a response: what is kept until the response has left, or never will.
+/// An extension of a response: a value that is kept until the response has left, or never will.
 #[derive(Clone)]
 pub struct HeldUntilSent(#[allow(dead_code)] Arc<dyn Any + Send + Sync>);
 
@@ -139,7 +139,7 @@ impl Delivery {
 
     async fn has_left(&self) {
         loop {
-            // Before the count is looked at: what leaves meanwhile is noticed.
+            // Before the count is looked at: a piece that leaves meanwhile is noticed.
             let empty = self.empty.notified();
             if self.pieces().count == 0 {
                 return;
@@ -156,7 +156,7 @@ impl Delivery {
 /// A response's body in pieces that say when they have left.
 pub(crate) struct Sent {
     body: Body,
-    /// What is left of the last chunk.
+    /// The rest of the last chunk.
     rest: Bytes,
     delivery: Arc<Delivery>,
     held: Option<HeldUntilSent>,

@@ -1,4 +1,4 @@
-//! What every certseal daemon shares.
+//! The parts that every certseal daemon shares.
 //!
 //! - [`config`]: TOML files without unknown fields, and files that hold secrets.
 //! - [`tls`]: identities for mTLS, and the [`Caller`](certseal_wire::Caller) behind a client certificate.
@@ -6,7 +6,7 @@
 //! - [`shares`]: how much of something bounded each holder has.
 //! - [`telemetry`]: logs, health and metrics.
 //! - [`problem`]: refusals as RFC 9457 documents.
-//! - [`admission`]: what each caller may use.
+//! - [`admission`]: the bounds of what each caller may use.
 
 pub mod admission;
 pub mod config;

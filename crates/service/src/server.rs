@@ -29,7 +29,7 @@ use crate::{
     tls::{self, LiveTls},
 };
 
-/// What a listener allows.
+/// The limits of a listener.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Connections at one time; further ones wait in the kernel's queue.
@@ -160,7 +160,7 @@ pub async fn serve<L, G, F, I, S>(
         };
         let (addresses, counts) = (addresses.clone(), counts.clone());
         let (greet, mut cut, ending) = (greet.clone(), cut.clone(), shutdown.clone());
-        // What moved before this connection was there does not count.
+        // A change before this connection was there does not count.
         cut.mark_unchanged();
         let (limits, deliveries) = (limits.clone(), Deliveries::new(limits.unread, counts.clone()));
         tokio::spawn(async move {
@@ -326,8 +326,8 @@ const LONGEST_TURN: Duration = Duration::from_millis(50);
 /// How long a connection that is to end may go on with what is under way: longer than the longest poll.
 const LONGEST_END: Duration = Duration::from_secs(60);
 
-/// What a stream of HTTP/2 may have waiting in each direction: for the upstream, and for a client that does not read. It gets
-/// past that by a piece of 16 KiB at most.
+/// The octets that a stream of HTTP/2 may have waiting in each direction: for the upstream, and for a client that does
+/// not read. It gets past that by a piece of 16 KiB at most.
 pub const STREAM_BYTES: usize = 64 * 1024;
 
 /// As many permits as are surely countable.

@@ -48,12 +48,12 @@ struct Signatures {
     known: RwLock<Known>,
 }
 
-/// What is known of the signer.
+/// The known state of the signer.
 #[derive(Default)]
 struct Known {
     /// Whether it answered the last time it was asked.
     is_reached: bool,
-    /// What it said last.
+    /// The keys that it named last.
     loaded: Option<Vec<KeyId>>,
 }
 
@@ -323,7 +323,7 @@ impl Signatures {
     }
 
     fn connections(&self) -> MutexGuard<'_, Connections> {
-        // What is done under the lock does not panic.
+        // The code under the lock does not panic.
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,7 +4,7 @@
 //!   network-facing process                      signer
 //!   SealedResolver                              LocalKeys: unseal keys
 //!        |                                         |
-//!   RemoteKeys --- sealed key, what to sign -----> Service --> opened keys, bounded and wiped
+//!   RemoteKeys --- sealed key, the message ------> Service --> opened keys, bounded and wiped
 //!              <-- signature, or why not --------
 //!                 Unix socket, both sides look at the other's user
 //! ```

@@ -23,7 +23,7 @@ impl OpenedKeys {
         Self(Cache::with_weighter(items, budget, ByBytes))
     }
 
-    /// The opened key. One caller opens it, others for the same one wait. What does not open is not remembered.
+    /// The opened key. One caller opens it, others for the same one wait. A key that does not open is not remembered.
     pub(crate) fn get_or_open(
         &self,
         key: &SealedFor<'_>,
@@ -67,7 +67,7 @@ impl Weighter<Id, Arc<dyn SigningKey>> for ByBytes {
     }
 }
 
-/// What aws-lc keeps of a P-256 key, and the cache's own, about.
+/// The octets that aws-lc keeps of a P-256 key, and the cache's own, about.
 const ECDSA_BYTES: u64 = 2 * 1024;
 
 /// The same for RSA, with the numbers that it computes ahead.

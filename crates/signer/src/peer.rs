@@ -1,11 +1,11 @@
-//! Who is at the other end of a Unix socket.
+//! The process at the other end of a Unix socket.
 
 use std::{io, os::fd::AsFd};
 
 use rustix::net::sockopt::socket_peercred;
 
-/// Refuses the other end unless it is a process of user `expected`. The kernel answers, not the other end: for whoever
-/// connects it says who they were then, and for a listener who it was when it began to listen (unix(7), SO_PEERCRED).
+/// Refuses the other end unless it is a process of user `expected`. The kernel answers, not the other end: of a client
+/// it names the user at the time of the connect, of a listener the user when it began to listen (unix(7), SO_PEERCRED).
 pub(crate) fn expect_user(stream: impl AsFd, expected: u32) -> io::Result<()> {
     let found = socket_peercred(stream)?.uid.as_raw();
     if found == expected {

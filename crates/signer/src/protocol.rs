@@ -1,4 +1,4 @@
-//! What the two processes say to each other.
+//! The messages between the two processes.
 //!
 //! A body is one octet for the version, one for the kind, and the fields of the kind: numbers big-endian, octets after
 //! their length in two octets. Each message has one encoding.
@@ -8,7 +8,7 @@ use rustls::SignatureScheme;
 
 use crate::frame::MAX_FRAME;
 
-/// What the network-facing process asks.
+/// A request of the network-facing process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request<'a> {
     /// Which keys are loaded.
@@ -23,7 +23,7 @@ pub enum Request<'a> {
         key: SealedFor<'a>,
         /// How (RFC 8446, 4.2.3).
         scheme: SignatureScheme,
-        /// Of what, not hashed yet.
+        /// The message to sign, not hashed yet.
         message: &'a [u8],
     },
 }
@@ -37,12 +37,12 @@ pub struct SealedFor<'a> {
     pub spki: &'a [u8],
 }
 
-/// What the signer answers.
+/// An answer of the signer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Response {
     /// The ids of the loaded keys.
     Loaded(Vec<KeyId>),
-    /// What was asked holds.
+    /// The check holds, or the key is open.
     Done,
     /// A signature.
     Signature(Vec<u8>),

@@ -52,7 +52,7 @@ impl Server {
         let listener = UnixListener::bind(&unfinished).map_err(|error| named(path, error, "cannot listen"))?;
         let mode = if allowed == getuid().as_raw() { 0o600 } else { 0o660 };
         let placed = fs::set_permissions(&unfinished, fs::Permissions::from_mode(mode))
-            // In one step: whoever connects finds a socket with these permissions, or none.
+            // In one step: a client that connects finds a socket with these permissions, or none.
             .and_then(|()| fs::rename(&unfinished, path));
         placed.map_err(|error| named(path, error, "cannot listen"))?;
         Ok(Self { listener, allowed })

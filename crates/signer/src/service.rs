@@ -1,4 +1,4 @@
-//! What the signer answers.
+//! The answers of the signer.
 
 use std::sync::Arc;
 

@@ -1,9 +1,10 @@
-//! What a TLS server signs, told from everything else.
+//! The messages that a TLS server signs, told from everything else.
 //!
-//! The signer must not be an oracle for certificate requests, tokens or ACME messages. TLS 1.3 was made for that: what it
-//! signs begins with 64 spaces and says what it is for. TLS 1.2 signs two random numbers, which the network-facing process
-//! chooses, and then an ephemeral public key in a fixed form. A certificate request is of another length, or would need the
-//! certificate's own public key to have that form at a fixed place; and texts, such as tokens, have no octets 0 and 3.
+//! The signer must not be an oracle for certificate requests, tokens or ACME messages. TLS 1.3 was made for that: its
+//! messages begin with 64 spaces and say what they are for. TLS 1.2 signs two random numbers, which the network-facing
+//! process chooses, and then an ephemeral public key in a fixed form. A certificate request is of another length, or
+//! would need the certificate's own public key to have that form at a fixed place; and texts, such as tokens, have no
+//! octets 0 and 3.
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, EcdsaVerificationAlgorithm, ParsedPublicKey,
@@ -106,7 +107,7 @@ mod tests {
         for request in [params(&["shop.example"]), params(&[]), params(&["a.b"])] {
             let request = request.serialize_request(&key).unwrap();
             refused(Scheme::ECDSA_NISTP256_SHA256, request.der());
-            // What is signed of it: without the outer sequence's head, its algorithm and its signature.
+            // The signed part of it: without the outer sequence's head, its algorithm and its signature.
             for end in [100, 133, 165] {
                 refused(Scheme::ECDSA_NISTP256_SHA256, request.der().get(3..3 + end).unwrap_or_default());
             }

@@ -1,6 +1,6 @@
 //! The audit log's hash chain: each entry's link covers all entries before it.
 //!
-//! Whoever knows one link notices a change to any entry up to it. What is cut off the end shows only against a link that
+//! A reader who knows one link notices a change to any entry up to it. A cut at the end shows only against a link that
 //! was kept elsewhere: that is what signed audit checkpoints are for.
 
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What can go wrong, and what to do about it.
+//! The errors of a store, and the remedies.
 
 use std::{error::Error, io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -39,7 +39,7 @@ pub enum StoreError {
     /// Part of a transaction is larger than its limit. Nothing was touched.
     #[error("{size} {what}, expected at most {limit}: split it or raise the limit")]
     TooLarge {
-        /// What was counted, with its unit.
+        /// The things that were counted, with their unit.
         what: &'static str,
         /// How much came.
         size: usize,
@@ -75,7 +75,7 @@ pub enum StoreError {
     Behind {
         /// The store's directory.
         directory: PathBuf,
-        /// What was acknowledged last.
+        /// The position that was acknowledged last.
         expected: Position,
         /// Where the database is, none if it is empty.
         found: Option<Position>,
@@ -89,7 +89,7 @@ pub enum StoreError {
     EpochMismatch {
         /// The store's directory.
         directory: PathBuf,
-        /// What was acknowledged last.
+        /// The position that was acknowledged last.
         expected: Position,
         /// Where the database is.
         found: Position,
@@ -100,7 +100,7 @@ pub enum StoreError {
     Unvouched {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault of the file.
         problem: &'static str,
     },
 
@@ -112,7 +112,7 @@ pub enum StoreError {
     Damaged {
         /// The store's directory.
         directory: PathBuf,
-        /// What the engine says.
+        /// The engine's message.
         problem: String,
     },
 
@@ -126,7 +126,7 @@ pub enum StoreError {
     /// The storage engine failed. The store accepts no more commits until it is opened again.
     #[error("storage engine failed to {action}: {source}")]
     Engine {
-        /// What it was asked to do.
+        /// The action that it was asked for.
         action: &'static str,
         /// Its own error.
         source: Arc<dyn Error + Send + Sync>,
@@ -135,7 +135,7 @@ pub enum StoreError {
     /// A file operation failed.
     #[error("cannot {action} {path}: {source}")]
     Io {
-        /// What was tried.
+        /// The action that was tried.
         action: &'static str,
         /// On which file.
         path: PathBuf,
@@ -158,14 +158,14 @@ pub enum StoreError {
     Unavailable {
         /// How long was tried.
         waited: Duration,
-        /// What the last try met.
+        /// The failure of the last try.
         cause: String,
     },
 
     /// The database server refused a statement, and would refuse it again. Nothing was changed.
     #[error("the database failed to {action}: {cause}")]
     Database {
-        /// What it was asked to do.
+        /// The action that it was asked for.
         action: &'static str,
         /// Its own error.
         cause: String,
@@ -194,7 +194,7 @@ pub enum StoreError {
     /// The options for the connection to a database server do not fit together or are not safe.
     #[error("cannot connect to the database like this: {problem}")]
     Options {
-        /// What was expected, what came, and what to do.
+        /// The expected options, those that came, and the remedy.
         problem: String,
     },
 
@@ -204,7 +204,7 @@ pub enum StoreError {
          writes took over; bring back the newer database, or open it as a restored copy, which starts a new epoch"
     )]
     WentBack {
-        /// What was acknowledged or shown last.
+        /// The position that was acknowledged or shown last.
         expected: Position,
         /// Where the database is.
         found: Position,

@@ -1,4 +1,4 @@
-//! What records, conditions and points in time are called.
+//! The names of records, conditions and points in time.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// What a write requires of the record it replaces.
+/// The condition of a write on the record it replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// Nothing: it may be absent, present or damaged.

@@ -1,9 +1,9 @@
 //! Leases: one holder of a name at a time, and a fence against holders that lost it without noticing.
 //!
-//! A lease is a record. Its version grows with each holder and each renewal, and is the fencing token: whoever works
-//! under the lease puts [`Lease::guard`] into each of its transactions, which then end in a conflict once somebody else
-//! took the lease over, however late they arrive. Clocks decide only when a lease may be taken over, never whether a
-//! write counts: a clock that is wrong costs work that is done twice in part, not the wrong result.
+//! A lease is a record. Its version grows with each holder and each renewal, and is the fencing token: its holder puts
+//! [`Lease::guard`] into each transaction of its work, which then ends in a conflict once somebody else took the lease
+//! over, however late it arrives. Clocks decide only when a lease may be taken over, never whether a write counts: a
+//! clock that is wrong costs work that is done twice in part, not the wrong result.
 
 use crate::{Expect, Storage, StoreError, Table, Write};
 

@@ -16,16 +16,17 @@
 //! The diagram shows [`SledStore`], the embedded backend. [`PostgresStore`] keeps the same contract in a database that
 //! several processes share; [`migrate`] copies one into the other; [`Lease`] keeps work to one holder at a time.
 //!
-//! What a caller may rely on, with every backend:
+//! A caller may rely on the following, with every backend:
 //!
 //! - **Acknowledged means durable.** [`Storage::commit`] returns once its writes survive a kill and a power cut.
 //! - **All or nothing.** A conflict in one [`Write`] undoes its whole [`Transaction`], and no other one.
 //! - **The feed is complete.** It shows only what is durable, in one total order, and holds the newest event of each
-//!   `(table, key)`, tombstones included: what changed after a sequence number. certstore makes snapshots from the tables.
+//!   `(table, key)`, tombstones included: all that changed after a sequence number. certstore makes snapshots from the
+//!   tables.
 //! - **The audit log is a chain.** Entries are appended in the transaction of what they tell of; each carries a hash over
 //!   itself and all before it.
-//! - **Damage stays local.** Records and events carry checksums, or the database's pages do. A damaged record is an error when it is asked for by
-//!   name, is left out of lists with a log line, and can be overwritten or deleted.
+//! - **Damage stays local.** Records and events carry checksums, or the database's pages do. A damaged record is an
+//!   error when it is asked for by name, is left out of lists with a log line, and can be overwritten or deleted.
 //! - **No silent rollback.** A store that is behind what it has acknowledged refuses to open, or to go on.
 //!
 //! Calls block, but for [`Storage::submit`]. Asynchronous callers run them off their reactor.

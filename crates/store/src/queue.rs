@@ -1,4 +1,4 @@
-//! What waits for the one thread that writes, for every backend: requests, and how they are gathered into groups.
+//! The queue of the one thread that writes, for every backend: requests, and how they are gathered into groups.
 
 use std::{
     sync::mpsc::{self, Receiver, SyncSender},
@@ -23,7 +23,7 @@ pub(crate) enum Work {
 }
 
 impl Request {
-    /// Whoever asked may have gone; what is committed stays committed.
+    /// The caller may have gone; its commit stays.
     pub(crate) fn answer(self, answer: Answer) {
         (self.done)(answer);
     }
@@ -36,7 +36,7 @@ impl Request {
     }
 }
 
-/// What shares one commit: transactions, or one request of another sort.
+/// The requests that share one commit: transactions, or one request of another sort.
 pub(crate) type Group = Vec<Request>;
 
 /// The transactions of a group.
@@ -127,7 +127,8 @@ fn writer_gone() -> StoreError {
     StoreError::Failed { cause: "the writer thread ended".to_owned() }
 }
 
-/// What goes together with `first`: what waits already, up to the limits. What did not fit comes first next time.
+/// The requests that go together with `first`: those that wait already, up to the limits. One that did not fit comes
+/// first next time.
 fn gathered(first: Request, waiting: &Receiver<Request>) -> (Group, Option<Request>) {
     let mut bytes = first.transaction().map(Transaction::bytes);
     let mut group = vec![first];

@@ -57,8 +57,8 @@ impl SledStore {
 
     /// Opens a directory that was restored from a copy, whatever position it has, under a new epoch.
     ///
-    /// Every reader of the feed then notices that its cursor belongs to another history. What was acknowledged after
-    /// the copy was made is lost.
+    /// Every reader of the feed then notices that its cursor belongs to another history. Changes acknowledged after the
+    /// copy was made are lost.
     pub fn open_restored(directory: &Path, options: SledOptions) -> Result<Self, StoreError> {
         Self::start(Opened::restored(directory, &options)?, &options)
     }

@@ -1,4 +1,4 @@
-//! The storage contract: what every backend promises.
+//! The storage contract: the promises of every backend.
 
 use crate::{
     Done, Entry, Position, Record, StoreError, Table, Transaction,
@@ -8,8 +8,8 @@ use crate::{
 
 /// A transactional store of versioned records, with a feed of their changes.
 ///
-/// Reads of records see committed state, which may be a moment ahead of what is durable; whoever committed reads its
-/// own writes. The feed and its head show only what is durable, so that no cursor ever gets ahead of a crash.
+/// Reads of records see committed state, which may be a moment ahead of what is durable; a caller reads the writes that
+/// it committed. The feed and its head show only what is durable, so that no cursor ever gets ahead of a crash.
 pub trait Storage: Send + Sync + 'static {
     /// Applies all writes of the transaction in their order, or none, and returns once they are durable.
     ///
@@ -68,8 +68,8 @@ pub trait Storage: Send + Sync + 'static {
     /// At most `limit` records whose `expires_at` is not after `now`, the earliest first.
     fn expired(&self, table: Table, now: u64, limit: usize) -> Result<Vec<(Vec<u8>, Record)>, StoreError>;
 
-    /// The sequence from which the feed is complete: at or after it, a cursor misses nothing. Below, what was purged is
-    /// missing. Ask after reading the feed, so that nothing is purged in between.
+    /// The sequence from which the feed is complete: at or after it, a cursor misses nothing. Below it, purged events
+    /// are missing. Ask after reading the feed, so that nothing is purged in between.
     fn floor(&self) -> Result<u64, StoreError>;
 
     /// At most `limit` entries of the audit log with numbers greater than `after`, ascending, of those that are kept.

@@ -1,4 +1,4 @@
-//! What is written together, and what is read.
+//! The writes that are made together, and the values that are read.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ impl fmt::Debug for Record {
     }
 }
 
-/// What a write does to its record.
+/// The effect of a write on its record.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Change {
     /// Creates or replaces it.

@@ -75,7 +75,7 @@ fn an_unfinished_copy_does_not_open_and_begins_anew() {
     assert_eq!(seen(&PostgresStore::open(options(&database)).unwrap()), before);
 }
 
-/// What a daemon that was forgotten writes while its data is copied would be missing in the copy.
+/// The writes of a forgotten daemon while its data is copied would be missing in the copy.
 #[test]
 fn a_database_in_which_a_store_was_seen_a_moment_ago_is_not_copied() {
     let database = Server::shared().database();
@@ -108,7 +108,7 @@ fn nothing_is_copied_over_a_store_that_has_data() {
     assert_eq!(store.get(TABLE, b"a").unwrap().unwrap().version, 1);
 }
 
-/// What is written is not what came: the comparison has to notice, and the source stays in use.
+/// The database stores other values than came: the comparison has to notice, and the source stays in use.
 #[test]
 fn a_copy_that_differs_is_refused() {
     for (table, column) in [("records", "value"), ("feed", "event")] {

@@ -1,5 +1,5 @@
-//! What the PostgreSQL backend promises beyond the contract: of lost replies, of several stores at once, of servers that
-//! are not to be trusted with data.
+//! The promises of the PostgreSQL backend beyond the contract: of lost replies, of several stores at once, of servers
+//! that are not to be trusted with data.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -107,7 +107,7 @@ fn a_weakened_synchronous_commit_is_strengthened() {
     database.sql(&format!("ALTER DATABASE {} SET synchronous_commit = off", database.sql("SELECT current_database()")));
     assert_eq!(database.sql("SHOW synchronous_commit"), "off");
     let store = open(&database.url());
-    // What the session that writes has in force shows only from inside: in a trigger.
+    // The settings in force in the session that writes show only from inside: in a trigger.
     database.sql(
         "CREATE TABLE seen (setting text);
          CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS
@@ -149,8 +149,8 @@ fn a_database_that_went_back_is_refused_until_it_is_declared_restored() {
     assert!(matches!(store.commit(write()), Err(StoreError::WentBack { found, .. }) if found.epoch == position.epoch));
 }
 
-/// The server reports success, with a warning, when its wait for replicas is cancelled: what it committed may be gone
-/// after a failover. Nobody is to rely on it before a replica has it.
+/// The server reports success, with a warning, when its wait for replicas is cancelled: the commit may be gone after a
+/// failover. Nobody is to rely on it before a replica has it.
 #[test]
 fn what_no_replica_has_is_neither_acknowledged_nor_shown() {
     let server = Arc::new(Server::start());

@@ -223,7 +223,7 @@ impl fmt::Display for SiteState {
     }
 }
 
-/// What certman knows about one site.
+/// The state of one site, as certman knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SiteStatus {
@@ -262,7 +262,7 @@ pub struct OrderSummary {
     pub failures: u32,
     /// When the next attempt begins, after a failed one.
     pub retry_at: Option<Timestamp>,
-    /// What went wrong last, and what to do.
+    /// The last failure, and the remedy.
     pub diagnosis: Option<String>,
 }
 

@@ -157,7 +157,7 @@ pub struct AuditLine {
     pub entry: String,
 }
 
-/// What certman saw of the audit log, signed: a log that has less, or something else there, was tampered with.
+/// The end of the audit log that certman saw, signed: a log that has less, or something else there, was tampered with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

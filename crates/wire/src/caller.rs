@@ -1,4 +1,4 @@
-//! Who calls: the SPIFFE identity that a client certificate carries.
+//! The caller: the SPIFFE identity that a client certificate carries.
 
 use std::{fmt, str::FromStr};
 
@@ -44,7 +44,7 @@ impl fmt::Display for TrustDomain {
     }
 }
 
-/// What a caller may do.
+/// The permissions of a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
     /// Terminates TLS for the sites of one pool.
@@ -89,7 +89,7 @@ impl FromStr for Role {
 /// An authenticated caller: `spiffe://TRUST-DOMAIN/ROLE/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// What the caller may do.
+    /// The role, which says what the caller may do.
     pub role: Role,
     /// Which of those with this role it is.
     pub name: String,

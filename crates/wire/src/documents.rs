@@ -27,11 +27,12 @@ pub struct Signed {
 
 /// A type of document that can be signed.
 ///
-/// What is signed outlives the release that wrote it. A reader ignores members that it does not know, unless the document's
-/// member `crit` lists their names: then the reader refuses the document (as RFC 7515, 4.1.11 has it for signatures). A
-/// reader also refuses a value that it does not know of a member that it knows. docs/compatibility.md has the rules.
+/// A signed document outlives the release that wrote it. A reader ignores members that it does not know, unless the
+/// document's member `crit` lists their names: then the reader refuses the document (as RFC 7515, 4.1.11 has it for
+/// signatures). A reader also refuses a value that it does not know of a member that it knows. docs/compatibility.md
+/// has the rules.
 pub trait Document: Serialize + DeserializeOwned {
-    /// What separates signatures over this type from those over any other. New documents are signed under it.
+    /// The label that separates signatures over this type from those over any other. New documents are signed under it.
     const LABEL: &'static str;
 
     /// The label that `payload` must be signed under: another one where earlier forms of the document are still read.
@@ -96,7 +97,7 @@ const CRITICAL: &[u8] = br#""crit""#;
 /// Characters of a member's name that an error shows.
 const MAX_MEMBER: usize = 64;
 
-/// What certman states about one certificate; part of every bundle.
+/// The statement of certman about one certificate; part of every bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BundleInfo {
@@ -132,7 +133,7 @@ pub struct Challenge {
     pub host: DnsName,
     /// The CA's token, base64url.
     pub token: String,
-    /// What to answer: token, a dot, and the account key's thumbprint.
+    /// The answer to give: token, a dot, and the account key's thumbprint.
     pub key_authorization: String,
     /// When the answer stops being one.
     pub expires_at: Timestamp,
@@ -168,7 +169,7 @@ impl Document for AcmeAccounts {
     const LABEL: &'static str = "certseal acme accounts v1";
 }
 
-/// What certman stored lately for one pool: an edge that has less is kept from news.
+/// The changes that certman stored lately for one pool: an edge that has less is kept from news.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Checkpoint {
@@ -198,7 +199,7 @@ impl Document for Checkpoint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Change {
-    /// What changed.
+    /// The kind of record that changed.
     pub kind: Kind,
     /// The site; empty for the ring. As in [`crate::Event`].
     pub name: String,
@@ -222,8 +223,8 @@ pub struct KeyRing {
     pub keys: Vec<UnsealEntry>,
     /// The signing keys of certman.
     pub issuers: Vec<IssuerEntry>,
-    /// What an issuer signed that is listed no more counts as if it had never been, but for this: up to this version it
-    /// goes on keeping out what is older. 0 when nothing of it counts.
+    /// A document of an issuer that is listed no more counts as if it had never been, but for this: up to this version
+    /// it goes on keeping out older ones. 0 when nothing of it counts.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub version_floor: u64,
 }
@@ -239,8 +240,8 @@ impl KeyRing {
         self.issuers.iter().any(|entry| entry.id == id)
     }
 
-    /// What a record of `version` keeps out: everything up to this version. A record of a signer who is no issuer any
-    /// more keeps out no more than [`KeyRing::version_floor`].
+    /// The versions that a record of `version` keeps out: everything up to this version. A record of a signer who is no
+    /// issuer any more keeps out no more than [`KeyRing::version_floor`].
     pub fn standing(&self, signer: SignerId, version: u64) -> u64 {
         if self.lists_issuer(signer) { version } else { version.min(self.version_floor) }
     }
@@ -280,7 +281,7 @@ pub struct UnsealEntry {
 pub enum KeyState {
     /// Known, not yet sealed to.
     Pending,
-    /// What new envelopes are sealed to: one for each pool.
+    /// The key that new envelopes are sealed to: one for each pool.
     Active,
     /// Still opens envelopes; nothing new is sealed to it.
     Retiring,

@@ -1,4 +1,4 @@
-//! What edges say of themselves, and what they are asked for.
+//! The reports of edges, and the requests to them.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

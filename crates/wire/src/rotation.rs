@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Base64, Cursor, Digest, DnsName, Document, EdgeReport, Epoch, PoolName, RotationId, Signed, UnsealEntry};
 
-/// What is to be done, in every detail that matters. It never changes: its digest is what the second person approves.
+/// The plan of a rotation, in every detail that matters. It never changes: its digest is what the second person
+/// approves.
 ///
 /// Signed by the security team.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +42,7 @@ pub struct RotationPlan {
     pub created_at: Timestamp,
     /// Until when it can be approved and begun.
     pub expires_at: Timestamp,
-    /// What the security team wants to remember about it.
+    /// The note of the security team about it.
     pub note: String,
 }
 
@@ -69,7 +70,7 @@ impl Document for RotationPlan {
 pub enum RotationReason {
     /// Its time has come: content keys are sealed to the new key, TLS keys stay.
     Routine,
-    /// Somebody else may have it. Whoever has the old key and old ciphertext has the TLS keys, so that sealing them
+    /// Somebody else may have it. A holder of the old key and old ciphertext has the TLS keys, so that sealing them
     /// anew does not help: certificates are issued again with new keys, and the old ones revoked.
     Compromised,
 }

@@ -24,7 +24,7 @@ pub struct Route {
     /// The servers behind the edge, at most [`Route::MAX_UPSTREAMS`]; none when the site has left, and edges drop what they
     /// hold for it.
     pub upstreams: Vec<Endpoint>,
-    /// What becomes of requests without TLS.
+    /// The treatment of requests without TLS.
     pub https: HttpsMode,
 }
 
@@ -79,7 +79,7 @@ impl From<Upstream> for Endpoint {
     }
 }
 
-/// What becomes of requests without TLS.
+/// The treatment of requests without TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HttpsMode {

@@ -46,7 +46,7 @@ impl<const N: usize> Locked<N> {
     /// A secret that `fill` writes in place. It begins as zeros.
     ///
     /// # Errors
-    /// What `fill` answers; what it had written is wiped.
+    /// The error of `fill`; the octets that it had written are wiped.
     pub fn fill<E>(fill: impl FnOnce(&mut [u8; N]) -> Result<(), E>) -> Result<Self, E> {
         let () = Self::FITS;
         let mut secret = Self(Slot::take());

@@ -1,8 +1,8 @@
 //! Private keys as text (RFC 7468), without copies that nobody wipes.
 //!
 //! PEM libraries gather the base64 of a block in strings of their own and free them as they are: each key that was read
-//! or written stays on the heap, where the next core dump or read past an end finds it. What is used here on the way is
-//! wiped.
+//! or written stays on the heap, where the next core dump or read past an end finds it. The buffers that are used here
+//! on the way are wiped.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::{Zeroize, Zeroizing};

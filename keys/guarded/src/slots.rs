@@ -117,7 +117,7 @@ impl Shard {
     }
 
     fn free(&self) -> MutexGuard<'_, Vec<&'static mut [u8; SLOT]>> {
-        // What is done under the lock does not panic; a list of slots is right in any case.
+        // The code under the lock does not panic; a list of slots is right in any case.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -148,7 +148,7 @@ mod tests {
 
     use crate::Locked;
 
-    /// What is at `address` in this process, read by way of the kernel.
+    /// The octets at `address` in this process, read by way of the kernel.
     fn memory_at(address: usize) -> [u8; 32] {
         let mut octets = [0; 32];
         File::open("/proc/self/mem").unwrap().read_exact_at(&mut octets, address as u64).unwrap();

@@ -1,4 +1,4 @@
-//! What the kernel says about the memory of secrets, in a process of its own for each question.
+//! The kernel's answers about the memory of secrets, in a process of its own for each question.
 
 #![allow(clippy::unwrap_used)]
 

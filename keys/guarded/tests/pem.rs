@@ -1,4 +1,4 @@
-//! What is left in memory of a private key that was written as text and read again.
+//! The remains in memory of a private key that was written as text and read again.
 
 #![allow(clippy::unwrap_used)]
 
@@ -40,7 +40,7 @@ fn no_base64_of_a_key_stays_in_memory() {
 fn is_in_memory(mask: &[u8]) -> bool {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let mut memory = File::open("/proc/self/mem").unwrap();
-    // Wiped after each part: what it has read is in memory too.
+    // Wiped after each part: the part is in memory too.
     let mut part = Zeroizing::new(vec![0; 1 << 20]);
     let own = part.as_ptr() as u64..part.as_ptr() as u64 + part.len() as u64;
     for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|access| access.starts_with("rw"))) {
@@ -60,7 +60,7 @@ fn is_in_memory(mask: &[u8]) -> bool {
                     return true;
                 }
             }
-            // What lies across two parts is seen in the second.
+            // A copy across two parts is seen in the second.
             let step = if start + len as u64 == end { len } else { len - mask.len() };
             start += step as u64;
         }

@@ -53,7 +53,7 @@ struct Held {
 
 impl Held {
     fn new(mark: u64) -> Self {
-        // What was there before must be gone.
+        // The octets from before must be gone.
         let fill = |octets: &mut [u8; 64]| {
             let clean = *octets == [0; 64];
             *octets = pattern(mark);

@@ -1,4 +1,4 @@
-//! The bundle's bytes: what certstore keeps for one certificate.
+//! The bundle's bytes, which certstore keeps for one certificate.
 //!
 //! ```text
 //! magic "CSBU", format 1
@@ -27,7 +27,7 @@ pub enum BundleError {
     /// Something else, or cut short.
     #[error("expected {expected}: the bundle is damaged, cut short, or something else")]
     Malformed {
-        /// What should have stood there.
+        /// The part that should have stood there.
         expected: &'static str,
     },
     /// The statement's signature does not count.
@@ -171,7 +171,7 @@ pub(crate) fn encode_chain(chain: &[Vec<u8>]) -> Vec<u8> {
 }
 
 impl Bundle {
-    /// What [`BundleInfo::chain`] must be for `chain`.
+    /// The digest that [`BundleInfo::chain`] must be for `chain`.
     pub fn chain_digest(chain: &[Vec<u8>]) -> certseal_wire::Digest {
         sha256(&encode_chain(chain))
     }

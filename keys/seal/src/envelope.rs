@@ -2,8 +2,8 @@
 //!
 //! Format 1 is an envelope with a content key of its own, format 2 one of a group that shares a content key.
 //!
-//! All integers are big-endian. There is exactly one encoding of an envelope: what [`Envelope::parse`] accepts,
-//! [`Envelope::to_bytes`] gives back octet for octet.
+//! All integers are big-endian. There is exactly one encoding of an envelope: [`Envelope::to_bytes`] gives back octet
+//! for octet what [`Envelope::parse`] accepts.
 
 use certseal_wire::{Digest, EnvelopeId, Epoch, GroupId, KeyId, PoolName, SignerId};
 
@@ -25,7 +25,7 @@ pub struct Envelope {
     pub(crate) stanzas: Vec<Stanza>,
 }
 
-/// What an envelope is bound to. It never changes.
+/// The header that an envelope is bound to. It never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// The algorithms.
@@ -69,7 +69,7 @@ pub enum EnvelopeError {
     /// Something else, or cut short.
     #[error("expected {expected}: the envelope is damaged, cut short, or something else")]
     Malformed {
-        /// What should have stood there.
+        /// The part that should have stood there.
         expected: &'static str,
     },
     /// Written by another version of the format.
@@ -104,12 +104,12 @@ impl Header {
         bytes
     }
 
-    /// SHA-256 of the header's bytes: what the payload's keys are bound to.
+    /// SHA-256 of the header's bytes, to which the payload's keys are bound.
     pub fn hash(&self) -> Digest {
         sha256(&self.to_bytes())
     }
 
-    /// What the stanzas are bound to: the header, or the group, whose envelopes have the same stanzas.
+    /// The scope that the stanzas are bound to: the header, or the group, whose envelopes have the same stanzas.
     pub fn scope(&self) -> Digest {
         match self.group {
             None => self.hash(),
@@ -138,7 +138,7 @@ impl Header {
     }
 }
 
-/// What the stanzas of a group's envelopes are bound to: SHA-256 over a label, the suite and the group's id.
+/// The scope that the stanzas of a group's envelopes are bound to: SHA-256 over a label, the suite and the group's id.
 pub(crate) fn group_scope(suite: Suite, group: GroupId) -> Digest {
     sha256(&[b"certseal group v1\0".as_slice(), &(suite as u16).to_be_bytes(), &group.0].concat())
 }
@@ -204,7 +204,7 @@ impl Envelope {
         Ok(issuers.verify_bytes(LABEL, self.header.issuer, &signed, &self.signature)?)
     }
 
-    /// What the envelope is bound to.
+    /// The header that the envelope is bound to.
     pub fn header(&self) -> &Header {
         &self.header
     }
@@ -219,7 +219,7 @@ impl Envelope {
         &self.payload
     }
 
-    /// Who can open the envelope.
+    /// The stanzas, one for each key that can open the envelope.
     pub fn stanzas(&self) -> &[Stanza] {
         &self.stanzas
     }

@@ -79,7 +79,7 @@ pub enum Aead {
     Aes256Gcm = 0x0002,
 }
 
-/// What the key schedule yields: the key, and the nonce of the first message.
+/// The yield of the key schedule: the key, and the nonce of the first message.
 pub struct KeySchedule {
     /// Which AEAD the key is for.
     pub aead: Aead,

@@ -1,4 +1,4 @@
-//! What the signed key ring allows: which issuers count, what to seal to, and how a ring may follow another.
+//! The rules of the signed key ring: which issuers count, what to seal to, and how a ring may follow another.
 //!
 //! ```text
 //! (none) --first key of a pool--> active          pending --abort--> retired
@@ -51,7 +51,7 @@ pub enum RingError {
     Succession {
         /// The version of the one before.
         after: u64,
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
     /// An entry's suite is unknown.
@@ -128,7 +128,7 @@ pub enum RingChange {
     },
 }
 
-/// What `new` changes about the unseal keys of `old`. Issuers are not looked at.
+/// The changes that `new` makes to the unseal keys of `old`. Issuers are not looked at.
 ///
 /// # Errors
 /// [`RingError::Succession`] when `new` is not a later version, alters a key, or moves one backwards in its life.
@@ -229,7 +229,7 @@ pub fn ring_issuers(ring: &KeyRing) -> VerifyingKeys {
         .collect()
 }
 
-/// What to seal to for `pool`: its active key.
+/// The recipient for `pool`: its active key.
 ///
 /// # Errors
 /// [`RingError`] when there is none, or its entry is not sound.
@@ -238,7 +238,7 @@ pub fn ring_recipient(ring: &KeyRing, pool: &PoolName) -> Result<Recipient, Ring
     entry_recipient(entry)
 }
 
-/// What to seal to for one entry of a ring.
+/// The recipient for one entry of a ring.
 ///
 /// # Errors
 /// [`RingError`] when the entry is not sound.

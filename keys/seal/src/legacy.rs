@@ -18,8 +18,8 @@ pub enum LegacySuite {
     RsaOaepSha256 = 0x0101,
     /// The same with SHA-1 and MGF1-SHA-1, which older libraries take when nothing else is said.
     RsaOaepSha1 = 0x0102,
-    /// What the `ecies` crate 0.2 writes by default: secp256k1, HKDF-SHA256, AES-256-GCM:
-    /// uncompressed ephemeral point 65 || nonce 16 || tag 16 || ciphertext.
+    /// The format that the `ecies` crate 0.2 writes by default: secp256k1, HKDF-SHA256, AES-256-GCM: uncompressed
+    /// ephemeral point 65 || nonce 16 || tag 16 || ciphertext.
     EciesSecp256k1 = 0x0103,
 }
 
@@ -118,12 +118,12 @@ impl LegacyKey {
         self.key_id
     }
 
-    /// What the platform wrote.
+    /// The octets that the platform wrote.
     pub fn blob(&self) -> &[u8] {
         &self.blob
     }
 
-    /// SHA-256 of its bytes: what certman's statement names.
+    /// SHA-256 of its bytes, which certman's statement names.
     pub fn digest(&self) -> Digest {
         sha256(&self.to_bytes())
     }

@@ -9,7 +9,8 @@
 //!   bundle   = signed BundleInfo, certificate chain, envelope (or a key as a platform sealed it before)
 //! ```
 //!
-//! What is sealed here is opened by `certseal-unseal`, and by nothing in this crate. No I/O, no clock, no async.
+//! Envelopes that are sealed here are opened by `certseal-unseal`, and by nothing in this crate. No I/O, no clock, no
+//! async.
 //!
 //! ```
 //! use certseal_seal::{Recipient, SealRequest, SigningKey, Suite, TlsPrivateKey, KeyKind, seal};

@@ -1,6 +1,6 @@
 //! Reads big-endian fields from untrusted bytes.
 
-/// What is left of an input. Every read is `None` when too little is left.
+/// The rest of an input. Every read is `None` when too little is left.
 pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

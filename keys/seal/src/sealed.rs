@@ -35,7 +35,7 @@ impl Sealed {
         }
     }
 
-    /// What certman's statement names: an envelope's header hash, or the digest of a legacy key.
+    /// The digest that certman's statement names: an envelope's header hash, or the digest of a legacy key.
     pub fn digest(&self) -> Digest {
         match self {
             Self::Envelope(envelope) => envelope.header().hash(),

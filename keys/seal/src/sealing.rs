@@ -53,7 +53,7 @@ impl Recipient {
     }
 }
 
-/// What to bind a sealed key to, and who may open it.
+/// The certificate to bind a sealed key to, and the recipients that may open it.
 #[derive(Debug)]
 pub struct SealRequest<'a> {
     /// The algorithms; every recipient's key must be of this suite.
@@ -159,12 +159,12 @@ impl Draft {
         self.0.to_bytes()
     }
 
-    /// What the envelope will be bound to.
+    /// The header that the envelope will be bound to.
     pub fn header(&self) -> &Header {
         &self.0.header
     }
 
-    /// Who will be able to open the envelope.
+    /// The stanzas, one for each key that will be able to open the envelope.
     pub fn stanzas(&self) -> &[Stanza] {
         &self.0.stanzas
     }
@@ -179,8 +179,8 @@ impl Draft {
 
 /// A bounded group of envelopes that share one content key, and so one key agreement for each recipient.
 ///
-/// Whoever has the content key can open every envelope of the group, so it lives no longer than it must: who seals
-/// bounds the count and the age. Each envelope's payload has keys of its own, derived with its header.
+/// A holder of the content key can open every envelope of the group, so the key lives no longer than it must: the
+/// sealing side bounds the count and the age. Each envelope's payload has keys of its own, derived with its header.
 pub struct Group {
     id: GroupId,
     suite: Suite,
@@ -306,7 +306,7 @@ fn random_key() -> Result<Secret<32>, SealError> {
     Secret::fill(|out| getrandom::fill(out)).map_err(|_| SealError::Randomness)
 }
 
-/// What stands in a draft for the signature.
+/// The octets in a draft that stand for the signature.
 const UNSIGNED: [u8; 64] = [0; 64];
 
 /// The longest private key: RSA-4096 needs 2,400 octets.

@@ -10,7 +10,7 @@ impl<const N: usize> Secret<N> {
     /// A secret that `fill` writes in place. It begins as zeros.
     ///
     /// # Errors
-    /// What `fill` answers.
+    /// The error of `fill`.
     pub fn fill<E>(fill: impl FnOnce(&mut [u8; N]) -> Result<(), E>) -> Result<Self, E> {
         Locked::fill(fill).map(Self)
     }
@@ -48,7 +48,7 @@ impl TlsPrivateKey {
         Self { kind, pkcs8: Zeroizing::new(pkcs8) }
     }
 
-    /// What kind of key it is.
+    /// The kind of the key.
     pub fn kind(&self) -> KeyKind {
         self.kind
     }

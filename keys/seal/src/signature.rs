@@ -174,7 +174,8 @@ impl FromIterator<VerifyingKey> for VerifyingKeys {
     }
 }
 
-/// What is signed: the label, a zero octet, the bytes. No label contains a zero octet, so no two labels can be confused.
+/// The message that is signed: the label, a zero octet, the bytes. No label contains a zero octet, so no two labels can
+/// be confused.
 fn message(label: &str, bytes: &[u8]) -> Vec<u8> {
     [label.as_bytes(), &[0], bytes].concat()
 }
@@ -182,7 +183,7 @@ fn message(label: &str, bytes: &[u8]) -> Vec<u8> {
 const PRIVATE_TAG: &str = "PRIVATE KEY";
 const PUBLIC_TAG: &str = "PUBLIC KEY";
 
-/// What stands before the 32 octets in a SubjectPublicKeyInfo of Ed25519 (RFC 8410, 10.1).
+/// The prefix of the 32 octets in a SubjectPublicKeyInfo of Ed25519 (RFC 8410, 10.1).
 const SPKI_PREFIX: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 #[cfg(test)]

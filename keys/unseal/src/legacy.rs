@@ -48,7 +48,7 @@ impl LegacyUnsealKey {
         Ok(Self { suite, id: suite.key_id(&public_key), public_key, private })
     }
 
-    /// What it opens.
+    /// The suite that it opens.
     pub fn suite(&self) -> LegacySuite {
         self.suite
     }

@@ -17,7 +17,7 @@ use crate::{
     hpke::{aead_open, decap, open_message},
 };
 
-/// Why an envelope was not opened. What is public is said; a failed opening says nothing more.
+/// Why an envelope was not opened. The public reasons are told; a failed opening says nothing more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -55,7 +55,7 @@ pub enum OpenError {
     /// do not remember it as the outcome.
     #[error("the token that holds the unseal key cannot be reached: {reason}")]
     Unavailable {
-        /// What was tried last, and what the token said.
+        /// The last try, and the token's answer.
         reason: String,
     },
     /// Anything else.
@@ -202,7 +202,7 @@ impl GroupKeys {
     fn remember(&self, group: GroupId, stanza: &Stanza, content_key: Arc<Secret<32>>) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_GROUP_KEYS {
-            // Whichever: what is asked for again costs one more key agreement.
+            // Any half may go: a key that is asked for again costs one more key agreement.
             let mut keep = false;
             known.retain(|_, _| {
                 keep = !keep;

@@ -106,7 +106,7 @@ impl UnsealKey {
         Some(secret_pem::encode_crlf(TAG, &body))
     }
 
-    /// What to seal to for this key.
+    /// The recipient for this key.
     pub fn recipient(&self) -> Recipient {
         self.recipient.clone()
     }

@@ -1,4 +1,4 @@
-//! Envelopes: what opens, and everything that must not.
+//! Envelopes: those that open, and all those that must not.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! The golden envelopes of formats 1 and 2: what was stored once stays readable. `docs/envelope.md` explains their fields.
+//! The golden envelopes of formats 1 and 2: stored envelopes stay readable. `docs/envelope.md` explains their fields.
 
 #![allow(clippy::unwrap_used)]
 

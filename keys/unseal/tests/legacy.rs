@@ -134,7 +134,7 @@ impl Rsa {
         key
     }
 
-    /// What stands inside PKCS#8, behind 26 octets for a key of this size.
+    /// The octets inside PKCS#8, behind the first 26 for a key of this size.
     fn pkcs1(&self) -> &[u8] {
         &self.pkcs8[26..]
     }

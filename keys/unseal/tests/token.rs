@@ -120,7 +120,7 @@ fn the_private_half_of_a_generated_key_cannot_be_read_out() {
             let id = session.get_attributes(only(&session, class, "certseal/eu/1"), &[AttributeType::Id]).unwrap();
             assert!(matches!(id.as_slice(), [Attribute::Id(id)] if *id == key.key_id().0), "{id:?}");
         }
-        // What was derived is gone: nothing that can be read is left in the token.
+        // The derived secret is gone: nothing that can be read is left in the token.
         assert!(session.find_objects(&[Attribute::Class(ObjectClass::SECRET_KEY)]).unwrap().is_empty());
 
         // The control: an extractable key can be read out in the same way.

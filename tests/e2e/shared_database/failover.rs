@@ -55,8 +55,8 @@ async fn either_certstore_is_killed_and_all_goes_on_through_the_other_with_nothi
     assert!(!platform.edge.log().contains("beginning with a snapshot"), "{}", platform.edge.log());
 }
 
-/// One that hangs takes connections and answers nothing: only the clients' patience tells. What it was asked meanwhile it
-/// does when it goes on, long after the other one has.
+/// One that hangs takes connections and answers nothing: only the clients' patience tells. It does the requests of that
+/// time when it goes on, long after the other one has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "a stage of its own in test.sh: most of its time it waits for answers that do not come"]
 async fn a_certstore_is_frozen_and_all_goes_on_through_the_other_also_when_it_goes_on() {

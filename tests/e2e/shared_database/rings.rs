@@ -1,4 +1,4 @@
-//! Key rings and rotations: what one process stored counts at once in the other.
+//! Key rings and rotations: those that one process stored count at once in the other.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ async fn a_key_ring_that_one_certstore_took_counts_at_once_in_the_other() {
     let mut quickest = Duration::MAX;
     for n in 0..10 {
         let bytes = press.bundle(&site(n), 1, &mut None);
-        // The other one has used the ring before: what it remembers of it is fresh.
+        // The other one has used the ring before: its memory of the ring is fresh.
         there.put_bundle(&site(1000 + n), press.bundle(&site(1000 + n), 1, &mut None)).await.unwrap();
         let version = known.version + 2 * n as u64 + 1;
         let without = security.sign(&KeyRing { version, issuers: others.clone(), ..known.clone() });

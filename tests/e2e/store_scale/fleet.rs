@@ -146,7 +146,7 @@ fn writer(
     std::thread::spawn(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(writing))
 }
 
-/// What an edge with an empty mirror does. Answers the octets, and the cursor from which it follows.
+/// Reads like an edge with an empty mirror. Answers the octets, and the cursor from which it follows.
 async fn read_all(edge: &mut Caller) -> (usize, String) {
     let snapshot: Snapshot = serde_json::from_slice(&edge.get("/v1/snapshot").await).unwrap();
     let mut octets = 0;

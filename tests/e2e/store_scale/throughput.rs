@@ -47,7 +47,7 @@ async fn a_store_of_many_bundles_opens_answers_and_takes_more() {
     let seconds = Duration::from_secs(if is_long() { 15 } else { 1 });
     let rate = |fetched: usize| fetched as f64 / seconds.as_secs_f64();
     println!("cold: {:.0} fetches/s of bundles at random", rate(fetch(&store, count, seconds).await));
-    // What is warm fits into the memory of the engine.
+    // The warm records fit into the memory of the engine.
     let warm = count.min(20_000);
     fetch(&store, warm, seconds).await;
     let fetched = fetch(&store, warm, seconds).await;

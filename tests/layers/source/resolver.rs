@@ -1,4 +1,4 @@
-//! What a path leads to, through modules and re-exports.
+//! The target of a path, through modules and re-exports.
 
 use std::{
     cell::RefCell,
@@ -7,7 +7,7 @@ use std::{
 
 use super::{Contents, Module};
 
-/// What a path leads to.
+/// The target of a path.
 #[derive(Clone)]
 pub(crate) enum Target {
     Module(Module),
@@ -28,7 +28,7 @@ impl<'a> Resolver<'a> {
         Self { modules, found: RefCell::default() }
     }
 
-    /// What `path` leads to in a module; none when that is outside the crate.
+    /// The target of `path` in a module; none when that is outside the crate.
     pub(crate) fn resolve(&self, module: &[String], path: &[String]) -> Option<Target> {
         let (first, mut rest) = path.split_first()?;
         let mut at = match first.as_str() {
@@ -48,8 +48,8 @@ impl<'a> Resolver<'a> {
         Some(at)
     }
 
-    /// What a name is in a module: a module in it, an item of its own, or one that it imports. Where a module and an item
-    /// have one name, the item is meant at the end of a path.
+    /// The target of a name in a module: a module in it, an item of its own, or one that it imports. Where a module and
+    /// an item have one name, the item is meant at the end of a path.
     fn find(&self, module: &[String], name: &str, is_last: bool) -> Option<Target> {
         let child = || self.child(module, name).map(Target::Module);
         if is_last { self.item(module, name).or_else(child) } else { child().or_else(|| self.item(module, name)) }

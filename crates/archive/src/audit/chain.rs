@@ -1,12 +1,12 @@
-//! The hash chain of the audit log, followed entry by entry. Pure: whoever has the entries pushes them.
+//! The hash chain of the audit log, followed entry by entry. Pure: the holder of the entries pushes them.
 
 use certseal_seal::audit_link;
 use certseal_wire::{AuditLine, AuditMark, Digest};
 
 /// Follows the chain, and notices what was changed, removed or put elsewhere.
 ///
-/// Each hash covers the one before it. So the chain as a whole can be exchanged by whoever can write all of it: what shows
-/// that is a mark which was kept elsewhere, and which the chain is told to [`expect`](Self::expect).
+/// Each hash covers the one before it. So an attacker who can write all of the chain can exchange it as a whole: that
+/// shows by a mark which was kept elsewhere, and which the chain is told to [`expect`](Self::expect).
 ///
 /// ```
 /// use certseal_archive::audit::{Chain, NEW_LOG};
@@ -41,9 +41,9 @@ pub enum ChainError {
     Altered {
         /// The entry.
         number: u64,
-        /// What follows from the entry and the hash before it.
+        /// The hash that follows from the entry and the hash before it.
         expected: Digest,
-        /// What the log says.
+        /// The hash in the log.
         found: Digest,
     },
     /// Entries are missing, or not in their order.
@@ -59,7 +59,7 @@ pub enum ChainError {
         "{what} has entry {number} with hash {expected}, the log has hash {found} there: one of them is of another log"
     )]
     NotOnChain {
-        /// Who says so.
+        /// The source of the mark.
         what: String,
         /// The entry.
         number: u64,
@@ -74,7 +74,7 @@ pub enum ChainError {
          a backup since"
     )]
     CutOff {
-        /// Who says so.
+        /// The source of the mark.
         what: String,
         /// The entry that was expected.
         number: u64,
@@ -87,7 +87,7 @@ pub enum ChainError {
          earlier ones"
     )]
     TooEarly {
-        /// Who says so.
+        /// The source of the mark.
         what: String,
         /// The entry that was expected.
         number: u64,

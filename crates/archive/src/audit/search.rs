@@ -3,20 +3,20 @@
 use certseal_wire::{AuditAction, AuditLine, AuditOutcome, AuditRecord};
 use jiff::Timestamp;
 
-/// What entries must be like; whatever is not set is as it likes.
+/// The conditions on entries; one that is not set holds for all of them.
 #[derive(Debug, Clone, Default)]
 pub struct Search {
     /// Part of who did it: `ROLE/NAME`.
     pub by: Option<String>,
-    /// What it was done to, in full; or part of the detail, where refused requests have it.
+    /// The target of the action, in full; or part of the detail, where refused requests have it.
     pub target: Option<String>,
-    /// What was done.
+    /// The action.
     pub action: Option<AuditAction>,
     /// At this time or later.
     pub since: Option<Timestamp>,
     /// Before this time.
     pub until: Option<Timestamp>,
-    /// What was refused only.
+    /// Refused requests only.
     pub refused: bool,
 }
 

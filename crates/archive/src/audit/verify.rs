@@ -1,4 +1,4 @@
-//! The whole log checked: files, what the store keeps, and the marks that were kept elsewhere.
+//! The whole log checked: files, the entries in the store, and the marks that were kept elsewhere.
 
 use certseal_client::{Progress, StoreClient};
 use certseal_seal::VerifyingKeys;
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::error::Error;
 
-/// What a check of the log found to be in order.
+/// A log that a check found to be in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VerifiedLog {
     /// The entry after which the check begins: 0 when it covers all of them.
@@ -26,11 +26,11 @@ pub struct VerifiedLog {
     pub first_at: Option<Timestamp>,
     /// When the last of them was made.
     pub last_at: Option<Timestamp>,
-    /// What certman signed.
+    /// The checkpoint that certman signed.
     pub checkpoint: Option<CheckpointSeen>,
     /// The mark of the newest entry, to be kept for the next time: `NUMBER:HASH`.
     pub mark: String,
-    /// What is no sign of tampering, but leaves something unchecked.
+    /// Findings that are no sign of tampering, but leave something unchecked.
     pub warnings: Vec<String>,
 }
 
@@ -144,7 +144,7 @@ fn first_mark(files: Option<&AuditFiles>, start: AuditMark) -> Result<AuditMark,
     match files.first().mark {
         AuditMark { number: 0, .. } => Err(LogError::EntryZero),
         AuditMark { number: 1, .. } => Ok(NEW_LOG),
-        // What its hash covers is not there, so it is the mark to begin with.
+        // The entries that its hash covers are not there, so it is the mark to begin with.
         later => Ok(later),
     }
 }

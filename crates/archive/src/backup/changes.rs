@@ -1,4 +1,4 @@
-//! What changed while the tables were copied, by the feed.
+//! The changes while the tables were copied, by the feed.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -10,7 +10,7 @@ use super::{copy_error::CopyError, format::MAX_AGAIN};
 
 /// The records that the feed tells of after `from`, up to `to` at least; each once, whatever happened to it.
 ///
-/// What happens after `to` need not be in the backup, so that this ends however much is written.
+/// Changes after `to` need not be in the backup, so that this ends however much is written.
 ///
 /// # Errors
 /// When the store came back from a backup meanwhile, too much has changed, or certstore cannot be reached.
@@ -38,8 +38,8 @@ pub(super) async fn changes(
             return Err(CopyError::TooManyChanges(MAX_AGAIN));
         }
         if end && cursor.seq < to.seq {
-            // What certstore has of the feed in memory is a moment behind; and the last sequence numbers may be of changes
-            // that are not in the feed.
+            // certstore's feed in memory is a moment behind; and the last sequence numbers may be of changes that are
+            // not in the feed.
             rests += 1;
             sleep(REST).await;
         }

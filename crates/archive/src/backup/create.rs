@@ -4,7 +4,7 @@
 //! 1. the plan: which tables there are, and where the feed is
 //! 2. the tables that the feed tells of, page after page
 //! 3. the other tables: rotations, reports and marks, which are small; once, so that what was deleted is not in it
-//! 4. what changed in the tables of 2 meanwhile, as the feed tells it
+//! 4. the changes in the tables of 2 meanwhile, as the feed tells them
 //! 5. the audit log
 //! ```
 //!
@@ -145,8 +145,8 @@ fn fetch(store: &StoreClient, table: &str, after: Option<String>) -> Fetched {
     tokio::spawn(async move { store.backup_page(&table, &query).await })
 }
 
-/// Copies single records once more, and counts them. What was purged meanwhile is not there any more; in the backup it has
-/// its end, at which it is purged again.
+/// Copies single records once more, and counts them. A record that was purged meanwhile is not there any more; in the
+/// backup it has its end, at which it is purged again.
 async fn copy_again(
     store: &StoreClient,
     plan: &BackupPlan,

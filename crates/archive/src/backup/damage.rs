@@ -24,9 +24,9 @@ pub enum Damage {
     /// The line begins like one of the format, and goes on otherwise.
     #[error("expected {what}")]
     Unparsable {
-        /// What begins like this.
+        /// The kind of line that begins like this.
         what: &'static str,
-        /// What does not fit.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// The format is another one.
@@ -52,9 +52,9 @@ pub enum Damage {
     /// Another line has to come before this one, or none of its kind may come again.
     #[error("expected {expected}, got {found}")]
     OutOfPlace {
-        /// What has to be in this place.
+        /// The line that has to be in this place.
         expected: &'static str,
-        /// What is there.
+        /// The line that is there.
         found: &'static str,
     },
     /// The line `again` is missing.
@@ -90,7 +90,7 @@ pub enum Damage {
     /// Something is missing, or too much.
     #[error("expected {expected} {what}, got {found}")]
     Count {
-        /// What was counted.
+        /// The things that were counted.
         what: String,
         /// How many the backup says there are.
         expected: u64,
@@ -103,9 +103,9 @@ pub enum Damage {
     /// The octets are not those that were written.
     #[error("expected SHA-256 {expected} of all before the manifest, got {found}")]
     Digest {
-        /// What the manifest says.
+        /// The digest in the manifest.
         expected: Digest,
-        /// What there is.
+        /// The digest of the octets that are there.
         found: Digest,
     },
     /// Entries of the audit log do not fit their chain.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::damage::Damage;
 use crate::{error::Error, lines::Lines, unfinished_file::UnfinishedFile};
 
-/// The first line: what the backup is of.
+/// The first line: the state that the backup is of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Head {
@@ -47,7 +47,7 @@ pub(super) struct LastLine {
     pub(super) manifest: Manifest,
 }
 
-/// What the file has to be.
+/// The counts and the digest that the file has to have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Manifest {
@@ -201,7 +201,8 @@ fn finished(digest: Context) -> Digest {
 /// The version of the format.
 pub(super) const VERSION: u32 = 1;
 
-/// The most records after the line `again`: who writes or reads a backup has their keys in memory, some 100 octets each.
+/// The most records after the line `again`: the writer or reader of a backup has their keys in memory, some 100 octets
+/// each.
 pub(super) const MAX_AGAIN: u64 = 1_000_000;
 
 #[cfg(test)]

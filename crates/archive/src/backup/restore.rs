@@ -13,10 +13,10 @@ use super::{
 };
 use crate::error::Error;
 
-/// What a store has from a backup.
+/// The contents that a store has from a backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Restored {
-    /// When the backup was begun: what was acknowledged after that may be lost.
+    /// When the backup was begun: changes acknowledged after that may be lost.
     pub at: Timestamp,
     /// Where the feed was then.
     pub feed: Cursor,
@@ -45,7 +45,7 @@ pub async fn restore(store: &StoreClient, path: &Path, progress: &dyn Progress) 
     }
 }
 
-/// What an unfinished restore leaves behind, and what to do about it.
+/// Says what an unfinished restore leaves behind, and what to do about it.
 fn unfinished(has_begun: bool, error: Error) -> Error {
     if has_begun { Error::HalfRestored(error.into()) } else { Error::NothingRestored(error.into()) }
 }
@@ -128,7 +128,8 @@ mod tests {
     use super::*;
     use crate::backup::damage::Damage;
 
-    /// Records are put, whatever is there: who is told to empty the store loses time, and maybe the wrong data.
+    /// Records are put, whatever is there: an operator who is told to empty the store loses time, and maybe the wrong
+    /// data.
     #[test]
     fn an_interrupted_restore_says_that_the_same_file_finishes_it() {
         let [nothing, some] = [false, true].map(|has_begun| unfinished(has_begun, Damage::NoLine.into()).to_string());

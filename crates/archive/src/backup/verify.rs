@@ -21,7 +21,7 @@ use crate::{
     error::Error,
 };
 
-/// What a sound backup holds.
+/// The contents of a sound backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Contents {
     /// Its first line.
@@ -41,12 +41,12 @@ pub struct Contents {
     pub octets: u64,
     /// SHA-256 of all before the manifest.
     pub sha256: Digest,
-    /// The identities of those: what was copied first of them does not count.
+    /// The identities of those: their first copies do not count.
     #[serde(skip)]
     pub(super) newer: HashSet<Digest>,
 }
 
-/// What tells a record from all others: a digest of its table and key.
+/// The identity of a record among all others: a digest of its table and key.
 pub(super) fn identity(record: &BackupRecord) -> Digest {
     // No table has a zero octet in its name, so no two can be confused.
     sha256(&[record.table.as_bytes(), &[0], record.key.as_bytes()].concat())
@@ -115,7 +115,7 @@ pub(super) fn check(input: impl BufRead, progress: &dyn Progress) -> Result<Cont
     })
 }
 
-/// What came so far.
+/// The lines that came so far.
 #[derive(Default)]
 struct Tally {
     /// Before the line `again`.

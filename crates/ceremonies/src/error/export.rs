@@ -31,7 +31,7 @@ pub enum ExportError {
     Taken {
         /// The site's folder.
         place: PathBuf,
-        /// What the system says about `site.json` in it.
+        /// The system's error about `site.json` in it.
         source: io::Error,
     },
     /// `site.json` is not as it was written.
@@ -39,7 +39,7 @@ pub enum ExportError {
     About {
         /// The site's folder.
         place: PathBuf,
-        /// What does not fit.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// There is nothing to open its key with.

@@ -24,7 +24,7 @@ pub enum ImportError {
     NoArchive {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// The cause.
         source: Box<ImportError>,
     },
     /// A directory has too many folders.
@@ -66,7 +66,7 @@ pub enum FolderError {
     NotPem {
         /// The file.
         file: &'static str,
-        /// What does not fit.
+        /// The defect.
         detail: String,
     },
     /// A file has no certificate.
@@ -77,15 +77,15 @@ pub enum FolderError {
     File {
         /// The file.
         file: &'static str,
-        /// What does not fit.
+        /// The cause.
         source: Box<dyn StdError + Send + Sync>,
     },
     /// Something in the certificate does not parse.
     #[error("{what}")]
     Certificate {
-        /// What it is.
+        /// The part of the certificate.
         what: &'static str,
-        /// What does not fit.
+        /// The parser's error.
         source: Box<dyn StdError + Send + Sync>,
     },
     /// The certificate's names are no names of a site.
@@ -93,7 +93,7 @@ pub enum FolderError {
     Names {
         /// The file that may have them.
         file: &'static str,
-        /// What does not fit.
+        /// The parser's error.
         source: certseal_wire::ParseError,
     },
     /// Nothing says where its server is.

@@ -18,7 +18,7 @@ pub enum KeyError {
     /// It cannot be generated.
     #[error(transparent)]
     Generate(KeyFileError),
-    /// What was generated here lacks its private half.
+    /// A key that was generated here lacks its private half.
     #[error("a key that was generated here has no private half")]
     NoPrivateHalf,
     /// It cannot be written.
@@ -41,7 +41,7 @@ pub enum KeyError {
     NoKey {
         /// The file.
         place: String,
-        /// What does not fit.
+        /// The cause.
         source: KeyFileError,
     },
     /// Keys of several pools were given, where they have to be of one.
@@ -79,7 +79,7 @@ pub enum KeyError {
     /// The ring that lists it may not be in certstore.
     #[error("{advice}")]
     NotListed {
-        /// What became of the ring, and what to do with the key.
+        /// The fate of the ring, and advice on the key.
         advice: String,
         /// certstore's answer.
         source: Box<ClientError>,

@@ -31,7 +31,7 @@ pub enum LegacyError {
     NoKey {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// The cause.
         source: LegacyKeyError,
     },
 }

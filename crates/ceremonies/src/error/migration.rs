@@ -23,7 +23,7 @@ pub enum MigrationError {
     NoPlan {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// The plan is from so long ago that its first sites would all be renewed at once.

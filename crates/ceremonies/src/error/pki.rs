@@ -62,7 +62,7 @@ pub enum PkiError {
     Unparsable {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// The parser's error.
         source: Box<dyn StdError + Send + Sync>,
     },
     /// A file is no private key.
@@ -73,7 +73,7 @@ pub enum PkiError {
     UnusableKey {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// The cause.
         source: rcgen::Error,
     },
     /// The CA's certificate and key do not belong together.

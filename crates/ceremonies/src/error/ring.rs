@@ -17,7 +17,7 @@ pub enum KeyRingError {
     Hidden(u64),
     /// There is none yet.
     #[error("certstore has no key ring yet: `certctl keys generate` makes the first one")]
-    None,
+    Missing,
     /// There is no next version.
     #[error("the key ring's version cannot count further")]
     VersionsSpent,
@@ -49,7 +49,7 @@ pub enum KeyRingError {
     Forgotten {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// The parser's error.
         source: serde_json::Error,
     },
     /// The file that remembers the newest one cannot be written.

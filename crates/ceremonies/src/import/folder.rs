@@ -13,7 +13,7 @@ use x509_parser::{
 
 use crate::error::FolderError;
 
-/// What the files of a site do not say.
+/// The values that the files of a site do not give.
 #[derive(Debug, Clone)]
 pub struct ImportDefaults {
     /// How all keys are sealed.

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use super::pace::Appointment;
 use crate::error::{Error, MigrationError};
 
-/// What became of the sites of a plan by renewal.
+/// The outcome for the sites of a plan by renewal: counts, and the failures.
 #[derive(Debug, Default, Serialize)]
 pub struct Appointed {
     /// Sites that certman renews at the planned time, or before.

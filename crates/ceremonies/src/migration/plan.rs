@@ -1,4 +1,4 @@
-//! What is to be done in a migration, site by site.
+//! The work of a migration, site by site.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{
     files::{FileError, parent, sync_dir, write_public},
 };
 
-/// What is to be done, site by site.
+/// The work that is to be done, site by site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "lowercase", tag = "by")]
 pub enum Plan {

@@ -14,7 +14,7 @@ use crate::{
     tls_key::public_key_digest,
 };
 
-/// What became of the sites.
+/// The outcome of a resealing: counts of sites, and the failures.
 #[derive(Debug, Default, Serialize)]
 pub struct Resealed {
     /// Sites whose key is in an envelope now, or as soon as certman has stored it.
@@ -26,7 +26,7 @@ pub struct Resealed {
 }
 
 /// Seals the keys of `sites` anew, each to the active unseal keys of its pools, and gives the outcome to certman to sign.
-/// What is in an envelope already is passed over, so that it can be run again.
+/// A key that is in an envelope already is passed over, so that this can be run again.
 ///
 /// # Errors
 /// When certstore or certman cannot be reached.

@@ -27,7 +27,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// What follows from two looks at the store, `seconds` apart, and from what certman has planned.
+    /// The status that follows from two looks at the store, `seconds` apart, and from what certman has planned.
     pub fn new(before: &Inventory, after: &Inventory, seconds: f64, remaining: &Remaining, now: Timestamp) -> Self {
         let (was, is) = (legacy_count(before), legacy_count(after));
         let per_hour = (seconds > 0.0).then(|| was.saturating_sub(is) as f64 / seconds * 3600.0);

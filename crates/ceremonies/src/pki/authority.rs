@@ -75,7 +75,7 @@ impl Authority {
         holder: &str,
     ) -> Result<(), PkiError> {
         let id = caller.spiffe_id(&self.domain);
-        // What would not read back as this caller is no identity.
+        // An id that would not read back as this caller is no identity.
         let read_back = Caller::from_spiffe_id(&id, &self.domain)?;
         if read_back != *caller {
             return Err(PkiError::Ambiguous { caller: caller.clone(), read_back });

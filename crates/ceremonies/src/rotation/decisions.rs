@@ -1,4 +1,4 @@
-//! What people decide about a rotation: to approve it, and to give it up.
+//! The decisions of people about a rotation: approval, and giving it up.
 
 use certseal_client::StoreClient;
 use certseal_seal::{SigningKey, VerifyingKey};

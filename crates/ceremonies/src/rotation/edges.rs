@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::error::{Error, RotationError};
 
 /// Waits until every edge of the pool has said that it has what is needed.
-pub(super) async fn await_edges(
+pub(super) async fn await_edges_of_pool(
     store: &StoreClient,
     pool: &PoolName,
     what: &str,

@@ -9,7 +9,7 @@ use crate::error::{Error, RotationError};
 /// A rotation and its plan, which the security team signed.
 #[derive(Debug, Clone)]
 pub struct GenuineRotation {
-    /// What is to be done.
+    /// The work that is to be done.
     pub plan: RotationPlan,
     /// How far it has come.
     pub rotation: Rotation,

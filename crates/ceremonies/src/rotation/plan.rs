@@ -12,7 +12,7 @@ use crate::{
     ring_client::RingClient,
 };
 
-/// What the security team wants.
+/// The rotation that the security team wants.
 #[derive(Debug, Clone)]
 pub struct NewRotation {
     /// The pool whose key is to be replaced.
@@ -23,7 +23,7 @@ pub struct NewRotation {
     pub verify_one_in: u32,
     /// How long the plan can be approved and begun.
     pub validity: SignedDuration,
-    /// What to remember about it.
+    /// The team's own note about it.
     pub note: String,
 }
 

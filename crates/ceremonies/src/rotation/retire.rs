@@ -8,7 +8,7 @@ use certseal_wire::{EdgeReport, KeyRing, KeyState, Retirement, RotationId, Rotat
 use tokio::time::Instant;
 
 use super::{
-    edges::await_edges,
+    edges::await_edges_of_pool,
     genuine::{GenuineRotation, read},
     ring_steps::{ACTIVATED, at_least, set_state},
 };
@@ -38,7 +38,7 @@ pub async fn retire(
     let what = format!("to read what was sealed to epoch {}, to have its key, and to refuse nothing", plan.to.epoch);
     let deadline = Instant::now() + patience;
     let is_done = |edge: &EdgeReport| plan.is_done_with_old_keys(edge, rotation.verified_at);
-    await_edges(store, &plan.pool, &what, deadline, progress, is_done).await?;
+    await_edges_of_pool(store, &plan.pool, &what, deadline, progress, is_done).await?;
     progress.begin("removing old stanzas", store.inventory().await?.bundles);
     let mut after = None;
     loop {

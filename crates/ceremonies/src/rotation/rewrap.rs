@@ -9,7 +9,7 @@ use certseal_wire::{Base64, DnsName, GroupId, Rewrap, RewrapRequest, RewrapTarge
 use tokio::task::JoinSet;
 
 use super::{
-    pool_query::of_pool,
+    pool_query::sealed_keys_of,
     ring_steps::{ACTIVATED, at_least},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     sealed_pages::SealedPages,
 };
 
-/// What became of the bundles that lacked the new key.
+/// The outcome for the bundles that lacked the new key.
 #[derive(Debug, Default)]
 pub struct Rewrapped {
     /// Bundles that lacked it.
@@ -33,7 +33,7 @@ pub struct Rewrapped {
 /// Seals the content key of every bundle that lacks the rotation's new key to it, or of all of them, and gives the stanzas
 /// to certstore.
 ///
-/// Nothing is remembered between runs: what has the new key already is passed over by certstore.
+/// Nothing is remembered between runs: certstore passes over bundles that have the new key already.
 ///
 /// # Errors
 /// When certstore cannot be reached or refuses.
@@ -54,7 +54,7 @@ pub async fn rewrap(
     progress.begin(&format!("sealing to epoch {}", plan.to.epoch), sealed_bundles(store, plan).await?);
     let mut total = Rewrapped::default();
     let mut puts: JoinSet<Result<u64, ClientError>> = JoinSet::new();
-    let mut pages = SealedPages::new(store, of_pool(plan, (!all).then_some(plan.to.epoch)));
+    let mut pages = SealedPages::new(store, sealed_keys_of(plan, (!all).then_some(plan.to.epoch)));
     while let Some(page) = pages.next().await? {
         let count = page.len() as u64;
         let (requests, failed) = tokio::task::block_in_place(|| seal_page(&page, keys, &recipient));

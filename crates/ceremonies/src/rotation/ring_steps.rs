@@ -1,4 +1,4 @@
-//! What a rotation changes in the key ring, step by step.
+//! The changes of a rotation to the key ring, step by step.
 
 use certseal_seal::RingMark;
 use certseal_wire::{Epoch, KeyRing, KeyState, RotationPlan, UnsealEntry};

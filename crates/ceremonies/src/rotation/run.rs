@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    edges::await_edges,
+    edges::await_edges_of_pool,
     genuine::{GenuineRotation, read},
-    pool_query::of_pool,
+    pool_query::sealed_keys_of,
     rewrap::{Rewrapped, rewrap},
     ring_steps::{ANNOUNCED, activate, announce, at_least, planned},
 };
@@ -22,7 +22,7 @@ use crate::{
     sealed_pages::SealedPages,
 };
 
-/// What running a rotation needs.
+/// The keys, certman and the patience that running a rotation needs.
 pub struct Run<'a> {
     /// Signs the key rings.
     pub security: &'a SigningKey,
@@ -64,7 +64,7 @@ pub async fn run(
                 let ring = rings.existing(at_least(plan, ANNOUNCED)).await?.version;
                 let what = format!("to load epoch {} (add its file to their `unseal_keys`)", plan.to.epoch);
                 let has_key = |edge: &EdgeReport| plan.is_loaded_by(edge, ring);
-                await_edges(store, &plan.pool, &what, deadline, progress, has_key).await?;
+                await_edges_of_pool(store, &plan.pool, &what, deadline, progress, has_key).await?;
                 rings.change(run.security, at_least(plan, ANNOUNCED), |ring| activate(ring, plan)).await?;
             }
             RotationState::Active | RotationState::Verified => {
@@ -116,7 +116,7 @@ async fn replace_all(
     progress.begin("having certificates issued again", total);
     loop {
         let mut left = 0;
-        let mut pages = SealedPages::new(store, of_pool(plan, Some(plan.to.epoch)));
+        let mut pages = SealedPages::new(store, sealed_keys_of(plan, Some(plan.to.epoch)));
         while let Some(page) = pages.next().await? {
             for entry in page {
                 left += 1;

@@ -5,7 +5,7 @@ use certseal_seal::Sealed;
 use certseal_unseal::UnsealKeys;
 use certseal_wire::{DnsName, RotationPlan, SealedEntry, Verification};
 
-use super::pool_query::of_pool;
+use super::pool_query::sealed_keys_of;
 use crate::{
     cores::on_all_cores,
     error::{Error, RotationError},
@@ -13,7 +13,7 @@ use crate::{
     tls_key::public_key_digest,
 };
 
-/// What came of opening bundles.
+/// The outcome of opening bundles.
 #[derive(Debug, Default)]
 pub struct Verified {
     /// Bundles of the pool.
@@ -42,7 +42,7 @@ pub async fn verify(
     }
     progress.begin(&format!("opening with epoch {}", plan.to.epoch), store.inventory().await?.bundles);
     let mut total = Verified::default();
-    let mut pages = SealedPages::new(store, of_pool(plan, None));
+    let mut pages = SealedPages::new(store, sealed_keys_of(plan, None));
     while let Some(page) = pages.next().await? {
         total.bundles += page.len() as u64;
         let chosen = sample(&page, plan.verify_one_in)?;
@@ -57,7 +57,7 @@ pub async fn verify(
     Ok(total)
 }
 
-/// One of each `one_in` entries, by chance: who spoils bundles cannot know which are looked at.
+/// One of each `one_in` entries, by chance: a spoiler of bundles cannot know which are looked at.
 fn sample(entries: &[SealedEntry], one_in: u32) -> Result<Vec<&SealedEntry>, Error> {
     let choose = |few: &'_ [SealedEntry]| {
         let random = getrandom::u64().map_err(Error::NoRandomness)?;

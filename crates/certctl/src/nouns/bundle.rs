@@ -83,7 +83,7 @@ async fn deletions(within: Option<u32>, settings: &Settings, output: Output) -> 
     })
 }
 
-/// What certman states about `bundle`, if an issuer of the verified key ring put it together for the site `name`.
+/// certman's statement about `bundle`, if an issuer of the verified key ring put it together for the site `name`.
 async fn statement(rings: &RingClient<'_>, name: &DnsName, bundle: &Bundle) -> anyhow::Result<BundleInfo> {
     let info = bundle.verify(&ring_issuers(&rings.existing(RingMark::default()).await?))?;
     if info.site != *name {
@@ -98,7 +98,7 @@ enum Verdict {
     Unchecked,
 }
 
-/// All that is public about a bundle. What only the signed statement says is there when it is genuine.
+/// All that is public about a bundle. Facts that only the signed statement has are there when it is genuine.
 #[derive(Serialize)]
 struct View {
     site: DnsName,

@@ -67,7 +67,7 @@ pub(super) async fn run(command: DrillCommand, settings: &Settings, output: Outp
     Ok(())
 }
 
-/// What one edge found.
+/// The findings of one edge.
 #[derive(Serialize)]
 struct Drill<'a> {
     edge: String,

@@ -1,5 +1,5 @@
-//! What may be under way: in total, for one address and for one site, so that neither a visitor nor the visitors of a site
-//! take from the others what there is.
+//! Bounds on what may be under way: in total, for one address and for one site, so that neither a visitor nor the
+//! visitors of a site take the others' share.
 
 use std::net::IpAddr;
 
@@ -120,7 +120,8 @@ pub(crate) const REQUEST_BYTES: u64 = 48 * 1024;
 /// The largest header of a response, in octets, and the largest part of a body that is read at one time.
 pub(crate) const MAX_HEADER: usize = 64 * 1024;
 
-/// The most that is kept of a body: what waits in the stream, a part in between, and the buffer of the other connection.
+/// The most that is kept of a body: the octets that wait in the stream, a part in between, and the buffer of the other
+/// connection.
 pub(crate) const BODY_BYTES: u64 = (STREAM_BYTES + 2 * MAX_HEADER) as u64;
 
 /// Memory that one request can need.

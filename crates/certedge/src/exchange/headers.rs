@@ -1,4 +1,4 @@
-//! What becomes of header fields on their way through.
+//! The changes to header fields on their way through.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use http::{
 
 /// Turns a visitor's header into the one for the upstream.
 ///
-/// We are the first hop that a platform trusts: what a request says about earlier hops is replaced, not extended.
+/// We are the first hop that a platform trusts: a request's claims about earlier hops are replaced, not extended.
 pub(crate) fn for_upstream(headers: &mut HeaderMap, visitor: IpAddr, host: &HeaderValue, is_upgrade: bool) {
     strip_hop_by_hop(headers);
     strip_untrusted(headers);
@@ -58,7 +58,8 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Removes what an upstream would believe, and a visitor has no right to say.
 ///
-/// CGI and WSGI read `X_Forwarded_For` as `X-Forwarded-For`: what has an underscore could pass for what we set or remove.
+/// CGI and WSGI read `X_Forwarded_For` as `X-Forwarded-For`: a name with an underscore could pass for one that we set
+/// or remove.
 fn strip_untrusted(headers: &mut HeaderMap) {
     UNTRUSTED.iter().for_each(|name| drop(headers.remove(name)));
     let is_untrusted = |name: &HeaderName| {
@@ -215,7 +216,7 @@ mod tests {
             let sent = rewritten(&[(name, "1")]);
             assert!(sent.iter().all(|(found, _)| found != name), "{name}");
         }
-        // The control: what is the visitor's to say.
+        // The control: these names are the visitor's to set.
         for name in ["x-client-info", "x-requested-with", "x-csrf-token", "x-http-method-override", "sec-fetch-site"] {
             assert!(rewritten(&[(name, "1")]).contains(&(name.into(), "1".into())), "{name}");
         }

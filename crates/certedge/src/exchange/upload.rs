@@ -20,7 +20,7 @@ pub(crate) struct Upload {
     _memory: Option<Memory>,
 }
 
-/// What the body may take of the memory for requests.
+/// The memory for requests that the body may take.
 pub(crate) type Memory = (OfAddress, OfSite);
 
 /// When a part of an upload moved last.
@@ -35,7 +35,7 @@ impl Upload {
 }
 
 impl Progress {
-    /// What `answer` gives, unless neither it nor the upload moves for `patience`.
+    /// The result of `answer`, unless neither it nor the upload moves for `patience`.
     pub(crate) async fn wait_for<T>(&self, patience: Duration, answer: impl Future<Output = T>) -> Option<T> {
         let mut answer = std::pin::pin!(answer);
         loop {

@@ -42,7 +42,8 @@ impl KeyFiles {
         self.read_all(sources, self.legacy.clone())
     }
 
-    /// Reads again what is there. A key whose file is gone is gone, and so is the last one: whoever takes it away means it.
+    /// Reads again what is there. A key whose file is gone is gone, and so is the last one: the operator who takes it
+    /// away means it.
     fn reload(&mut self) -> anyhow::Result<UnsealKeys> {
         let mut sources = self.sources()?;
         sources.retain(|source| uri(source).is_some() || !is_gone(source));
@@ -51,7 +52,7 @@ impl KeyFiles {
     }
 
     fn read_all(&mut self, sources: Vec<PathBuf>, legacy: Vec<LegacyKeyFile>) -> anyhow::Result<UnsealKeys> {
-        // Before they are read: what changes meanwhile is read again.
+        // Before they are read: a file that changes meanwhile is read again.
         let seen = self.look(&self.sources()?);
         let keys = sources.iter().map(|source| self.read(source)).collect::<anyhow::Result<UnsealKeys>>()?;
         let legacy = legacy.iter().map(read_legacy).collect::<anyhow::Result<Vec<_>>>()?;
@@ -112,11 +113,11 @@ impl KeyFiles {
     }
 }
 
-/// Loads keys again whenever their files change. What cannot be loaded leaves the keys as they are.
+/// Loads keys again whenever their files change. A file that cannot be loaded leaves the keys as they are.
 pub(crate) struct KeyWatch {
     files: KeyFiles,
     keys: Arc<LocalKeys>,
-    /// What was said last.
+    /// The complaint that was logged last.
     complaint: String,
 }
 

@@ -1,4 +1,4 @@
-//! Which of a site's servers a request goes to. Pure: whoever asks counts the requests.
+//! Which of a site's servers a request goes to. Pure: the caller counts the requests.
 
 use certseal_wire::Endpoint;
 

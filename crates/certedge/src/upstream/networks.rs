@@ -130,7 +130,7 @@ impl TryFrom<String> for Network {
     }
 }
 
-/// What the edge does not connect to unless told otherwise.
+/// The networks that the edge does not connect to unless told otherwise.
 ///
 /// The unspecified address is the edge itself. Link-local addresses are where most clouds hand out a machine's credentials;
 /// the rest is where some do besides. Loopback is allowed: upstreams run beside an edge.

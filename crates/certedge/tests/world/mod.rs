@@ -191,7 +191,7 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, is_met: imp
     panic!("{what} did not come about");
 }
 
-/// What the other side sends until it closes; TLS connections may end without a goodbye.
+/// Reads what the other side sends until it closes; TLS connections may end without a goodbye.
 async fn read_all(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
     let mut octets = Vec::new();
     let _ = stream.read_to_end(&mut octets).await;
@@ -246,7 +246,7 @@ async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
     stream.write_all(response.as_bytes()).await
 }
 
-/// What certstore has, in the order of its feed.
+/// The events of a certstore, in the order of its feed.
 #[derive(Default)]
 pub(crate) struct FakeStore {
     pub(crate) events: Mutex<Vec<Event>>,

@@ -1,4 +1,4 @@
-//! What comes from elsewhere for a site: certificates and keys that a platform has, the key of a certificate sealed anew,
+//! Imports for a site from elsewhere: certificates and keys that a platform has, the key of a certificate sealed anew,
 //! and word that others may have a key.
 
 use std::sync::Arc;
@@ -40,7 +40,7 @@ async fn import(
     let own = name.clone();
     let before = journaled(&worker, move |journal| journal.read(&own)).await?.map(|entry| entry.site);
     let stored = worker.certstore.stored_bundle(&name).await.map_err(refusal)?;
-    // What is left of a site that was removed does not count.
+    // The remains of a site that was removed do not count.
     let kept = stored.as_ref().filter(|_| before.as_ref().is_none_or(|site| !site.departed));
     let kept = kept.map(|(bundle, _)| {
         let same_chain = bundle.chain().iter().eq(chain.iter().map(|der| &der.0));
@@ -87,7 +87,7 @@ fn is_order_for(site: &Site, key: &SealedKey, brought: &[Base64]) -> bool {
     matches!(&site.order, Some(Step::Issued { sealed, chain, .. }) if sealed == key && chain == brought)
 }
 
-/// What certstore has for a site that is to be imported.
+/// The key that certstore has for a site that is to be imported.
 #[derive(Clone, Copy)]
 enum Kept {
     Envelope { same_chain: bool },
@@ -107,7 +107,7 @@ fn check_import(chain: &[Base64], sealed: &Base64, names: &NameSet) -> Result<()
             certified.not_after
         )));
     }
-    // Refuses envelopes too: who seals anew has the new key go with the stored certificate.
+    // Refuses envelopes too: a key that is sealed anew goes with the stored certificate.
     LegacyKey::parse(&sealed.0).map(drop).map_err(|error| malformed(format!("the sealed key: {error}")))
 }
 

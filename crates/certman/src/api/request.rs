@@ -1,4 +1,4 @@
-//! What requests have in common: who may make them, which site they are about, and how a site is read and changed.
+//! The common parts of requests: who may make them, which site they are about, and how a site is read and changed.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Sites: what a platform asks for, and how it is going.
+//! Sites: the requests of a platform, and their progress.
 
 use std::sync::Arc;
 

@@ -216,7 +216,7 @@ fn ordered(host: &str, names: &NameSet) -> Result<DnsName, Failure> {
     })
 }
 
-/// What the CA found wrong with each name of a failed order.
+/// The CA's complaint about each name of a failed order.
 async fn diagnosis(order: &mut Order) -> String {
     let mut found = Vec::new();
     if let Some(error) = &order.state().error {
@@ -239,7 +239,7 @@ fn hopeless(detail: impl ToString) -> Failure {
     Failure::new(FailureKind::Hopeless, detail)
 }
 
-/// What follows from an error of the ACME client.
+/// The failure that follows from an error of the ACME client.
 fn failure(error: Error) -> Failure {
     let kind = match &error {
         Error::Api(problem) => {

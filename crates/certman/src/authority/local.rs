@@ -32,7 +32,7 @@ impl LocalAuthority {
         Ok(Self { certificate: der, issuer, lifetime_seconds })
     }
 
-    /// Orders need no state here: whoever has the CSR gets the certificate.
+    /// Orders need no state here: the holder of the CSR gets the certificate.
     pub(crate) fn open_order(&self) -> String {
         "local".to_owned()
     }

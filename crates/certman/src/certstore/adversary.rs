@@ -77,13 +77,13 @@ fn run(seed: u64) {
     });
 }
 
-/// In memory where the system has such a place: what is tried here is no crash.
+/// In memory where the system has such a place: no crash is tried here.
 fn scratch() -> tempfile::TempDir {
     let shm = std::path::Path::new("/dev/shm");
     if shm.is_dir() { tempfile::tempdir_in(shm).unwrap() } else { tempfile::tempdir().unwrap() }
 }
 
-/// What came of an action.
+/// The result of an action.
 enum Done {
     Outcome(Outcome),
     /// A whole order, to its end.
@@ -318,7 +318,7 @@ impl Certman {
         assert!(self.store.lock().unwrap().stands(&ring, path, *version), "{path} goes on from {version}");
     }
 
-    /// What certstore must never achieve.
+    /// Checks what certstore must never achieve.
     fn check(&mut self) {
         let mark = self.journal.ring_seen().unwrap();
         assert!(mark.version >= self.mark.version, "the ring went back from {} to {}", self.mark.version, mark.version);
@@ -428,10 +428,10 @@ struct Hostile {
     rings: Vec<(KeyRing, Signed, RingMark)>,
     /// Every document but the rings, by its path.
     records: BTreeMap<String, Vec<Record>>,
-    /// What certman put during this call.
+    /// The records that certman put during this call.
     puts: Vec<(String, Record)>,
     frozen: BTreeMap<String, Response<Bytes>>,
-    /// What an honest store has.
+    /// The records of an honest store.
     honest: BTreeMap<String, Record>,
     honest_ring: usize,
     /// Entries of an honest store's audit log.
@@ -564,8 +564,8 @@ impl Hostile {
             || records.any(|record| record.version == version && self.counts(ring, record.signer))
     }
 
-    /// From now on it is a certstore, with the ring that `seen` is the mark of, if there are two of the newest version. What
-    /// a listed guest signed it lacks: that would be above what certman signs.
+    /// From now on it is a certstore, with the ring that `seen` is the mark of, if there are two of the newest version.
+    /// It lacks the documents that a listed guest signed: those would be above certman's.
     fn be_honest(&mut self, seen: RingMark) {
         self.mood = Mood::Honest;
         let newest = self.rings.last().unwrap().0.version;

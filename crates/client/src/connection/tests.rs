@@ -61,7 +61,7 @@ async fn when_none_has_room_the_last_ones_word_is_told() {
     assert_eq!((problem.kind, world.asked()), (ProblemKind::Full, [1, 1]));
 }
 
-/// What may have been done is not done again: the next request goes to the next origin.
+/// A request that may have been done is not made again: the next one goes to the next origin.
 #[tokio::test]
 async fn what_may_not_be_repeated_is_sent_once() {
     let world = World::new([503, 200]).await;

@@ -111,7 +111,7 @@ fn an_order_takes_one_action_after_another() {
         (Action::SealKey, Outcome::KeySealed(sealed())),
         (Action::Finalize(order(), sealed()), Outcome::Finalized),
         (Action::LookAtOrder(order()), Outcome::OrderIs(OrderState::Processing)),
-        // What has served is deleted while the order waits for the CA.
+        // A challenge that has served is deleted while the order waits for the CA.
         (Action::RetractChallenges(answers.clone()), Outcome::Retracted),
         (Action::LookAtOrder(order()), Outcome::OrderIs(OrderState::Valid)),
         (Action::FetchCertificate(order(), sealed()), Outcome::Certificate(Some(chain.clone()))),
@@ -204,7 +204,7 @@ fn a_rejected_order_begins_anew_after_1_10_100_minutes_and_then_daily() {
     for minutes in [1, 10, 100, 1000, 1440, 1440] {
         site = fails(at_step(site, Step::Authorizing { order: order() }), FailureKind::Rejected);
         assert_eq!(site.order, Some(Step::Requested));
-        // What the CA still has pending goes first, and waits for nothing.
+        // The order that the CA still has pending goes first, and waits for nothing.
         assert_eq!(action(&site), Some(Action::Deactivate(order())));
         site = does(site, Outcome::Deactivated(order()));
         assert_eq!(wait(&site).as_mins(), minutes);

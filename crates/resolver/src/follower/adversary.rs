@@ -134,13 +134,13 @@ impl Edge {
     }
 }
 
-/// In memory where the system has such a place: what is tried here is no crash.
+/// In memory where the system has such a place: no crash is tried here.
 fn scratch() -> tempfile::TempDir {
     let shm = std::path::Path::new("/dev/shm");
     if shm.is_dir() { tempfile::tempdir_in(shm).unwrap() } else { tempfile::tempdir().unwrap() }
 }
 
-/// What an edge has shown so far, from which it may not go back.
+/// The state that an edge has shown so far, from which it may not go back.
 struct Watch {
     mirror: Arc<Mirror>,
     resolver: Arc<SealedResolver>,
@@ -201,7 +201,7 @@ impl Watch {
         for site in SITES {
             let seen = self.seen.entry(site).or_default();
             if ring_changed && !thief_counts {
-                // What only the thief signed does not count from here on.
+                // Documents that only the thief signed do not count from here on.
                 *seen = Seen { enveloped: seen.enveloped, ..Seen::default() };
             }
             let route = self.mirror.route(&name(site));
@@ -233,7 +233,7 @@ impl Watch {
         self.count_withheld(answered, follower, thief_counts);
     }
 
-    /// What the newest checkpoint lists and is not here is counted, whatever the store answers.
+    /// Checks that changes of the newest checkpoint that are not here are counted, whatever the store answers.
     fn count_withheld(&mut self, answered: bool, follower: &Follower, thief_counts: bool) {
         let world = World::shared();
         let dated = self.mirror.checkpoint_issued_at();

@@ -1,8 +1,8 @@
-//! What becomes of items.
+//! The outcome for items.
 
 use certseal_wire::{DnsName, Kind};
 
-/// What a change did.
+/// The effect of a change.
 #[derive(Debug, Clone, Default)]
 pub struct Applied {
     /// Items that were taken.
@@ -17,7 +17,7 @@ pub struct Applied {
     pub changed: Vec<DnsName>,
     /// Sites that have come back, whose bundle has to be fetched by name.
     pub missing: Vec<DnsName>,
-    /// Whether the ring is another now: what was refused may be accepted when it is fetched again.
+    /// Whether the ring is another now: refused items may be accepted when they are fetched again.
     pub ring_changed: bool,
 }
 

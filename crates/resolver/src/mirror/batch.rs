@@ -55,7 +55,8 @@ impl<'a> Batch<'a> {
             if event.deleted {
                 match self.deleted(event, &name) {
                     Ok(true) => self.applied.accepted += 1,
-                    // What is awaited, or was refused, stays so: that something is gone is certstore's word only.
+                    // An item that is awaited, or was refused, stays so: that something is gone is certstore's word
+                    // only.
                     Ok(false) => self.applied.unchanged += 1,
                     Err(Failure::Refused(refusal)) => {
                         tracing::warn!(name, reason = %refusal, "cannot tell whether it is gone")
@@ -195,7 +196,7 @@ impl<'a> Batch<'a> {
         self.opens(&bundle)?;
         let mark = Mark {
             version: info.version,
-            // Of what the issuer signed: stanzas may change within a version.
+            // The digest is of what the issuer signed: stanzas may change within a version.
             digest: sha256(&bundle.statement().payload.0),
             left: false,
             signer: Some(bundle.statement().signer),
@@ -220,7 +221,7 @@ impl<'a> Batch<'a> {
         self.stanzas_are_sound(bundle)?;
         let loaded = self.terms.key_holder.get().map(|holder| holder.loaded());
         let newest = |bundle: &Bundle| {
-            // Of those that are loaded, under the epoch that the ring gives them: what a stanza says is not signed.
+            // Only loaded keys count, under the epoch that the ring gives them: the epoch in a stanza is not signed.
             let counts = |stanza: &&Stanza| {
                 self.listed_epoch(stanza.key_id) == Some(stanza.epoch)
                     && loaded.as_ref().is_none_or(|ids| ids.contains(&stanza.key_id))
@@ -408,7 +409,7 @@ impl<'a> Batch<'a> {
     /// Whether a change has not come here. The bundle of a site that has left does not come, unless it is coming back.
     fn lacks(&self, change: &Change) -> Result<bool, redb::Error> {
         let Change { kind, name, version } = change;
-        // What this release would not take is not withheld.
+        // An item that this release would not take is not withheld.
         if matches!(kind, Kind::Unknown(_)) {
             return Ok(false);
         }
@@ -417,8 +418,8 @@ impl<'a> Batch<'a> {
         Ok(!is_here && !stays_away)
     }
 
-    /// The mark that counts. What an issuer left behind who is listed no more counts up to the ring's floor only: whoever
-    /// had its key could have signed any version.
+    /// The mark that counts. The mark of an issuer that is listed no more counts up to the ring's floor only: a holder
+    /// of its key could have signed any version.
     fn seen(&self, kind: Kind, name: &str) -> Result<Option<Mark>, redb::Error> {
         let Some(mark) = self.tables.mark(kind, name)? else { return Ok(None) };
         // The ring is signed by the security team, whose key does not change here.
@@ -501,7 +502,7 @@ fn note_gap(last: Option<Timestamp>, complete_since: Timestamp) {
     }
 }
 
-/// A signed document's one encoding here: what was inline in the feed and what was fetched by name compare equal.
+/// A signed document's one encoding here: a document inline in the feed and one fetched by name compare equal.
 fn canonical(signed: &Signed) -> Vec<u8> {
     // Serialization fails for maps with other than text keys only; this has none.
     serde_json::to_vec(signed).expect("a signed document serializes")

@@ -49,8 +49,8 @@ pub(super) enum Refusal {
     Rewritten(u64),
 }
 
-/// What ends the handling of one item: its refusal, or of the whole page: the database, and an unseal key that cannot be
-/// reached, since no item is to blame then.
+/// The end of the handling of one item: its refusal, or of the whole page: the database, and an unseal key that cannot
+/// be reached, since no item is to blame then.
 pub(super) enum Failure {
     Refused(Refusal),
     Database(redb::Error),
@@ -58,7 +58,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// What it means that a bundle's key cannot be used.
+    /// The failure that follows when a bundle's key cannot be used.
     pub(super) fn unopened(unopened: Unopened) -> Self {
         match unopened {
             Unopened::Unavailable(reason) => Self::Unavailable(reason),

@@ -191,7 +191,7 @@ pub(super) struct Mark {
     pub(super) digest: Digest,
     /// Of a route: the site has left, or is served by other pools.
     pub(super) left: bool,
-    /// Who signed it; none of marks that an earlier release left.
+    /// The signer of the item; none of marks that an earlier release left.
     pub(super) signer: Option<SignerId>,
     /// Of a bundle: its key was in an envelope once, and never goes back to a legacy format.
     pub(super) enveloped: bool,
@@ -212,7 +212,7 @@ impl Mark {
 
 impl From<(u64, &[u8], bool)> for Mark {
     fn from((version, tail, left): (u64, &[u8], bool)) -> Self {
-        // What is cut short, which is never written, is a digest that is equal to none.
+        // A digest that is cut short, which is never written, becomes one that is equal to none.
         let (digest, tail) = tail.split_first_chunk::<32>().map_or(([0; 32], tail), |(digest, tail)| (*digest, tail));
         let signer = tail.first_chunk::<16>().filter(|signer| **signer != [0; 16]).map(|signer| SignerId(*signer));
         let enveloped = tail.get(16).is_some_and(|flags| flags & 1 == 1);
@@ -354,7 +354,7 @@ const ROUTE_NAMES: TableDefinition<'_, &str, &str> = TableDefinition::new("route
 const MARKS: TableDefinition<'_, &str, MarkRow> = TableDefinition::new("marks");
 const REFUSED: TableDefinition<'_, &str, &str> = TableDefinition::new("refused");
 const AWAITED: TableDefinition<'_, &str, u64> = TableDefinition::new("awaited");
-/// Who signed the checkpoint that lists what is awaited.
+/// Names the signer of the checkpoint that lists the awaited items.
 const AWAITED_BY: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("awaited by");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
@@ -366,7 +366,7 @@ fn in_one(claims: &[&str]) -> String {
     }
 }
 
-/// What several claims begin with, and no site's name.
+/// The beginning of several claims, and of no site's name.
 pub(crate) const SEVERAL: char = '\n';
 
 /// The most sites that a name leads to; the oldest claim goes.

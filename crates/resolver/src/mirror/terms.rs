@@ -1,4 +1,4 @@
-//! By what a mirror takes items: whose it is, whom it believes, and what opens its keys.
+//! The terms by which a mirror takes items: whose it is, whom it believes, and what opens its keys.
 
 use std::sync::{Arc, OnceLock, atomic::AtomicBool};
 
@@ -7,11 +7,11 @@ use certseal_wire::PoolName;
 
 use crate::KeyHolder;
 
-/// By what a mirror takes items.
+/// The terms by which a mirror takes items.
 pub(super) struct Terms {
     pub(super) pool: PoolName,
     pub(super) security: VerifyingKey,
-    /// What new bundles must open with, once a resolver has said so.
+    /// The holder that new bundles must open with, once a resolver has said so.
     pub(super) key_holder: OnceLock<Arc<dyn KeyHolder>>,
     /// Whether it was said that not all refused items are remembered.
     pub(super) refused_overflowed: AtomicBool,

@@ -30,7 +30,7 @@ pub(crate) struct Platform {
     ca: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// What a bundle is made of; the tests alter one part at a time.
+/// The parts of a bundle; the tests alter one at a time.
 pub(crate) struct Draft<'a> {
     pub(crate) site: &'a str,
     pub(crate) names: &'a [&'a str],
@@ -41,7 +41,7 @@ pub(crate) struct Draft<'a> {
     /// The certificate's key.
     pub(crate) key: KeyPair,
     pub(crate) kind: KeyKind,
-    /// What is sealed in place of the certificate's key.
+    /// The octets that are sealed in place of the certificate's key.
     pub(crate) sealed: Option<Vec<u8>>,
     pub(crate) not_after: Timestamp,
 }

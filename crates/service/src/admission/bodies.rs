@@ -25,7 +25,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use super::{Lack, Share, Shares};
 use crate::problem::Refusal;
 
-/// What request bodies may take.
+/// The limits of request bodies.
 #[derive(Debug, Clone)]
 pub struct BodyLimits {
     /// Octets of one body; a handler may allow less.
@@ -91,7 +91,7 @@ pub async fn within_budget(State(bodies): State<Bodies>, request: Request, next:
     let Some(caller) = request.extensions().get::<Caller>().cloned() else {
         return Refusal::internal("a request without a caller").into_response();
     };
-    // What does not fit into a usize is too large, too.
+    // A size that does not fit into a usize is too large, too.
     let announced = request.body().size_hint().exact().map(|octets| usize::try_from(octets).unwrap_or(usize::MAX));
     if announced.is_some_and(|octets| octets > bodies.limits.largest) {
         return too_large(bodies.limits.largest).into_response();
@@ -140,12 +140,12 @@ async fn discard(mut body: Body) {
     let _ = timeout(BRIEFLY, all).await;
 }
 
-/// What a body costs, until its request is answered.
+/// The cost of a body, until its request is answered.
 struct Account {
     share: Share,
     /// Why it was not read to its end.
     refusal: Option<Refusal>,
-    /// What nobody read.
+    /// The body, if nobody read it.
     unread: Option<Body>,
 }
 
@@ -233,7 +233,7 @@ fn lock(account: &Mutex<Account>) -> MutexGuard<'_, Account> {
     account.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What each body costs at least, for all that is kept of a request besides its octets.
+/// The least cost of a body, for all that is kept of a request besides its octets.
 const SMALLEST: usize = 4 * 1024;
 
 /// Octets of a body that is read though nobody wants it.

@@ -49,7 +49,7 @@ impl Rates {
     }
 }
 
-/// Middleware for requests with a [`Caller`]: who asks too often is refused.
+/// Middleware for requests with a [`Caller`]: a caller that asks too often is refused.
 pub async fn within_rate(State(rates): State<Arc<Rates>>, request: Request, next: Next) -> Response {
     let admitted = match request.extensions().get::<Caller>() {
         Some(caller) => rates.admit(caller),

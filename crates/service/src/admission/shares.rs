@@ -32,7 +32,7 @@ pub struct Share {
     count: usize,
 }
 
-/// What there is too little of.
+/// The share that is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lack {
     /// The caller has its share already.

@@ -46,7 +46,8 @@ pub struct Peer {
     pub certificate: PathBuf,
     /// Our private key, PEM; readable by its owner only.
     pub key: PathBuf,
-    /// What the private CA has revoked, PEM or DER: a daemon in it is refused, and one of a CA that it does not cover.
+    /// The revocation list of the private CA, PEM or DER: a daemon in it is refused, and one of a CA that it does not
+    /// cover.
     #[serde(default)]
     pub crl: Option<PathBuf>,
     /// The names that the daemon may have in its SPIFFE ID, `service/NAME`; several for several daemons.

@@ -31,8 +31,8 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// Our private key, PEM; readable by its owner only.
     pub key: PathBuf,
-    /// What the private CA has revoked, PEM or DER: a server refuses clients with a certificate in it, and clients of a
-    /// CA that it does not cover.
+    /// The revocation list of the private CA, PEM or DER: a server refuses clients with a certificate in it, and
+    /// clients of a CA that it does not cover.
     #[serde(default)]
     pub crl: Option<PathBuf>,
 }
@@ -113,7 +113,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Who holds a client certificate: its one SPIFFE ID (SPIFFE X509-SVID, 2).
+/// The holder of a client certificate: its one SPIFFE ID (SPIFFE X509-SVID, 2).
 ///
 /// # Errors
 /// Says what the certificate lacks.
@@ -121,7 +121,7 @@ pub fn caller(certificate: &CertificateDer<'_>, domain: &TrustDomain) -> Result<
     spiffe_id(certificate, |uri| Caller::from_spiffe_id(uri, domain).map_err(|e| e.to_string()))
 }
 
-/// The last part of the SPIFFE ID in our own certificate: what our peers call us.
+/// The last part of the SPIFFE ID in our own certificate: the name by which our peers call us.
 ///
 /// # Errors
 /// [`ConfigError`] when the file holds no certificate with a SPIFFE ID.

@@ -95,11 +95,11 @@ impl Follower {
 pub(super) struct Followed<C> {
     files: TlsFiles,
     build: Build<C>,
-    /// What the files were when they were taken last.
+    /// The stamps of the files when they were taken last.
     seen: Stamps,
-    /// What counts now.
+    /// The revocation lists that count now.
     revocations: Option<Revocations>,
-    /// What was wrong with them at the last look.
+    /// The fault of the files at the last look.
     failure: String,
     /// When it was said last that a revocation list is overdue, in seconds since 1970.
     warned_at: Option<i64>,
@@ -108,12 +108,12 @@ pub(super) struct Followed<C> {
 type Build<C> = Box<dyn Fn(&TlsFiles, Option<&Revocations>) -> Result<C, ConfigError> + Send>;
 
 impl<C> Followed<C> {
-    /// What `build` makes of the files now, and what follows it.
+    /// The configuration that `build` makes of the files now, and the follower of the files.
     pub(super) fn start(
         files: TlsFiles,
         build: impl Fn(&TlsFiles, Option<&Revocations>) -> Result<C, ConfigError> + Send + 'static,
     ) -> Result<(Self, C), ConfigError> {
-        // Before they are read: what changes meanwhile is looked at again.
+        // Before they are read: files that change meanwhile are looked at again.
         let seen = stamps(&files);
         let revocations = files.revocations()?;
         let config = build(&files, revocations.as_ref())?;
@@ -123,13 +123,13 @@ impl<C> Followed<C> {
         Ok((followed, config))
     }
 
-    /// What is to count from now on, if that changed.
+    /// The configuration that is to count from now on, if that changed.
     pub(super) fn look(&mut self) -> Option<C> {
         let stamps = stamps(&self.files);
         if stamps == self.seen {
             return None;
         }
-        // A file may be half written, or its companion may follow: what is not good is tried again each time.
+        // A file may be half written, or its companion may follow: files that are not good are tried again each time.
         match self.take() {
             Ok(config) => {
                 tracing::info!("TLS files changed: they count from now on, and open connections end");
@@ -185,7 +185,7 @@ impl<C> Followed<C> {
 
 type Stamps = Vec<Option<(u64, i64, i64, u64)>>;
 
-/// What tells one state of the files from another, without their contents: there is a key among them.
+/// The stamps that tell one state of the files from another, without their contents: there is a key among them.
 fn stamps(files: &TlsFiles) -> Stamps {
     let paths = [&files.ca, &files.certificate, &files.key].into_iter().chain(&files.crl);
     let stamp = |metadata: fs::Metadata| (metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.len());

@@ -1,4 +1,4 @@
-//! What private CAs have revoked (RFC 5280, 5).
+//! The revocation lists of private CAs (RFC 5280, 5).
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! What went wrong between us and the server, and whether trying again may help.
+//! The failures between us and the server, and whether trying again may help.
 
 use std::{
     error::Error as _,
@@ -47,7 +47,7 @@ impl Fault {
         move |error| Self::lasting(StoreError::Database { action, cause: described(&error) })
     }
 
-    /// What to tell the caller once no time is left.
+    /// The error for the caller once no time is left.
     pub(super) fn given_up(self, waited: Duration) -> StoreError {
         match self.error {
             error if !self.passing => error,

@@ -1,6 +1,6 @@
-//! What a group of transactions does, worked out in memory: conditions, sequences and the net effect.
+//! The effect of a group of transactions, worked out in memory: conditions, sequences and the net effect.
 //!
-//! Pure: what the database holds of the touched keys comes in, what has to be written comes out.
+//! Pure: the touched keys as the database holds them come in, the writes that are needed come out.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ pub(super) struct State {
 /// A record's key.
 pub(super) type Key<'a> = (Table, &'a [u8]);
 
-/// What the database holds under a key, and what the group makes of it.
+/// A key as the database holds it, and as the group leaves it.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Slot<'a> {
     pub(super) version: Option<u64>,
@@ -49,21 +49,21 @@ pub(super) struct Put<'a> {
 }
 
 /// A group being worked out.
-pub(super) struct Group<'a> {
+pub(super) struct GroupEffect<'a> {
     pub(super) state: State,
     pub(super) slots: HashMap<Key<'a>, Slot<'a>>,
     pub(super) audit: Vec<(AuditLink, &'a [u8])>,
 }
 
-impl<'a> Group<'a> {
+impl<'a> GroupEffect<'a> {
     /// Applies the transaction after those before it, or changes nothing.
     pub(super) fn apply(&mut self, transaction: &'a Transaction) -> Result<Position, StoreError> {
         let State { position, floor, .. } = self.state;
-        let mut step = Step { group: self, changed: HashMap::new(), seq: position.seq, floor };
+        let mut step = TransactionEffect { group: self, changed: HashMap::new(), seq: position.seq, floor };
         for write in &transaction.writes {
             step.write(write)?;
         }
-        let Step { changed, seq, floor, .. } = step;
+        let TransactionEffect { changed, seq, floor, .. } = step;
         self.slots.extend(changed);
         // Without events it takes a sequence of its own, so that its loss would be noticed.
         self.state.position.seq = seq.max(position.seq + 1);
@@ -76,15 +76,15 @@ impl<'a> Group<'a> {
     }
 }
 
-/// A transaction being applied: what it changes counts only once all of it has.
-struct Step<'g, 'a> {
-    group: &'g Group<'a>,
+/// A transaction being applied: its changes count only once all of it is applied.
+struct TransactionEffect<'g, 'a> {
+    group: &'g GroupEffect<'a>,
     changed: HashMap<Key<'a>, Slot<'a>>,
     seq: u64,
     floor: u64,
 }
 
-impl<'a> Step<'_, 'a> {
+impl<'a> TransactionEffect<'_, 'a> {
     fn write(&mut self, write: &'a Write) -> Result<(), StoreError> {
         let key = (write.table, write.key.as_slice());
         let earlier = self.changed.get(&key).or_else(|| self.group.slots.get(&key));
@@ -104,7 +104,7 @@ impl<'a> Step<'_, 'a> {
         slot.damaged = false;
         match &write.event {
             _ if write.change == Change::Purge => {
-                // Whoever has not read the event yet will miss it.
+                // A reader that has not read the event yet will miss it.
                 self.floor = self.floor.max(slot.event.unwrap_or(0));
                 slot.event = None;
                 slot.announced = Effect::Remove;

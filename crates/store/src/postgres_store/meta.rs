@@ -185,7 +185,8 @@ fn not_ours(came: &str) -> Fault {
     Fault::lasting(StoreError::Database { action: "read the store's tables", cause: format!("found {came}") })
 }
 
-/// Whatever the database's default is: stronger levels would fail where these transactions wait for the locked row.
+/// The level is fixed, whatever the database's default is: stronger levels would fail where these transactions wait for
+/// the locked row.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 /// How often an open store shows that it is there, also while it has nothing to write. Three times in the minute in which

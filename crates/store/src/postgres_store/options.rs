@@ -1,4 +1,4 @@
-//! What a connection needs, and the refusal of connections that somebody on the way could read or answer.
+//! The options of a connection, and the refusal of connections that somebody on the way could read or answer.
 
 use std::{
     fmt,
@@ -63,7 +63,7 @@ impl PostgresOptions {
         }
     }
 
-    /// The hosts, the database and the user: what logs may say.
+    /// The hosts, the database and the user: the parts that logs may say.
     pub fn place(&self) -> String {
         self.parsed().map_or_else(|_| "postgres".to_owned(), |config| place(&config))
     }
@@ -236,7 +236,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, StoreError>
 /// A file that holds a secret. It is refused when its group or others have any access.
 fn secret(path: &Path) -> Result<String, StoreError> {
     let unreadable = || StoreError::io("read", path);
-    // What is checked is what is read, whatever happens to the path meanwhile.
+    // The file that is checked is the one that is read, whatever happens to the path meanwhile.
     let mut file = File::open(path).map_err(unreadable())?;
     let mode = file.metadata().map_err(unreadable())?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {

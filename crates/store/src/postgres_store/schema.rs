@@ -26,7 +26,7 @@ async fn migrate_in_transaction(session: &Session) -> Result<(), Fault> {
     session.run("make the table of migrations", MIGRATIONS_TABLE).await?;
     let found = stored_version(session).await?;
     for (number, statements) in (1..).zip(MIGRATIONS).filter(|(number, _)| *number > found) {
-        // First: whoever comes second stops here.
+        // First: a process that comes second stops here.
         let applied = format!("INSERT INTO certseal.schema_migrations (version, applied_at) VALUES ({number}, now())");
         session.run("note a migration", &applied).await?;
         session.run("migrate the tables", statements).await?;
@@ -55,7 +55,7 @@ async fn stored_version(session: &Session) -> Result<i32, Fault> {
     row.try_get(0).map_err(Fault::unreadable("read the version of the tables"))
 }
 
-/// What loses against another process that makes the same tables may try again.
+/// A process that loses against another one that makes the same tables may try again.
 fn racing(fault: Fault) -> Fault {
     let lost = match &fault.error {
         StoreError::Database { cause, .. } => RACES.iter().any(|code| cause.contains(code)),

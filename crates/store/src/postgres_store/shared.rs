@@ -1,4 +1,4 @@
-//! What the writer and the readers of one store know together.
+//! The knowledge that the writer and the readers of one store share.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},

@@ -1,10 +1,10 @@
-//! A group's statements: what it has to know, in one query, and its net effect, in a handful.
+//! A group's statements: the reads that it needs, in one query, and its net effect, in a handful.
 
 use tokio_postgres::types::Type;
 
 use super::{
     failure::Fault,
-    group::{Effect, Group, Slot, State},
+    group::{Effect, GroupEffect, Slot, State},
     meta::{self, WriterId, integer, unreadable},
     session::{Parameter, Session},
 };
@@ -15,8 +15,8 @@ pub(super) async fn load<'a>(
     session: &Session,
     state: State,
     transactions: impl Iterator<Item = &'a Transaction>,
-) -> Result<Group<'a>, Fault> {
-    let mut group = Group { state, slots: Default::default(), audit: Vec::new() };
+) -> Result<GroupEffect<'a>, Fault> {
+    let mut group = GroupEffect { state, slots: Default::default(), audit: Vec::new() };
     for write in transactions.flat_map(|transaction| &transaction.writes) {
         group.slots.insert((write.table, write.key.as_slice()), Slot::default());
     }
@@ -42,7 +42,12 @@ pub(super) async fn load<'a>(
 }
 
 /// Writes the group's net effect. The transaction is still open then.
-pub(super) async fn store(session: &Session, group: &Group<'_>, writer: WriterId, number: i64) -> Result<(), Fault> {
+pub(super) async fn store(
+    session: &Session,
+    group: &GroupEffect<'_>,
+    writer: WriterId,
+    number: i64,
+) -> Result<(), Fault> {
     let (mut put, mut removed, mut events) = (Puts::default(), Keys::default(), Events::default());
     let mut silenced: Vec<i64> = Vec::new();
     for ((table, key), slot) in &group.slots {

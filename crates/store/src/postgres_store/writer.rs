@@ -1,4 +1,4 @@
-//! Group commit: what has queued up is sent as one database transaction.
+//! Group commit: queued requests are sent as one database transaction.
 //!
 //! ```text
 //!  BEGIN; lock the row of `meta`    everybody who writes waits here, so groups follow each other
@@ -8,11 +8,11 @@
 //!  COMMIT                           returns once it is as durable as the server's replication says
 //! ```
 //!
-//! Each group takes effect once. Whatever fails before COMMIT is sent has changed nothing, since the server ends the
-//! transaction of a lost connection, and the group is worked out anew. When a reply to COMMIT fails to come, the group's
+//! Each group takes effect once. A group that fails before COMMIT is sent has changed nothing, since the server ends
+//! the transaction of a lost connection, and it is worked out anew. When a reply to COMMIT fails to come, the group's
 //! number in the writer's own row tells: the group's transaction has written it, and holds a lock on that row until it
-//! has ended. So whoever asks waits for a commit that is still under way on an old connection, and what it reads then is
-//! final; on another server, after a failover, the old connection can acknowledge nothing any more.
+//! has ended. So a query for the number waits for a commit that is still under way on an old connection, and its answer
+//! is final; on another server, after a failover, the old connection can acknowledge nothing any more.
 
 use std::{
     sync::Arc,
@@ -50,7 +50,7 @@ pub(super) struct Writer {
 enum Unacknowledged {
     /// It changed nothing.
     Undone(Fault),
-    /// COMMIT was sent. What to answer if it turns out to be committed.
+    /// COMMIT was sent. The answers are for the case that it turns out to be committed.
     InDoubt(Vec<Answer>, Fault),
 }
 

@@ -71,7 +71,7 @@ impl Trees {
 impl Trees {
     /// Drops entries of the audit log up to `through`, if they are durable.
     ///
-    /// The start moves first: what a kill in between leaves behind lies below it, and is not shown any more.
+    /// The start moves first: entries that a kill in between leaves behind lie below it, and are not shown any more.
     pub(super) fn drop_audit(&self, through: u64, before: Reached) -> Result<Reached, StoreError> {
         let engine = || StoreError::engine("drop entries of the audit log");
         let last = self.audit.get(through.to_be_bytes()).map_err(engine())?;

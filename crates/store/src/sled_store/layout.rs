@@ -44,7 +44,7 @@ pub(super) fn chunk_key(record_key: &[u8], generation: u64, index: u32) -> Vec<u
     chunk_key
 }
 
-/// What stands before the value in `records`, under its own checksum so that conditions need not read long values.
+/// The header before the value in `records`, under its own checksum so that conditions need not read long values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) version: u64,

@@ -67,7 +67,7 @@ impl Opened {
             }
         };
         let reached = Reached { position, audit: audit_head(&trees)? };
-        // What a killed process left in the operating system's cache counts as durable from here on.
+        // Writes that a killed process left in the operating system's cache count as durable from here on.
         log.persist(&trees)?;
         high_water.advance(position)?;
         Ok(Self { directory: directory.to_owned(), lock, database, trees, log, high_water, reached })

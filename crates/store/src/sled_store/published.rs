@@ -1,4 +1,4 @@
-//! What is durable, and what of the past must still be shown until the next group is.
+//! The durable state, and the part of the past that must still be shown until the next group is durable.
 //!
 //! The engine shows a transaction as soon as it is applied. A feed reader must not see it before it is durable, and,
 //! worse, must not see the hole where it took the place of an older event: a power cut would bring the older event

@@ -1,4 +1,4 @@
-//! Damage, failure and layout: what only shows from inside the backend.
+//! Damage, failure and layout, which only show from inside the backend.
 #![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path};

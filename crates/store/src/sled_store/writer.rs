@@ -1,4 +1,4 @@
-//! Group commit: what has queued up is applied as one transaction of the engine, and made durable at once.
+//! Group commit: queued requests are applied as one transaction of the engine, and made durable at once.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,4 +1,4 @@
-//! Files that were cut short or altered while the store was closed: whatever is shown is right, or there is an error.
+//! Files that were cut short or altered while the store was closed: all that is shown is right, or there is an error.
 
 use std::{
     fs::{self, File},
@@ -141,7 +141,7 @@ impl Closed {
     }
 }
 
-/// What opening says.
+/// The result of opening.
 fn opened(directory: &Path) -> Result<certseal_store::SledStore, String> {
     open(directory).map_err(|error| error.to_string())
 }

@@ -1,5 +1,5 @@
-//! What is left after a crash: every acknowledged change, none by half, a feed without gap or repetition, and an audit
-//! log that is a chain. Where that cannot be had, a refusal to open that says what to do.
+//! The state that is left after a crash: every acknowledged change, none by half, a feed without gap or repetition, and
+//! an audit log that is a chain. Where that cannot be had, a refusal to open that says what to do.
 //!
 //! Kills of the process, power cuts, full disks, failing syncs and damaged files. The writer is this test binary, started
 //! again; it notes each acknowledged change in a file outside of the store, which no crash takes back.

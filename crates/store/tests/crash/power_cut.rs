@@ -117,7 +117,7 @@ impl Disk {
         writer.progress(notes, before, 30);
         thread::sleep(Duration::from_millis(17 * (round % 10)));
         writer.signal("STOP");
-        // Stopped threads may still be inside a system call: what it notes comes before the copy or not at all.
+        // Stopped threads may still be inside a system call: their notes come before the copy or not at all.
         thread::sleep(Duration::from_millis(5));
         let copy = self.scratch.path().join("copy.img");
         run(Command::new("cp").args(["--sparse=always"]).arg(self.image()).arg(&copy));

@@ -129,7 +129,7 @@ impl Cluster {
         leader["name"].as_str().map(str::to_owned)
     }
 
-    /// What the first node that answers knows of all.
+    /// All members, as the first node that answers knows them.
     fn members(&self) -> Vec<Value> {
         let asked = self.nodes.iter().find_map(|node| {
             // One that is frozen takes a few connections, and then leaves others without an answer.
@@ -179,7 +179,7 @@ impl Node {
 
     /// Answers a process whose end lets them all go on.
     fn freeze(&self, directory: &Path) -> Child {
-        // Each parent first: what is stopped starts nothing more.
+        // Each parent first: a stopped process starts nothing more.
         let mut stopped = Vec::new();
         let mut stop = |pid: i32| {
             kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();

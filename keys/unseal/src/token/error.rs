@@ -15,7 +15,7 @@ pub enum TokenError {
     Module {
         /// Where it was looked for.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault of the module.
         reason: String,
     },
     /// No token, or more than one, has the label.
@@ -36,7 +36,7 @@ pub enum TokenError {
     PinFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault of the file.
         reason: String,
     },
     /// The token does not take the PIN.
@@ -47,7 +47,7 @@ pub enum TokenError {
         token: String,
         /// The file that holds the PIN.
         path: PathBuf,
-        /// What the token said.
+        /// The token's answer.
         reason: String,
     },
     /// The URI names no key.
@@ -67,7 +67,7 @@ pub enum TokenError {
         token: String,
         /// How many there are.
         count: usize,
-        /// What to do.
+        /// The remedy.
         advice: &'static str,
     },
     /// The label is taken.
@@ -88,7 +88,7 @@ pub enum TokenError {
         label: String,
         /// The token.
         token: String,
-        /// What was expected, and what came.
+        /// The expected property, and the one that came.
         reason: String,
     },
     /// A call failed, which may pass.

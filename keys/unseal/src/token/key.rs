@@ -32,8 +32,8 @@ enum PointForm {
 }
 
 impl Key {
-    /// The one key that `uri` names. It has been seen to agree as its public half says: what fails later is the token, not
-    /// the key.
+    /// The one key that `uri` names. It has been seen to agree as its public half says: a later failure is the token's,
+    /// not the key's.
     pub(super) fn find(session: &Session, uri: &TokenUri) -> Result<Self, TokenError> {
         let token = uri.token();
         let label = uri.key().ok_or_else(|| TokenError::Unnamed { token: token.to_owned() })?;
@@ -234,5 +234,5 @@ fn one(
 /// secp256r1 as a DER object identifier (RFC 5480, 2.1.1.1).
 const P256_OID: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 
-/// What comes before an uncompressed point on P-256 in a DER OCTET STRING.
+/// The prefix of an uncompressed point on P-256 in a DER OCTET STRING.
 const DER_PREFIX: [u8; 2] = [0x04, 65];

@@ -74,7 +74,7 @@ pub(super) fn log_in(
 fn read_pin(path: &Path) -> Result<Zeroizing<String>, TokenError> {
     let unusable = |reason: String| TokenError::PinFile { path: PathBuf::from(path), reason };
     let unreadable = |error: std::io::Error| unusable(error.to_string());
-    // What is checked is what is read, whatever happens to the path meanwhile.
+    // The file that is checked is the one that is read, whatever happens to the path meanwhile.
     let file = fs::File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {

@@ -96,7 +96,7 @@ impl Module {
         }
         // Before anything can fail: no handle of the old life counts.
         *lives = Lives { current: Life(lives.current.0 + 1), began: Instant::now() };
-        // What it answers changes nothing: it is initialized next, or was not before.
+        // The answer changes nothing: the module is initialized next, or was not before.
         let _ = self.context.clone().finalize();
         initialize(&self.context).is_ok()
     }

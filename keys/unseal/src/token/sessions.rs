@@ -47,7 +47,7 @@ struct State {
     refused: Option<Zeroizing<String>>,
 }
 
-/// What is known of a token while it is there.
+/// The handles of a token while it is there.
 #[derive(Clone)]
 struct Link {
     number: u64,
@@ -267,7 +267,7 @@ impl State {
         self.idle.clear();
     }
 
-    /// Closes the sessions that are not in use; who uses one closes it.
+    /// Closes the sessions that are not in use; the user of one closes it.
     fn close(&mut self, calls: &Calls<'_>) {
         if self.link.as_ref().is_some_and(|link| link.life == calls.life()) {
             for session in self.idle.drain(..) {

@@ -11,9 +11,9 @@ use certseal_wire::{Epoch, PoolName};
 /// A token, a key in it, and how to reach them:
 /// `pkcs11:token=LABEL;object=certseal%2FPOOL%2FEPOCH?module-path=/PATH&pin-source=file:/PATH`.
 ///
-/// Of the attributes of RFC 7512 these four are known, and each other one is refused: what would be ignored could be
-/// meant to choose another key. The slashes of a key's label are written as `%2F`, as the RFC has it for the part before
-/// the question mark, or as they are. A PIN in the URI itself is refused.
+/// Of the attributes of RFC 7512 these four are known, and each other one is refused: an attribute that would be
+/// ignored could be meant to choose another key. The slashes of a key's label are written as `%2F`, as the RFC has it
+/// for the part before the question mark, or as they are. A PIN in the URI itself is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenUri {
     token: String,
@@ -69,9 +69,9 @@ pub enum UriError {
     Value {
         /// The attribute.
         name: &'static str,
-        /// What it must be.
+        /// The form that it must have.
         expected: &'static str,
-        /// What came.
+        /// The value that came.
         found: String,
     },
 }
@@ -202,7 +202,7 @@ fn absolute(name: &'static str, path: String) -> Result<PathBuf, UriError> {
     if path.starts_with('/') {
         return Ok(path.into());
     }
-    // What stands where a PIN file belongs may be the PIN.
+    // The text where a PIN file belongs may be the PIN.
     let found = if name == "pin-source" { "something else".to_owned() } else { path };
     Err(UriError::Value { name, expected: "an absolute path of a file", found })
 }

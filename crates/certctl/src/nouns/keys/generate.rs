@@ -100,7 +100,7 @@ struct Added<'a> {
     notes: Vec<String>,
 }
 
-/// What is allowed, but rarely meant.
+/// Notes on what is allowed, but rarely meant.
 fn notes(ring: &KeyRing, pool: &PoolName) -> Vec<String> {
     let mut notes = Vec::new();
     if ring.issuers.is_empty() {

@@ -58,7 +58,7 @@ pub(crate) struct ReplaceArgs {
     pub(crate) ring: RingArgs,
 }
 
-/// What signing a key ring needs.
+/// The arguments for signing a key ring.
 #[derive(Debug, Args)]
 pub(crate) struct RingArgs {
     /// Signing key of the security team

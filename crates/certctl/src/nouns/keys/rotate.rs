@@ -199,5 +199,5 @@ async fn list(settings: &Settings, output: Output) -> anyhow::Result<()> {
     show_all(&known, output)
 }
 
-/// What to do about bundles that do not open.
+/// The remedy for bundles that do not open.
 const REISSUE: &str = "; have them issued again with `certctl site renew`";

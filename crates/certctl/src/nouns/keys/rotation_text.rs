@@ -79,7 +79,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// What to do next.
+/// The next thing to do.
 fn next(GenuineRotation { plan, rotation }: &GenuineRotation) -> String {
     let id = plan.id;
     let compromised = "Sealing the same TLS keys to another unseal key does not help: whoever has the old one and old \

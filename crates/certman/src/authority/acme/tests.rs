@@ -16,7 +16,7 @@ fn the_ca_names_no_host_outside_the_order() {
     }
 }
 
-/// Whoever reads it knows which address it is about, what is wrong, each cause once, and what to look at.
+/// A reader of the text knows which address it is about, what is wrong, each cause once, and what to look at.
 #[tokio::test]
 async fn a_ca_that_cannot_be_reached_is_told_by_its_address_and_the_cause() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -61,7 +61,7 @@ async fn a_ca_that_does_not_answer_is_told_by_its_address_and_the_time() {
     assert_eq!(silent, format!("the CA: no answer from {address} within 30 s"));
 }
 
-/// What a failed request to this port of the machine says.
+/// The text of a failed request to this port of the machine.
 async fn said_of(port: u16) -> String {
     let dir = tempfile::tempdir().unwrap();
     let key = rcgen::KeyPair::generate().unwrap();

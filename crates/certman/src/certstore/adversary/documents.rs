@@ -1,4 +1,4 @@
-//! What the adversary's store answers with: documents of every kind, and chance.
+//! The answers of the adversary's store: documents of every kind, and chance.
 
 use super::*;
 

@@ -94,7 +94,7 @@ fn a_client_follows_its_files() {
     assert!(meet((*current()).clone(), &world).unwrap_err().contains("Revoked"));
 }
 
-/// Who has a certificate of the CA, and is not certstore.
+/// Holders of a certificate of the CA that are not certstore.
 const OTHERS: [&str; 5] = [
     "spiffe://test/service/certman",
     "spiffe://test/service/certstore-2",
@@ -163,7 +163,7 @@ fn meet(client: ClientConfig, world: &World) -> Result<(), String> {
     meet_at(client, world, ServerName::try_from("localhost").unwrap())
 }
 
-/// A handshake in memory with the server's files as they are: what the client says to it.
+/// A handshake in memory with the server's files as they are: its result for the client.
 fn meet_at(client: ClientConfig, world: &World, address: ServerName<'static>) -> Result<(), String> {
     let server = world.files("server").server_config().unwrap();
     let mut server = ServerConnection::new(Arc::new(server)).unwrap();

@@ -11,7 +11,7 @@ use x509_parser::{prelude::FromDer, revocation_list::CertificateRevocationList};
 use super::*;
 use crate::{config::write_private, tls::provider};
 
-/// Whoever replaces files writes them one after another, and sets modes last: no moment of that counts for ever.
+/// A program that replaces files writes them one after another, and sets modes last: no moment of that counts for ever.
 #[test]
 fn files_that_cannot_be_used_for_a_moment_are_taken_when_they_are_good() {
     let world = World::new();
@@ -62,7 +62,7 @@ fn a_private_key_that_others_can_read_is_no_identity() {
     world.files().client_config(&["a"]).unwrap();
 }
 
-/// Whoever was revoked must not come back by an old list, out of a backup or on purpose.
+/// A revoked caller must not come back by an old list, out of a backup or on purpose.
 #[test]
 fn a_revocation_list_with_a_lower_number_does_not_take_the_place_of_the_one_in_use() {
     let world = World::new();
@@ -234,7 +234,7 @@ fn numbers(follower: &Follower) -> Vec<u64> {
     lists.iter().map(|list| number(list.as_ref())).collect()
 }
 
-/// What is logged meanwhile, by this thread.
+/// The text that this thread logs meanwhile.
 fn logged(action: impl FnOnce()) -> String {
     let log = Log::default();
     let writer = log.clone();
