@@ -1,6 +1,9 @@
 //! Issuance by a real ACME CA, seen by real clients.
 
-use std::time::{Duration, Instant};
+use std::{
+    env,
+    time::{Duration, Instant},
+};
 
 use certseal_wire::DnsName;
 
@@ -104,6 +107,34 @@ async fn a_rejected_order_is_explained_leaves_nothing_pending_and_succeeds_once_
         assert!(began.elapsed() < Duration::from_secs(60), "nothing was deactivated\n{}", platform.certman.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Pebble 2.10 wedges when an order is read while it is being completed (letsencrypt/pebble#554), so that a hundred orders also
+/// show that nobody asks before the CA wants it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_takes_eight_requests_and_hardly_a_nonce() {
+    let count = env::var("CERTSEAL_ACME_NAMES").map_or(100, |count| count.parse::<u32>().unwrap());
+    let pebble = Pebble::start(0);
+    let authority = Authority::Acme { directory: &pebble.directory(), roots: &pebble.tls_root };
+    let platform = Platform::start_with_http(authority, pebble.http).await;
+    let names: Vec<DnsName> = (0..count).map(|number| format!("n-{number}.customers.test").parse().unwrap()).collect();
+    let began = Instant::now();
+    for name in &names {
+        platform.add_site(name).await;
+    }
+    for name in &names {
+        platform.wait_active(name, 1).await;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let counted = |name| platform.certman_counter(name) / f64::from(count);
+    let (others, nonces) = (counted("certman_acme_requests_total"), counted("certman_acme_nonce_requests_total"));
+    println!(
+        "{count} certificates in {seconds:.1} s, {:.0} a second; for each {others:.2} requests and {nonces:.2} for nonces",
+        f64::from(count) / seconds
+    );
+    assert_eq!(counted("certman_certificates_total"), 1.0);
+    assert!(others + nonces <= 8.0, "{others} + {nonces} requests for a certificate");
+    assert!(nonces <= (others + nonces) / 20.0, "{nonces} of {others} requests for a certificate are for nonces");
 }
 
 /// A new certificate is served within 2 s of being stored. Opens a connection that sees `version`.

@@ -286,7 +286,16 @@ impl Platform {
 
     /// One gauge of the edge.
     pub fn edge_gauge(&self, name: &str) -> f64 {
-        let metrics = self.metrics("edge-telemetry");
+        self.metric("edge-telemetry", name)
+    }
+
+    /// One counter of certman.
+    pub fn certman_counter(&self, name: &str) -> f64 {
+        self.metric("man-telemetry", name)
+    }
+
+    fn metric(&self, telemetry: &str, name: &str) -> f64 {
+        let metrics = self.metrics(telemetry);
         let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
     }

@@ -4,9 +4,10 @@ mod acme;
 mod local;
 
 use certseal_issuance::{
-    AccountRef, Answer, AuthorityId, Failure, FailureKind, OrderRef, OrderState, Revocation, SealedKey,
+    AccountRef, Answer, AuthorityId, Failure, FailureKind, OrderRef, OrderReport, OrderState, Revocation, SealedKey,
 };
 use certseal_wire::NameSet;
+use jiff::SignedDuration;
 
 pub(crate) use acme::AcmeAuthority;
 pub(crate) use local::LocalAuthority;
@@ -89,20 +90,19 @@ impl Authority {
         }
     }
 
-    /// Tells the CA that all pending challenges can be validated.
-    pub(crate) async fn begin_validation(&self, order_url: &str) -> Result<(), Failure> {
+    /// Tells the CA that all pending challenges can be validated. Answers how long it asks to be left alone.
+    pub(crate) async fn begin_validation(&self, order_url: &str) -> Result<Option<SignedDuration>, Failure> {
         match self {
             Self::Acme(acme) => acme.begin_validation(order_url).await,
-            Self::Local(_) => Ok(()),
+            Self::Local(_) => Ok(None),
         }
     }
 
-    /// Where the order is.
-    pub(crate) async fn order_state(&self, order_url: &str) -> Result<OrderState, Failure> {
+    /// The order as the CA describes it.
+    pub(crate) async fn order_report(&self, order_url: &str) -> Result<OrderReport, Failure> {
         match self {
-            Self::Acme(acme) => acme.order_state(order_url).await,
-            // It needs no state: the holder of the request gets the certificate.
-            Self::Local(_) => Ok(OrderState::Valid),
+            Self::Acme(acme) => acme.order_report(order_url).await,
+            Self::Local(_) => Ok(VALID),
         }
     }
 
@@ -114,11 +114,11 @@ impl Authority {
         }
     }
 
-    /// Hands over the CSR.
-    pub(crate) async fn finalize(&self, order_url: &str, sealed: &SealedKey) -> Result<(), Failure> {
+    /// Hands over the CSR. Answers how the CA describes the order then.
+    pub(crate) async fn finalize(&self, order_url: &str, sealed: &SealedKey) -> Result<OrderReport, Failure> {
         match self {
             Self::Acme(acme) => acme.finalize(order_url, request(sealed)?).await,
-            Self::Local(_) => Ok(()),
+            Self::Local(_) => Ok(VALID),
         }
     }
 
@@ -134,6 +134,9 @@ impl Authority {
         }
     }
 }
+
+/// An order at the CA in this process needs no state: the holder of the request gets the certificate.
+const VALID: OrderReport = OrderReport { state: OrderState::Valid, retry_after: None };
 
 /// The request for a key that was made here.
 fn request(sealed: &SealedKey) -> Result<&[u8], Failure> {

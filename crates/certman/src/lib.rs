@@ -54,6 +54,7 @@ pub use config::{Authority as AuthorityConfig, Config, Groups as GroupsConfig};
 use authority::{AcmeAuthority, Authorities, Authority, LocalAuthority};
 use certstore::Certstore;
 use journal::Journal;
+use metrics::{Metrics, Requests};
 use new_key::Groups;
 use worker::Worker;
 
@@ -106,10 +107,10 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let journal = tokio::task::spawn_blocking(move || Journal::open(&data_dir.join("journal"))).await??;
     let begun = journal.clone();
     tokio::task::spawn_blocking(move || begun.begin_changes(jiff::Timestamp::now())).await??;
-    let authorities = Authorities::new(authority(&config.authority, &config.data_dir)?);
+    let (metrics, registry) = Metrics::new();
+    let authorities = Authorities::new(authority(&config.authority, &config.data_dir, metrics.requests.clone())?);
     let retry = SignedDuration::from_secs(i64::try_from(config.retry_seconds).context("retry_seconds")?);
     let policy = Policy { authority: authorities.id().clone(), retry };
-    let (metrics, registry) = metrics::Metrics::new();
 
     if let Some(address) = config.telemetry {
         let readiness = journal.clone();
@@ -146,13 +147,13 @@ fn store_client(store: &Peer) -> anyhow::Result<StoreClient> {
     Ok(StoreClient::new(Connection::new(url, store.client_config()?)))
 }
 
-fn authority(config: &AuthorityConfig, data_dir: &Path) -> anyhow::Result<Authority> {
+fn authority(config: &AuthorityConfig, data_dir: &Path, requests: Requests) -> anyhow::Result<Authority> {
     Ok(match config {
         AuthorityConfig::Local { certificate, key, lifetime_seconds } => {
             Authority::Local(LocalAuthority::load(certificate, key, *lifetime_seconds)?)
         }
         AuthorityConfig::Acme { directory, roots, profile } => {
-            Authority::Acme(AcmeAuthority::new(directory.clone(), roots, profile.clone(), data_dir)?)
+            Authority::Acme(AcmeAuthority::new(directory.clone(), roots, profile.clone(), data_dir, requests)?)
         }
     })
 }

@@ -12,6 +12,16 @@ pub(crate) struct Metrics {
     certificates: Counter,
     revocations: Counter,
     failures: Family<FailureLabels, Counter>,
+    pub(crate) requests: Requests,
+}
+
+/// Requests to the CA.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Requests {
+    /// For nonces.
+    pub(crate) nonces: Counter,
+    /// For everything else.
+    pub(crate) others: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -26,6 +36,9 @@ impl Metrics {
         registry.register("certificates", "Certificates issued and stored", metrics.certificates.clone());
         let revocations = metrics.revocations.clone();
         registry.register("revocations", "Compromised certificates that the CA was told of", revocations);
+        let Requests { nonces, others } = metrics.requests.clone();
+        registry.register("acme_nonce_requests", "Requests to the CA for nonces", nonces);
+        registry.register("acme_requests", "Requests to the CA for everything else", others);
         registry.register("failures", "Failed attempts by what follows from them", metrics.failures.clone());
         (metrics, registry)
     }

@@ -247,10 +247,10 @@ impl Worker {
                 Outcome::Published
             }
             Action::BeginValidation(order) => {
-                self.authorities.of(order)?.begin_validation(&order.url).await?;
-                Outcome::ValidationBegun
+                let retry_after = self.authorities.of(order)?.begin_validation(&order.url).await?;
+                Outcome::ValidationBegun { retry_after }
             }
-            Action::LookAtOrder(order) => Outcome::OrderIs(self.authorities.of(order)?.order_state(&order.url).await?),
+            Action::LookAtOrder(order) => Outcome::OrderIs(self.authorities.of(order)?.order_report(&order.url).await?),
             Action::SealKey => {
                 let recipients = self.certstore.recipients(&site.pools).await?;
                 let version = site.bundle_version.checked_add(1).ok_or_else(versions_used_up)?;
@@ -259,8 +259,7 @@ impl Worker {
                 Outcome::KeySealed(sealed.map_err(|error| Failure::new(FailureKind::Unavailable, error))?)
             }
             Action::Finalize(order, sealed) => {
-                self.authorities.of(order)?.finalize(&order.url, sealed).await?;
-                Outcome::Finalized
+                Outcome::OrderIs(self.authorities.of(order)?.finalize(&order.url, sealed).await?)
             }
             Action::FetchCertificate(order, sealed) => {
                 let chain = self.authorities.of(order)?.certificate(&order.url, sealed).await?;
@@ -352,10 +351,10 @@ const AFTER_ERROR: Duration = Duration::from_secs(5);
 const LEFT_ALONE: Duration = Duration::from_secs(300);
 
 /// Longer waits are written down, and the site leaves memory.
-const SHORT_WAIT: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
+const SHORT_WAIT: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 
 /// Sites under way for each slot: most of them wait for the CA.
-const IN_FLIGHT: usize = 8;
+const IN_FLIGHT: usize = 64;
 
 /// Others' changes that one write is made again for.
 const MAX_RACES: usize = 20;

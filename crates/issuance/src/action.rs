@@ -3,7 +3,7 @@
 use certseal_wire::Base64;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{AccountRef, Answer, AuthorityId, OrderRef, OrderState, Revocation, SealedKey};
+use crate::{AccountRef, Answer, AuthorityId, OrderRef, OrderReport, Revocation, SealedKey};
 
 /// The next thing to do for a site.
 #[derive(Debug, Clone, PartialEq)]
@@ -121,13 +121,14 @@ pub enum Outcome {
     /// certstore has the answers.
     Published,
     /// The CA knows that it can validate.
-    ValidationBegun,
-    /// The order's state.
-    OrderIs(OrderState),
+    ValidationBegun {
+        /// How long it asks to be left alone with it.
+        retry_after: Option<SignedDuration>,
+    },
+    /// What the CA says of the order.
+    OrderIs(OrderReport),
     /// A key is sealed.
     KeySealed(SealedKey),
-    /// The CA has the request.
-    Finalized,
     /// The chain as DER, leaf first; none while the CA is still at work.
     Certificate(Option<Vec<Base64>>),
     /// certstore has the bundle.

@@ -28,6 +28,7 @@
 
 mod action;
 mod attempt;
+pub mod budget;
 mod order;
 mod record;
 mod renewal;
@@ -35,6 +36,8 @@ mod site;
 
 pub use action::{Action, Due, Failure, FailureKind, Lane, Moment, Next, Outcome, Policy, Work};
 pub use attempt::{Attempt, Attempts};
-pub use order::{AccountRef, Answer, AuthorityId, Look, OrderRef, OrderState, Revocation, SealedKey, Step};
+pub use order::{
+    AccountRef, Answer, AuthorityId, Look, OrderRef, OrderReport, OrderState, Revocation, SealedKey, Step,
+};
 pub use record::{RecordError, read};
 pub use site::{Compromised, FORMAT, Format, Issued, Site};

@@ -57,6 +57,15 @@ pub enum OrderState {
     Valid,
 }
 
+/// What a CA says of an order, and how long it asks not to be asked again (Retry-After; RFC 8555, 7.4 and 7.5.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderReport {
+    /// The state.
+    pub state: OrderState,
+    /// The wait, if it names one.
+    pub retry_after: Option<SignedDuration>,
+}
+
 /// An http-01 challenge and its answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
@@ -244,20 +253,30 @@ pub struct Look {
 }
 
 impl Look {
-    /// The first look.
+    /// A look at this instant.
     pub(crate) fn first(at: Timestamp) -> Self {
         Self { at, count: 0 }
     }
 
-    /// The look after this one; none when the CA had its time.
-    pub(crate) fn again(self, now: Timestamp) -> Option<Self> {
-        let wait = SignedDuration::from_millis(*PAUSES_MS.get(self.count as usize)?);
+    /// The first look after the CA began to work.
+    pub(crate) fn soon(now: Timestamp, retry_after: Option<SignedDuration>) -> Self {
+        Self::first(now).again(now, retry_after).unwrap_or(Self::first(now))
+    }
+
+    /// The look after this one, not before the CA wants it; none when the CA had its time.
+    pub(crate) fn again(self, now: Timestamp, retry_after: Option<SignedDuration>) -> Option<Self> {
+        let pause = SignedDuration::from_millis(*PAUSES_MS.get(self.count as usize)?);
+        let wait = pause.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER));
         Some(Self { at: now.checked_add(wait).ok()?, count: self.count + 1 })
     }
 }
 
-/// Milliseconds between looks at an order: 27 s in all. After that the work is tried again later.
-pub(crate) const PAUSES_MS: [i64; 12] = [50, 100, 250, 500, 1000, 2000, 3000, 4000, 4000, 4000, 4000, 4000];
+/// Milliseconds between looks at an order where the CA does not say when: 26 s in all. After that the work is tried again
+/// later. The first one is longer than a validation usually takes, so that one look is enough.
+pub(crate) const PAUSES_MS: [i64; 7] = [250, 750, 2000, 4000, 6000, 6000, 7000];
+
+/// The longest wait that a CA is granted: an order may be over by then.
+const MAX_RETRY_AFTER: SignedDuration = SignedDuration::from_hours(1);
 
 /// A certificate that is to be revoked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

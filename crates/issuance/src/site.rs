@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Action, Answer, Attempt, Attempts, AuthorityId, Due, Failure, FailureKind, Lane, Look, Moment, Next, OrderRef,
-    OrderState, Outcome, Policy, Revocation, Step, Work, renewal,
+    OrderReport, OrderState, Outcome, Policy, Revocation, Step, Work, renewal,
 };
 
 /// Everything that certman knows about one site. As JSON it is the site's record in the journal.
@@ -429,7 +429,6 @@ impl Site {
             (Step::Authorizing { order }, Outcome::ChallengesKnown(answers)) => {
                 if answers.is_empty() {
                     // Should the CA see it otherwise, it says so to the request.
-
                     self.attempts.order = Attempt::default();
                     Step::Authorized { order }
                 } else {
@@ -437,59 +436,57 @@ impl Site {
                 }
             }
             (Step::ChallengesKnown { order, answers }, Outcome::Published) => Step::Published { order, answers },
-            (Step::Published { order, answers }, Outcome::ValidationBegun) => {
-                let look = Look::first(now);
-                Step::ChallengePending { order, answers, look: look.again(now).unwrap_or(look) }
+            (Step::Published { order, answers }, Outcome::ValidationBegun { retry_after }) => {
+                Step::ChallengePending { order, answers, look: Look::soon(now, retry_after) }
             }
-            (Step::ChallengePending { order, answers, look }, Outcome::OrderIs(OrderState::Pending)) => {
-                match look.again(now) {
-                    Some(look) => Step::ChallengePending { order, answers, look },
-                    None => {
-                        // certstore may have lost the answers, or the CA our word.
-                        self.order = Some(Step::ChallengesKnown { order, answers });
-                        return self.late("the CA has not finished its validation yet", moment, policy);
-                    }
+            (
+                Step::ChallengePending { order, answers, look },
+                Outcome::OrderIs(OrderReport { state: OrderState::Pending, retry_after }),
+            ) => match look.again(now, retry_after) {
+                Some(look) => Step::ChallengePending { order, answers, look },
+                None => {
+                    // certstore may have lost the answers, or the CA our word.
+                    self.order = Some(Step::ChallengesKnown { order, answers });
+                    return self.late("the CA has not finished its validation yet", moment, policy);
                 }
-            }
+            },
             (Step::ChallengePending { order, answers, .. }, Outcome::OrderIs(_)) => {
                 self.published.extend(answers);
                 self.attempts.order = Attempt::default();
                 Step::Authorized { order }
             }
             (Step::Authorized { order }, Outcome::KeySealed(sealed)) => Step::Finalizing { order, sealed },
-            (Step::KeySealed { order, sealed }, Outcome::OrderIs(state)) => match state {
+            (Step::KeySealed { order, sealed }, Outcome::OrderIs(OrderReport { state, retry_after })) => match state {
                 OrderState::Ready => Step::Finalizing { order, sealed },
                 OrderState::Pending => Step::Authorizing { order },
-                OrderState::Processing | OrderState::Valid => {
-                    Step::Retrieving { order, sealed, look: Look::first(now) }
-                }
+                OrderState::Processing => Step::Retrieving { order, sealed, look: Look::soon(now, retry_after) },
+                OrderState::Valid => Step::Downloading { order, sealed },
             },
-            (Step::Finalizing { order, sealed }, Outcome::Finalized) => {
+            (Step::Finalizing { order, sealed }, Outcome::OrderIs(OrderReport { state, retry_after })) => {
                 self.attempts.order = Attempt::default();
-                Step::Retrieving { order, sealed, look: Look::first(now) }
-            }
-            (Step::Retrieving { order, sealed, .. }, Outcome::OrderIs(OrderState::Valid)) => {
-                Step::Downloading { order, sealed }
-            }
-            (Step::Retrieving { order, sealed, .. }, Outcome::OrderIs(OrderState::Ready)) => {
-                Step::Finalizing { order, sealed }
-            }
-            (Step::Retrieving { order, sealed, look }, Outcome::OrderIs(_)) => match look.again(now) {
-                Some(look) => Step::Retrieving { order, sealed, look },
-                None => {
-                    self.order = Some(Step::Retrieving { order, sealed, look: Look::first(now) });
-                    return self.late("the CA has not signed the certificate yet", moment, policy);
+                match state {
+                    OrderState::Valid => Step::Downloading { order, sealed },
+                    // One that is called ready took the request, and does not show it yet.
+                    _ => Step::Retrieving { order, sealed, look: Look::soon(now, retry_after) },
                 }
-            },
+            }
+            (Step::Retrieving { order, sealed, look }, Outcome::OrderIs(OrderReport { state, retry_after })) => {
+                match (state, look.again(now, retry_after)) {
+                    (OrderState::Valid, _) => Step::Downloading { order, sealed },
+                    (OrderState::Ready, _) => Step::Finalizing { order, sealed },
+                    (_, Some(look)) => Step::Retrieving { order, sealed, look },
+                    (_, None) => {
+                        self.order = Some(Step::Retrieving { order, sealed, look: Look::first(now) });
+                        return self.late("the CA has not signed the certificate yet", moment, policy);
+                    }
+                }
+            }
             (Step::Downloading { order, sealed }, Outcome::Certificate(chain)) => match chain {
                 Some(chain) => {
                     self.attempts.order = Attempt::default();
                     Step::Issued { sealed, chain, authority: order.authority().cloned() }
                 }
-                None => {
-                    let look = Look::first(now);
-                    Step::Retrieving { order, sealed, look: look.again(now).unwrap_or(look) }
-                }
+                None => Step::Retrieving { order, sealed, look: Look::soon(now, None) },
             },
             (step, _) => step,
         };

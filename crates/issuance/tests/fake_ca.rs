@@ -8,8 +8,8 @@ use std::{
 };
 
 use certseal_issuance::{
-    AccountRef, Action, Answer, AuthorityId, Failure, FailureKind, Moment, Next, OrderRef, OrderState, Outcome, Policy,
-    SealedKey, Site,
+    AccountRef, Action, Answer, AuthorityId, Failure, FailureKind, Moment, Next, OrderRef, OrderReport, OrderState,
+    Outcome, Policy, SealedKey, Site,
 };
 use certseal_wire::{Base64, NameSet, SiteRequest, SiteState};
 use jiff::{SignedDuration, Timestamp};
@@ -106,13 +106,13 @@ impl World {
                 key_authorization: "t.print".into(),
             }]),
             Action::PublishChallenges(_) => Outcome::Published,
-            Action::BeginValidation(_) => Outcome::ValidationBegun,
+            Action::BeginValidation(_) => Outcome::ValidationBegun { retry_after: None },
             Action::LookAtOrder(order) => match self.requests.contains_key(&order.url) {
                 false if self.one_in(20) => Outcome::Failed(Failure::new(FailureKind::Rejected, "not reachable")),
-                false if self.one_in(2) => Outcome::OrderIs(OrderState::Pending),
-                false => Outcome::OrderIs(OrderState::Ready),
-                true if self.one_in(2) => Outcome::OrderIs(OrderState::Processing),
-                true => Outcome::OrderIs(OrderState::Valid),
+                false if self.one_in(2) => order_is(OrderState::Pending),
+                false => order_is(OrderState::Ready),
+                true if self.one_in(2) => order_is(OrderState::Processing),
+                true => order_is(OrderState::Valid),
             },
             Action::SealKey => {
                 Outcome::KeySealed(SealedKey { csr: Some(Base64(vec![1])), bytes: Base64(vec![2]), enveloped: true })
@@ -123,7 +123,7 @@ impl World {
                     // The request came, and the answer did not.
                     Outcome::Failed(Failure::new(FailureKind::Unavailable, "no answer"))
                 } else {
-                    Outcome::Finalized
+                    order_is(OrderState::Processing)
                 }
             }
             Action::FetchCertificate(..) => Outcome::Certificate(Some(vec![Base64(vec![3])])),
@@ -140,4 +140,8 @@ impl World {
             Action::Confirm | Action::TakeReorder | Action::Revoke(_) => panic!("nobody asked for {action:?}"),
         }
     }
+}
+
+fn order_is(state: OrderState) -> Outcome {
+    Outcome::OrderIs(OrderReport { state, retry_after: None })
 }

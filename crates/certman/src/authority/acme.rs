@@ -1,35 +1,29 @@
 //! An ACME CA (RFC 8555), with http-01 (8.3).
 
+mod client;
+
 use std::{
-    future::Future,
+    collections::HashMap,
     path::{Path, PathBuf},
-    pin::Pin,
-    time::Duration,
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::Context;
-use bytes::Bytes;
-use certseal_issuance::{Answer, Failure, FailureKind, OrderState};
+use certseal_issuance::{Answer, Failure, FailureKind, OrderReport, OrderState};
 use certseal_seal::secret_pem;
-use certseal_service::{
-    config::{self, ConfigError},
-    tls,
-};
+use certseal_service::config::{self, ConfigError};
 use certseal_wire::{DnsName, NameSet, causes};
-use http::{Request, StatusCode, header::RETRY_AFTER};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::HttpsConnector;
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
 use instant_acme::{
-    Account, AuthorizationStatus, BodyWrapper, BytesResponse, ChallengeType, Error, HttpClient, Identifier, Key,
-    NewOrder, Order, OrderStatus, RevocationReason, RevocationRequest,
+    Account, AuthorizationStatus, ChallengeType, Error, Identifier, Key, NewOrder, Order, OrderStatus,
+    RevocationReason, RevocationRequest,
 };
+use jiff::SignedDuration;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
+
+use crate::metrics::Requests;
+use client::{Busy, Http, with_retry_after};
 
 pub(crate) struct AcmeAuthority {
     directory: String,
@@ -37,6 +31,9 @@ pub(crate) struct AcmeAuthority {
     account_key: PathBuf,
     http: Http,
     account: OnceCell<Account>,
+    /// Orders as the CA described them last: what an answer said is not asked for again. One that is not here, after a
+    /// restart for example, is read from the CA.
+    orders: Mutex<HashMap<String, Order>>,
 }
 
 impl AcmeAuthority {
@@ -46,10 +43,11 @@ impl AcmeAuthority {
         roots: &Path,
         profile: Option<String>,
         data_dir: &Path,
+        requests: Requests,
     ) -> Result<Self, ConfigError> {
-        let http = Http::new(roots)?;
+        let http = Http::new(roots, requests)?;
         let account_key = data_dir.join("acme-account.key");
-        Ok(Self { directory, profile, account_key, http, account: OnceCell::new() })
+        Ok(Self { directory, profile, account_key, http, account: OnceCell::new(), orders: Mutex::default() })
     }
 
     /// The URL of its directory.
@@ -68,11 +66,13 @@ impl AcmeAuthority {
             request = request.profile(profile);
         }
         let order = self.account().await?.new_order(&request).await.map_err(failure)?;
-        Ok(order.url().to_owned())
+        let url = order.url().to_owned();
+        self.keep(order);
+        Ok(url)
     }
 
     pub(crate) async fn challenges(&self, order_url: &str, names: &NameSet) -> Result<Vec<Answer>, Failure> {
-        let mut order = self.order(order_url).await?;
+        let mut order = self.take(order_url).await?;
         let mut authorizations = order.authorizations();
         let mut answers = Vec::new();
         while let Some(authorization) = authorizations.next().await {
@@ -92,37 +92,62 @@ impl AcmeAuthority {
                 key_authorization: challenge.key_authorization().as_str().to_owned(),
             });
         }
+        self.keep(order);
         Ok(answers)
     }
 
-    pub(crate) async fn begin_validation(&self, order_url: &str) -> Result<(), Failure> {
-        let mut order = self.order(order_url).await?;
+    /// Answers how long the CA asks to be left alone.
+    pub(crate) async fn begin_validation(&self, order_url: &str) -> Result<Option<SignedDuration>, Failure> {
+        let mut order = self.take(order_url).await?;
         let mut authorizations = order.authorizations();
+        let mut wait = None;
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization.map_err(failure)?;
             if authorization.status != AuthorizationStatus::Pending {
                 continue;
             }
             if let Some(mut challenge) = authorization.challenge(ChallengeType::Http01) {
-                challenge.set_ready().await.map_err(failure)?;
+                let (ready, retry_after) = with_retry_after(challenge.set_ready()).await;
+                match ready {
+                    // The CA was told before, and its answer did not come here.
+                    Err(Error::Api(problem)) if problem.status == Some(409) => {}
+                    ready => ready.map_err(failure)?,
+                }
+                wait = wait.max(retry_after);
             }
         }
-        Ok(())
+        self.keep(order);
+        Ok(wait)
     }
 
-    pub(crate) async fn order_state(&self, order_url: &str) -> Result<OrderState, Failure> {
-        let mut order = self.order(order_url).await?;
-        match order.state().status {
-            OrderStatus::Pending => Ok(OrderState::Pending),
-            OrderStatus::Ready => Ok(OrderState::Ready),
-            OrderStatus::Processing => Ok(OrderState::Processing),
-            OrderStatus::Valid => Ok(OrderState::Valid),
-            OrderStatus::Invalid => Err(rejected(diagnosis(&mut order).await)),
-        }
+    pub(crate) async fn order_report(&self, order_url: &str) -> Result<OrderReport, Failure> {
+        let known = self.known(order_url);
+        let (order, retry_after) = with_retry_after(async {
+            match known {
+                Some(mut order) => order.refresh().await.map(drop).map(|()| order).map_err(order_failure),
+                None => self.fetch(order_url).await,
+            }
+        })
+        .await;
+        self.report(order?, retry_after).await
+    }
+
+    async fn report(&self, mut order: Order, retry_after: Option<SignedDuration>) -> Result<OrderReport, Failure> {
+        let state = match order.state().status {
+            OrderStatus::Pending => OrderState::Pending,
+            OrderStatus::Ready => OrderState::Ready,
+            OrderStatus::Processing => OrderState::Processing,
+            OrderStatus::Valid => OrderState::Valid,
+            OrderStatus::Invalid => return Err(rejected(diagnosis(&mut order).await)),
+        };
+        self.keep(order);
+        Ok(OrderReport { state, retry_after })
     }
 
     pub(crate) async fn abandon(&self, order_url: &str) -> Result<(), Failure> {
-        let mut order = match self.order(order_url).await {
+        // What is known of it is not enough: a validation may have ended meanwhile.
+        drop(self.known(order_url));
+        let mut order = match self.fetch(order_url).await {
             Ok(order) => order,
             Err(failure) if failure.kind == FailureKind::Rejected => return Ok(()),
             Err(failure) => return Err(failure),
@@ -148,12 +173,15 @@ impl AcmeAuthority {
         }
     }
 
-    pub(crate) async fn finalize(&self, order_url: &str, csr: &[u8]) -> Result<(), Failure> {
-        self.order(order_url).await?.finalize_csr(csr).await.map_err(failure)
+    pub(crate) async fn finalize(&self, order_url: &str, csr: &[u8]) -> Result<OrderReport, Failure> {
+        let mut order = self.take(order_url).await?;
+        let (finalized, retry_after) = with_retry_after(order.finalize_csr(csr)).await;
+        finalized.map_err(failure)?;
+        self.report(order, retry_after).await
     }
 
     pub(crate) async fn certificate(&self, order_url: &str) -> Result<Option<Vec<Vec<u8>>>, Failure> {
-        let mut order = self.order(order_url).await?;
+        let mut order = self.take(order_url).await?;
         match order.state().status {
             OrderStatus::Processing => return Ok(None),
             OrderStatus::Valid => {}
@@ -165,13 +193,29 @@ impl AcmeAuthority {
         Ok(Some(chain.into_iter().map(|der| der.to_vec()).collect()))
     }
 
-    async fn order(&self, url: &str) -> Result<Order, Failure> {
-        let order = self.account().await?.order(url.to_owned()).await;
-        order.map_err(|error| match error {
-            // An order that the CA has forgotten is over: begin anew.
-            Error::Api(problem) if problem.status == Some(404) => rejected(problem),
-            other => failure(other),
-        })
+    /// The order as it is known, else as the CA describes it. It is known no more until it is kept again, so that after a
+    /// failure the CA is asked.
+    async fn take(&self, url: &str) -> Result<Order, Failure> {
+        match self.known(url) {
+            Some(order) => Ok(order),
+            None => self.fetch(url).await,
+        }
+    }
+
+    async fn fetch(&self, url: &str) -> Result<Order, Failure> {
+        self.account().await?.order(url.to_owned()).await.map_err(order_failure)
+    }
+
+    fn known(&self, url: &str) -> Option<Order> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner).remove(url)
+    }
+
+    fn keep(&self, order: Order) {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        // Beyond that, the CA is asked.
+        if orders.len() < MAX_KNOWN_ORDERS {
+            orders.insert(order.url().to_owned(), order);
+        }
     }
 
     /// The account. Its key is durable before the CA hears of it, and the CA finds the account by the key: a process
@@ -239,6 +283,15 @@ fn hopeless(detail: impl ToString) -> Failure {
     Failure::new(FailureKind::Hopeless, detail)
 }
 
+/// The failure that follows from an error about an order.
+fn order_failure(error: Error) -> Failure {
+    match error {
+        // An order that the CA has forgotten is over: begin anew.
+        Error::Api(problem) if problem.status == Some(404) => rejected(problem),
+        other => failure(other),
+    }
+}
+
 /// The failure that follows from an error of the ACME client.
 fn failure(error: Error) -> Failure {
     let kind = match &error {
@@ -262,99 +315,8 @@ fn failure(error: Error) -> Failure {
     Failure::new(kind, format!("the CA: {}", causes(&error)))
 }
 
-/// A CA that asks to come back later: 429 or 503 (RFC 8555, 6.6). `instant-acme` drops headers of errors, so it is
-/// caught here, below it.
-#[derive(Debug, thiserror::Error)]
-#[error("{status}, come back in {retry_after} s: {detail}")]
-struct Busy {
-    status: StatusCode,
-    retry_after: u64,
-    detail: String,
-}
-
-/// No answer, and why; with the address, which neither hyper nor a time-out tells.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Unanswered(String);
-
-impl Unanswered {
-    fn new(host: &str, error: &(dyn std::error::Error + 'static)) -> Self {
-        let causes = causes(error);
-        let hint = if causes.contains("invalid peer certificate") {
-            "; `roots` of [authority] names the CAs that may certify it"
-        } else {
-            ""
-        };
-        Self(format!("cannot reach {host}: {causes}{hint}"))
-    }
-}
-
-/// An HTTP client with time-outs and bounded answers.
-#[derive(Clone)]
-struct Http(Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>);
-
-impl Http {
-    fn new(roots: &Path) -> Result<Self, ConfigError> {
-        let mut store = rustls::RootCertStore::empty();
-        let (_, _ignored) = store.add_parsable_certificates(tls::certificates(roots)?);
-        let tls = rustls::ClientConfig::builder_with_provider(tls::provider())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| ConfigError::invalid(roots, e))?
-            .with_root_certificates(store)
-            .with_no_client_auth();
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(Duration::from_secs(10)));
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_only()
-            .enable_http1()
-            .enable_http2()
-            .wrap_connector(tcp);
-        Ok(Self(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector)))
-    }
-}
-
-impl HttpClient for Http {
-    fn request(
-        &self,
-        request: Request<BodyWrapper<Bytes>>,
-    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
-        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        let exchange = self.0.request(request);
-        Box::pin(async move {
-            let answer = async {
-                let response = exchange.await.map_err(|e| other(Unanswered::new(&host, &e)))?;
-                let (parts, body) = response.into_parts();
-                let body = Limited::new(body, MAX_ANSWER).collect().await;
-                let body = body.map_err(|e| {
-                    other(Unanswered(format!(
-                        "the answer of {host} broke off or exceeds {MAX_ANSWER} octets: {}",
-                        causes(&*e)
-                    )))
-                })?;
-                let body = body.to_bytes();
-                if matches!(parts.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-                    let retry_after =
-                        parts.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-                    let detail = String::from_utf8_lossy(&body).chars().take(500).collect();
-                    return Err(other(Busy { status: parts.status, retry_after: retry_after.unwrap_or(60), detail }));
-                }
-                Ok(BytesResponse::from(http::Response::from_parts(parts, Full::new(body))))
-            };
-            let late = || other(Unanswered(format!("no answer from {host} within {} s", PATIENCE.as_secs())));
-            tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(late()))
-        })
-    }
-}
-
-fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::Other(Box::new(error))
-}
-
 const ALREADY_REVOKED: &str = "urn:ietf:params:acme:error:alreadyRevoked";
-const PATIENCE: Duration = Duration::from_secs(30);
-const MAX_ANSWER: usize = 1024 * 1024;
+const MAX_KNOWN_ORDERS: usize = 10_000;
 
 #[cfg(test)]
 mod tests;

@@ -89,6 +89,10 @@ fn store(site: Site) -> Site {
     site.after(&action, Outcome::Stored { authority, not_before: now(), not_after }, moment(), &policy())
 }
 
+fn order_is(state: OrderState) -> Outcome {
+    Outcome::OrderIs(OrderReport { state, retry_after: None })
+}
+
 fn wait(site: &Site) -> SignedDuration {
     site.due().unwrap().at.unwrap().duration_since(now())
 }
@@ -105,15 +109,14 @@ fn an_order_takes_one_action_after_another() {
         (Action::OpenOrder(account()), Outcome::OrderOpened(order())),
         (Action::FetchChallenges(order()), Outcome::ChallengesKnown(answers.clone())),
         (Action::PublishChallenges(answers.clone()), Outcome::Published),
-        (Action::BeginValidation(order()), Outcome::ValidationBegun),
-        (Action::LookAtOrder(order()), Outcome::OrderIs(OrderState::Pending)),
-        (Action::LookAtOrder(order()), Outcome::OrderIs(OrderState::Ready)),
+        (Action::BeginValidation(order()), Outcome::ValidationBegun { retry_after: None }),
+        (Action::LookAtOrder(order()), order_is(OrderState::Pending)),
+        (Action::LookAtOrder(order()), order_is(OrderState::Ready)),
         (Action::SealKey, Outcome::KeySealed(sealed())),
-        (Action::Finalize(order(), sealed()), Outcome::Finalized),
-        (Action::LookAtOrder(order()), Outcome::OrderIs(OrderState::Processing)),
+        (Action::Finalize(order(), sealed()), order_is(OrderState::Processing)),
         // A challenge that has served is deleted while the order waits for the CA.
         (Action::RetractChallenges(answers.clone()), Outcome::Retracted),
-        (Action::LookAtOrder(order()), Outcome::OrderIs(OrderState::Valid)),
+        (Action::LookAtOrder(order()), order_is(OrderState::Valid)),
         (Action::FetchCertificate(order(), sealed()), Outcome::Certificate(Some(chain.clone()))),
     ];
     let mut site = new();
@@ -144,17 +147,38 @@ fn waiting_holds_nothing_and_ends_as_a_failure_that_is_tried_again() {
         let at = site.due().unwrap().at.unwrap().max(now());
         let later = Moment { now: at, chance: 0.0 };
         let action = action_at(&site, at).unwrap();
-        site = site.after(&action, Outcome::OrderIs(OrderState::Processing), later, &policy());
+        site = site.after(&action, order_is(OrderState::Processing), later, &policy());
         waited = at.duration_since(now());
         if site.attempts.order.failures() > 0 {
-            assert_eq!(looks, 12);
+            assert_eq!(looks, 7);
             break;
         }
         assert!(matches!(site.next(at, &policy()), Next::WakeAt(next) if next > at), "{site:?}");
     }
-    assert_eq!(waited, SignedDuration::from_millis(26_900));
+    assert_eq!(waited, SignedDuration::from_secs(26));
     assert!(site.status().order.unwrap().diagnosis.unwrap().contains("not signed"));
     assert!(matches!(site.order, Some(Step::Retrieving { .. })), "the order goes on");
+}
+
+#[test]
+fn a_ca_is_asked_again_when_it_wants_to_be_and_within_an_hour() {
+    let finalizing = at_step(routed(), Step::Finalizing { order: order(), sealed: sealed() });
+    let processing = |seconds| {
+        let retry_after = Some(SignedDuration::from_secs(seconds));
+        let site =
+            does(finalizing.clone(), Outcome::OrderIs(OrderReport { state: OrderState::Processing, retry_after }));
+        (wait(&site), site)
+    };
+    assert_eq!(processing(5).0, SignedDuration::from_secs(5));
+    assert_eq!(processing(-5).0, SignedDuration::from_millis(250));
+    let (an_hour, site) = processing(i64::MAX);
+    assert_eq!(an_hour, SignedDuration::from_hours(1));
+    assert_eq!(action(&site), None, "nobody asks before");
+    let published = at_step(routed(), Step::Published { order: order(), answers: Vec::new() });
+    let begun = does(published, Outcome::ValidationBegun { retry_after: Some(SignedDuration::from_secs(3)) });
+    assert_eq!(wait(&begun), SignedDuration::from_secs(3));
+    let done = does(finalizing, order_is(OrderState::Valid));
+    assert_eq!(action(&done), Some(Action::FetchCertificate(order(), sealed())), "what is known is not asked for");
 }
 
 #[test]
@@ -164,11 +188,9 @@ fn a_request_that_may_have_been_finalized_is_looked_at_first() {
     assert_eq!(action_at(&failed, failed.due().unwrap().at.unwrap()), Some(Action::LookAtOrder(order())));
     let resumed = finalizing.resumed();
     assert_eq!(action(&resumed), Some(Action::LookAtOrder(order())));
-    assert_eq!(
-        action(&does(resumed.clone(), Outcome::OrderIs(OrderState::Ready))),
-        Some(Action::Finalize(order(), sealed()))
-    );
-    assert_eq!(action(&does(resumed, Outcome::OrderIs(OrderState::Valid))), Some(Action::LookAtOrder(order())));
+    assert_eq!(action(&does(resumed.clone(), order_is(OrderState::Ready))), Some(Action::Finalize(order(), sealed())));
+    let valid = does(resumed, order_is(OrderState::Valid));
+    assert_eq!(action(&valid), Some(Action::FetchCertificate(order(), sealed())), "nothing is left to ask for");
 }
 
 /// A thief of a listed issuer key can sign it, and certman goes on from there.

@@ -1,5 +1,6 @@
 use std::io;
 
+use certseal_service::tls;
 use tokio::net::TcpListener;
 
 use super::*;
@@ -69,6 +70,7 @@ async fn said_of(port: u16) -> String {
     let roots = dir.path().join("roots.pem");
     std::fs::write(&roots, root.pem()).unwrap();
     let directory = format!("https://127.0.0.1:{port}/dir");
-    let ca = AcmeAuthority::new(directory, &roots, None, dir.path()).map_err(io::Error::other).unwrap();
+    let ca =
+        AcmeAuthority::new(directory, &roots, None, dir.path(), Requests::default()).map_err(io::Error::other).unwrap();
     ca.thumbprint().await.unwrap_err().detail
 }

@@ -1,0 +1,72 @@
+//! The price of what certman asks of a CA, by the rules of Boulder (`ratelimits/transaction.go`, `wfe2` and `ra`, 2026-08).
+
+use std::collections::BTreeSet;
+
+use certseal_wire::{DnsName, NameSet};
+
+use super::{Bucket, LimitName};
+
+/// The buckets of one order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Cost {
+    /// Taken by the order itself.
+    pub order: Vec<Bucket>,
+    /// Taken by its certificate, and given back when none comes. They are taken together with the order: other orders under
+    /// way must not count on the same room.
+    pub certificate: Vec<Bucket>,
+    /// Not to be full when the order is placed.
+    pub needs: Vec<Bucket>,
+    /// Taken when the certificate is issued, full or not.
+    pub afterwards: Vec<Bucket>,
+}
+
+/// An order as the CA counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderKind {
+    /// For names that had no certificate together in the last 120 days.
+    New,
+    /// For exactly the names of a certificate of the last 120 days: no new order and no new certificate of the domain.
+    SameNames,
+    /// For a certificate that it says to replace, within its suggested window (RFC 9773, 5): free of limits at the order. The
+    /// certificate counts all the same: for its set, and where the set changed, for the domain.
+    Replacement {
+        /// Whether the names are exactly those of before.
+        same_names: bool,
+    },
+}
+
+/// The price of an order. `registered` names the registered domain of a name, by the public suffix list.
+pub fn order_cost(kind: OrderKind, names: &NameSet, registered: impl Fn(&DnsName) -> String) -> Cost {
+    let domains: BTreeSet<String> = names.iter().map(registered).collect();
+    let domains = domains.into_iter().map(|domain| bucket(LimitName::CertificatesPerDomain, domain));
+    let set = names.iter().map(DnsName::as_str).collect::<Vec<_>>().join(" ");
+    let set = bucket(LimitName::CertificatesPerNameSet, set);
+    let needs = || names.iter().map(|name| bucket(LimitName::FailedValidations, name.to_string())).collect();
+    let certificate = |is_known_set: bool| {
+        if is_known_set { vec![set] } else { [set].into_iter().chain(domains).collect() }
+    };
+    match kind {
+        OrderKind::New => Cost {
+            order: vec![bucket(LimitName::NewOrders, String::new())],
+            certificate: certificate(false),
+            needs: needs(),
+            ..Cost::default()
+        },
+        OrderKind::SameNames => Cost { certificate: certificate(true), needs: needs(), ..Cost::default() },
+        OrderKind::Replacement { same_names } => Cost { afterwards: certificate(same_names), ..Cost::default() },
+    }
+}
+
+/// The buckets that a failed validation of a name takes from.
+pub fn failure_cost(name: &DnsName) -> Vec<Bucket> {
+    [LimitName::FailedValidations, LimitName::ConsecutiveFailures].map(|limit| bucket(limit, name.to_string())).to_vec()
+}
+
+/// The buckets that a successful validation of a name empties.
+pub fn success_resets(name: &DnsName) -> Vec<Bucket> {
+    vec![bucket(LimitName::ConsecutiveFailures, name.to_string())]
+}
+
+fn bucket(limit: LimitName, subject: String) -> Bucket {
+    Bucket { limit, subject }
+}
