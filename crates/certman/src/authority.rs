@@ -76,6 +76,7 @@ impl Authorities {
 }
 
 /// The signer of the certificates.
+#[expect(clippy::large_enum_variant, reason = "a process has one")]
 pub(crate) enum Authority {
     Acme(AcmeAuthority),
     Local(LocalAuthority),
