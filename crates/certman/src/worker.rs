@@ -137,7 +137,10 @@ impl Worker {
                 }
                 Next::Do(action) => (action, Vec::new()),
                 Next::WakeAt(at) if at.duration_since(now) <= SHORT_WAIT && !shutdown.has_begun() => {
-                    slot = None;
+                    if slot.take().is_some() {
+                        // Another site may begin meanwhile.
+                        self.wake.notify_one();
+                    }
                     let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
