@@ -4,6 +4,7 @@
 //! A limit is a bucket with one instant in it ([`Limit`]). What an order costs follows the rules of Let's Encrypt, whose server
 //! is Boulder ([`order_cost`], [`failure_cost`]). A [`grant`] takes from all buckets of a cost or from none.
 
+mod bucket;
 mod cost;
 mod limit;
 mod limits;
@@ -12,18 +13,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
+pub use bucket::Bucket;
 pub use cost::{Cost, OrderKind, failure_cost, order_cost, success_resets};
 pub use limit::Limit;
 pub use limits::{LimitName, Limits, ParseLimitsError};
-
-/// One bucket of one account at one CA.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Bucket {
-    /// The limit.
-    pub limit: LimitName,
-    /// The thing that the limit is for each of: a registered domain, a set of names, a name; empty for the whole account.
-    pub subject: String,
-}
 
 /// Room that was taken: the instants that stand in the buckets from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use certseal_wire::{DnsName, NameSet};
 
-use super::{Bucket, LimitName};
+use super::{bucket::Bucket, limits::LimitName};
 
 /// The buckets of one order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

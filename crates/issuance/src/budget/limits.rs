@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use jiff::SignedDuration;
 use serde::Deserialize;
 
-use super::Limit;
+use super::limit::Limit;
 
 /// The limits that a CA may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
