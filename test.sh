@@ -18,17 +18,18 @@ main() {
     if [[ ${CERTSEAL_ADVISORIES:-} == 1 ]]; then
         stage 'advisories' dependencies advisories
     fi
-    # Always the whole workspace: with fewer packages libraries lose features, and are built once more. The end-to-end
+    # Always the whole workspace, and never one target by its name: with fewer packages libraries lose features, and are built
+    # once more. The end-to-end
     # tests start the binaries and the example; each bench runs once, with small numbers, so that none rots.
     stage 'build' cargo build --workspace --all-targets --locked
     stage 'test' cargo test --workspace --all-targets --locked
     stage 'doc tests' cargo test --workspace --doc --locked
     # By itself: clients wait for 15 s for one that hangs, and should not wait for other tests besides.
-    stage 'hanging' cargo test --workspace --locked --test e2e -- --ignored
+    stage 'hanging' cargo test --workspace --tests --locked -- --ignored frozen
     # Instruction counts against the baseline, and that the gate notices a slowdown. Ratios need a quiet machine: they are
     # left to `cargo gate` before a release.
     stage 'gate' cargo gate --quick
-    stage 'gate is one' cargo test --workspace --locked --test gate -- --ignored
+    stage 'gate is one' cargo test --workspace --tests --locked -- --ignored slower_on_purpose
     stage 'doc' env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
     printf '\nall stages passed in %d s\n' "$SECONDS"
 }
