@@ -66,11 +66,7 @@ pub fn charge(
     instant: impl Fn(&Bucket) -> Option<Timestamp>,
     now: Timestamp,
 ) -> Grant {
-    let taken = |bucket: &Bucket| {
-        let after = limits.get(bucket.limit)?.take(instant(bucket), now).ok()?;
-        Some((bucket.clone(), after))
-    };
-    Grant(buckets.iter().filter_map(taken).collect())
+    moved(buckets, |bucket| limits.get(bucket.limit)?.take(instant(bucket), now).ok())
 }
 
 /// Gives back what was taken and not used.
@@ -80,11 +76,11 @@ pub fn refund(
     instant: impl Fn(&Bucket) -> Option<Timestamp>,
     now: Timestamp,
 ) -> Grant {
-    let given = |bucket: &Bucket| {
-        let after = limits.get(bucket.limit)?.give_back(instant(bucket)?, now);
-        Some((bucket.clone(), after))
-    };
-    Grant(buckets.iter().filter_map(given).collect())
+    moved(buckets, |bucket| Some(limits.get(bucket.limit)?.give_back(instant(bucket)?, now)))
+}
+
+fn moved(buckets: &[Bucket], after: impl Fn(&Bucket) -> Option<Timestamp>) -> Grant {
+    Grant(buckets.iter().filter_map(|bucket| Some((bucket.clone(), after(bucket)?))).collect())
 }
 
 #[cfg(test)]

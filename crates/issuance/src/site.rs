@@ -462,18 +462,19 @@ impl Site {
                 OrderState::Processing => Step::Retrieving { order, sealed, look: Look::soon(now, retry_after) },
                 OrderState::Valid => Step::Downloading { order, sealed },
             },
-            (Step::Finalizing { order, sealed }, Outcome::OrderIs(OrderReport { state, retry_after })) => {
-                self.attempts.order = Attempt::default();
-                match state {
-                    OrderState::Valid => Step::Downloading { order, sealed },
-                    // One that is called ready took the request, and does not show it yet.
-                    _ => Step::Retrieving { order, sealed, look: Look::soon(now, retry_after) },
-                }
-            }
+            // No end of the ladder of retries yet: a CA may take the same request again and again.
+            (Step::Finalizing { order, sealed }, Outcome::OrderIs(OrderReport { state, retry_after })) => match state {
+                OrderState::Valid => Step::Downloading { order, sealed },
+                // One that is called ready took the request, and does not show it yet.
+                _ => Step::Retrieving { order, sealed, look: Look::soon(now, retry_after) },
+            },
             (Step::Retrieving { order, sealed, look }, Outcome::OrderIs(OrderReport { state, retry_after })) => {
                 match (state, look.again(now, retry_after)) {
                     (OrderState::Valid, _) => Step::Downloading { order, sealed },
-                    (OrderState::Ready, _) => Step::Finalizing { order, sealed },
+                    (OrderState::Ready, _) => {
+                        self.order = Some(Step::Finalizing { order, sealed });
+                        return self.late("the CA took the request, and waits for it again", moment, policy);
+                    }
                     (_, Some(look)) => Step::Retrieving { order, sealed, look },
                     (_, None) => {
                         self.order = Some(Step::Retrieving { order, sealed, look: Look::first(now) });

@@ -212,10 +212,11 @@ impl AcmeAuthority {
 
     fn keep(&self, order: Order) {
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        // Beyond that, the CA is asked.
-        if orders.len() < MAX_KNOWN_ORDERS {
-            orders.insert(order.url().to_owned(), order);
+        // Those whose sites went to another process are never taken: with them all go, and the CA is asked once more.
+        if orders.len() >= MAX_KNOWN_ORDERS {
+            orders.clear();
         }
+        orders.insert(order.url().to_owned(), order);
     }
 
     /// The account. Its key is durable before the CA hears of it, and the CA finds the account by the key: a process
@@ -316,7 +317,8 @@ fn failure(error: Error) -> Failure {
 }
 
 const ALREADY_REVOKED: &str = "urn:ietf:params:acme:error:alreadyRevoked";
-const MAX_KNOWN_ORDERS: usize = 10_000;
+/// As many as sites are under way with the usual number of workers.
+const MAX_KNOWN_ORDERS: usize = 1024;
 
 #[cfg(test)]
 mod tests;

@@ -182,6 +182,24 @@ fn a_ca_is_asked_again_when_it_wants_to_be_and_within_an_hour() {
 }
 
 #[test]
+fn a_ca_that_takes_the_request_and_is_ready_again_is_asked_less_and_less() {
+    let mut site = at_step(routed(), Step::Finalizing { order: order(), sealed: sealed() });
+    let (mut at, mut requests) = (now(), 0);
+    while at < now() + SignedDuration::from_hours(1) {
+        match site.next(at, &policy()) {
+            Next::Do(action) => {
+                requests += i32::from(matches!(action, Action::Finalize(..)));
+                site = site.after(&action, order_is(OrderState::Ready), Moment { now: at, chance: 0.0 }, &policy());
+            }
+            Next::WakeAt(next) => at = next,
+            Next::Rest => panic!("{site:?}"),
+        }
+    }
+    assert!((50..70).contains(&requests), "{requests} requests in an hour, once in 64 s at last");
+    assert!(site.status().order.unwrap().diagnosis.unwrap().contains("waits for it again"));
+}
+
+#[test]
 fn a_request_that_may_have_been_finalized_is_looked_at_first() {
     let finalizing = at_step(routed(), Step::Finalizing { order: order(), sealed: sealed() });
     let failed = fails(finalizing.clone(), FailureKind::Unavailable);

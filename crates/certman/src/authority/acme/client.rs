@@ -210,7 +210,8 @@ const MAX_NONCE: usize = 512;
 /// CAs keep nonces for some minutes at least; one that is refused costs a request.
 const NONCE_LIFE: Duration = Duration::from_secs(300);
 const PATIENCE: Duration = Duration::from_secs(30);
-const MAX_ANSWER: usize = 1024 * 1024;
+/// Octets of one: the longest chain that is taken has 88 KiB as PEM.
+const MAX_ANSWER: usize = 128 * 1024;
 
 #[cfg(test)]
 mod tests {

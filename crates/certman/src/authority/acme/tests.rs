@@ -1,6 +1,13 @@
-use std::io;
+use std::{
+    io::{self, Read, Write},
+    net::TcpStream,
+};
 
+use ::http::{Method, Request};
+use bytes::Bytes;
 use certseal_service::tls;
+use instant_acme::{BodyWrapper, HttpClient};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -31,12 +38,7 @@ async fn a_ca_that_cannot_be_reached_is_told_by_its_address_and_the_cause() {
     let key = rcgen::KeyPair::generate().unwrap();
     let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap().self_signed(&key).unwrap();
     let private = PrivateKeyDer::Pkcs8(key.serialize_der().into());
-    let server = rustls::ServerConfig::builder_with_provider(tls::provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], private)
-        .unwrap();
+    let server = server(certificate.der(), private);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -60,6 +62,83 @@ async fn a_ca_that_does_not_answer_is_told_by_its_address_and_the_time() {
     let address = listener.local_addr().unwrap();
     let silent = said_of(address.port()).await;
     assert_eq!(silent, format!("the CA: no answer from {address} within 30 s"));
+}
+
+/// instant-acme sees none of it: a nonce that came with an answer is used before another one is asked for, a wait is handed
+/// over with the answer, and an error keeps its status, its wait and its words.
+#[tokio::test]
+async fn what_instant_acme_drops_is_kept_below_it() {
+    let answers = [
+        "200 OK\r\nReplay-Nonce: first\r\n\r\n",
+        "200 OK\r\nReplay-Nonce: second\r\nRetry-After: 7\r\nContent-Length: 2\r\n\r\n{}",
+        "502 Bad Gateway\r\nContent-Length: 16\r\n\r\n<html>away</html",
+        "429 Too Many Requests\r\nRetry-After: 9\r\nContent-Length: 2\r\n\r\n{}",
+        "400 Bad Request\r\nContent-Length: 16\r\n\r\n{\"status\": 400 }",
+        &format!("200 OK\r\nContent-Length: 200000\r\n\r\n{}", "x".repeat(200_000)),
+    ]
+    .map(str::to_owned);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".into()]).unwrap().self_signed(&key).unwrap();
+    let server = server(certificate.der(), PrivateKeyDer::Pkcs8(key.serialize_der().into()));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || answers.into_iter().for_each(|text| answer(&listener, &server, &text)));
+    let dir = tempfile::tempdir().unwrap();
+    let roots = dir.path().join("roots.pem");
+    std::fs::write(&roots, certificate.pem()).unwrap();
+    let requests = Requests::default();
+    let http = Http::new(&roots, requests.clone()).unwrap();
+    let ask = async |method| {
+        let request = Request::builder().method(method).uri(format!("https://{address}/"));
+        let request = request.body(BodyWrapper::from(Bytes::new().to_vec())).unwrap();
+        let (response, wait) = with_retry_after(http.request(request)).await;
+        let response = response.map(|response| response.parts);
+        (response.map_err(failure), wait)
+    };
+    let nonce =
+        |parts: ::http::response::Parts| parts.headers.get("replay-nonce").map(|nonce| nonce.as_bytes().to_vec());
+
+    assert_eq!(nonce(ask(Method::HEAD).await.0.unwrap()).as_deref(), Some(&b"first"[..]));
+    let (answered, wait) = ask(Method::POST).await;
+    assert_eq!(wait, Some(SignedDuration::from_secs(7)));
+    assert_eq!(nonce(answered.unwrap()), None, "it is kept for the next request, and used once");
+    let (kept, wait) = ask(Method::HEAD).await;
+    assert_eq!((nonce(kept.unwrap()).as_deref(), wait), (Some(&b"second"[..]), None));
+    assert_eq!((requests.nonces.get(), requests.others.get()), (1, 1));
+
+    let away = ask(Method::POST).await.0.unwrap_err();
+    assert_eq!(away.kind, FailureKind::Unavailable);
+    assert!(away.detail.contains("502 Bad Gateway") && away.detail.contains("<html>away"), "{}", away.detail);
+    assert_eq!(ask(Method::POST).await.0.unwrap_err().kind, FailureKind::Throttled(9));
+    assert_eq!(ask(Method::POST).await.0.unwrap().status, 400, "a problem document is read by instant-acme");
+    let endless = ask(Method::POST).await.0.unwrap_err();
+    assert!(endless.detail.contains("length limit exceeded"), "{}", endless.detail);
+}
+
+fn server(certificate: &CertificateDer<'static>, key: PrivateKeyDer<'static>) -> ServerConfig {
+    ServerConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap()
+}
+
+/// Answers one request, and closes its connection.
+fn answer(listener: &std::net::TcpListener, server: &ServerConfig, text: &str) {
+    let stream: TcpStream = listener.accept().unwrap().0;
+    let mut stream = StreamOwned::new(ServerConnection::new(server.clone().into()).unwrap(), stream);
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\n") {
+        let mut octet = [0];
+        stream.read_exact(&mut octet).unwrap();
+        read.extend(octet);
+    }
+    let (status, rest) = text.split_once("\r\n").unwrap();
+    // A client that does not read to the end hangs up.
+    let _ = write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n{rest}");
+    stream.conn.send_close_notify();
+    let _ = stream.flush();
 }
 
 /// The text of a failed request to this port of the machine.
