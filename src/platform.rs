@@ -89,6 +89,7 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
             listen: loopback(0),
             telemetry: None,
             data_dir: dir.join("certman"),
+            postgres: None,
             trust_domain,
             security_key: pki_dir.join("security.pub"),
             issuer_key: pki_dir.join("issuer.key"),
@@ -147,7 +148,16 @@ async fn make_unseal_key(pki_dir: &Path, pool: &PoolName, store_url: &str) -> an
 
 fn authority(options: &Options, pki_dir: &Path) -> anyhow::Result<(AuthorityConfig, Option<PathBuf>)> {
     if let Some((directory, roots)) = options.acme.clone() {
-        return Ok((AuthorityConfig::Acme { directory, roots, profile: None }, None));
+        let authority = AuthorityConfig::Acme {
+            directory,
+            roots,
+            profile: None,
+            account_key: None,
+            limits: None,
+            overrides: Default::default(),
+            public_suffix_list: None,
+        };
+        return Ok((authority, None));
     }
     pki::local_ca(pki_dir, "certseal development CA")?;
     let (certificate, key) = (pki_dir.join("local-ca.pem"), pki_dir.join("local-ca.key"));

@@ -1,16 +1,22 @@
 //! Issuance by a real ACME CA, seen by real clients.
 
 use std::{
+    collections::BTreeSet,
     env,
+    process::Command,
     time::{Duration, Instant},
 };
 
-use certseal_wire::DnsName;
+use certseal_seal::Bundle;
+use certseal_wire::{DnsName, RenewalAdvice, SiteState, SiteStatus};
+use hyper::StatusCode;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     fault_proxy::{FaultProxy, Hold},
     pebble::Pebble,
     platform::{Authority, Platform},
+    process::run,
     tls_client::Connection,
 };
 
@@ -107,6 +113,120 @@ async fn a_rejected_order_is_explained_leaves_nothing_pending_and_succeeds_once_
         assert!(began.elapsed() < Duration::from_secs(60), "nothing was deactivated\n{}", platform.certman.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_follows_the_cas_advice_and_says_which_certificate_it_replaces() {
+    let pebble = Pebble::start(0);
+    let proxy = FaultProxy::start(&pebble).await;
+    let authority = Authority::Acme { directory: &proxy.directory(), roots: &pebble.tls_root };
+    let mut platform = Platform::start_with_http(authority, pebble.http).await;
+    let name: DnsName = "advised.customers.test".parse().unwrap();
+    platform.add_site(&name).await;
+    let first = platform.wait_active(&name, 1).await;
+    assert_eq!(first.advice, None, "nobody has asked yet");
+    let ask = |platform: &Platform| assert!(platform.certctl(&["site", "advice", name.as_str()]).status.success());
+    ask(&platform);
+    let advised = advised(&platform, &name, |advice| advice.explanation.is_none()).await;
+    let RenewalAdvice { start, end, .. } = advised.advice.unwrap();
+    let renew_at = advised.renew_at.unwrap();
+    assert!(start <= renew_at && renew_at <= end, "{start} to {end}, and the renewal is at {renew_at}");
+    assert_eq!(advised.version, 1);
+
+    // The CA wants another time.
+    let later = |hours| Timestamp::now() + SignedDuration::from_hours(hours);
+    let pem = |bundle: &Bundle| pem::encode(&pem::Pem::new("CERTIFICATE", bundle.chain()[0].clone()));
+    pebble.advise(&pem(&platform.bundle(&name).await), later(24), later(26));
+    ask(&platform);
+    let moved = self::advised(&platform, &name, |advice| advice.explanation.is_some()).await;
+    let wait = moved.renew_at.unwrap().duration_since(Timestamp::now()).as_hours();
+    assert!((23..26).contains(&wait), "{moved:?}");
+    let page = String::from_utf8(platform.certctl(&["site", "status", name.as_str()]).stdout).unwrap();
+    assert!(page.contains("https://ca.example/incident-7"), "{page}");
+
+    // An incident: the window lies in the past.
+    assert_eq!(proxy.replacing(), []);
+    pebble.advise(&pem(&platform.bundle(&name).await), later(-2), later(-1));
+    ask(&platform);
+    platform.wait_active(&name, 2).await;
+    let [(id, StatusCode::CREATED)] = &proxy.replacing()[..] else { panic!("{:?}", proxy.replacing()) };
+    assert!(id.contains('.'), "{id}");
+
+    // A certman that comes back from a backup knows less than the CA, which has a replacement already.
+    let (journal, backup) = (platform.dir.path().join("certman"), platform.dir.path().join("certman-backup"));
+    platform.certman.kill();
+    run(Command::new("cp").arg("-a").arg(&journal).arg(&backup));
+    platform.restart_certman();
+    pebble.advise(&pem(&platform.bundle(&name).await), later(-2), later(-1));
+    ask(&platform);
+    platform.wait_active(&name, 3).await;
+    platform.certman.kill();
+    std::fs::remove_dir_all(&journal).unwrap();
+    std::fs::rename(&backup, &journal).unwrap();
+    platform.restart_certman();
+    ask(&platform);
+    platform.wait_active(&name, 4).await;
+    let answers: Vec<StatusCode> = proxy.replacing().into_iter().map(|(_, answer)| answer).collect();
+    assert_eq!(answers, [StatusCode::CREATED, StatusCode::CREATED, StatusCode::CONFLICT]);
+}
+
+/// Waits until the CA's advice for a site is known and as it is wanted.
+async fn advised(platform: &Platform, name: &DnsName, is_wanted: fn(&RenewalAdvice) -> bool) -> SiteStatus {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let status = platform.certman_as("platform").site(name).await.unwrap().unwrap();
+        if status.advice.as_ref().is_some_and(is_wanted) {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "{status:?}\n{}", platform.certman.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_beyond_the_cas_limits_are_not_placed_and_say_until_when_they_wait() {
+    let pebble = Pebble::start(0);
+    let proxy = FaultProxy::start(&pebble).await;
+    let authority = Authority::Acme { directory: &proxy.directory(), roots: &pebble.tls_root };
+    let mut platform = Platform::start_with_http(authority, pebble.http).await;
+    platform.configure_authority(
+        "limits = \"letsencrypt\"\n[authority.overrides.certificates_per_domain]\nburst = 3\ncount = 3\nperiod_seconds = 36000",
+    );
+    let certman = platform.certman_as("platform");
+    let names: Vec<DnsName> = (0..6).map(|n| format!("shop-{n}.customers.test").parse().unwrap()).collect();
+    for name in &names {
+        platform.add_site(name).await;
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let waiting = loop {
+        let sites = certman.sites(None).await.unwrap().sites;
+        let active = sites.iter().filter(|site| site.state == SiteState::Active).count();
+        // A validation may come before the edge is ready, and fail once.
+        let waiting = sites.into_iter().filter_map(|site| site.order?.diagnosis);
+        let waiting: Vec<_> =
+            waiting.filter(|said| said.contains("certificates_per_domain of customers.test")).collect();
+        if active == 3 && waiting.len() == 3 {
+            break waiting;
+        }
+        assert!(Instant::now() < deadline && active <= 3, "{active} {waiting:?}\n{}", platform.certman.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(waiting.iter().collect::<BTreeSet<_>>().len(), 3, "each is told another instant: {waiting:?}");
+    // A process that begins anew knows what was taken.
+    platform.certman.kill();
+    platform.restart_certman();
+    let output = platform.certctl(&["budget"]);
+    let page = String::from_utf8(output.stdout).unwrap();
+    let row = |limit: &str| page.lines().find(|line| line.contains(limit)).unwrap_or_else(|| panic!("{page}"));
+    assert!(
+        row("certificates_per_domain").contains("customers.test") && row("certificates_per_domain").ends_with(" 0")
+    );
+    assert!(row("new_orders").contains("the account"), "{page}");
+    // A renewal of the same names takes no room of the domain.
+    let active = certman.sites(None).await.unwrap().sites.into_iter().find(|site| site.version == 1).unwrap();
+    assert!(platform.certctl(&["site", "renew", active.site.as_str()]).status.success());
+    platform.wait_active(&active.site, 2).await;
+    assert_eq!(platform.certman_counter("certman_certificates_total"), 1.0, "since the restart");
 }
 
 /// One request at a time: while one order looks for authorizations to use again and another one's is read, Pebble 2.10 may

@@ -56,6 +56,7 @@ struct Shared {
     held: watch::Sender<usize>,
     csrs: Mutex<BTreeSet<String>>,
     deactivated: AtomicUsize,
+    replacing: Mutex<Vec<(String, StatusCode)>>,
 }
 
 impl FaultProxy {
@@ -80,6 +81,7 @@ impl FaultProxy {
             held: watch::Sender::new(0),
             csrs: Mutex::default(),
             deactivated: AtomicUsize::default(),
+            replacing: Mutex::default(),
         });
         let app = Router::new().fallback(forward).with_state(state.clone());
 
@@ -145,6 +147,11 @@ impl FaultProxy {
         self.state.deactivated.load(Ordering::SeqCst)
     }
 
+    /// The certificates that new orders said to replace, with Pebble's answers (RFC 9773, 5).
+    pub fn replacing(&self) -> Vec<(String, StatusCode)> {
+        self.state.replacing.lock().unwrap().clone()
+    }
+
     /// How many different CSRs were sent since `hold`.
     pub fn csrs(&self) -> usize {
         self.state.csrs.lock().unwrap().len()
@@ -176,7 +183,11 @@ async fn forward(State(state): State<Arc<Shared>>, request: Request) -> Response
     }
     let deactivates =
         path.starts_with("/authZ/") && payload(&body).is_some_and(|payload| payload["status"] == "deactivated");
+    let replaced = payload(&body).and_then(|payload| payload["replaces"].as_str().map(str::to_owned));
     let answer = state.client.request(forwarded.body(Full::new(body)).unwrap()).await;
+    if let (Some(id), Ok(answer)) = (replaced, &answer) {
+        state.replacing.lock().unwrap().push((id, answer.status()));
+    }
     if deactivates && answer.as_ref().is_ok_and(|answer| answer.status().is_success()) {
         state.deactivated.fetch_add(1, Ordering::SeqCst);
     }

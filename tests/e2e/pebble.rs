@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 
@@ -92,6 +93,17 @@ impl Pebble {
         let mut curl = Command::new("curl");
         let output = run(curl.args(["-sf", "--noproxy", "*", "--cacert"]).arg(&self.tls_root).arg(&url));
         serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Has the CA advise to renew a certificate within a window from `start` to `end`.
+    pub fn advise(&self, certificate_pem: &str, start: Timestamp, end: Timestamp) {
+        let advice = serde_json::json!({
+            "suggestedWindow": { "start": start, "end": end }, "explanationURL": "https://ca.example/incident-7",
+        });
+        let body = serde_json::json!({ "Certificate": certificate_pem, "ARIResponse": advice.to_string() });
+        let url = format!("https://{}/set-renewal-info/", self.management);
+        let mut curl = Command::new("curl");
+        run(curl.args(["-sf", "--noproxy", "*", "--cacert"]).arg(&self.tls_root).args(["-d", &body.to_string(), &url]));
     }
 
     /// The root that issued certificates lead to, as a file.

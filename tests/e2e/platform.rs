@@ -145,6 +145,15 @@ impl Platform {
         self.restart_certman();
     }
 
+    /// Restarts certman with further lines at the end of its configuration, which is the section of its CA.
+    pub fn configure_authority(&mut self, lines: &str) {
+        self.certman.kill();
+        let config = self.dir.path().join("certman.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(&config, format!("{text}{lines}\n")).unwrap();
+        self.restart_certman();
+    }
+
     /// Restarts certstore with another identity.
     pub fn identify_certstore_as(&mut self, name: &str) {
         self.certstore.kill();

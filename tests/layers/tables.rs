@@ -51,13 +51,13 @@ pub(crate) const LAYERS: &[Layers] = &[
     Layers {
         folder: "crates/certman",
         layers: &[
-            &["config", "leases", "metrics", "new_key", "queue"],
+            &["config", "leases", "metrics", "new_key", "queue", "suffixes"],
             &["authority", "journal"],
-            &["recent", "witness"],
+            &["ledger", "recent", "witness"],
             &["certstore"],
             &["checkpoint", "worker"],
             &["api/request"],
-            &["api/import", "api/sites"],
+            &["api/budget", "api/import", "api/sites"],
             &["api.rs"],
             &["lib"],
             &["main"],
@@ -115,8 +115,8 @@ pub(crate) const LAYERS: &[Layers] = &[
             &["nouns/keys/generate", "nouns/keys/issuers", "nouns/keys/rotation_text"],
             &["nouns/keys/rotate"],
             &[
-                "nouns/audit", "nouns/backup", "nouns/bundle", "nouns/drill", "nouns/edges", "nouns/export",
-                "nouns/import", "nouns/keys.rs", "nouns/migrate", "nouns/pki", "nouns/site",
+                "nouns/audit", "nouns/backup", "nouns/budget", "nouns/bundle", "nouns/drill", "nouns/edges",
+                "nouns/export", "nouns/import", "nouns/keys.rs", "nouns/migrate", "nouns/pki", "nouns/site",
             ],
             &["nouns.rs"],
             &["command_line"],

@@ -2,6 +2,7 @@
 
 mod audit;
 mod backup;
+mod budget;
 mod bundle;
 mod drill;
 mod edges;
@@ -39,6 +40,8 @@ pub(crate) enum Noun {
     /// Sites and their certificates
     #[command(subcommand)]
     Site(SiteCommand),
+    /// The CA's limits, and what of them is used
+    Budget,
     /// What certstore keeps
     #[command(subcommand)]
     Bundle(BundleCommand),
@@ -76,6 +79,7 @@ impl Noun {
             Self::Export(args) => export::run(args, &settings()?, output).await,
             Self::Audit(command) => audit::run(command, &settings()?, output).await,
             Self::Backup(command) => backup::run(command, &settings()?, output).await,
+            Self::Budget => budget::run(&settings()?, output).await,
             Self::Bundle(command) => bundle::run(command, &settings()?, output).await,
         }
     }

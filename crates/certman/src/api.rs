@@ -1,5 +1,6 @@
 //! The HTTP interface for the platform and for operators.
 
+mod budget;
 mod import;
 mod request;
 mod sites;
@@ -18,6 +19,7 @@ use import::MAX_IMPORT;
 /// The router of certman's interface. All of it needs role platform or admin.
 pub(crate) fn router(worker: Arc<Worker>, rates: Rates) -> Router {
     sites::router()
+        .merge(budget::router())
         .merge(import::router())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

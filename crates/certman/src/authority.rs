@@ -4,12 +4,13 @@ mod acme;
 mod local;
 
 use certseal_issuance::{
-    AccountRef, Answer, AuthorityId, Failure, FailureKind, OrderRef, OrderReport, OrderState, Revocation, SealedKey,
+    AccountRef, Answer, AuthorityId, Failure, FailureKind, Lineage, OrderRef, OrderReport, OrderState, Outcome,
+    Revocation, SealedKey,
 };
 use certseal_wire::NameSet;
 use jiff::SignedDuration;
 
-pub(crate) use acme::AcmeAuthority;
+pub(crate) use acme::{AcmeAuthority, certificate_id};
 pub(crate) use local::LocalAuthority;
 
 /// The CAs by their ids: one is configured.
@@ -56,13 +57,26 @@ impl Authorities {
         Ok(AccountRef { authority: authority.clone(), thumbprint })
     }
 
-    /// Creates an order.
-    pub(crate) async fn open_order(&self, account: &AccountRef, names: &NameSet) -> Result<OrderRef, Failure> {
+    /// Creates an order, which may replace a certificate.
+    pub(crate) async fn open_order(
+        &self,
+        account: &AccountRef,
+        names: &NameSet,
+        replaces: Option<&str>,
+    ) -> Result<OrderRef, Failure> {
         let url = match self.get(Some(&account.authority))? {
-            Authority::Acme(acme) => acme.open_order(names).await?,
+            Authority::Acme(acme) => acme.open_order(names, replaces).await?,
             Authority::Local(local) => local.open_order(),
         };
         Ok(OrderRef { account: Some(account.clone()), url })
+    }
+
+    /// When the CA wants a certificate to be renewed.
+    pub(crate) async fn advice(&self, lineage: &Lineage) -> Result<Outcome, Failure> {
+        match self.get(Some(&lineage.account.authority))? {
+            Authority::Acme(acme) => acme.advice(&lineage.id).await,
+            Authority::Local(_) => Ok(Outcome::NotAdvised),
+        }
     }
 
     /// Has a certificate revoked, since others may have its key (RFC 8555, 7.6). One that is revoked already is.

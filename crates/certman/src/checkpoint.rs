@@ -7,10 +7,11 @@ use certseal_service::Shutdown;
 use certseal_wire::PoolName;
 use tokio::time::MissedTickBehavior;
 
-use crate::certstore::Certstore;
+use crate::{certstore::Certstore, journal::Journal};
 
-/// Puts a checkpoint for each pool into certstore, once in each `interval`, until the shutdown begins.
-pub(crate) async fn run(certstore: Arc<Certstore>, interval: Duration, shutdown: Shutdown) {
+/// Puts a checkpoint for each pool into certstore, once in each `interval`, until the shutdown begins. Of several processes
+/// one does.
+pub(crate) async fn run(certstore: Arc<Certstore>, journal: Journal, interval: Duration, shutdown: Shutdown) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut versions = HashMap::new();
@@ -18,6 +19,9 @@ pub(crate) async fn run(certstore: Arc<Certstore>, interval: Duration, shutdown:
     loop {
         let round = async {
             ticks.tick().await;
+            if !journal.leases().leads() {
+                return Ok(());
+            }
             // Before any checkpoint: one of an issuer that is not listed counts for nobody.
             let stored = match certstore.follow_issuers().await {
                 Ok(()) => put_all(&certstore, &mut versions).await,

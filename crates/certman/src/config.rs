@@ -1,9 +1,13 @@
 //! The configuration file.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
+use anyhow::Context;
+use certseal_issuance::budget::{Limit, LimitName, Limits};
 use certseal_service::tls::{Peer, TlsFiles};
+use certseal_store::PostgresSettings;
 use certseal_wire::TrustDomain;
+use jiff::SignedDuration;
 use serde::Deserialize;
 
 /// certman's configuration; `deploy/certman.toml` is an example with comments.
@@ -16,6 +20,8 @@ pub struct Config {
     pub telemetry: Option<SocketAddr>,
     /// The directory of sites, orders and ACME account keys; made when it is missing.
     pub data_dir: PathBuf,
+    /// A PostgreSQL database for sites and orders, which several processes share; in `data_dir` when absent.
+    pub postgres: Option<PostgresSettings>,
     /// The trust domain of callers' SPIFFE IDs.
     pub trust_domain: TrustDomain,
     /// The public key, PEM, of the security team, which signs the key ring.
@@ -89,7 +95,58 @@ pub enum Authority {
         roots: PathBuf,
         /// The certificate profile to ask for; the CA's default when absent.
         profile: Option<String>,
+        /// The private key of the account, PEM, readable by its owner only; made when it is missing. Processes that share a
+        /// database need the same one. `acme-account.key` in `data_dir` when absent.
+        account_key: Option<PathBuf>,
+        /// What the CA allows: `letsencrypt`, `letsencrypt-staging` or `unlimited`. When absent, what is known of the directory's
+        /// host: Let's Encrypt's two have their limits, others none.
+        limits: Option<String>,
+        /// Single limits that are other ones for this account or at this CA.
+        #[serde(default)]
+        overrides: BTreeMap<LimitName, LimitOverride>,
+        /// The list of publicsuffix.org, by which registered domains are told; the one that this release carries when absent.
+        public_suffix_list: Option<PathBuf>,
     },
+}
+
+/// A limit of a CA.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitOverride {
+    /// How often at once.
+    pub burst: u32,
+    /// How often in a period.
+    pub count: u32,
+    /// The period, in seconds.
+    pub period_seconds: u32,
+}
+
+/// The limits that a CA has.
+///
+/// # Errors
+/// When there is no such preset, or no bucket can hold an override.
+pub(crate) fn limits(
+    directory: &str,
+    preset: Option<&str>,
+    overrides: &BTreeMap<LimitName, LimitOverride>,
+) -> anyhow::Result<Limits> {
+    let known = match directory.parse::<http::Uri>().ok().as_ref().and_then(http::Uri::host) {
+        Some("acme-v02.api.letsencrypt.org") => "letsencrypt",
+        Some("acme-staging-v02.api.letsencrypt.org") => "letsencrypt-staging",
+        _ => "unlimited",
+    };
+    let mut limits: Limits = preset.unwrap_or(known).parse().context("authority.limits")?;
+    for (name, LimitOverride { burst, count, period_seconds }) in overrides {
+        let limit = Limit::new(*burst, *count, SignedDuration::from_secs((*period_seconds).into()));
+        let limit = limit.with_context(|| {
+            format!(
+                "authority.overrides.{name}: expected a burst and a count of at least 1, and a bucket that fills up within \
+                 a century, got {burst} at once and {count} in {period_seconds} s"
+            )
+        })?;
+        limits = limits.with(*name, limit);
+    }
+    Ok(limits)
 }
 
 fn default_workers() -> usize {

@@ -1,29 +1,28 @@
 //! Sites on disk, the names that lead to them, and their places in the queue: records that belong together are written
 //! in one transaction. Several processes may share a journal.
 
-use std::{
-    collections::VecDeque,
-    path::Path,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::VecDeque, path::Path, sync::Arc};
 
 use anyhow::{Context, anyhow};
-use certseal_issuance::Site;
+use certseal_issuance::{Site, Turns};
 use certseal_seal::{RingMark, Sealed, sha256};
-use certseal_store::{Expect, SledOptions, SledStore, Storage, StoreError, Table, Transaction, Write};
+use certseal_store::{
+    Expect, PostgresOptions, PostgresStore, SledOptions, SledStore, Storage, StoreError, Table, Write,
+};
 use certseal_wire::{AuditMark, Change, DnsName, KeyRing, PoolName, Signed, SignerId};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{leases::Leases, queue};
+use crate::{
+    leases::Leases,
+    queue::{self, Place},
+};
 
 /// The durable state of certman.
 #[derive(Clone)]
 pub(crate) struct Journal {
     storage: Arc<dyn Storage>,
     leases: Arc<Leases>,
-    /// Held from the look at who has what a wildcard covers until it is claimed; shared by claims without wildcards.
-    claiming: Arc<RwLock<()>>,
 }
 
 /// A site as it was read: writing it back succeeds only if nobody else has meanwhile.
@@ -56,9 +55,14 @@ impl Journal {
         Self::on(storage, true)
     }
 
-    fn on(storage: Arc<dyn Storage>, is_alone: bool) -> anyhow::Result<Self> {
+    /// A journal that several processes share.
+    pub(crate) fn open_shared(options: PostgresOptions) -> anyhow::Result<Self> {
+        Self::on(Arc::new(PostgresStore::open(options)?), false)
+    }
+
+    pub(crate) fn on(storage: Arc<dyn Storage>, is_alone: bool) -> anyhow::Result<Self> {
         let leases = Leases::new(storage.clone(), is_alone).map_err(|error| anyhow!("no randomness: {error}"))?;
-        let journal = Self { storage, leases: Arc::new(leases), claiming: Arc::default() };
+        let journal = Self { storage, leases: Arc::new(leases) };
         journal.index_names()?;
         journal.take_over_first_format()?;
         journal.leases.renew(Timestamp::now())?;
@@ -68,6 +72,11 @@ impl Journal {
     /// The shards of this process.
     pub(crate) fn leases(&self) -> &Arc<Leases> {
         &self.leases
+    }
+
+    /// Where it is kept: other records can be written in one transaction with a site.
+    pub(crate) fn storage(&self) -> Arc<dyn Storage> {
+        self.storage.clone()
     }
 
     pub(crate) fn healthy(&self) -> Result<(), StoreError> {
@@ -125,14 +134,23 @@ impl Journal {
         Ok(())
     }
 
-    /// The names of sites that are due at `now`, that this process holds and that `is_wanted` takes.
+    /// The places of sites that are due at `now`, that this process holds and that `is_wanted` takes.
     pub(crate) fn due(
         &self,
         now: Timestamp,
         limit: usize,
+        turns: &mut Turns,
         is_wanted: impl Fn(&DnsName) -> bool,
-    ) -> anyhow::Result<Vec<DnsName>> {
-        queue::due(&*self.storage, now, limit, |name| self.leases.has(name) && is_wanted(name))
+    ) -> anyhow::Result<Vec<Place>> {
+        queue::due(&*self.storage, now, limit, turns, |name| self.leases.has(name) && is_wanted(name))
+    }
+
+    /// Takes a place out of the queue that is not the site's own: an earlier release gave it another one.
+    pub(crate) fn remove_stray(&self, place: Place, entry: &Entry) -> anyhow::Result<()> {
+        if let Some(delete) = place.remove_unless_of(&entry.site) {
+            self.storage.commit(delete.into())?;
+        }
+        Ok(())
     }
 
     /// Writes the sites of a journal of the first format in this one, once, and gives each its place in the queue.
@@ -164,12 +182,8 @@ impl Journal {
     /// Writes a site in place of `before`, unless a name that it did not have before is another site's, or lies under
     /// another owner's wildcard, or has another owner's name under it.
     pub(crate) fn claim(&self, before: Option<&Entry>, site: &Site) -> anyhow::Result<Claim> {
-        // Nothing is left half done by a panic: the write is one transaction. The same name twice is caught by it, too.
-        let (_alone, _shared) = if site.names.iter().any(DnsName::is_wildcard) {
-            (Some(self.claiming.write().unwrap_or_else(PoisonError::into_inner)), None)
-        } else {
-            (None, Some(self.claiming.read().unwrap_or_else(PoisonError::into_inner)))
-        };
+        // Read before the look at who has what: a claim with a wildcard changes it, and each claim needs it as it was.
+        let claims = self.storage.get(META, CLAIMS)?.map(|record| record.version);
         let before_site = before.map(|entry| &entry.site).filter(|before| !before.departed);
         let had = |name: &DnsName| before_site.is_some_and(|before| before.names.iter().any(|had| had == name));
         let same_owner = before_site.is_none_or(|before| before.owner == site.owner);
@@ -183,8 +197,18 @@ impl Journal {
                 }
             }
         }
-        let outcome = self.write(before, site, Writer::Request, &[])?;
-        Ok(if outcome.is_some() { Claim::Written } else { Claim::Outrun })
+        let Some((mut writes, _)) = self.writes(before, site, Writer::Request, &[])? else { return Ok(Claim::Outrun) };
+        let is_new = |name: &&DnsName| !(site.departed || had(name) && same_owner);
+        let mut new_names = site.names.iter().filter(is_new).peekable();
+        let as_it_was = claims.map_or(Expect::Absent, Expect::Version);
+        if new_names.peek().is_some() {
+            writes.push(if new_names.any(DnsName::is_wildcard) {
+                Write::put(META, CLAIMS, claims.map_or(1, |version| version + 1), "").expect(as_it_was)
+            } else {
+                Write::require(META, CLAIMS, as_it_was)
+            });
+        }
+        self.committed(writes).map(|written| if written { Claim::Written } else { Claim::Outrun })
     }
 
     /// A name of another owner that `name` covers or is covered by, and the site that has it.
@@ -247,6 +271,27 @@ impl Journal {
         writer: Writer,
         stored: &[StoredChange],
     ) -> anyhow::Result<Option<Entry>> {
+        let Some((writes, entry)) = self.writes(before, site, writer, stored)? else { return Ok(None) };
+        Ok(self.committed(writes)?.then_some(entry))
+    }
+
+    /// Makes writes together. False when somebody else came first: then none is made.
+    pub(crate) fn committed(&self, writes: Vec<Write>) -> anyhow::Result<bool> {
+        match self.storage.commit(writes.into()) {
+            Ok(_) => Ok(true),
+            Err(StoreError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The writes that [`Self::write`] makes, and the site as it is then. None when the site is another process's.
+    pub(crate) fn writes(
+        &self,
+        before: Option<&Entry>,
+        site: &Site,
+        writer: Writer,
+        stored: &[StoredChange],
+    ) -> anyhow::Result<Option<(Vec<Write>, Entry)>> {
         let guard = match writer {
             Writer::Request => None,
             Writer::Work => match self.leases.guard(&site.site) {
@@ -260,30 +305,26 @@ impl Journal {
             before.filter(|entry| !entry.site.departed).map(|entry| &entry.site.names).into_iter().collect();
         let holds = |name: &DnsName| held.iter().any(|names| names.iter().any(|held| held == name));
         let keeps = |name: &DnsName| !site.departed && site.names.iter().any(|kept| kept == name);
-        let mut transaction = Transaction::from(put(&site, before)?);
-        transaction.writes.extend(guard);
-        transaction.writes.extend(stored.iter().map(StoredChange::to_write));
+        let mut writes = put(&site, before)?;
+        writes.extend(guard);
+        writes.extend(stored.iter().map(StoredChange::to_write));
         let same_owner = before.is_some_and(|entry| entry.site.owner == site.owner);
         for name in site.names.iter().filter(|name| keeps(name) && !(holds(name) && same_owner)) {
             if !holds(name) {
-                transaction = transaction.with(Write::put(NAMES, name.as_str(), 1, key).expect(Expect::Absent));
+                writes.push(Write::put(NAMES, name.as_str(), 1, key).expect(Expect::Absent));
             }
             if let Some(place) = under(name) {
                 let held = Held { site: site.site.clone(), owner: site.owner.clone() };
-                transaction = transaction.with(Write::put(UNDER, place, 1, held.to_bytes()));
+                writes.push(Write::put(UNDER, place, 1, held.to_bytes()));
             }
         }
         for name in held.iter().flat_map(|names| names.iter()).filter(|name| !keeps(name)) {
-            transaction = transaction.with(Write::delete(NAMES, name.as_str()));
+            writes.push(Write::delete(NAMES, name.as_str()));
             if let Some(place) = under(name) {
-                transaction = transaction.with(Write::delete(UNDER, place));
+                writes.push(Write::delete(UNDER, place));
             }
         }
-        match self.storage.commit(transaction) {
-            Ok(_) => Ok(Some(Entry { revision: revision_after(before), site })),
-            Err(StoreError::Conflict { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        Ok(Some((writes, Entry { revision: revision_after(before), site })))
     }
 
     /// The changes that certstore took since `since`, the oldest first; of very many, the newest. And the instant from
@@ -523,6 +564,8 @@ const CHANGES: Table = Table::new("changes");
 const QUEUED: &[u8] = b"sites queued";
 const CHANGES_BEGIN: &[u8] = b"changes begin";
 const INDEXED: &[u8] = b"names indexed";
+/// Changed by each claim of a wildcard.
+const CLAIMS: &[u8] = b"claims";
 const AUDIT: &[u8] = b"audit";
 const RING: &[u8] = b"ring";
 const ISSUERS: &[u8] = b"issuers";
@@ -633,7 +676,7 @@ mod tests {
             assert!(journal.write(None, &site, Writer::Request, &[]).unwrap().is_some());
         }
         journal.storage.commit(Write::put(SITES, "unreadable", 1, "{}").into()).unwrap();
-        let due = || journal.due(Timestamp::now(), usize::MAX, |_| true).unwrap().len() as u64;
+        let due = || journal.due(Timestamp::now(), usize::MAX, &mut Turns::default(), |_| true).unwrap().len() as u64;
         assert_eq!(due(), 0);
         assert_eq!(journal.change_all(Site::unconfirmed).unwrap(), count);
         assert_eq!(due(), count);

@@ -45,6 +45,11 @@ impl Leases {
         self.held().get(&shard(site)).is_some_and(|held| held.until > Instant::now())
     }
 
+    /// Whether this process does what one of all of them has to do.
+    pub(crate) fn leads(&self) -> bool {
+        self.held().get(&LEADER).is_some_and(|held| held.until > Instant::now())
+    }
+
     /// The guard that a write of work on the site requires; none when the site's shard is not held.
     pub(crate) fn guard(&self, site: &DnsName) -> Option<Write> {
         let held = self.held();
@@ -140,6 +145,9 @@ const LOCAL_TIME: Duration = Duration::from_secs(15);
 
 /// Parts that the sites are divided into.
 const SHARDS: u8 = 16;
+
+/// The shard whose holder leads.
+const LEADER: u8 = 0;
 
 /// Processes that are counted.
 const MAX_MEMBERS: usize = 100;

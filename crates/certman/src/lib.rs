@@ -4,7 +4,9 @@
 //! GET    /v1/sites?after=       the platform's sites, a page at a time
 //! PUT    /v1/sites/NAME         adds or changes one      (role platform or admin, as all of these)
 //! GET    /v1/sites/NAME         how it is going
+//! GET    /v1/budget             what the CA allows, and what of it is used
 //! POST   /v1/sites/NAME/renew   renews its certificate now, or earlier than planned
+//! POST   /v1/sites/NAME/advice  asks the CA now when it wants the certificate to be renewed
 //! DELETE /v1/sites/NAME         it leaves
 //! POST   /v1/sites/NAME/import       a site with the certificate and the sealed key that a platform has
 //! POST   /v1/sites/NAME/envelope     the key of its certificate, sealed anew elsewhere           (role admin)
@@ -22,10 +24,12 @@ mod checkpoint;
 mod config;
 mod journal;
 mod leases;
+mod ledger;
 mod metrics;
 mod new_key;
 mod queue;
 mod recent;
+mod suffixes;
 mod witness;
 mod worker;
 
@@ -33,7 +37,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use certseal_client::{Connection, StoreClient};
-use certseal_issuance::Policy;
+use certseal_issuance::{Policy, budget};
 use certseal_seal::{SigningKey, VerifyingKey};
 use certseal_service::{
     Shutdown,
@@ -49,13 +53,15 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use config::{Authority as AuthorityConfig, Config, Groups as GroupsConfig};
+pub use config::{Authority as AuthorityConfig, Config, Groups as GroupsConfig, LimitOverride};
 
 use authority::{AcmeAuthority, Authorities, Authority, LocalAuthority};
 use certstore::Certstore;
 use journal::Journal;
+use ledger::{Ledger, Rules};
 use metrics::{Metrics, Requests};
 use new_key::Groups;
+use suffixes::Suffixes;
 use worker::Worker;
 
 /// A started certman.
@@ -103,11 +109,16 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let store = store_client(&config.store)?;
     let listener = server::bind(config.listen).await?;
     let address = listener.local_addr()?;
-    let data_dir = config.data_dir.clone();
-    let journal = tokio::task::spawn_blocking(move || Journal::open(&data_dir.join("journal"))).await??;
+    let (data_dir, postgres) = (config.data_dir.clone(), config.postgres.clone());
+    let journal = tokio::task::spawn_blocking(move || match postgres {
+        Some(postgres) => Journal::open_shared(postgres.options()?),
+        None => Journal::open(&data_dir.join("journal")),
+    });
+    let journal = journal.await??;
     let begun = journal.clone();
     tokio::task::spawn_blocking(move || begun.begin_changes(jiff::Timestamp::now())).await??;
     let (metrics, registry) = Metrics::new();
+    let ledger = Ledger::start(journal.clone(), rules(&config.authority)?);
     let authorities = Authorities::new(authority(&config.authority, &config.data_dir, metrics.requests.clone())?);
     let retry = SignedDuration::from_secs(i64::try_from(config.retry_seconds).context("retry_seconds")?);
     let policy = Policy { authority: authorities.id().clone(), retry };
@@ -118,12 +129,18 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         telemetry::start(address, registry, ready, shutdown.clone()).await?;
     }
     let certstore = Arc::new(Certstore::new(store, issuer, security, journal.clone()));
-    let checkpoints =
-        checkpoint::run(certstore.clone(), Duration::from_secs(config.checkpoint_seconds), shutdown.clone());
+    let checkpoints = checkpoint::run(
+        certstore.clone(),
+        journal.clone(),
+        Duration::from_secs(config.checkpoint_seconds),
+        shutdown.clone(),
+    );
     let checkpoints = tokio::spawn(checkpoints);
     let worker = Arc::new(Worker {
         certstore,
         journal,
+        ledger,
+        turns: Default::default(),
         authorities,
         metrics,
         policy,
@@ -152,8 +169,20 @@ fn authority(config: &AuthorityConfig, data_dir: &Path, requests: Requests) -> a
         AuthorityConfig::Local { certificate, key, lifetime_seconds } => {
             Authority::Local(LocalAuthority::load(certificate, key, *lifetime_seconds)?)
         }
-        AuthorityConfig::Acme { directory, roots, profile } => {
-            Authority::Acme(AcmeAuthority::new(directory.clone(), roots, profile.clone(), data_dir, requests)?)
+        AuthorityConfig::Acme { directory, roots, profile, account_key, .. } => {
+            let account_key = account_key.clone().unwrap_or_else(|| data_dir.join("acme-account.key"));
+            Authority::Acme(AcmeAuthority::new(directory.clone(), roots, profile.clone(), account_key, requests)?)
         }
+    })
+}
+
+/// How the CA's limits are counted.
+fn rules(config: &AuthorityConfig) -> anyhow::Result<Rules> {
+    Ok(match config {
+        AuthorityConfig::Local { .. } => Rules { limits: budget::Limits::unlimited(), suffixes: Suffixes::new(None)? },
+        AuthorityConfig::Acme { directory, limits, overrides, public_suffix_list, .. } => Rules {
+            limits: config::limits(directory, limits.as_deref(), overrides)?,
+            suffixes: Suffixes::new(public_suffix_list.clone())?,
+        },
     })
 }

@@ -50,8 +50,10 @@ impl Metrics {
             Outcome::Failed(failure) => {
                 let kind = match failure.kind {
                     FailureKind::Unavailable => "unavailable",
+                    FailureKind::Unanswered => "unanswered",
                     FailureKind::Throttled(_) => "throttled",
                     FailureKind::Outrun(_) => "outrun",
+                    FailureKind::AlreadyReplaced => "already replaced",
                     FailureKind::Rejected => "rejected",
                     FailureKind::Hopeless => "hopeless",
                 };

@@ -1,6 +1,8 @@
 //! The queue of sites by what goes before what and when: rows that are written with the site, in one transaction.
 
-use certseal_issuance::{Due, Lane, Site};
+use std::collections::{BTreeMap, VecDeque};
+
+use certseal_issuance::{Due, Lane, Site, Turns};
 use certseal_store::{Storage, Table, Write};
 use certseal_wire::DnsName;
 use jiff::Timestamp;
@@ -23,46 +25,80 @@ pub(crate) fn moved(before: Option<&Site>, site: &Site) -> Vec<Write> {
     old.into_iter().chain(new).collect()
 }
 
-/// The names of at most `limit` sites that are due at `now` and wanted, the most urgent lane first, and in a lane those
-/// that wait longest.
+/// A site's place in the queue.
+pub(crate) struct Place {
+    pub(crate) site: DnsName,
+    key: Vec<u8>,
+}
+
+impl Place {
+    /// Takes the place away, unless it is the one of the site as it is.
+    pub(crate) fn remove_unless_of(self, site: &Site) -> Option<Write> {
+        (row(site).as_ref() != Some(&self.key)).then(|| Write::delete(QUEUE, self.key))
+    }
+}
+
+/// At most `limit` sites that are due at `now` and wanted: in each lane those that wait longest, and of the lanes as many as
+/// it is their turn.
 pub(crate) fn due(
     storage: &dyn Storage,
     now: Timestamp,
     limit: usize,
+    turns: &mut Turns,
     is_wanted: impl Fn(&DnsName) -> bool,
-) -> anyhow::Result<Vec<DnsName>> {
-    let mut found = Vec::new();
+) -> anyhow::Result<Vec<Place>> {
+    let mut waiting = BTreeMap::new();
     for lane in Lane::ALL {
-        let mut after = prefix(lane).to_vec();
-        'lane: while found.len() < limit {
-            let rows = storage.scan(QUEUE, Some(&after), ROWS_AT_ONCE)?;
-            let Some((last, _)) = rows.last() else { break };
-            let next = last.clone();
-            for (key, _) in &rows {
-                let Some((instant, name)) = key.strip_prefix(&prefix(lane)).and_then(|rest| rest.split_first_chunk())
-                else {
-                    break 'lane;
-                };
-                if u64::from_be_bytes(*instant) > milliseconds(now) {
-                    break 'lane;
-                }
-                let name = std::str::from_utf8(name).ok().and_then(|name| name.parse::<DnsName>().ok());
-                found.extend(name.filter(&is_wanted));
-                if found.len() >= limit {
-                    break 'lane;
-                }
+        waiting.insert(lane, VecDeque::from(due_in(storage, lane, now, limit, &is_wanted)?));
+    }
+    let mut found = Vec::new();
+    while found.len() < limit {
+        let Some(lane) = turns.next(|lane| waiting.get(&lane).is_some_and(|lane| !lane.is_empty())) else { break };
+        found.extend(waiting.get_mut(&lane).and_then(VecDeque::pop_front));
+    }
+    Ok(found)
+}
+
+fn due_in(
+    storage: &dyn Storage,
+    lane: Lane,
+    now: Timestamp,
+    limit: usize,
+    is_wanted: impl Fn(&DnsName) -> bool,
+) -> anyhow::Result<Vec<Place>> {
+    let (mut found, mut after) = (Vec::new(), prefix(lane).to_vec());
+    while found.len() < limit {
+        let rows = storage.scan(QUEUE, Some(&after), ROWS_AT_ONCE)?;
+        let Some((last, _)) = rows.last() else { break };
+        after = last.clone();
+        for (key, _) in rows {
+            let Some((instant, name)) = key.strip_prefix(&prefix(lane)).and_then(|rest| rest.split_first_chunk())
+            else {
+                return Ok(found);
+            };
+            if u64::from_be_bytes(*instant) > milliseconds(now) {
+                return Ok(found);
             }
-            after = next;
+            let name = std::str::from_utf8(name).ok().and_then(|name| name.parse::<DnsName>().ok());
+            let name = name.filter(&is_wanted);
+            found.extend(name.map(|site| Place { site, key }));
+            if found.len() >= limit {
+                return Ok(found);
+            }
         }
     }
     Ok(found)
 }
 
+/// Earlier releases had three lanes, with the numbers 1 to 3 for what is urgent, what was asked for, and what has its time.
 fn prefix(lane: Lane) -> [u8; 1] {
     [match lane {
         Lane::Incident => 1,
-        Lane::Asked => 2,
-        Lane::Planned => 3,
+        Lane::OnDemand => 2,
+        Lane::Renewal => 3,
+        Lane::Expiring => 4,
+        Lane::NewSite => 5,
+        Lane::Backfill => 6,
     }]
 }
 

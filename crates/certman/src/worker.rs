@@ -6,29 +6,36 @@ use std::{
     time::Duration,
 };
 
-use certseal_issuance::{Action, Failure, FailureKind, Moment, Next, Outcome, Policy, RecordError, Site};
+use certseal_issuance::{
+    Action, Booking, Failure, FailureKind, Moment, Next, Outcome, Policy, RecordError, Site, Turns,
+};
 use certseal_service::Shutdown;
 use certseal_wire::{Base64, DnsName, causes};
 use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    authority::Authorities,
+    authority::{Authorities, certificate_id},
     certstore::{Certstore, versions_used_up},
     journal::{Entry, Journal, StoredChange, Writer},
     leases,
+    ledger::Ledger,
     metrics::Metrics,
     new_key::{self, Groups},
+    queue::Place,
 };
 
 pub(crate) struct Worker {
     pub(crate) journal: Journal,
+    pub(crate) ledger: Ledger,
     pub(crate) authorities: Authorities,
     pub(crate) certstore: Arc<Certstore>,
     pub(crate) metrics: Metrics,
     pub(crate) policy: Policy,
     /// Actions at one time.
     pub(crate) slots: Arc<Semaphore>,
+    /// Which lane's turn it is to get one.
+    pub(crate) turns: Mutex<Turns>,
     /// Wakes the worker when something became due.
     pub(crate) wake: Notify,
     /// Sites that are worked on, or that wait for a moment.
@@ -82,13 +89,16 @@ impl Worker {
         let due = self.journaled(move |journal| {
             // Sites under way still stand in the queue.
             let is_idle = |site: &DnsName| !worker.busy().contains(site);
-            journal.due(Timestamp::now(), free, is_idle)
+            // Held for this alone: one task asks. Turns that were cut short by a panic are turns all the same.
+            let mut turns = worker.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            journal.due(Timestamp::now(), free, &mut turns, is_idle)
         });
         let due = match due.await {
             Ok(due) => due,
             Err(error) => return tracing::error!(error = causes(error.as_ref()), "cannot read the queue"),
         };
-        for site in due {
+        for place in due {
+            let site = place.site.clone();
             if !self.busy().insert(site.clone()) {
                 continue;
             }
@@ -98,7 +108,7 @@ impl Worker {
             };
             let (worker, shutdown) = (self.clone(), shutdown.clone());
             tokio::spawn(async move {
-                if let Err(error) = worker.drive(&site, slot, &shutdown).await {
+                if let Err(error) = worker.drive(place, slot, &shutdown).await {
                     let pause = match error.downcast_ref() {
                         Some(RecordError::Later(_)) => LEFT_ALONE,
                         _ => AFTER_ERROR,
@@ -116,10 +126,11 @@ impl Worker {
     /// Does one action after another until nothing is due soon. Short waits take no slot, and are not written down.
     async fn drive(
         self: &Arc<Self>,
-        name: &DnsName,
+        place: Place,
         slot: OwnedSemaphorePermit,
         shutdown: &Shutdown,
     ) -> anyhow::Result<()> {
+        let name = &place.site.clone();
         let mut slot = Some(slot);
         let Some(mut entry) = self.read(name).await? else { return Ok(()) };
         let mut site = entry.site.clone().resumed();
@@ -136,6 +147,14 @@ impl Worker {
                     (action, Vec::new())
                 }
                 Next::Do(action) => (action, Vec::new()),
+                Next::Book(booking) => {
+                    has_acted = true;
+                    match self.ledger.unlimited(&booking) {
+                        Some(booked) => site = site.booked(&booking, booked),
+                        None => (entry, site) = self.book(entry, site, booking).await?,
+                    }
+                    continue;
+                }
                 Next::WakeAt(at) if at.duration_since(now) <= SHORT_WAIT && !shutdown.has_begun() => {
                     if slot.take().is_some() {
                         // Another site may begin meanwhile.
@@ -152,8 +171,9 @@ impl Worker {
                     if site != entry.site {
                         self.write(entry, site, Vec::new()).await?;
                     } else if !has_acted && !shutdown.has_begun() {
-                        // Its row came from elsewhere, from a release that reckons otherwise for example: it is taken up again
-                        // soon, and not at once.
+                        // Its place came from elsewhere, from a release that reckons otherwise for example.
+                        self.journaled(move |journal| journal.remove_stray(place, &entry)).await?;
+                        // Should it be due for another reason, it is taken up again soon, and not at once.
                         drop(slot.take());
                         tokio::time::sleep(AFTER_ERROR).await;
                     }
@@ -168,7 +188,7 @@ impl Worker {
             let outcome = self.perform(&site, &action, &mut stored).await.unwrap_or_else(Outcome::Failed);
             self.metrics.performed(&outcome);
             let has_failed = match &outcome {
-                Outcome::Failed(Failure { kind, detail }) => {
+                Outcome::Failed(Failure { kind, detail, .. }) => {
                     tracing::warn!(site = %name, ?kind, detail, "attempt failed");
                     true
                 }
@@ -202,7 +222,7 @@ impl Worker {
             Action::TakeReorder => self.take_reorder(site).await?,
             Action::Revoke(revocation) => {
                 match self.authorities.revoke(revocation).await {
-                    Err(failure @ Failure { kind: FailureKind::Unavailable | FailureKind::Throttled(_), .. }) => {
+                    Err(failure) if failure.may_pass() => {
                         return Err(failure);
                     }
                     // A refusal of the CA must not hold up the site's other work for ever.
@@ -215,7 +235,7 @@ impl Worker {
             }
             Action::Deactivate(order) => {
                 match self.authorities.of(order)?.abandon(&order.url).await {
-                    Err(failure @ Failure { kind: FailureKind::Unavailable | FailureKind::Throttled(_), .. }) => {
+                    Err(failure) if failure.may_pass() => {
                         return Err(failure);
                     }
                     // A CA that does not want to be told must not hold up the orders after this one.
@@ -239,8 +259,10 @@ impl Worker {
                 }
                 Outcome::Vouched
             }
-            Action::OpenOrder(account) => {
-                Outcome::OrderOpened(self.authorities.open_order(account, &site.names).await?)
+            Action::AskAdvice(lineage) => self.authorities.advice(lineage).await?,
+            Action::OpenOrder { account, replaces } => {
+                let replaces = replaces.as_deref();
+                Outcome::OrderOpened(self.authorities.open_order(account, &site.names, replaces).await?)
             }
             Action::FetchChallenges(order) => {
                 Outcome::ChallengesKnown(self.authorities.of(order)?.challenges(&order.url, &site.names).await?)
@@ -274,15 +296,31 @@ impl Worker {
                 Outcome::Certificate(chain.map(|chain| chain.into_iter().map(Base64).collect()))
             }
             Action::StoreBundle { sealed, chain } => {
+                let id = chain.first().and_then(|leaf| certificate_id(&leaf.0));
                 let chain = chain.iter().map(|der| der.0.clone()).collect();
                 let (certified, change) = self.certstore.put_bundle(site, &sealed.bytes.0, chain).await?;
                 stored.push(change);
                 let version = site.bundle_version.saturating_add(1);
                 tracing::info!(site = %site.site, version, "certificate stored");
                 let crate::certstore::Certified { authority, not_before, not_after } = certified;
-                Outcome::Stored { authority, not_before, not_after }
+                Outcome::Stored { authority, id, not_before, not_after }
             }
         })
+    }
+
+    /// Enters a booking in the books. Answers the site as it is then; as somebody else wrote it, when they came first, and then
+    /// nothing is entered.
+    async fn book(&self, entry: Entry, site: Site, booking: Booking) -> anyhow::Result<(Entry, Site)> {
+        let (name, moment) = (site.site.clone(), self.moment()?);
+        let entry = match self.ledger.book(entry, site, booking, moment).await? {
+            Some(entry) => entry,
+            None => {
+                anyhow::ensure!(self.journal.leases().has(&name), "another process works on it now");
+                self.read(&name).await?.ok_or_else(|| anyhow::anyhow!("its record is gone"))?
+            }
+        };
+        let site = entry.site.clone();
+        Ok((entry, site))
     }
 
     async fn take_reorder(&self, site: &Site) -> Result<Outcome, Failure> {

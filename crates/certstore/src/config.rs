@@ -1,10 +1,9 @@
 //! The configuration file.
 
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
-use anyhow::ensure;
 use certseal_service::tls::TlsFiles;
-use certseal_store::PostgresOptions;
+use certseal_store::{PostgresOptions, PostgresSettings};
 use certseal_wire::TrustDomain;
 use serde::Deserialize;
 
@@ -19,7 +18,7 @@ pub struct Config {
     /// The directory of the embedded database; made when it is missing. Either this or `postgres`.
     pub data_dir: Option<PathBuf>,
     /// The PostgreSQL database, which several certstores can share. Either this or `data_dir`.
-    pub postgres: Option<Postgres>,
+    pub postgres: Option<PostgresSettings>,
     /// The trust domain of callers' SPIFFE IDs.
     pub trust_domain: TrustDomain,
     /// The security team's public key, PEM, which the key ring is checked with.
@@ -85,26 +84,6 @@ impl Default for Retention {
     }
 }
 
-/// A PostgreSQL database.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Postgres {
-    /// libpq's connection string, without a password; with several hosts the one that accepts writes is used.
-    pub url: String,
-    /// A file with the password alone, readable by its owner only.
-    pub password_file: Option<PathBuf>,
-    /// The CA of the servers' certificates, PEM. Needed unless the database is on this machine.
-    pub ca: Option<PathBuf>,
-    /// Our certificate for the database, PEM, if it asks for one.
-    pub certificate: Option<PathBuf>,
-    /// Its private key, PEM.
-    pub key: Option<PathBuf>,
-    /// Sessions for reading.
-    pub pool_size: Option<usize>,
-    /// How long a request tries again during a failover, in seconds.
-    pub give_up_seconds: Option<u64>,
-}
-
 /// Where the data is.
 #[derive(Debug, Clone)]
 pub(crate) enum Engine {
@@ -131,22 +110,6 @@ impl Config {
                 anyhow::bail!("expected data_dir or [postgres], came neither: say where the data is to be kept")
             }
         }
-    }
-}
-
-impl Postgres {
-    fn options(&self) -> anyhow::Result<PostgresOptions> {
-        ensure!(
-            self.certificate.is_some() == self.key.is_some(),
-            "expected certificate and key of [postgres] together, came one of them: add the other one"
-        );
-        let mut options = PostgresOptions::new(&self.url);
-        options.password_file.clone_from(&self.password_file);
-        options.ca.clone_from(&self.ca);
-        options.identity = self.certificate.clone().zip(self.key.clone());
-        options.pool_size = self.pool_size.unwrap_or(options.pool_size);
-        options.give_up = self.give_up_seconds.map_or(options.give_up, Duration::from_secs);
-        Ok(options)
     }
 }
 

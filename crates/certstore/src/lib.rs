@@ -81,7 +81,7 @@ use certseal_service::{
 use certseal_store::{PostgresStore, SledOptions, SledStore, Storage};
 use tokio::task::JoinHandle;
 
-pub use config::{AuditFiles, Config, Postgres, Retention};
+pub use config::{AuditFiles, Config, Retention};
 pub use http::openapi;
 
 use admission::Admission;

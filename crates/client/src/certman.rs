@@ -1,6 +1,6 @@
 //! The client of certman.
 
-use certseal_wire::{DnsName, Import, Renewal, Replacement, Reseal, SiteList, SiteRequest, SiteStatus};
+use certseal_wire::{BudgetReport, DnsName, Import, Renewal, Replacement, Reseal, SiteList, SiteRequest, SiteStatus};
 
 use crate::{
     ClientError, Connection,
@@ -39,9 +39,19 @@ impl CertmanClient {
         self.0.json(Call::get(&path)).await
     }
 
+    /// The CA's limits, and what of them is used.
+    pub async fn budget(&self) -> Result<BudgetReport, ClientError> {
+        self.0.json(Call::get("/v1/budget")).await
+    }
+
     /// Begins a site's renewal now, or at an earlier time than planned.
     pub async fn renew(&self, site: &DnsName, renewal: &Renewal) -> Result<SiteStatus, ClientError> {
         self.0.json(Call::post_json(&format!("/v1/sites/{site}/renew"), renewal).patient(PATIENCE)).await
+    }
+
+    /// Has the CA asked now when it wants the certificate to be renewed.
+    pub async fn ask_advice(&self, site: &DnsName) -> Result<SiteStatus, ClientError> {
+        self.0.json(Call::post_json(&format!("/v1/sites/{site}/advice"), &()).patient(PATIENCE)).await
     }
 
     /// Has the certificate with a compromised key issued again, with another key, and the old one revoked.

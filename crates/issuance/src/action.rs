@@ -1,19 +1,61 @@
 //! The actions that a site asks for, and their outcomes.
 
-use certseal_wire::Base64;
+use certseal_wire::{Base64, DnsName};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{AccountRef, Answer, AuthorityId, OrderRef, OrderReport, Revocation, SealedKey};
+use crate::{
+    AccountRef, Answer, AuthorityId, Lineage, OrderRef, OrderReport, Revocation, SealedKey,
+    budget::{Delay, OrderKind, Reserved, Settlement},
+    lane::Lane,
+    renewal::Window,
+};
 
 /// The next thing to do for a site.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
     /// Perform this, and tell the site what came of it.
     Do(Action),
+    /// Enter this in the books of the CA's limits, in one transaction with what becomes of the site.
+    Book(Booking),
     /// Nothing before this instant.
     WakeAt(Timestamp),
     /// Nothing before somebody changes the site.
     Rest,
+}
+
+/// An entry in the books of a CA's limits.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Booking {
+    /// Reserve room for an order.
+    Reserve {
+        /// The account that is to place it.
+        account: AccountRef,
+        /// The order, as the CA counts it.
+        kind: OrderKind,
+        /// The priority.
+        lane: Lane,
+        /// The room for the certificate is reserved already: an order of which nobody knows whether the CA got it is placed
+        /// again.
+        again: bool,
+    },
+    /// Enter what became of an order.
+    Settle {
+        /// The account that placed it.
+        account: AccountRef,
+        /// What became of it.
+        settlement: Settlement,
+    },
+}
+
+/// The outcome of a booking.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Booked {
+    /// There is room.
+    Reserved(Reserved),
+    /// There is none yet.
+    Delayed(Delay),
+    /// It is entered.
+    Settled,
 }
 
 /// One effect on the world.
@@ -29,6 +71,8 @@ pub enum Action {
     RetractChallenges(Vec<Answer>),
     /// Look which version of the bundle certstore has.
     Confirm,
+    /// Ask the CA when it wants a certificate to be renewed (RFC 9773, 4).
+    AskAdvice(Lineage),
     /// Take room from the budget for certificates that certstore lost.
     TakeReorder,
     /// Have an account at the CA. Whether the site's pools can be sealed to is looked at first: a CA is asked for nothing that
@@ -37,7 +81,12 @@ pub enum Action {
     /// Put the account into the signed list by which edges answer challenges.
     VouchForAccount(AccountRef),
     /// Create an order (RFC 8555, 7.4). It cannot be repeated: each time makes another one.
-    OpenOrder(AccountRef),
+    OpenOrder {
+        /// The account that places it.
+        account: AccountRef,
+        /// The certificate that it replaces, by its id (RFC 9773, 5).
+        replaces: Option<String>,
+    },
     /// Read the order's authorizations and their challenges (RFC 8555, 7.5).
     FetchChallenges(OrderRef),
     /// Put the answers to challenges into certstore.
@@ -69,9 +118,10 @@ impl Action {
             Self::Revoke(_) => Work::Revocation,
             Self::Deactivate(_) | Self::RetractChallenges(_) => Work::Cleanup,
             Self::Confirm | Self::TakeReorder => Work::Confirmation,
+            Self::AskAdvice(_) => Work::Advice,
             Self::OpenAccount(_)
             | Self::VouchForAccount(_)
-            | Self::OpenOrder(_)
+            | Self::OpenOrder { .. }
             | Self::FetchChallenges(_)
             | Self::PublishChallenges(_)
             | Self::BeginValidation(_)
@@ -91,7 +141,7 @@ impl Action {
 
     /// Whether the site must be durable right after the action: it cannot be repeated, or others wait for its effect.
     pub fn makes_state_that_must_last(&self) -> bool {
-        matches!(self, Self::OpenOrder(_) | Self::StoreBundle { .. } | Self::StoreRoute | Self::Revoke(_))
+        matches!(self, Self::OpenOrder { .. } | Self::StoreBundle { .. } | Self::StoreRoute | Self::Revoke(_))
     }
 }
 
@@ -110,6 +160,17 @@ pub enum Outcome {
     Confirmed(u64),
     /// There is room to order what certstore lost.
     ReorderTaken,
+    /// The CA suggests when to renew.
+    Advised {
+        /// The suggested window.
+        window: Window,
+        /// How long it asks to be left alone with that question.
+        retry_after: SignedDuration,
+        /// A page about why.
+        explanation: Option<String>,
+    },
+    /// The CA gives no advice.
+    NotAdvised,
     /// There is an account.
     AccountReady(AccountRef),
     /// Edges answer for the account.
@@ -135,6 +196,8 @@ pub enum Outcome {
     Stored {
         /// The CA's name.
         authority: String,
+        /// The certificate's id at its CA (RFC 9773, 4.1), where it has one.
+        id: Option<String>,
         /// Start of validity.
         not_before: Timestamp,
         /// End of validity.
@@ -151,13 +214,20 @@ pub struct Failure {
     pub kind: FailureKind,
     /// The event, described for people.
     pub detail: String,
+    /// Names whose validation the CA says failed.
+    pub names: Vec<DnsName>,
 }
 
 impl Failure {
     /// A failure of `kind`.
     pub fn new(kind: FailureKind, detail: impl ToString) -> Self {
         // The words of others are kept in the journal, shown and logged: they must not grow without bound.
-        Self { kind, detail: detail.to_string().chars().take(Self::MAX_DETAIL).collect() }
+        Self { kind, detail: detail.to_string().chars().take(Self::MAX_DETAIL).collect(), names: Vec::new() }
+    }
+
+    /// Whether the same action may work later.
+    pub fn may_pass(&self) -> bool {
+        matches!(self.kind, FailureKind::Unavailable | FailureKind::Unanswered | FailureKind::Throttled(_))
     }
 
     /// The most characters of a detail.
@@ -169,10 +239,15 @@ impl Failure {
 pub enum FailureKind {
     /// Somebody could not be reached or is not ready: the same action again soon.
     Unavailable,
+    /// The question went out and no answer came, so that nobody knows what was done: the same action again soon.
+    Unanswered,
     /// The party that was asked wants to be left alone for at least this many seconds: then the same action again.
     Throttled(u64),
     /// certstore has this version already, put there by us: the next one goes above it.
     Outrun(u64),
+    /// The CA says that another order replaces the certificate already (RFC 9773, 5): at once again, without saying that this
+    /// one does.
+    AlreadyReplaced,
     /// The CA gave up on this order: a new one begins later.
     Rejected,
     /// No order for this site can succeed.
@@ -192,6 +267,8 @@ pub enum Work {
     Cleanup,
     /// Doubt about what certstore has.
     Confirmation,
+    /// The question when to renew.
+    Advice,
 }
 
 /// When work is due, and before which other sites' work it goes.
@@ -201,31 +278,6 @@ pub struct Due {
     pub lane: Lane,
     /// The instant; none for at once.
     pub at: Option<Timestamp>,
-}
-
-/// Priorities, the first first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Lane {
-    /// A compromised key, from the word that it is one to its certificate's revocation.
-    Incident,
-    /// Somebody asked for it, or an order is under way.
-    Asked,
-    /// Renewals and second attempts, at their time.
-    Planned,
-}
-
-impl Lane {
-    /// All lanes, in their order.
-    pub const ALL: [Self; 3] = [Self::Incident, Self::Asked, Self::Planned];
-}
-
-/// When something happens, and how chance spreads what follows.
-#[derive(Debug, Clone, Copy)]
-pub struct Moment {
-    /// The time.
-    pub now: Timestamp,
-    /// A uniform random number in 0..1.
-    pub chance: f64,
 }
 
 /// The operator's configuration.

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, FailureKind, Moment, Policy, Work, renewal::fraction};
+use crate::{Failure, FailureKind, Moment, Policy, Work, budget::Delay, renewal::fraction};
 
 /// How one kind of work on a site is going.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -35,15 +35,20 @@ impl Attempt {
     /// The attempt after a failure. Each kind of failure has its own ladder: many times unavailable makes no rejection worse.
     pub(crate) fn failed(&mut self, failure: Failure, moment: Moment, policy: &Policy) {
         let wait = match failure.kind {
-            FailureKind::Unavailable | FailureKind::Outrun(_) => Some(doubling(self.unavailable)),
+            FailureKind::Unavailable | FailureKind::Unanswered | FailureKind::Outrun(_) => {
+                Some(doubling(self.unavailable))
+            }
             FailureKind::Throttled(seconds) => {
                 let asked = SignedDuration::from_secs(seconds.min(DAY.as_secs().unsigned_abs()) as i64);
                 Some(doubling(self.unavailable).max(asked))
             }
             FailureKind::Rejected => {
-                let growth = 10_i32.saturating_pow(self.rejected.min(4));
-                Some(policy.retry.saturating_mul(growth).min(DAY))
+                // 1, 10, 100 minutes, then once a day, as Let's Encrypt advises (its integration guide).
+                let growth = 10_i32.checked_pow(self.rejected).filter(|_| self.rejected < 3);
+                Some(growth.map_or(DAY, |growth| policy.retry.saturating_mul(growth).min(DAY)))
             }
+            // Not counted as a failure by a site.
+            FailureKind::AlreadyReplaced => Some(SignedDuration::ZERO),
             FailureKind::Hopeless => None,
         };
         match failure.kind {
@@ -54,6 +59,15 @@ impl Attempt {
         self.retry_at = wait.and_then(|wait| moment.now.checked_add(wait + fraction(wait, moment.chance / 5.0)).ok());
         self.diagnosis = Some(failure.detail);
         self.dead = wait.is_none();
+    }
+
+    /// The attempt waits for room in the budget of the CA. That is no failure.
+    pub(crate) fn delayed(&mut self, delay: &Delay) {
+        let subject: String = delay.bucket.subject.chars().take(Failure::MAX_DETAIL / 2).collect();
+        let of = if subject.is_empty() { String::new() } else { format!(" of {subject}") };
+        self.retry_at = Some(delay.until);
+        self.diagnosis =
+            Some(format!("waits until {} for room in the CA's limit {}{of}", delay.until, delay.bucket.limit));
     }
 }
 
@@ -86,7 +100,8 @@ impl Attempts {
             Work::Order => &self.order,
             Work::Revocation => &self.revocation,
             Work::Cleanup => &self.cleanup,
-            Work::Confirmation => &self.confirmation,
+            // A question without an answer is asked again at its own time.
+            Work::Confirmation | Work::Advice => &self.confirmation,
         }
     }
 
@@ -96,7 +111,7 @@ impl Attempts {
             Work::Order => &mut self.order,
             Work::Revocation => &mut self.revocation,
             Work::Cleanup => &mut self.cleanup,
-            Work::Confirmation => &mut self.confirmation,
+            Work::Confirmation | Work::Advice => &mut self.confirmation,
         }
     }
 

@@ -29,15 +29,20 @@
 mod action;
 mod attempt;
 pub mod budget;
+mod lane;
+mod moment;
 mod order;
 mod record;
 mod renewal;
 mod site;
 
-pub use action::{Action, Due, Failure, FailureKind, Lane, Moment, Next, Outcome, Policy, Work};
+pub use action::{Action, Booked, Booking, Due, Failure, FailureKind, Next, Outcome, Policy, Work};
 pub use attempt::{Attempt, Attempts};
+pub use lane::{Lane, Turns};
+pub use moment::Moment;
 pub use order::{
-    AccountRef, Answer, AuthorityId, Look, OrderRef, OrderReport, OrderState, Revocation, SealedKey, Step,
+    AccountRef, Answer, AuthorityId, Lineage, Look, OrderRef, OrderReport, OrderState, Revocation, SealedKey, Step,
 };
 pub use record::{RecordError, read};
+pub use renewal::{Advice, Window};
 pub use site::{Compromised, FORMAT, Format, Issued, Site};

@@ -278,6 +278,18 @@ pub(crate) const PAUSES_MS: [i64; 7] = [250, 750, 2000, 4000, 6000, 6000, 7000];
 /// The longest wait that a CA is granted: an order may be over by then.
 const MAX_RETRY_AFTER: SignedDuration = SignedDuration::from_hours(1);
 
+/// A certificate in the eyes of the CA that issued it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// The account that ordered it.
+    pub account: AccountRef,
+    /// Its id (RFC 9773, 4.1).
+    pub id: String,
+    /// The CA says that another order replaces it already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_replaced: bool,
+}
+
 /// A certificate that is to be revoked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Revocation {

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::{
-    Answer, Attempt, Attempts, Compromised, FORMAT, Format, Issued, Look, OrderRef, Revocation, SealedKey, Site, Step,
+    Advice, Answer, Attempt, Attempts, Compromised, FORMAT, Format, Issued, Look, OrderRef, Revocation, SealedKey,
+    Site, Step, budget::Settlement,
 };
 
 /// Why a record is no site to this release.
@@ -151,8 +152,13 @@ impl FirstSite {
             certificate: self.certificate.map(|FirstIssued { authority, not_after, renew_at }| Issued {
                 authority,
                 ordered_from: None,
+                names: None,
+                not_before: None,
                 not_after,
                 renew_at,
+                lineage: None,
+                advice: Advice::default(),
+                is_put_forward: false,
             }),
             bundle_version: self.bundle_version,
             order: self.order.map(|step| step.into_step(is_envelope)),
@@ -166,6 +172,10 @@ impl FirstSite {
             lost: self.lost,
             enveloped: self.enveloped,
             revoke: self.revoke.into_iter().map(revocation).collect(),
+            reserved: None,
+            owed: Settlement::default(),
+            account: None,
+            failing: Vec::new(),
             attempts: Attempts { order, ..Attempts::default() },
             written_at: None,
         }

@@ -1,14 +1,17 @@
 //! A site: the state that is wanted, the state that is stored, and the work between the two.
 
 use certseal_wire::{
-    Base64, DnsName, LOST, NameSet, OrderSummary, PoolName, SiteRequest, SiteState, SiteStatus, Upstream,
+    Base64, DnsName, LOST, NameSet, OrderSummary, PoolName, RenewalAdvice, SiteRequest, SiteState, SiteStatus, Upstream,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, Answer, Attempt, Attempts, AuthorityId, Due, Failure, FailureKind, Lane, Look, Moment, Next, OrderRef,
-    OrderReport, OrderState, Outcome, Policy, Revocation, Step, Work, renewal,
+    AccountRef, Action, Advice, Answer, Attempt, Attempts, AuthorityId, Booked, Booking, Due, Failure, FailureKind,
+    Lane, Lineage, Look, Moment, Next, OrderRef, OrderReport, OrderState, Outcome, Policy, Revocation, Step, Window,
+    Work,
+    budget::{LimitName, OrderKind, Reserved, Settlement},
+    renewal,
 };
 
 /// Everything that certman knows about one site. As JSON it is the site's record in the journal.
@@ -58,6 +61,18 @@ pub struct Site {
     pub enveloped: bool,
     /// Certificates with a compromised key that are no longer served: their CAs are to revoke them.
     pub revoke: Vec<Revocation>,
+    /// Room in the CA's budget that is reserved for the order under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<Reserved>,
+    /// What the books of the CA's budget are to be told, and the account that it concerns.
+    #[serde(default, skip_serializing_if = "Settlement::is_empty")]
+    pub owed: Settlement,
+    /// The account of the last order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountRef>,
+    /// Names whose last validation failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failing: Vec<DnsName>,
     /// How its work is going.
     pub attempts: Attempts,
     /// When the record was written: work that is due at once is done in this order.
@@ -84,10 +99,51 @@ pub struct Issued {
     /// The CA that it was ordered from; none for one that a platform brought.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ordered_from: Option<AuthorityId>,
+    /// The names that it was ordered for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<NameSet>,
+    /// Start of validity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
     /// End of validity.
     pub not_after: Timestamp,
     /// When the renewal begins.
     pub renew_at: Timestamp,
+    /// The certificate in the eyes of its CA.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lineage: Option<Lineage>,
+    /// What the CA says of the renewal.
+    #[serde(default, skip_serializing_if = "Advice::is_unknown")]
+    pub advice: Advice,
+    /// The renewal was put forward, to move many sites.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_put_forward: bool,
+}
+
+impl Issued {
+    /// From when on it is urgent that another one comes: half of what was left when the renewal was due. A sixth of the
+    /// lifetime is left then, where renewals are due at two thirds of it.
+    pub fn expiring_at(&self) -> Timestamp {
+        let part = |from: Timestamp, part: f64| {
+            let rest = self.not_after.duration_since(from);
+            from.checked_add(renewal::fraction(rest, part)).unwrap_or(self.not_after)
+        };
+        // Wherever the CA or a migration puts the renewal.
+        let due = self.not_before.map_or(self.renew_at.min(self.not_after), |not_before| part(not_before, 2.0 / 3.0));
+        part(due, 0.5)
+    }
+
+    /// The certificate after the CA's advice on it. A window that is new has the renewal planned anew; one in the past means now.
+    fn advised(&mut self, window: Window, retry_after: SignedDuration, explanation: Option<String>, moment: Moment) {
+        if self.advice.window != Some(window) {
+            // Not so late that it becomes urgent, whatever the CA says; nor later than a migration wants it.
+            let planned = window.instant(moment.chance).min(self.expiring_at());
+            self.renew_at = if self.is_put_forward { self.renew_at.min(planned) } else { planned };
+        }
+        let explanation = explanation.map(|url| url.chars().take(MAX_EXPLANATION).collect());
+        self.advice = Advice { window: Some(window), explanation, ask_at: None };
+        self.advice.ask_after(moment.now, retry_after);
+    }
 }
 
 /// A stored certificate whose key others may have.
@@ -125,6 +181,10 @@ impl Site {
             lost: false,
             enveloped: false,
             revoke: Vec::new(),
+            reserved: None,
+            owed: Settlement::default(),
+            account: None,
+            failing: Vec::new(),
             attempts: Attempts::default(),
             written_at: None,
         }
@@ -139,6 +199,11 @@ impl Site {
         };
         if let Some(order) = ours.filter(|order| !is_theirs(order)) {
             others.abandoned.push(order.clone());
+            // It was placed, which they do not know of.
+            if let Some(reserved) = &mut others.reserved {
+                reserved.placed();
+            }
+            others.owed.back.retain(|bucket| bucket.limit != LimitName::NewOrders);
         }
         others
     }
@@ -238,7 +303,9 @@ impl Site {
     /// planned before.
     pub fn renewed(mut self, at: Option<Timestamp>) -> Self {
         if let (Some(at), None, Some(certificate)) = (at, &self.order, &mut self.certificate) {
-            certificate.renew_at = certificate.renew_at.min(at);
+            if at < certificate.renew_at {
+                (certificate.renew_at, certificate.is_put_forward) = (at, true);
+            }
             return self;
         }
         self.order = self.order.or(Some(Step::Requested));
@@ -247,9 +314,20 @@ impl Site {
         Self { lost: false, ..self }
     }
 
+    /// The site with the CA asked now when it wants the certificate to be renewed: before it would be, in an incident for example.
+    pub fn advice_wanted(mut self, now: Timestamp) -> Self {
+        if let Some(certificate) = self.certificate.as_mut().filter(|certificate| certificate.lineage.is_some()) {
+            certificate.advice.ask_at = Some(now);
+        }
+        self
+    }
+
     /// The site as a process takes it from the journal: the action after what is written there may have been performed.
     pub fn resumed(mut self) -> Self {
         self.order = self.order.map(Step::resumed);
+        if let Some(reserved) = self.reserved.as_mut().filter(|reserved| reserved.ready) {
+            reserved.placed();
+        }
         self
     }
 }
@@ -258,7 +336,7 @@ impl Site {
 impl Site {
     /// When there is something to do. None: not before somebody changes the site.
     pub fn due(&self) -> Option<Due> {
-        let works = [Work::Route, Work::Revocation, Work::Cleanup, Work::Confirmation, Work::Order];
+        let works = [Work::Route, Work::Revocation, Work::Cleanup, Work::Confirmation, Work::Order, Work::Advice];
         // At once, which is none, is before every instant.
         works.into_iter().filter_map(|work| self.due_of(work)).min_by_key(|due| (due.at, due.lane))
     }
@@ -266,7 +344,7 @@ impl Site {
     /// The next thing to do.
     pub fn next(&self, now: Timestamp, policy: &Policy) -> Next {
         // Orders that were given up go before a new one; challenges that have served hold nothing up.
-        let has_given_up = !self.abandoned.is_empty();
+        let has_given_up = !self.abandoned.is_empty() || !self.owed.is_empty();
         // A renewal that is due anyway needs no room for what was lost.
         let is_renewed_anyway = self.lost && !self.unconfirmed && self.is_to_be_renewed(now);
         let works = [
@@ -277,10 +355,11 @@ impl Site {
             Some(Work::Confirmation),
             Some(Work::Order),
             Some(Work::Cleanup),
+            Some(Work::Advice),
         ];
         let is_due = |work: &Work| self.due_of(*work).is_some_and(|due| due.at.is_none_or(|at| at <= now));
         if let Some(work) = works.into_iter().flatten().find(is_due) {
-            return Next::Do(self.action(work, policy));
+            return self.step(work, now, policy);
         }
         match self.due().and_then(|due| due.at) {
             Some(at) => Next::WakeAt(at),
@@ -289,6 +368,12 @@ impl Site {
     }
 
     fn due_of(&self, work: Work) -> Option<Due> {
+        if work == Work::Advice {
+            let certificate = self.certificate.as_ref().filter(|_| self.is_settled() && self.order.is_none())?;
+            // Nobody asks about a certificate that has expired (RFC 9773, 4.3).
+            let at = certificate.advice.ask_at.filter(|at| *at < certificate.not_after)?;
+            return certificate.lineage.as_ref().map(|_| Due { lane: Lane::Renewal, at: Some(at) });
+        }
         let attempt = self.attempts.of(work);
         if attempt.dead {
             return None;
@@ -296,11 +381,11 @@ impl Site {
         let is_asked_for = match work {
             Work::Route => !self.route_stored,
             Work::Revocation => !self.revoke.is_empty(),
-            Work::Cleanup => !self.abandoned.is_empty() || !self.published.is_empty(),
+            Work::Cleanup => !self.owed.is_empty() || !self.abandoned.is_empty() || !self.published.is_empty(),
             Work::Confirmation => self.is_settled() && self.order.is_none() && (self.unconfirmed || self.lost),
             Work::Order => self.is_settled() && self.order.is_some(),
+            Work::Advice => false,
         };
-        let is_incident = !self.revoke.is_empty() || self.compromised.is_some();
         if is_asked_for {
             let look = match &self.order {
                 Some(Step::ChallengePending { look, .. } | Step::Retrieving { look, .. }) if work == Work::Order => {
@@ -308,12 +393,8 @@ impl Site {
                 }
                 _ => None,
             };
-            let lane = match attempt.retry_at {
-                _ if is_incident => Lane::Incident,
-                Some(_) => Lane::Planned,
-                None => Lane::Asked,
-            };
-            return Some(Due { lane, at: attempt.retry_at.max(look) });
+            let at = attempt.retry_at.max(look);
+            return Some(Due { lane: self.lane(at.or(self.written_at)), at });
         }
         let renewal = self.certificate.as_ref().filter(|_| work == Work::Order && self.is_settled())?;
         // Before that, whether the certificate is there at all.
@@ -322,37 +403,102 @@ impl Site {
         } else {
             Some(renewal.renew_at.max(attempt.retry_at.unwrap_or(renewal.renew_at)))
         };
-        at.map(|at| Due { lane: Lane::Planned, at: Some(at) })
+        at.map(|at| Due { lane: self.lane(Some(at)), at: Some(at) })
+    }
+
+    /// The priority of work at an instant.
+    fn lane(&self, at: Option<Timestamp>) -> Lane {
+        if !self.revoke.is_empty() || self.compromised.is_some() {
+            return Lane::Incident;
+        }
+        let Some(certificate) = &self.certificate else { return Lane::NewSite };
+        let has_come = |instant: Timestamp| at.is_some_and(|at| at >= instant);
+        if has_come(certificate.expiring_at()) {
+            Lane::Expiring
+        } else if !has_come(certificate.renew_at) {
+            Lane::OnDemand
+        } else if certificate.is_put_forward {
+            Lane::Backfill
+        } else {
+            Lane::Renewal
+        }
+    }
+
+    /// The certificate that an order of this account replaces, if its CA wants to know: it gave advice on it.
+    fn replaces(&self, account: &AccountRef) -> Option<&Lineage> {
+        let certificate = self.certificate.as_ref().filter(|certificate| certificate.advice.window.is_some())?;
+        certificate.lineage.as_ref().filter(|lineage| lineage.account == *account && !lineage.is_replaced)
+    }
+
+    /// The order that comes next, as the CA counts it.
+    fn order_kind(&self, account: &AccountRef, now: Timestamp, policy: &Policy) -> OrderKind {
+        let replaced = self.certificate.as_ref().filter(|_| self.replaces(account).is_some());
+        let in_window =
+            replaced.filter(|certificate| certificate.advice.window.is_some_and(|window| window.contains(now)));
+        if let Some(before) = in_window.and_then(|certificate| certificate.names.as_ref())
+            && self.names.iter().any(|name| before.iter().any(|before| before == name))
+        {
+            return OrderKind::Replacement { same_names: *before == self.names };
+        }
+        let knows_set = |certificate: &&Issued| {
+            let is_of_late = certificate.not_before.is_some_and(|at| now.duration_since(at) < KNOWN_SET);
+            let is_theirs = certificate.ordered_from.as_ref() == Some(&policy.authority);
+            is_of_late && is_theirs && certificate.names.as_ref() == Some(&self.names)
+        };
+        if self.certificate.as_ref().is_some_and(|certificate| knows_set(&certificate)) {
+            OrderKind::SameNames
+        } else {
+            OrderKind::New
+        }
     }
 
     /// Whether edges know the site, and no order before stands in the way of the next one.
     fn is_settled(&self) -> bool {
-        !self.departed && self.route_stored && self.abandoned.is_empty()
+        !self.departed && self.route_stored && self.abandoned.is_empty() && self.owed.is_empty()
     }
 
     fn is_to_be_renewed(&self, now: Timestamp) -> bool {
         self.certificate.as_ref().is_none_or(|certificate| certificate.renew_at <= now)
     }
 
-    fn action(&self, work: Work, policy: &Policy) -> Action {
-        match work {
+    fn step(&self, work: Work, now: Timestamp, policy: &Policy) -> Next {
+        Next::Do(match work {
             Work::Route => Action::StoreRoute,
             Work::Revocation => Action::Revoke(self.revoke[0].clone()),
+            Work::Cleanup if !self.owed.is_empty() => {
+                let configured = || AccountRef { authority: policy.authority.clone(), thumbprint: None };
+                let account = self.account.clone().unwrap_or_else(configured);
+                return Next::Book(Booking::Settle { account, settlement: self.owed.clone() });
+            }
             Work::Cleanup => match self.abandoned.first() {
                 Some(order) => Action::Deactivate(order.clone()),
                 None => Action::RetractChallenges(self.published.clone()),
             },
             Work::Confirmation if self.unconfirmed => Action::Confirm,
             Work::Confirmation => Action::TakeReorder,
-            Work::Order => self.order_action(policy),
-        }
+            Work::Order => return self.order_step(now, policy),
+            Work::Advice => match self.certificate.as_ref().and_then(|certificate| certificate.lineage.clone()) {
+                Some(lineage) => Action::AskAdvice(lineage),
+                None => return Next::Rest,
+            },
+        })
     }
 
-    fn order_action(&self, policy: &Policy) -> Action {
-        match self.order.clone().unwrap_or(Step::Requested) {
+    fn order_step(&self, now: Timestamp, policy: &Policy) -> Next {
+        Next::Do(match self.order.clone().unwrap_or(Step::Requested) {
             Step::Requested => Action::OpenAccount(policy.authority.clone()),
             Step::AccountReady { account } => Action::VouchForAccount(account),
-            Step::Vouched { account } => Action::OpenOrder(account),
+            Step::Vouched { account } => match &self.reserved {
+                Some(reserved) if reserved.ready => {
+                    let replaces = self.replaces(&account).map(|lineage| lineage.id.clone());
+                    Action::OpenOrder { account, replaces }
+                }
+                reserved => {
+                    let kind = self.order_kind(&account, now, policy);
+                    let (lane, again) = (self.lane(Some(now)), reserved.is_some());
+                    return Next::Book(Booking::Reserve { account, kind, lane, again });
+                }
+            },
             Step::Authorizing { order } => Action::FetchChallenges(order),
             Step::ChallengesKnown { answers, .. } => Action::PublishChallenges(answers),
             Step::Published { order, .. } => Action::BeginValidation(order),
@@ -363,7 +509,7 @@ impl Site {
             Step::Finalizing { order, sealed } => Action::Finalize(order, sealed),
             Step::Downloading { order, sealed } => Action::FetchCertificate(order, sealed),
             Step::Issued { sealed, chain, .. } => Action::StoreBundle { sealed, chain },
-        }
+        })
     }
 }
 
@@ -402,8 +548,17 @@ impl Site {
                 self.attempts.confirmation = Attempt::default();
                 Self { lost: false, order: Some(Step::Requested), ..self }
             }
-            Outcome::Stored { authority, not_before, not_after } => {
-                self.stored(authority, not_before, not_after, moment)
+            Outcome::Stored { authority, id, not_before, not_after } => {
+                self.stored(authority, id, not_before, not_after, moment)
+            }
+            Outcome::Advised { window, retry_after, explanation } => {
+                let certificate = self.certificate.as_mut();
+                certificate.into_iter().for_each(|it| it.advised(window, retry_after, explanation.clone(), moment));
+                self
+            }
+            Outcome::NotAdvised => {
+                self.certificate.as_mut().into_iter().for_each(|certificate| certificate.advice.ask_at = None);
+                self
             }
             Outcome::Failed(failure) => self.failed(action.work(), failure, moment, policy),
             outcome => {
@@ -412,6 +567,28 @@ impl Site {
                 self.moved(step, outcome, moment, policy)
             }
         }
+    }
+
+    /// The site after a booking.
+    pub fn booked(mut self, booking: &Booking, booked: Booked) -> Self {
+        match (booking, booked) {
+            (Booking::Reserve { account, .. }, Booked::Reserved(reserved)) => {
+                // What was reserved for the certificate of an order that is placed again is reserved still.
+                let certificate = self.reserved.take().map_or(reserved.certificate, |before| before.certificate);
+                let order = &mut self.attempts.order;
+                order.retry_at = None;
+                order.diagnosis = order.diagnosis.take().filter(|_| order.failures() > 0);
+                self.reserved = Some(Reserved { ready: true, order: reserved.order, certificate });
+                self.account = Some(account.clone());
+            }
+            (Booking::Reserve { .. }, Booked::Delayed(delay)) => self.attempts.order.delayed(&delay),
+            (Booking::Settle { settlement, .. }, Booked::Settled) => {
+                self.owed.without(settlement);
+                self.attempts.cleanup = Attempt::default();
+            }
+            _ => {}
+        }
+        self
     }
 
     /// The order moves on. An outcome that does not belong to the step moves nothing.
@@ -425,7 +602,12 @@ impl Site {
                 None => Step::Vouched { account },
             },
             (Step::AccountReady { account }, Outcome::Vouched) => Step::Vouched { account },
-            (Step::Vouched { .. }, Outcome::OrderOpened(order)) => Step::Authorizing { order },
+            (Step::Vouched { .. }, Outcome::OrderOpened(order)) => {
+                if let Some(reserved) = &mut self.reserved {
+                    reserved.placed();
+                }
+                Step::Authorizing { order }
+            }
             (Step::Authorizing { order }, Outcome::ChallengesKnown(answers)) => {
                 if answers.is_empty() {
                     // Should the CA see it otherwise, it says so to the request.
@@ -453,6 +635,7 @@ impl Site {
             (Step::ChallengePending { order, answers, .. }, Outcome::OrderIs(_)) => {
                 self.published.extend(answers);
                 self.attempts.order = Attempt::default();
+                self.owed.validated.append(&mut self.failing);
                 Step::Authorized { order }
             }
             (Step::Authorized { order }, Outcome::KeySealed(sealed)) => Step::Finalizing { order, sealed },
@@ -494,16 +677,42 @@ impl Site {
         Self { order: Some(next), ..self }
     }
 
-    fn stored(mut self, authority: String, not_before: Timestamp, not_after: Timestamp, moment: Moment) -> Self {
+    fn stored(
+        mut self,
+        authority: String,
+        id: Option<String>,
+        not_before: Timestamp,
+        not_after: Timestamp,
+        moment: Moment,
+    ) -> Self {
         let (enveloped, ordered_from) = match self.order.take() {
             Some(Step::Issued { sealed, authority, .. }) => (sealed.enveloped, authority),
             _ => (false, None),
         };
-        let is_same = |before: &&Issued| before.not_after == not_after && before.authority == authority;
-        let renew_at = match self.certificate.as_ref().filter(is_same) {
+        let is_same = |before: &Issued| before.not_after == not_after && before.authority == authority;
+        let certificate = match self.certificate.take().filter(is_same) {
             // The certificate is the one from before, under another seal: that changes nothing about its end.
-            Some(before) => before.renew_at,
-            None => renewal::first(not_before, not_after, moment.now, moment.chance),
+            Some(before) => before,
+            None => {
+                let renew_at = renewal::first(not_before, not_after, moment.now, moment.chance);
+                let account = self.account.clone().filter(|account| Some(&account.authority) == ordered_from.as_ref());
+                let lineage = id.zip(account).map(|(id, account)| Lineage { account, id, is_replaced: false });
+                let advice = match &lineage {
+                    Some(_) => Advice::unasked(moment.now, renew_at, moment.chance),
+                    None => Advice::default(),
+                };
+                Issued {
+                    authority,
+                    ordered_from,
+                    names: Some(self.names.clone()),
+                    not_before: Some(not_before),
+                    not_after,
+                    renew_at,
+                    lineage,
+                    advice,
+                    is_put_forward: false,
+                }
+            }
         };
         self.bundle_version = self.bundle_version.saturating_add(1);
         self.enveloped |= enveloped;
@@ -512,8 +721,8 @@ impl Site {
         self.revoke.extend(replaced.map(|compromised| compromised.certificate));
         self.attempts.order = Attempt::default();
         self.attempts.confirmation = Attempt::default();
-        let certificate = Some(Issued { authority, ordered_from, not_after, renew_at });
-        Self { certificate, order: None, lost: false, ..self }
+        // What was reserved is used.
+        Self { certificate: Some(certificate), order: None, reserved: None, lost: false, ..self }
     }
 
     fn late(self, detail: &str, moment: Moment, policy: &Policy) -> Self {
@@ -522,7 +731,21 @@ impl Site {
 
     fn failed(mut self, work: Work, failure: Failure, moment: Moment, policy: &Policy) -> Self {
         let mut failure = failure;
+        self.count_failed(&failure.names);
         match (work, failure.kind) {
+            // The renewal has its time without advice, too.
+            (Work::Advice, _) => {
+                let certificate = self.certificate.as_mut();
+                certificate.into_iter().for_each(|it| it.advice.ask_after_error(moment.now, moment.chance));
+                return self;
+            }
+            (Work::Order, FailureKind::AlreadyReplaced) => {
+                let lineage = self.certificate.as_mut().and_then(|certificate| certificate.lineage.as_mut());
+                lineage.into_iter().for_each(|lineage| lineage.is_replaced = true);
+                // As no replacement it costs something else.
+                self.give_back();
+                return self;
+            }
             (Work::Route, FailureKind::Outrun(version)) => {
                 self.route_version = self.route_version.max(version).saturating_add(1);
             }
@@ -535,12 +758,30 @@ impl Site {
                 failure = self.name_hosts(failure);
                 self.begin_anew();
             }
-            // The request may have come to the CA all the same.
-            (Work::Order, _) => self.order = self.order.map(Step::resumed),
+            (Work::Order, kind) => {
+                // The request may have come to the CA all the same.
+                self.order = self.order.map(Step::resumed);
+                if let Some(reserved) = self.reserved.as_mut().filter(|_| kind == FailureKind::Unanswered) {
+                    reserved.placed();
+                }
+            }
             _ => {}
         }
         self.attempts.of_mut(work).failed(failure, moment, policy);
         self
+    }
+
+    /// Failed validations take from the CA's budget, too.
+    fn count_failed(&mut self, names: &[DnsName]) {
+        let names = names.iter().filter(|name| self.names.iter().any(|own| own == *name));
+        for name in names {
+            self.owed.failed.push(name.clone());
+            if !self.failing.contains(name) {
+                self.failing.push(name.clone());
+            }
+        }
+        let account = self.order.as_ref().and_then(Step::order).and_then(|order| order.account.clone());
+        self.account = account.or(self.account.take());
     }
 
     /// A failed validation that names no host is of one of those that were under validation.
@@ -550,7 +791,8 @@ impl Site {
             return failure;
         }
         let hosts: Vec<_> = answers.iter().map(|answer| answer.host.to_string()).collect();
-        Failure::new(failure.kind, format!("{} (names: {})", failure.detail, hosts.join(", ")))
+        let detail = format!("{} (names: {})", failure.detail, hosts.join(", "));
+        Failure { names: failure.names, ..Failure::new(failure.kind, detail) }
     }
 
     /// Gives the order up, and begins another one.
@@ -563,6 +805,19 @@ impl Site {
         let Some(step) = self.order.take() else { return };
         self.abandoned.extend(step.order().cloned());
         self.published.extend_from_slice(step.published());
+        if step.sealed().is_none() {
+            self.give_back();
+        } else {
+            // With a request at the CA there may be a certificate, too.
+            self.reserved = None;
+        }
+    }
+
+    /// Gives back the room that was reserved.
+    fn give_back(&mut self) {
+        if let Some(Reserved { order, certificate, .. }) = self.reserved.take() {
+            self.owed.back.extend(order.into_iter().chain(certificate));
+        }
     }
 }
 
@@ -594,6 +849,11 @@ impl Site {
             authority: self.certificate.as_ref().map(|certificate| certificate.authority.clone()),
             not_after: self.certificate.as_ref().map(|certificate| certificate.not_after),
             renew_at: self.certificate.as_ref().map(|certificate| certificate.renew_at),
+            advice: self.certificate.as_ref().and_then(|certificate| {
+                let Advice { window, explanation, ask_at } = certificate.advice.clone();
+                let Window { start, end } = window?;
+                Some(RenewalAdvice { start, end, explanation, ask_at })
+            }),
             order: step.map(|step| OrderSummary {
                 step: step.to_owned(),
                 failures: attempt.failures(),
@@ -613,6 +873,12 @@ fn successor(version: u64, floor: u64) -> u64 {
 fn below_ceiling(version: u64, floor: u64) -> u64 {
     if version < CEILING { version } else { floor }
 }
+
+/// For how long the CA knows a set of names: 120 days, less one for clocks that differ.
+const KNOWN_SET: SignedDuration = SignedDuration::from_hours(119 * 24);
+
+/// Characters of the address of a page.
+const MAX_EXPLANATION: usize = 500;
 
 /// No site changes so often: a billion times a second, for 292 years.
 const CEILING: u64 = 1 << 63;

@@ -8,8 +8,8 @@ use std::{
 };
 
 use certseal_issuance::{
-    AccountRef, Action, Answer, AuthorityId, Failure, FailureKind, Moment, Next, OrderRef, OrderReport, OrderState,
-    Outcome, Policy, SealedKey, Site,
+    AccountRef, Action, Answer, AuthorityId, Booked, Booking, Failure, FailureKind, Moment, Next, OrderRef,
+    OrderReport, OrderState, Outcome, Policy, SealedKey, Site, budget::Reserved,
 };
 use certseal_wire::{Base64, NameSet, SiteRequest, SiteState};
 use jiff::{SignedDuration, Timestamp};
@@ -36,6 +36,14 @@ fn five_thousand_sites_get_their_certificates_and_renew_them_whatever_the_ca_doe
                 sites[n] = sites[n].clone().after(&action, outcome, moment, &policy);
                 agenda.push(Reverse((now, n)));
                 last = now;
+            }
+            Next::Book(booking) => {
+                let booked = match &booking {
+                    Booking::Reserve { .. } => Booked::Reserved(Reserved { ready: true, ..Reserved::default() }),
+                    Booking::Settle { .. } => Booked::Settled,
+                };
+                sites[n] = sites[n].clone().booked(&booking, booked);
+                agenda.push(Reverse((now, n)));
             }
             Next::WakeAt(at) => {
                 let due = sites[n].due().and_then(|due| due.at);
@@ -95,7 +103,7 @@ impl World {
                 Outcome::AccountReady(AccountRef { authority: authority.clone(), thumbprint: Some("print".into()) })
             }
             Action::VouchForAccount(_) => Outcome::Vouched,
-            Action::OpenOrder(account) => {
+            Action::OpenOrder { account, .. } => {
                 self.orders += 1;
                 let url = format!("https://ca.example/order/{}", self.orders);
                 Outcome::OrderOpened(OrderRef { account: Some(account.clone()), url })
@@ -129,6 +137,7 @@ impl World {
             Action::FetchCertificate(..) => Outcome::Certificate(Some(vec![Base64(vec![3])])),
             Action::StoreBundle { .. } => Outcome::Stored {
                 authority: "CA".into(),
+                id: None,
                 not_before: now,
                 not_after: now + SignedDuration::from_hours(90 * 24),
             },
@@ -137,7 +146,9 @@ impl World {
                 Outcome::Deactivated(order.clone())
             }
             Action::RetractChallenges(_) => Outcome::Retracted,
-            Action::Confirm | Action::TakeReorder | Action::Revoke(_) => panic!("nobody asked for {action:?}"),
+            Action::Confirm | Action::TakeReorder | Action::Revoke(_) | Action::AskAdvice(_) => {
+                panic!("nobody asked for {action:?}")
+            }
         }
     }
 }

@@ -65,7 +65,7 @@ pub use audit::{AuditEnds, AuditEntry, AuditLink};
 pub use error::StoreError;
 pub use ids::{Expect, Position, Table};
 pub use lease::{LEASES, Lease};
-pub use postgres_store::{PostgresOptions, PostgresStore};
+pub use postgres_store::{PostgresOptions, PostgresSettings, PostgresStore};
 pub use sled_store::{SledOptions, SledStore};
 pub use storage::Storage;
 pub use transaction::{

@@ -3,7 +3,7 @@
 //! Any number of stores, in any number of processes, share one database: their writes follow each other, and each sees
 //! the others' in the one feed. `docs/decisions/0011-postgres-group-commit.md` has the reasons.
 //!
-//! Submodules: [`options`] connection string and TLS, [`session`] one connection, [`schema`] tables, [`meta`] the rows
+//! Submodules: [`settings`] the configuration file's, [`options`] connection string and TLS, [`session`] one connection, [`schema`] tables, [`meta`] the rows
 //! of the store and its writers, [`writer`] group commit, [`group`] conditions and net effect, [`statements`] its SQL,
 //! [`reader`] records and lists, [`shared`] what is known to be durable, [`failure`] what is worth another try, [`portable`] copies
 //! from and to other engines.
@@ -16,6 +16,7 @@ mod portable;
 mod reader;
 mod schema;
 mod session;
+mod settings;
 mod shared;
 mod statements;
 mod writer;
@@ -30,7 +31,6 @@ use std::{
 use deadpool::managed::Pool;
 use tokio::runtime::Runtime;
 
-pub use self::options::PostgresOptions;
 use self::{
     failure::{Fault, persistently},
     reader::Reader,
@@ -38,6 +38,7 @@ use self::{
     shared::Shared,
     writer::Writer,
 };
+pub use self::{options::PostgresOptions, settings::PostgresSettings};
 use crate::{
     AuditEnds, AuditEntry, Done, Entry, Position, Record, Storage, StoreError, Table, Transaction,
     queue::{Queue, Work},

@@ -248,8 +248,26 @@ pub struct SiteStatus {
     pub not_after: Option<Timestamp>,
     /// When its renewal begins.
     pub renew_at: Option<Timestamp>,
+    /// When the CA wants it to be renewed, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<RenewalAdvice>,
     /// The order under way.
     pub order: Option<OrderSummary>,
+}
+
+/// What a CA says of a certificate's renewal (ACME Renewal Information, RFC 9773).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RenewalAdvice {
+    /// Start of the suggested window.
+    pub start: Timestamp,
+    /// End of the suggested window.
+    pub end: Timestamp,
+    /// A page about why, for operators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
+    /// When the CA is asked again.
+    pub ask_at: Option<Timestamp>,
 }
 
 /// An order under way.
@@ -264,6 +282,52 @@ pub struct OrderSummary {
     pub retry_at: Option<Timestamp>,
     /// The last failure, and the remedy.
     pub diagnosis: Option<String>,
+}
+
+/// The CA's limits and what of them is used, as certman keeps it: `GET /v1/budget`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BudgetReport {
+    /// The CA.
+    pub authority: String,
+    /// Its limits; none for a CA without.
+    pub limits: Vec<LimitReport>,
+    /// The lanes, the most urgent first.
+    pub lanes: Vec<LaneReport>,
+}
+
+/// A limit of a CA.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LimitReport {
+    /// Its name, as in certman's configuration.
+    pub limit: String,
+    /// How often a bucket can be taken from at once.
+    pub burst: u32,
+    /// Seconds after which it can be taken from once more.
+    pub interval_seconds: f64,
+    /// Those of its buckets that are fullest.
+    pub buckets: Vec<BucketReport>,
+}
+
+/// A bucket from which something was taken.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BucketReport {
+    /// The name, registered domain or set of names that it is for; empty for the whole account.
+    pub subject: String,
+    /// How often it can be taken from now.
+    pub left: u32,
+}
+
+/// A lane in its queue for new orders.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LaneReport {
+    /// Its name.
+    pub lane: String,
+    /// When the last of those that wait for room asks again; none when nobody waits.
+    pub waits_until: Option<Timestamp>,
 }
 
 /// A page of `GET /v1/sites` at certman.

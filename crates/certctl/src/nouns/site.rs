@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
-use certseal_client::CertmanClient;
-use certseal_wire::{DnsName, LOST, NameSet, PoolName, Renewal, SiteRequest, SiteState, SiteStatus, Upstream};
+use certseal_client::{CertmanClient, Progress};
+use certseal_wire::{
+    DnsName, LOST, NameSet, PoolName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus, Upstream,
+};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
@@ -12,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     failure::Failure,
     output::{Output, details, joined, or_dash, table},
-    progress_bar::spinner,
+    progress_bar::{Bar, spinner},
     settings::Settings,
 };
 
@@ -31,6 +33,15 @@ pub(crate) enum SiteCommand {
     Renew {
         /// The site
         name: DnsName,
+    },
+    /// Ask the CA now when it wants certificates to be renewed: it is asked every few hours, which may be late in an incident
+    Advice {
+        /// The site
+        #[arg(required_unless_present = "all")]
+        name: Option<DnsName>,
+        /// Ask about all sites
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
     },
     /// List the sites whose certificates certstore says that it lost, after a restore say
     Lost {
@@ -82,6 +93,13 @@ pub(super) async fn run(command: SiteCommand, settings: &Settings, output: Outpu
         SiteCommand::Renew { name } => {
             let status = certman.renew(&name, &Renewal::default()).await?;
             output.show(&status, || description(&status))
+        }
+        SiteCommand::Advice { name, .. } => {
+            let names = match name {
+                Some(name) => vec![name],
+                None => all(&certman).await?.into_iter().map(|site| site.site).collect(),
+            };
+            advice(&certman, &names, output).await
         }
         SiteCommand::Lost { order } => lost(&certman, order, output).await,
         SiteCommand::Remove { name } => {
@@ -139,6 +157,20 @@ fn is_settled(site: &SiteStatus) -> bool {
     site.state == SiteState::Failed || site.state == SiteState::Active && site.order.is_none()
 }
 
+/// Has the CA asked about sites.
+async fn advice(certman: &CertmanClient, names: &[DnsName], output: Output) -> anyhow::Result<()> {
+    let bar = Bar::new(output);
+    bar.begin("asking", names.len() as u64);
+    for name in names {
+        certman.ask_advice(name).await?;
+        bar.advance(1);
+    }
+    bar.clear();
+    let count = names.len();
+    let said = format!("the CA is asked about {count} of them; `certctl site status NAME` shows what it says");
+    output.show(&json!({ "asked": count }), || said)
+}
+
 /// Shows what certstore lost, and has it ordered when `order`.
 async fn lost(certman: &CertmanClient, order: bool, output: Output) -> anyhow::Result<()> {
     let mut sites = all(certman).await?;
@@ -194,6 +226,11 @@ fn description(site: &SiteStatus) -> String {
         ("expires", or_dash(site.not_after)),
         ("renewal", or_dash(site.renew_at)),
     ];
+    if let Some(RenewalAdvice { start, end, explanation, ask_at }) = &site.advice {
+        rows.push(("the CA's advice", format!("{start} to {end}")));
+        rows.extend(explanation.iter().map(|page| ("reason", page.clone())));
+        rows.push(("asked again", or_dash(*ask_at)));
+    }
     if let Some(order) = &site.order {
         rows.extend([
             ("order", order.step.clone()),

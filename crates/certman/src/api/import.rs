@@ -8,7 +8,7 @@ use axum::{
     extract::{DefaultBodyLimit, State, rejection::JsonRejection},
     routing::post,
 };
-use certseal_issuance::{Compromised, Failure, FailureKind, Revocation, SealedKey, Site, Step};
+use certseal_issuance::{Compromised, Failure, Revocation, SealedKey, Site, Step};
 use certseal_seal::{Bundle, Draft, LegacyKey, Sealed, names_digest, spki_digest};
 use certseal_service::problem::Refusal;
 use certseal_wire::{Base64, BundleInfo, Import, NameSet, ProblemKind, Replacement, Reseal, SiteStatus};
@@ -217,11 +217,8 @@ fn conflict(detail: String) -> Refusal {
     Refusal::new(ProblemKind::Conflict, detail)
 }
 
-fn refusal(Failure { kind, detail }: Failure) -> Refusal {
-    match kind {
-        FailureKind::Unavailable | FailureKind::Throttled(_) => Refusal::new(ProblemKind::Unavailable, detail),
-        _ => malformed(detail),
-    }
+fn refusal(failure: Failure) -> Refusal {
+    if failure.may_pass() { Refusal::new(ProblemKind::Unavailable, failure.detail) } else { malformed(failure.detail) }
 }
 
 /// A chain of 64 KiB and a key of 8 KiB in base64, with names.

@@ -12,6 +12,7 @@ use axum::{
 use certseal_issuance::Site;
 use certseal_service::problem::Refusal;
 use certseal_wire::{DnsName, ProblemKind, Renewal, SiteList, SiteRequest, SiteStatus};
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::{
@@ -24,6 +25,7 @@ pub(crate) fn router() -> Router<Arc<Worker>> {
         .route("/v1/sites", get(sites))
         .route("/v1/sites/{site}", get(site).put(put_site).delete(remove_site))
         .route("/v1/sites/{site}/renew", post(renew))
+        .route("/v1/sites/{site}/advice", post(ask_advice))
 }
 
 async fn sites(
@@ -88,9 +90,26 @@ async fn renew(
     } else {
         serde_json::from_slice(&body).map_err(|e| malformed(format!("expected a renewal: {e}")))?
     };
-    let missing = no_such_site(&name);
-    let (site, _) = change(&worker, &name, move |before| match before {
-        Some(site) if !site.departed => Ok(site.clone().renewed(at)),
+    change_present(&worker, &name, move |site| site.renewed(at)).await
+}
+
+async fn ask_advice(
+    State(worker): State<Arc<Worker>>,
+    _: Allowed,
+    Name(name): Name,
+) -> Result<Json<SiteStatus>, Refusal> {
+    change_present(&worker, &name, |site| site.advice_wanted(Timestamp::now())).await
+}
+
+/// Changes a site that is there.
+async fn change_present(
+    worker: &Arc<Worker>,
+    name: &DnsName,
+    changed: impl Fn(Site) -> Site + Send + Sync + 'static,
+) -> Result<Json<SiteStatus>, Refusal> {
+    let missing = no_such_site(name);
+    let (site, _) = change(worker, name, move |before| match before {
+        Some(site) if !site.departed => Ok(changed(site.clone())),
         _ => Err(Refusal::new(ProblemKind::NotFound, missing.clone())),
     })
     .await?;

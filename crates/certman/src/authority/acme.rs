@@ -9,21 +9,26 @@ use std::{
 };
 
 use anyhow::Context;
-use certseal_issuance::{Answer, Failure, FailureKind, OrderReport, OrderState};
+use certseal_issuance::{Answer, Failure, FailureKind, OrderReport, OrderState, Outcome, Window};
 use certseal_seal::secret_pem;
 use certseal_service::config::{self, ConfigError};
 use certseal_wire::{DnsName, NameSet, causes};
 use instant_acme::{
-    Account, AuthorizationStatus, ChallengeType, Error, Identifier, Key, NewOrder, Order, OrderStatus,
-    RevocationReason, RevocationRequest,
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier, Key, NewOrder, Order,
+    OrderStatus, RevocationReason, RevocationRequest, SuggestedWindow,
 };
-use jiff::SignedDuration;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
+use jiff::{SignedDuration, Timestamp};
+use rustls_pki_types::{CertificateDer, Der, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use tokio::sync::OnceCell;
+use x509_parser::{
+    certificate::X509Certificate,
+    extensions::{ParsedExtension, X509Extension},
+    prelude::FromDer,
+};
 use zeroize::Zeroizing;
 
 use crate::metrics::Requests;
-use client::{Busy, Http, with_retry_after};
+use client::{Busy, Http, Unanswered, with_retry_after};
 
 pub(crate) struct AcmeAuthority {
     directory: String,
@@ -37,16 +42,15 @@ pub(crate) struct AcmeAuthority {
 }
 
 impl AcmeAuthority {
-    /// A CA by its directory. Nothing is sent yet. The account's key is kept in `data_dir`.
+    /// A CA by its directory. Nothing is sent yet. The account's key is made when there is none.
     pub(crate) fn new(
         directory: String,
         roots: &Path,
         profile: Option<String>,
-        data_dir: &Path,
+        account_key: PathBuf,
         requests: Requests,
     ) -> Result<Self, ConfigError> {
         let http = Http::new(roots, requests)?;
-        let account_key = data_dir.join("acme-account.key");
         Ok(Self { directory, profile, account_key, http, account: OnceCell::new(), orders: Mutex::default() })
     }
 
@@ -59,9 +63,29 @@ impl AcmeAuthority {
         self.account().await.map(|account| account.key_thumbprint().to_owned())
     }
 
-    pub(crate) async fn open_order(&self, names: &NameSet) -> Result<String, Failure> {
+    /// When the CA wants the certificate of this id to be renewed (RFC 9773, 4).
+    pub(crate) async fn advice(&self, id: &str) -> Result<Outcome, Failure> {
+        let (info, wait) = match self.account().await?.renewal_info(&identifier(id)?).await {
+            Err(Error::Unsupported(_)) => return Ok(Outcome::NotAdvised),
+            info => info.map_err(failure)?,
+        };
+        let instant = |unix_seconds: i64| {
+            Timestamp::from_second(unix_seconds).map_err(|error| rejected(format!("the CA's window: {error}")))
+        };
+        let SuggestedWindow { start, end } = info.suggested_window;
+        let (start, end) = (instant(start.unix_timestamp())?, instant(end.unix_timestamp())?);
+        let window = Window::new(start, end);
+        let window = window.ok_or_else(|| rejected(format!("the CA's window ends at {end} and begins at {start}")))?;
+        let retry_after = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
+        Ok(Outcome::Advised { window, retry_after, explanation: info.explanation_url })
+    }
+
+    pub(crate) async fn open_order(&self, names: &NameSet, replaces: Option<&str>) -> Result<String, Failure> {
         let identifiers: Vec<_> = names.iter().map(|name| Identifier::Dns(name.to_string())).collect();
         let mut request = NewOrder::new(&identifiers);
+        if let Some(id) = replaces {
+            request = request.replaces(identifier(id)?);
+        }
         if let Some(profile) = &self.profile {
             request = request.profile(profile);
         }
@@ -138,7 +162,7 @@ impl AcmeAuthority {
             OrderStatus::Ready => OrderState::Ready,
             OrderStatus::Processing => OrderState::Processing,
             OrderStatus::Valid => OrderState::Valid,
-            OrderStatus::Invalid => return Err(rejected(diagnosis(&mut order).await)),
+            OrderStatus::Invalid => return Err(invalid(&mut order).await),
         };
         self.keep(order);
         Ok(OrderReport { state, retry_after })
@@ -185,7 +209,7 @@ impl AcmeAuthority {
         match order.state().status {
             OrderStatus::Processing => return Ok(None),
             OrderStatus::Valid => {}
-            _ => return Err(rejected(diagnosis(&mut order).await)),
+            _ => return Err(invalid(&mut order).await),
         }
         let Some(text) = order.certificate().await.map_err(failure)? else { return Ok(None) };
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
@@ -251,6 +275,23 @@ impl AcmeAuthority {
     }
 }
 
+/// A certificate's id at its CA (RFC 9773, 4.1); none for one without an authority key identifier.
+pub(crate) fn certificate_id(leaf: &[u8]) -> Option<String> {
+    let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
+    let of_authority = |extension: &X509Extension<'_>| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(authority) => authority.key_identifier.as_ref().map(|id| id.0.to_vec()),
+        _ => None,
+    };
+    let authority = leaf.iter_extensions().find_map(of_authority)?;
+    Some(CertificateIdentifier::new(Der::from_slice(&authority), Der::from_slice(leaf.raw_serial())).to_string())
+}
+
+fn identifier(id: &str) -> Result<CertificateIdentifier<'_>, Failure> {
+    let (authority, serial) =
+        id.split_once('.').ok_or_else(|| rejected(format!("{id:?} is no id of a certificate")))?;
+    Ok(CertificateIdentifier { authority_key_identifier: authority.into(), serial: serial.into() })
+}
+
 /// The host of an authorization, which must be one of the order's: a CA that names another one would have certman sign a
 /// challenge for it, and edges answer.
 fn ordered(host: &str, names: &NameSet) -> Result<DnsName, Failure> {
@@ -261,9 +302,9 @@ fn ordered(host: &str, names: &NameSet) -> Result<DnsName, Failure> {
     })
 }
 
-/// The CA's complaint about each name of a failed order.
-async fn diagnosis(order: &mut Order) -> String {
-    let mut found = Vec::new();
+/// The CA's complaint about each name of a failed order, and the names whose validation failed.
+async fn invalid(order: &mut Order) -> Failure {
+    let (mut found, mut names) = (Vec::new(), Vec::new());
     if let Some(error) = &order.state().error {
         found.push(error.to_string());
     }
@@ -272,8 +313,10 @@ async fn diagnosis(order: &mut Order) -> String {
         let host = authorization.identifier().to_string();
         let errors = authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
         found.extend(errors.map(|error| format!("{host}: {error}")));
+        names.extend(host.parse().ok().filter(|_| authorization.status == AuthorizationStatus::Invalid));
     }
-    if found.is_empty() { "the CA gave no reason".to_owned() } else { found.join("; ") }
+    let detail = if found.is_empty() { "the CA gave no reason".to_owned() } else { found.join("; ") };
+    Failure { names, ..rejected(detail) }
 }
 
 fn rejected(detail: impl ToString) -> Failure {
@@ -299,7 +342,12 @@ fn failure(error: Error) -> Failure {
         Error::Api(problem) => {
             let name = problem.r#type.as_deref().and_then(|name| name.strip_prefix("urn:ietf:params:acme:error:"));
             match name {
+                // A paused name or account, which a person has to unpause (Boulder: `probs.Paused`).
+                Some("rateLimited") if problem.detail.as_deref().is_some_and(|detail| detail.contains(PAUSED)) => {
+                    FailureKind::Hopeless
+                }
                 Some("rateLimited") => FailureKind::Throttled(60),
+                Some("alreadyReplaced") => FailureKind::AlreadyReplaced,
                 Some("rejectedIdentifier" | "unsupportedIdentifier" | "invalidProfile" | "userActionRequired") => {
                     FailureKind::Hopeless
                 }
@@ -309,13 +357,19 @@ fn failure(error: Error) -> Failure {
         }
         Error::Other(other) => match other.downcast_ref::<Busy>() {
             Some(busy) => FailureKind::Throttled(busy.retry_after),
-            None => FailureKind::Unavailable,
+            None if other.downcast_ref().is_some_and(|unanswered: &Unanswered| unanswered.unsent) => {
+                FailureKind::Unavailable
+            }
+            None => FailureKind::Unanswered,
         },
-        _ => FailureKind::Unavailable,
+        // An answer that nobody can read, say.
+        _ => FailureKind::Unanswered,
     };
     Failure::new(kind, format!("the CA: {}", causes(&error)))
 }
 
+/// As Boulder words it; the address of the page where it can be undone follows.
+const PAUSED: &str = "temporarily prevented from requesting certificates";
 const ALREADY_REVOKED: &str = "urn:ietf:params:acme:error:alreadyRevoked";
 /// As many as sites are under way with the usual number of workers.
 const MAX_KNOWN_ORDERS: usize = 1024;

@@ -20,7 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use certseal_client::Connection;
-use certseal_issuance::{Action, Attempt, AuthorityId, Issued, Moment, Next, Outcome, Policy, Step};
+use certseal_issuance::{Action, Advice, Attempt, AuthorityId, Issued, Moment, Next, Outcome, Policy, Step};
 use certseal_seal::{LegacyKey, LegacySuite, RingMark, SealRequest, Suite, TlsPrivateKey, seal, sha256, spki_digest};
 use certseal_wire::{
     AuditLine, AuditMark, AuditPage, Base64, Cursor, Epoch, IssuerEntry, Problem, PutOutcome, SiteRequest, UnsealEntry,
@@ -120,8 +120,13 @@ impl Certman {
             let issued = Issued {
                 authority: "test".into(),
                 ordered_from: None,
+                names: None,
+                not_before: None,
                 not_after: Timestamp::MAX,
                 renew_at: Timestamp::MAX,
+                lineage: None,
+                advice: Advice::default(),
+                is_put_forward: false,
             };
             let site = Site {
                 route_stored: true,
@@ -251,7 +256,7 @@ impl Certman {
                 let chain = chain.iter().map(|der| der.0.clone()).collect();
                 let (certified, _) = self.certstore.put_bundle(site, &sealed.bytes.0, chain).await?;
                 let Certified { authority, not_before, not_after } = certified;
-                Outcome::Stored { authority, not_before, not_after }
+                Outcome::Stored { authority, id: None, not_before, not_after }
             }
             // The CA says yes to everything at once.
             _ => {

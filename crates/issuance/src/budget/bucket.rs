@@ -1,9 +1,11 @@
 //! The bucket of a limit.
 
+use serde::{Deserialize, Serialize};
+
 use super::limits::LimitName;
 
 /// One bucket of one account at one CA.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Bucket {
     /// The limit.
     pub limit: LimitName,

@@ -16,8 +16,8 @@ pub struct Cost {
     pub certificate: Vec<Bucket>,
     /// Not to be full when the order is placed.
     pub needs: Vec<Bucket>,
-    /// Taken when the certificate is issued, full or not.
-    pub afterwards: Vec<Bucket>,
+    /// Taken whether there is room or not: the CA counts the certificate, and asks these buckets for nothing.
+    pub counted: Vec<Bucket>,
 }
 
 /// An order as the CA counts it.
@@ -41,7 +41,7 @@ pub fn order_cost(kind: OrderKind, names: &NameSet, registered: impl Fn(&DnsName
     let domains = domains.into_iter().map(|domain| bucket(LimitName::CertificatesPerDomain, domain));
     let set = names.iter().map(DnsName::as_str).collect::<Vec<_>>().join(" ");
     let set = bucket(LimitName::CertificatesPerNameSet, set);
-    let needs = || names.iter().map(|name| bucket(LimitName::FailedValidations, name.to_string())).collect();
+    let needs = || names.iter().flat_map(failure_cost).collect();
     let certificate = |is_known_set: bool| {
         if is_known_set { vec![set] } else { [set].into_iter().chain(domains).collect() }
     };
@@ -53,17 +53,17 @@ pub fn order_cost(kind: OrderKind, names: &NameSet, registered: impl Fn(&DnsName
             ..Cost::default()
         },
         OrderKind::SameNames => Cost { certificate: certificate(true), needs: needs(), ..Cost::default() },
-        OrderKind::Replacement { same_names } => Cost { afterwards: certificate(same_names), ..Cost::default() },
+        OrderKind::Replacement { same_names } => Cost { counted: certificate(same_names), ..Cost::default() },
     }
 }
 
 /// The buckets that a failed validation of a name takes from.
-pub fn failure_cost(name: &DnsName) -> Vec<Bucket> {
+pub(super) fn failure_cost(name: &DnsName) -> Vec<Bucket> {
     [LimitName::FailedValidations, LimitName::ConsecutiveFailures].map(|limit| bucket(limit, name.to_string())).to_vec()
 }
 
 /// The buckets that a successful validation of a name empties.
-pub fn success_resets(name: &DnsName) -> Vec<Bucket> {
+pub(super) fn success_resets(name: &DnsName) -> Vec<Bucket> {
     vec![bucket(LimitName::ConsecutiveFailures, name.to_string())]
 }
 

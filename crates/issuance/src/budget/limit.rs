@@ -49,6 +49,15 @@ impl Limit {
         u32::try_from(free / self.interval.as_nanos().max(1)).unwrap_or(self.burst)
     }
 
+    /// A part of it, `weight` of `of`: as slow as the part is small, and with at least one at once.
+    pub(super) fn part(self, weight: u32, of: u32) -> Self {
+        let burst = u64::from(self.burst) * u64::from(weight) / u64::from(of.max(1));
+        let nanoseconds = self.interval.as_nanos().saturating_mul(of.into()) / i128::from(weight.max(1));
+        // A part of an instant that could be held can be held, or is as long as all of it.
+        let interval = SignedDuration::try_from_nanos_i128(nanoseconds).unwrap_or(MAX_SPAN);
+        Self { burst: u32::try_from(burst).unwrap_or(self.burst).max(1), interval: interval.min(MAX_SPAN) }
+    }
+
     /// How many can be taken at once.
     pub fn burst(self) -> u32 {
         self.burst

@@ -1,10 +1,11 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use certseal_wire::{DnsName, NameSet};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
 use super::*;
+use crate::{Lane, Moment};
 
 fn now() -> Timestamp {
     "2026-11-01T00:00:00Z".parse().unwrap()
@@ -24,35 +25,51 @@ fn registered(name: &DnsName) -> String {
     labels.into_iter().rev().collect::<Vec<_>>().join(".")
 }
 
-/// An account's buckets, with Let's Encrypt's limits.
+/// An account's books, with Let's Encrypt's limits.
 #[derive(Default)]
 struct Account {
-    instants: HashMap<Bucket, Timestamp>,
+    entries: HashMap<Line, Timestamp>,
 }
 
 impl Account {
-    fn order(&mut self, kind: OrderKind, set: &[&str], at: Timestamp) -> Result<(), Delay> {
+    fn order(&mut self, kind: OrderKind, set: &[&str], at: Timestamp) -> Result<Vec<Bucket>, Delay> {
+        self.order_in(Lane::NewSite, kind, set, at)
+    }
+
+    fn order_in(&mut self, lane: Lane, kind: OrderKind, set: &[&str], at: Timestamp) -> Result<Vec<Bucket>, Delay> {
         let cost = order_cost(kind, &names(set), registered);
-        let granted = grant(&cost, &Limits::letsencrypt(), |bucket| self.instants.get(bucket).copied(), at)?;
-        self.instants.extend(granted.0);
-        let after = charge(&cost.afterwards, &Limits::letsencrypt(), |bucket| self.instants.get(bucket).copied(), at);
-        self.instants.extend(after.0);
-        Ok(())
+        match take(&cost, lane, &Limits::letsencrypt(), |line| self.entries.get(line).copied(), moment(at)) {
+            Ok(taken) => {
+                self.entries.extend(taken.entries);
+                Ok(taken.certificate)
+            }
+            Err(delay) => {
+                self.entries.extend(delay.entries.clone());
+                Err(delay)
+            }
+        }
+    }
+
+    fn settle(&mut self, settlement: Settlement, at: Timestamp) {
+        let entries = settle(&settlement, &Limits::letsencrypt(), |line| self.entries.get(line).copied(), at);
+        self.entries.extend(entries);
     }
 
     fn fail(&mut self, name: &str, at: Timestamp) {
-        let buckets = failure_cost(&name.parse().unwrap());
-        let taken = charge(&buckets, &Limits::letsencrypt(), |bucket| self.instants.get(bucket).copied(), at);
-        self.instants.extend(taken.0);
+        self.settle(Settlement { failed: vec![name.parse().unwrap()], ..Settlement::default() }, at);
     }
 
     fn left(&self, limit: LimitName, subject: &str, at: Timestamp) -> u32 {
-        let bucket = Bucket { limit, subject: subject.into() };
-        Limits::letsencrypt().get(limit).unwrap().left(self.instants.get(&bucket).copied(), at)
+        let line = Line::Bucket(Bucket { limit, subject: subject.into() });
+        Limits::letsencrypt().get(limit).unwrap().left(self.entries.get(&line).copied(), at)
     }
 }
 
-fn delayed(outcome: Result<(), Delay>) -> (LimitName, i64) {
+fn moment(now: Timestamp) -> Moment {
+    Moment { now, chance: 0.0 }
+}
+
+fn delayed<T: std::fmt::Debug>(outcome: Result<T, Delay>) -> (LimitName, i64) {
     let delay = outcome.unwrap_err();
     (delay.bucket.limit, delay.until.duration_since(now()).as_secs())
 }
@@ -98,10 +115,12 @@ fn five_certificates_for_the_same_names_in_a_week_also_as_renewals() {
         account.order(OrderKind::SameNames, &["b.example", "a.example"], now()).unwrap();
     }
     let one_more = account.order(OrderKind::SameNames, &["a.example", "b.example"], now());
-    assert_eq!(delayed(one_more), (LimitName::CertificatesPerNameSet, 7 * 24 * 3600 / 5));
+    let a_day = 24 * 3600;
+    assert_eq!(delayed(one_more), (LimitName::CertificatesPerNameSet, a_day), "it asks again before it can be");
     account.order(OrderKind::New, &["a.example"], now()).unwrap();
     // Within its window a replacement is asked of no bucket. Its certificate is counted where there is room.
-    account.order(OrderKind::Replacement { same_names: true }, &["a.example", "b.example"], now()).unwrap();
+    let counted = account.order(OrderKind::Replacement { same_names: true }, &["a.example", "b.example"], now());
+    assert_eq!(counted.unwrap(), [], "it is full, so that nothing can be given back");
     account.order(OrderKind::Replacement { same_names: true }, &["a.example"], now()).unwrap();
     assert_eq!(account.left(LimitName::CertificatesPerNameSet, "a.example", now()), 3);
     account.order(OrderKind::Replacement { same_names: false }, &["c.z.example"], now()).unwrap();
@@ -117,22 +136,18 @@ fn five_failed_validations_of_a_name_in_an_hour_keep_orders_with_it_back() {
     account.order(OrderKind::New, &["fine.example"], now()).unwrap();
     account.order(OrderKind::New, &["broken.example"], after(12 * 60)).unwrap();
     account.fail("broken.example", after(12 * 60));
-    assert_eq!(account.left(LimitName::ConsecutiveFailures, "broken.example", now()), 1152 - 6);
-    for bucket in success_resets(&"broken.example".parse().unwrap()) {
-        account.instants.remove(&bucket);
-    }
-    assert_eq!(account.left(LimitName::ConsecutiveFailures, "broken.example", now()), 1152);
+    assert_eq!(account.left(LimitName::ConsecutiveFailures, "broken.example", now()), 288 - 6);
+    let validated = vec!["broken.example".parse().unwrap()];
+    account.settle(Settlement { validated, ..Settlement::default() }, after(12 * 60));
+    assert_eq!(account.left(LimitName::ConsecutiveFailures, "broken.example", after(12 * 60)), 288);
     assert_eq!(account.left(LimitName::FailedValidations, "broken.example", after(12 * 60)), 0, "the hour goes on");
 }
 
 #[test]
 fn an_order_without_a_certificate_gives_back_what_the_certificate_would_have_taken() {
     let mut account = Account::default();
-    account.order(OrderKind::New, &["a.x.example"], now()).unwrap();
-    let cost = order_cost(OrderKind::New, &names(&["a.x.example"]), registered);
-    let instant = |bucket: &Bucket| account.instants.get(bucket).copied();
-    let back = refund(&cost.certificate, &Limits::letsencrypt(), instant, after(5));
-    account.instants.extend(back.0);
+    let back = account.order(OrderKind::New, &["a.x.example"], now()).unwrap();
+    account.settle(Settlement { back, ..Settlement::default() }, after(5));
     assert_eq!(account.left(LimitName::CertificatesPerDomain, "x.example", after(5)), 50);
     assert_eq!(account.left(LimitName::CertificatesPerNameSet, "a.x.example", after(5)), 5);
     assert_eq!(account.left(LimitName::NewOrders, "", after(5)), 299, "the order was placed");
@@ -141,13 +156,81 @@ fn an_order_without_a_certificate_gives_back_what_the_certificate_would_have_tak
 #[test]
 fn a_ca_without_limits_delays_nothing_and_an_override_counts() {
     let cost = order_cost(OrderKind::New, &names(&["a.example"]), registered);
-    assert_eq!(grant(&cost, &Limits::unlimited(), |_| Some(Timestamp::MAX), now()), Ok(Grant::default()));
+    let unlimited = take(&cost, Lane::Backfill, &Limits::unlimited(), |_| Some(Timestamp::MAX), moment(now()));
+    assert_eq!(unlimited, Ok(Taken::default()));
     let one = Limit::new(1, 1, SignedDuration::from_secs(10)).unwrap();
     let limits = "letsencrypt".parse::<Limits>().unwrap().with(LimitName::NewOrders, one);
-    let taken = grant(&cost, &limits, |_| None, now()).unwrap();
-    let delay = grant(&cost, &limits, |bucket| taken.0.get(bucket).copied(), now()).unwrap_err();
+    let taken = take(&cost, Lane::NewSite, &limits, |_| None, moment(now())).unwrap();
+    let entry = |line: &Line| taken.entries.get(line).copied();
+    let delay = take(&cost, Lane::NewSite, &limits, entry, moment(now())).unwrap_err();
     assert_eq!((delay.bucket.limit, delay.until), (LimitName::NewOrders, after(10)));
     assert!("letsencript".parse::<Limits>().unwrap_err().to_string().contains("expected `letsencrypt`"));
+}
+
+#[test]
+fn those_that_wait_are_told_different_instants_and_none_waits_for_years() {
+    let mut account = Account::default();
+    let shop = |number: usize| format!("shop-{number}.platform.example");
+    for number in 0..50 {
+        account.order(OrderKind::New, &[&shop(number)], now()).unwrap();
+    }
+    let interval = 7 * 24 * 3600 / 50;
+    let mut told: Vec<i64> =
+        (50..60).map(|number| delayed(account.order(OrderKind::New, &[&shop(number)], now())).1).collect();
+    let told_last = told.split_off(7);
+    assert_eq!(told, (1..=7).map(|n| n * interval).collect::<Vec<_>>());
+    assert_eq!(told_last, [24 * 3600; 3], "a day at most: limits may be raised");
+    // Who comes back at the time has the room, and the next one after it.
+    account.order(OrderKind::New, &[&shop(50)], after(interval)).unwrap();
+    account.order(OrderKind::New, &[&shop(51)], after(interval)).unwrap_err();
+    account.order(OrderKind::New, &[&shop(51)], after(2 * interval)).unwrap();
+}
+
+#[test]
+fn lanes_that_wait_share_new_orders_by_weight_and_one_that_is_alone_has_all() {
+    let mut account = Account::default();
+    let mut number = 0;
+    let mut order = |account: &mut Account, lane: Lane, at: i64| {
+        number += 1;
+        account.order_in(lane, OrderKind::New, &[&format!("shop.site-{number}.example")], after(at))
+    };
+    // Nobody else waits: the least lane takes all that there is.
+    (0..300).for_each(|_| drop(order(&mut account, Lane::Backfill, 0).unwrap()));
+    assert_eq!(delayed(order(&mut account, Lane::Backfill, 0)), (LimitName::NewOrders, 36));
+    // Now all lanes have more to do than there is room for. Each site comes back when it was told to.
+    let mut agenda: BTreeMap<(i64, usize), Lane> = BTreeMap::new();
+    for (n, lane) in Lane::ALL.into_iter().enumerate() {
+        agenda.extend((0..20).map(|site| ((0, site * Lane::ALL.len() + n), lane)));
+    }
+    let (mut granted, mut next, mut asked) = (BTreeMap::<Lane, u32>::new(), 1_000, 0);
+    while let Some(((at, _), lane)) = agenda.pop_first() {
+        if at > 2_000 * 36 {
+            break;
+        }
+        asked += 1;
+        next += 1;
+        match order(&mut account, lane, at) {
+            Ok(_) => {
+                *granted.entry(lane).or_default() += 1;
+                // Another site of the lane takes its place.
+                agenda.insert((at, next), lane);
+            }
+            Err(delay) => {
+                let until = delay.until.duration_since(now());
+                let until = until.as_secs() + i64::from(until.subsec_nanos() > 0);
+                assert!(until > at);
+                agenda.insert((until, next), lane);
+            }
+        }
+    }
+    let all: u32 = granted.values().sum();
+    assert!(all > 1_950, "{all} of 2,000 were used: {granted:?}");
+    for lane in Lane::ALL {
+        let part = f64::from(granted[&lane]) / f64::from(all);
+        let due = f64::from(lane.weight()) / 70.0;
+        assert!(part > 0.8 * due, "{lane:?} has {part:.3} of all, and {due:.3} is due: {granted:?}");
+    }
+    assert!(asked < 40_000, "sites come back in vain: {asked} questions for {all} orders");
 }
 
 #[test]

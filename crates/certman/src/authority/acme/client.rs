@@ -45,18 +45,27 @@ struct Unexplained {
 
 /// No answer, and why; with the address, which neither hyper nor a time-out tells.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Unanswered(String);
+#[error("{detail}")]
+pub(super) struct Unanswered {
+    detail: String,
+    /// The CA was not reached. Otherwise it may have done what it was asked for.
+    pub(super) unsent: bool,
+}
 
 impl Unanswered {
-    fn new(host: &str, error: &(dyn std::error::Error + 'static)) -> Self {
-        let causes = causes(error);
+    fn new(host: &str, error: &hyper_util::client::legacy::Error) -> Self {
+        let (causes, unsent) = (causes(error), error.is_connect());
         let hint = if causes.contains("invalid peer certificate") {
             "; `roots` of [authority] names the CAs that may certify it"
         } else {
             ""
         };
-        Self(format!("cannot reach {host}: {causes}{hint}"))
+        let event = if unsent { "cannot reach" } else { "no answer from" };
+        Self { detail: format!("{event} {host}: {causes}{hint}"), unsent }
+    }
+
+    fn after_sending(detail: String) -> Self {
+        Self { detail, unsent: false }
     }
 }
 
@@ -114,7 +123,7 @@ impl HttpClient for Http {
                 }
                 let body = Limited::new(body, MAX_ANSWER).collect().await;
                 let body = body.map_err(|e| {
-                    other(Unanswered(format!(
+                    other(Unanswered::after_sending(format!(
                         "the answer of {host} broke off or exceeds {MAX_ANSWER} octets: {}",
                         causes(&*e)
                     )))
@@ -136,8 +145,10 @@ impl HttpClient for Http {
                 let _ = LAST_RETRY_AFTER.try_with(|last| last.set(wait));
                 Ok(BytesResponse::from(Response::from_parts(parts, Full::new(body))))
             };
-            let late = || other(Unanswered(format!("no answer from {host} within {} s", PATIENCE.as_secs())));
-            tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(late()))
+            let late = || format!("no answer from {host} within {} s", PATIENCE.as_secs());
+            tokio::time::timeout(PATIENCE, answer)
+                .await
+                .unwrap_or_else(|_| Err(other(Unanswered::after_sending(late()))))
         })
     }
 }

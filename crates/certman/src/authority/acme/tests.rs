@@ -107,12 +107,16 @@ async fn what_instant_acme_drops_is_kept_below_it() {
     assert_eq!((requests.nonces.get(), requests.others.get()), (1, 1));
 
     let away = ask(Method::POST).await.0.unwrap_err();
-    assert_eq!(away.kind, FailureKind::Unavailable);
+    assert_eq!(away.kind, FailureKind::Unanswered, "what is behind it may have done what it was asked for");
     assert!(away.detail.contains("502 Bad Gateway") && away.detail.contains("<html>away"), "{}", away.detail);
     assert_eq!(ask(Method::POST).await.0.unwrap_err().kind, FailureKind::Throttled(9));
     assert_eq!(ask(Method::POST).await.0.unwrap().status, 400, "a problem document is read by instant-acme");
     let endless = ask(Method::POST).await.0.unwrap_err();
     assert!(endless.detail.contains("length limit exceeded"), "{}", endless.detail);
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let request = Request::get(format!("https://{nobody}/")).body(BodyWrapper::default()).unwrap();
+    let unreached = failure(http.request(request).await.map(drop).unwrap_err());
+    assert_eq!(unreached.kind, FailureKind::Unavailable, "{}", unreached.detail);
 }
 
 fn server(certificate: &CertificateDer<'static>, key: PrivateKeyDer<'static>) -> ServerConfig {
@@ -149,7 +153,8 @@ async fn said_of(port: u16) -> String {
     let roots = dir.path().join("roots.pem");
     std::fs::write(&roots, root.pem()).unwrap();
     let directory = format!("https://127.0.0.1:{port}/dir");
-    let ca =
-        AcmeAuthority::new(directory, &roots, None, dir.path(), Requests::default()).map_err(io::Error::other).unwrap();
+    let ca = AcmeAuthority::new(directory, &roots, None, dir.path().join("account.key"), Requests::default())
+        .map_err(io::Error::other)
+        .unwrap();
     ca.thumbprint().await.unwrap_err().detail
 }

@@ -1,0 +1,46 @@
+//! The budget at the CA, for operators.
+
+use std::sync::Arc;
+
+use axum::{Json, Router, extract::State, routing::get};
+use certseal_issuance::budget::LimitName;
+use certseal_service::problem::Refusal;
+use certseal_wire::{BucketReport, BudgetReport, LaneReport, LimitReport};
+use jiff::Timestamp;
+
+use crate::{
+    api::request::{Allowed, journaled},
+    worker::Worker,
+};
+
+pub(crate) fn router() -> Router<Arc<Worker>> {
+    Router::new().route("/v1/budget", get(budget))
+}
+
+async fn budget(State(worker): State<Arc<Worker>>, _: Allowed) -> Result<Json<BudgetReport>, Refusal> {
+    let authority = worker.policy.authority.clone();
+    let ledger = worker.ledger.clone();
+    let now = Timestamp::now();
+    let at = authority.clone();
+    let standing = journaled(&worker, move |_| ledger.standing(&at, now, FULLEST)).await?;
+    let report = |limit: LimitName| {
+        let rule = worker.ledger.limits().get(limit)?;
+        let of_limit = standing.fullest.iter().filter(|(bucket, _)| bucket.limit == limit);
+        let buckets = of_limit.map(|(bucket, left)| BucketReport { subject: bucket.subject.clone(), left: *left });
+        Some(LimitReport {
+            limit: limit.to_string(),
+            burst: rule.burst(),
+            interval_seconds: rule.interval().as_secs_f64(),
+            buckets: buckets.collect(),
+        })
+    };
+    let limits = LimitName::ALL.into_iter().filter_map(report).collect();
+    let lane = |(lane, waits_until): &(certseal_issuance::Lane, Option<Timestamp>)| LaneReport {
+        lane: lane.as_str().to_owned(),
+        waits_until: *waits_until,
+    };
+    Ok(Json(BudgetReport { authority: authority.0, limits, lanes: standing.lanes.iter().map(lane).collect() }))
+}
+
+/// Buckets of each limit in one answer.
+const FULLEST: usize = 20;
