@@ -656,7 +656,7 @@ fn a_failed_validation_counts_until_one_succeeds() {
     let elsewhere = "elsewhere.example".parse().unwrap();
     let failure = Failure { names: vec![name.clone(), elsewhere], ..Failure::new(FailureKind::Rejected, "404") };
     let failed = does(at_step(routed(), pending.clone()), Outcome::Failed(failure));
-    assert_eq!(failed.owed.failed, [name.clone()], "a CA that names others counts nothing for them");
+    assert_eq!(failed.owed.failed, std::slice::from_ref(&name), "a CA that names others counts nothing for them");
     let again = at_step(booked(failed, now()), pending);
     let again = Site { abandoned: Vec::new(), published: Vec::new(), attempts: Attempts::default(), ..again };
     let valid = does(again, order_is(OrderState::Ready));
