@@ -1,11 +1,11 @@
 //! A proxy in front of Pebble that can hold a chosen request, before or after Pebble has seen it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
 };
 
@@ -22,7 +22,12 @@ use certseal_service::{
     tls::{self, TlsFiles},
 };
 use http_body_util::Full;
-use hyper::{StatusCode, body::Bytes};
+use hyper::{
+    StatusCode,
+    body::Bytes,
+    header::{HeaderName, HeaderValue},
+    http::response::Parts,
+};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -57,6 +62,21 @@ struct Shared {
     csrs: Mutex<BTreeSet<String>>,
     deactivated: AtomicUsize,
     replacing: Mutex<Vec<(String, StatusCode)>>,
+    storm: AtomicU32,
+    seen: Mutex<Seen>,
+}
+
+/// What went through.
+#[derive(Default)]
+struct Seen {
+    /// The authorizations of each order that Pebble has, by their paths, and what it said of each last.
+    authorizations: BTreeMap<String, Option<String>>,
+    /// The newest order for each set of names. While it is pending, it is the answer to the next one: so does Boulder, and
+    /// Pebble does not.
+    orders: BTreeMap<String, (Vec<(HeaderName, HeaderValue)>, Bytes)>,
+    /// The CSRs that Pebble took.
+    taken: BTreeSet<String>,
+    faults: BTreeMap<&'static str, u32>,
 }
 
 impl FaultProxy {
@@ -82,6 +102,8 @@ impl FaultProxy {
             csrs: Mutex::default(),
             deactivated: AtomicUsize::default(),
             replacing: Mutex::default(),
+            storm: AtomicU32::default(),
+            seen: Mutex::default(),
         });
         let app = Router::new().fallback(forward).with_state(state.clone());
 
@@ -147,6 +169,28 @@ impl FaultProxy {
         self.state.deactivated.load(Ordering::SeqCst)
     }
 
+    /// Has so many of a hundred requests fail from now on, each in another way.
+    pub fn storm(&self, percent: u32) {
+        self.state.storm.store(percent, Ordering::SeqCst);
+    }
+
+    /// How often requests failed in which way.
+    pub fn faults(&self) -> BTreeMap<&'static str, u32> {
+        self.state.seen.lock().unwrap().faults.clone()
+    }
+
+    /// The CSRs that Pebble took, DER in base64url.
+    pub fn taken_csrs(&self) -> BTreeSet<String> {
+        self.state.seen.lock().unwrap().taken.clone()
+    }
+
+    /// The authorizations that Pebble has pending still, as far as it was heard.
+    pub fn pending(&self) -> Vec<String> {
+        let seen = self.state.seen.lock().unwrap();
+        let is_pending = |status: &Option<String>| status.as_deref().is_none_or(|status| status == "pending");
+        seen.authorizations.iter().filter(|(_, status)| is_pending(status)).map(|(path, _)| path.clone()).collect()
+    }
+
     /// The certificates that new orders said to replace, with Pebble's answers (RFC 9773, 5).
     pub fn replacing(&self) -> Vec<(String, StatusCode)> {
         self.state.replacing.lock().unwrap().clone()
@@ -184,6 +228,24 @@ async fn forward(State(state): State<Arc<Shared>>, request: Request) -> Response
     let deactivates =
         path.starts_with("/authZ/") && payload(&body).is_some_and(|payload| payload["status"] == "deactivated");
     let replaced = payload(&body).and_then(|payload| payload["replaces"].as_str().map(str::to_owned));
+    let fault = state.fault(&path);
+    match fault {
+        Some(Fault::Busy) => return (StatusCode::SERVICE_UNAVAILABLE, [("retry-after", "1")], "busy").into_response(),
+        Some(Fault::Limited) => {
+            let problem = r#"{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "slower", "status": 429}"#;
+            return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")], problem).into_response();
+        }
+        Some(Fault::Unsent) => return StatusCode::BAD_GATEWAY.into_response(),
+        Some(Fault::Slow) => tokio::time::sleep(std::time::Duration::from_millis(300)).await,
+        Some(Fault::Lost | Fault::Garbage) | None => {}
+    }
+    let names = payload(&body).filter(|_| path == "/order-plz").map(|payload| payload["identifiers"].to_string());
+    if let Some((headers, order)) = names.as_ref().and_then(|names| state.seen.lock().unwrap().reused(names)) {
+        let mut response = (StatusCode::CREATED, order).into_response();
+        response.headers_mut().extend(headers);
+        return response;
+    }
+    let sent_csr = path.starts_with("/finalize-order/").then(|| csr(&body));
     let answer = state.client.request(forwarded.body(Full::new(body)).unwrap()).await;
     if let (Some(id), Ok(answer)) = (replaced, &answer) {
         state.replacing.lock().unwrap().push((id, answer.status()));
@@ -194,10 +256,95 @@ async fn forward(State(state): State<Arc<Shared>>, request: Request) -> Response
     if holds.is_some() {
         return never(&state).await;
     }
-    match answer {
-        Ok(answer) => answer.map(Body::new).into_response(),
-        Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => return (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+    };
+    let (parts, body) = answer.into_parts();
+    let body = to_bytes(Body::new(body), 1 << 20).await.unwrap();
+    state.see(&path, &parts, &body, names, sent_csr);
+    match fault {
+        Some(Fault::Lost) => StatusCode::BAD_GATEWAY.into_response(),
+        Some(Fault::Garbage) => (StatusCode::OK, "<html>it works!</html>").into_response(),
+        _ => Response::from_parts(parts, Body::from(body)),
     }
+}
+
+/// A way to fail.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Busy,
+    Limited,
+    /// The connection breaks before Pebble has the request, or after it has answered.
+    Unsent,
+    Lost,
+    Slow,
+    Garbage,
+}
+
+impl Shared {
+    /// The fault of this request, if it has one.
+    fn fault(&self, path: &str) -> Option<Fault> {
+        let random = || getrandom(100);
+        if path == "/dir" || random() >= self.storm.load(Ordering::SeqCst) {
+            return None;
+        }
+        let faults = [Fault::Busy, Fault::Limited, Fault::Unsent, Fault::Lost, Fault::Slow, Fault::Garbage];
+        let names = ["busy", "limited", "unsent", "lost", "slow", "garbage"];
+        let which = getrandom(faults.len() as u32) as usize;
+        *self.seen.lock().unwrap().faults.entry(names[which]).or_default() += 1;
+        Some(faults[which])
+    }
+
+    /// Notes what Pebble said.
+    fn see(&self, path: &str, parts: &Parts, body: &Bytes, names: Option<String>, csr: Option<String>) {
+        let Ok(said) = serde_json::from_slice::<serde_json::Value>(body) else { return };
+        let mut seen = self.seen.lock().unwrap();
+        let of_order = said["authorizations"].as_array().into_iter().flatten().filter_map(|url| url.as_str());
+        for url in of_order {
+            let status = seen.authorizations.entry(path_of(url)).or_default();
+            // An order that is past its validations leaves none pending; they are not read one by one.
+            if let Some(past @ ("ready" | "processing" | "valid" | "invalid")) = said["status"].as_str() {
+                *status = Some(past.to_owned());
+            }
+        }
+        if parts.status == StatusCode::CREATED {
+            let kept = parts.headers.iter().filter(|(name, _)| *name == "location");
+            let headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+            seen.orders.extend(names.map(|names| (names, (headers, body.clone()))));
+        }
+        if let Some(status) = said["status"].as_str().filter(|_| path.starts_with("/authZ/")) {
+            seen.authorizations.insert(path.to_owned(), Some(status.to_owned()));
+        }
+        if parts.status.is_success() {
+            seen.taken.extend(csr);
+        }
+    }
+}
+
+impl Seen {
+    /// The order that there is for these names, while it is pending.
+    fn reused(&self, names: &str) -> Option<(Vec<(HeaderName, HeaderValue)>, Bytes)> {
+        let (headers, body) = self.orders.get(names)?;
+        let order: serde_json::Value = serde_json::from_slice(body).unwrap();
+        let is_pending = |url: &serde_json::Value| {
+            let status = self.authorizations.get(&path_of(url.as_str().unwrap()))?;
+            Some(status.as_deref().is_none_or(|status| status == "pending"))
+        };
+        let all = order["authorizations"].as_array()?.iter().all(|url| is_pending(url) == Some(true));
+        all.then(|| (headers.clone(), body.clone()))
+    }
+}
+
+/// The path in an address.
+fn path_of(url: &str) -> String {
+    url.splitn(4, '/').nth(3).map(|path| format!("/{path}")).unwrap()
+}
+
+/// A random number below `end`.
+fn getrandom(end: u32) -> u32 {
+    use std::hash::{BuildHasher, RandomState};
+    (RandomState::new().hash_one(0) % u64::from(end)) as u32
 }
 
 /// Holds a request until the test releases it, and refuses it then.

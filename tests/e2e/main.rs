@@ -35,6 +35,7 @@ mod rotation_scale;
 mod shared_database;
 mod signer;
 mod store_scale;
+mod storm;
 mod team;
 mod tls_client;
 mod token;

@@ -138,19 +138,19 @@ impl Platform {
 
     /// Restarts certman with other lines in its configuration, put before its first table.
     pub fn configure_certman(&mut self, lines: &str) {
-        self.certman.kill();
-        let config = self.dir.path().join("certman.toml");
-        let text = fs::read_to_string(&config).unwrap();
-        fs::write(&config, text.replace("[tls]", &format!("{lines}\n[tls]"))).unwrap();
-        self.restart_certman();
+        self.edit_certman(|text| text.replace("[tls]", &format!("{lines}\n[tls]")));
     }
 
     /// Restarts certman with further lines at the end of its configuration, which is the section of its CA.
     pub fn configure_authority(&mut self, lines: &str) {
+        self.edit_certman(|text| format!("{text}{lines}\n"));
+    }
+
+    /// Restarts certman with its configuration changed.
+    pub fn edit_certman(&mut self, edit: impl Fn(String) -> String) {
         self.certman.kill();
         let config = self.dir.path().join("certman.toml");
-        let text = fs::read_to_string(&config).unwrap();
-        fs::write(&config, format!("{text}{lines}\n")).unwrap();
+        fs::write(&config, edit(fs::read_to_string(&config).unwrap())).unwrap();
         self.restart_certman();
     }
 

@@ -51,13 +51,13 @@ pub(crate) const LAYERS: &[Layers] = &[
     Layers {
         folder: "crates/certman",
         layers: &[
-            &["config", "leases", "metrics", "new_key", "queue", "suffixes"],
+            &["config", "indexes", "leases", "metrics", "new_key", "queue", "suffixes"],
             &["authority", "journal"],
             &["ledger", "recent", "witness"],
             &["certstore"],
             &["checkpoint", "worker"],
             &["api/request"],
-            &["api/budget", "api/import", "api/sites"],
+            &["api/budget", "api/import", "api/orders", "api/sites"],
             &["api.rs"],
             &["lib"],
             &["main"],
@@ -116,7 +116,8 @@ pub(crate) const LAYERS: &[Layers] = &[
             &["nouns/keys/rotate"],
             &[
                 "nouns/audit", "nouns/backup", "nouns/budget", "nouns/bundle", "nouns/drill", "nouns/edges",
-                "nouns/export", "nouns/import", "nouns/keys.rs", "nouns/migrate", "nouns/pki", "nouns/site",
+                "nouns/export", "nouns/import", "nouns/keys.rs", "nouns/migrate", "nouns/order", "nouns/pki",
+                "nouns/site",
             ],
             &["nouns.rs"],
             &["command_line"],

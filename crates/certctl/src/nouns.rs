@@ -10,6 +10,7 @@ mod export;
 mod import;
 mod keys;
 mod migrate;
+mod order;
 mod pki;
 mod site;
 
@@ -19,7 +20,7 @@ use clap::Subcommand;
 pub(crate) use self::{audit::AuditCommand, site::SiteCommand};
 use self::{
     backup::BackupCommand, bundle::BundleCommand, drill::DrillCommand, edges::EdgesCommand, export::ExportArgs,
-    import::ImportArgs, keys::KeysCommand, migrate::MigrateCommand, pki::PkiCommand,
+    import::ImportArgs, keys::KeysCommand, migrate::MigrateCommand, order::OrderCommand, pki::PkiCommand,
 };
 use crate::{output::Output, settings::Settings};
 
@@ -40,6 +41,9 @@ pub(crate) enum Noun {
     /// Sites and their certificates
     #[command(subcommand)]
     Site(SiteCommand),
+    /// Orders for certificates, and those that need somebody's attention
+    #[command(subcommand)]
+    Order(OrderCommand),
     /// The CA's limits, and what of them is used
     Budget,
     /// What certstore keeps
@@ -79,6 +83,7 @@ impl Noun {
             Self::Export(args) => export::run(args, &settings()?, output).await,
             Self::Audit(command) => audit::run(command, &settings()?, output).await,
             Self::Backup(command) => backup::run(command, &settings()?, output).await,
+            Self::Order(command) => order::run(command, &settings()?, output).await,
             Self::Budget => budget::run(&settings()?, output).await,
             Self::Bundle(command) => bundle::run(command, &settings()?, output).await,
         }

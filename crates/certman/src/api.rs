@@ -2,6 +2,7 @@
 
 mod budget;
 mod import;
+mod orders;
 mod request;
 mod sites;
 
@@ -21,6 +22,7 @@ pub(crate) fn router(worker: Arc<Worker>, rates: Rates) -> Router {
     sites::router()
         .merge(budget::router())
         .merge(import::router())
+        .merge(orders::router())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(64 * 1024))

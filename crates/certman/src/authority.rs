@@ -48,6 +48,13 @@ impl Authorities {
         }
     }
 
+    /// Forgets what is known here of an order: another process may have gone on with it.
+    pub(crate) fn forget(&self, order: &OrderRef) {
+        if let Authority::Acme(acme) = &self.configured {
+            acme.forget(&order.url);
+        }
+    }
+
     /// An account at a CA: its key is made before the first order.
     pub(crate) async fn open_account(&self, authority: &AuthorityId) -> Result<AccountRef, Failure> {
         let thumbprint = match self.get(Some(authority))? {

@@ -34,7 +34,7 @@ pub struct Config {
     pub store: Peer,
     /// The signer of the certificates.
     pub authority: Authority,
-    /// Orders at one time.
+    /// Actions at one time in each of the three stages of orders: on the way to the challenge, at it, and after it.
     #[serde(default = "default_workers")]
     pub workers: usize,
     /// The wait after a first rejected order, in seconds; 10 times longer after each further one, a day at most.

@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, path::Path, sync::Arc};
 
 use anyhow::{Context, anyhow};
-use certseal_issuance::{Site, Turns};
+use certseal_issuance::{Site, Stage, Turns};
 use certseal_seal::{RingMark, Sealed, sha256};
 use certseal_store::{
     Expect, PostgresOptions, PostgresStore, SledOptions, SledStore, Storage, StoreError, Table, Write,
@@ -14,7 +14,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    indexes,
     leases::Leases,
+    metrics::Trouble,
     queue::{self, Place},
 };
 
@@ -64,7 +66,7 @@ impl Journal {
         let leases = Leases::new(storage.clone(), is_alone).map_err(|error| anyhow!("no randomness: {error}"))?;
         let journal = Self { storage, leases: Arc::new(leases) };
         journal.index_names()?;
-        journal.take_over_first_format()?;
+        journal.take_over()?;
         journal.leases.renew(Timestamp::now())?;
         Ok(journal)
     }
@@ -93,6 +95,29 @@ impl Journal {
     pub(crate) fn list(&self, after: Option<&DnsName>, limit: usize) -> anyhow::Result<Vec<Site>> {
         let records = self.storage.scan(SITES, after.map(|name| name.as_str().as_bytes()), limit)?;
         records.iter().map(|(_, record)| parse(&record.value)).collect()
+    }
+
+    /// Sites with an order at a stage, by name.
+    pub(crate) fn at_stage(&self, stage: Stage, after: Option<&DnsName>, limit: usize) -> anyhow::Result<Vec<Site>> {
+        self.all(&indexes::at_stage(&*self.storage, stage, after, limit)?)
+    }
+
+    /// Sites whose certificates are near their end, those that are nearest first.
+    pub(crate) fn expiring(&self, now: Timestamp, limit: usize) -> anyhow::Result<Vec<Site>> {
+        self.all(&indexes::expiring(&*self.storage, now, limit)?)
+    }
+
+    /// How many sites somebody should look at.
+    pub(crate) fn trouble(&self, now: Timestamp) -> anyhow::Result<Trouble> {
+        Ok(Trouble {
+            expiring: indexes::expiring(&*self.storage, now, MOST_COUNTED)?.len(),
+            dead_letters: indexes::at_stage(&*self.storage, Stage::DeadLetter, None, MOST_COUNTED)?.len(),
+        })
+    }
+
+    fn all(&self, names: &[DnsName]) -> anyhow::Result<Vec<Site>> {
+        let keys: Vec<_> = names.iter().map(|name| (SITES, name.as_str().as_bytes())).collect();
+        self.storage.get_all(&keys)?.iter().flatten().map(|record| parse(&record.value)).collect()
     }
 
     /// Changes every site: has what certstore should have looked at again, say. Answers how many sites that are.
@@ -153,8 +178,9 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes the sites of a journal of the first format in this one, once, and gives each its place in the queue.
-    fn take_over_first_format(&self) -> anyhow::Result<()> {
+    /// Writes the sites of an earlier release's journal in this format, once, and gives each its place in the queue and in the
+    /// indexes.
+    fn take_over(&self) -> anyhow::Result<()> {
         if self.storage.get(META, QUEUED)?.is_some() {
             return Ok(());
         }
@@ -172,7 +198,10 @@ impl Journal {
                     }
                 };
                 let entry = Entry { site: site.clone(), revision: record.version };
-                self.storage.commit(put(&written(site), Some(&entry))?.into())?;
+                let mut writes = put(&written(site.clone()), Some(&entry))?;
+                // As if it were new: it has no such rows yet.
+                writes.extend(indexes::moved(None, &site));
+                self.storage.commit(writes.into())?;
             }
         }
         self.storage.commit(Write::put(META, QUEUED, 1, Vec::new()).into())?;
@@ -524,6 +553,7 @@ fn put(site: &Site, before: Option<&Entry>) -> anyhow::Result<Vec<Write>> {
     let expect = before.map_or(Expect::Absent, |entry| Expect::Version(entry.revision));
     let put = Write::put(SITES, site.site.as_str(), revision_after(before), serde_json::to_vec(site)?).expect(expect);
     let mut writes = queue::moved(before.map(|entry| &entry.site), site);
+    writes.extend(indexes::moved(before.map(|entry| &entry.site), site));
     writes.push(put);
     Ok(writes)
 }
@@ -551,6 +581,9 @@ const CHANGES_AT_ONCE: usize = 500;
 /// The most changes that are listed, of all pools together: a few megabytes.
 const MAX_CHANGES: usize = 20_000;
 
+/// Sites that are counted for a metric.
+const MOST_COUNTED: usize = 10_000;
+
 /// Sites in one transaction.
 const DOUBTED_AT_ONCE: usize = 100;
 
@@ -561,7 +594,8 @@ const UNDER: Table = Table::new("names under");
 const META: Table = Table::new("meta");
 /// The changes that certstore took, by the instant.
 const CHANGES: Table = Table::new("changes");
-const QUEUED: &[u8] = b"sites queued";
+/// Every site has its rows in the queue and in the indexes. Earlier releases noted `sites queued` for the queue alone.
+const QUEUED: &[u8] = b"sites queued and indexed";
 const CHANGES_BEGIN: &[u8] = b"changes begin";
 const INDEXED: &[u8] = b"names indexed";
 /// Changed by each claim of a wildcard.

@@ -4,6 +4,11 @@
 //! GET    /v1/sites?after=       the platform's sites, a page at a time
 //! PUT    /v1/sites/NAME         adds or changes one      (role platform or admin, as all of these)
 //! GET    /v1/sites/NAME         how it is going
+//! GET    /v1/sites?expiring=true        those whose certificates are near their end
+//! GET    /v1/orders?stage=&after=       orders, the dead letters say
+//! GET    /v1/sites/NAME/order           its order
+//! POST   /v1/sites/NAME/order/retry     tries it again now
+//! DELETE /v1/sites/NAME/order           gives it up
 //! GET    /v1/budget             what the CA allows, and what of it is used
 //! POST   /v1/sites/NAME/renew   renews its certificate now, or earlier than planned
 //! POST   /v1/sites/NAME/advice  asks the CA now when it wants the certificate to be renewed
@@ -22,6 +27,7 @@ mod authority;
 mod certstore;
 mod checkpoint;
 mod config;
+mod indexes;
 mod journal;
 mod leases;
 mod ledger;
@@ -48,10 +54,7 @@ use certseal_service::{
     tls::{LiveTls, Peer},
 };
 use jiff::SignedDuration;
-use tokio::{
-    sync::{Notify, Semaphore},
-    task::JoinHandle,
-};
+use tokio::{sync::Notify, task::JoinHandle};
 
 pub use config::{Authority as AuthorityConfig, Config, Groups as GroupsConfig, LimitOverride};
 
@@ -62,7 +65,7 @@ use ledger::{Ledger, Rules};
 use metrics::{Metrics, Requests};
 use new_key::Groups;
 use suffixes::Suffixes;
-use worker::Worker;
+use worker::{Slots, Worker};
 
 /// A started certman.
 #[derive(Debug)]
@@ -144,7 +147,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         authorities,
         metrics,
         policy,
-        slots: Arc::new(Semaphore::new(config.workers.clamp(1, 1000))),
+        slots: Slots::new(config.workers),
         wake: Notify::new(),
         busy: Default::default(),
         groups: groups.into(),

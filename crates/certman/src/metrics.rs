@@ -3,13 +3,22 @@
 use certseal_issuance::{FailureKind, Outcome};
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+
+/// What somebody should look at, as far as it is counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Trouble {
+    pub(crate) expiring: usize,
+    pub(crate) dead_letters: usize,
+}
 
 #[derive(Clone, Default)]
 pub(crate) struct Metrics {
     certificates: Counter,
+    expiring: Gauge,
+    dead_letters: Gauge,
     revocations: Counter,
     failures: Family<FailureLabels, Counter>,
     pub(crate) requests: Requests,
@@ -39,8 +48,18 @@ impl Metrics {
         let Requests { nonces, others } = metrics.requests.clone();
         registry.register("acme_nonce_requests", "Requests to the CA for nonces", nonces);
         registry.register("acme_requests", "Requests to the CA for everything else", others);
+        let text = "Sites whose certificates are near their end, 10,000 at most; told by one process of several";
+        registry.register("expiring_sites", text, metrics.expiring.clone());
+        let text = "Orders that the CA rejects again and again, 10,000 at most; told by one process of several";
+        registry.register("dead_letters", text, metrics.dead_letters.clone());
         registry.register("failures", "Failed attempts by what follows from them", metrics.failures.clone());
         (metrics, registry)
+    }
+
+    pub(crate) fn troubled(&self, Trouble { expiring, dead_letters }: Trouble) {
+        // Bounded by who counts.
+        self.expiring.set(expiring as i64);
+        self.dead_letters.set(dead_letters as i64);
     }
 
     pub(crate) fn performed(&self, outcome: &Outcome) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use certseal_issuance::{
-    Action, Booking, Failure, FailureKind, Moment, Next, Outcome, Policy, RecordError, Site, Turns,
+    Action, Booking, Failure, FailureKind, Moment, Next, Outcome, Policy, RecordError, Site, Stage, Step, Turns,
 };
 use certseal_service::Shutdown;
 use certseal_wire::{Base64, DnsName, causes};
@@ -33,7 +33,7 @@ pub(crate) struct Worker {
     pub(crate) metrics: Metrics,
     pub(crate) policy: Policy,
     /// Actions at one time.
-    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) slots: Slots,
     /// Which lane's turn it is to get one.
     pub(crate) turns: Mutex<Turns>,
     /// Wakes the worker when something became due.
@@ -45,14 +45,45 @@ pub(crate) struct Worker {
     pub(crate) reorders_per_day: u32,
 }
 
+/// Places for actions: each stage of orders has its own.
+pub(crate) struct Slots {
+    each: u32,
+    authorize: Arc<Semaphore>,
+    challenge: Arc<Semaphore>,
+    retrieval: Arc<Semaphore>,
+}
+
+impl Slots {
+    pub(crate) fn new(each: usize) -> Self {
+        let each = each.clamp(1, 1000);
+        let slots = || Arc::new(Semaphore::new(each));
+        Self { each: each as u32, authorize: slots(), challenge: slots(), retrieval: slots() }
+    }
+
+    fn of(&self, stage: Stage) -> &Arc<Semaphore> {
+        match stage {
+            Stage::Authorize | Stage::DeadLetter => &self.authorize,
+            Stage::Challenge => &self.challenge,
+            Stage::Retrieval => &self.retrieval,
+        }
+    }
+
+    /// Waits until nobody holds one.
+    async fn all_free(&self) {
+        for slots in [&self.authorize, &self.challenge, &self.retrieval] {
+            // They are never closed.
+            let _ = slots.acquire_many(self.each).await;
+        }
+    }
+}
+
 impl Worker {
     /// Works until the shutdown begins, and then until the actions under way are done.
     pub(crate) async fn run(self: Arc<Self>, shutdown: Shutdown) {
-        let all = self.slots.available_permits();
         while !shutdown.has_begun() {
             // Also when no key is sealed any more: an old group's content key has no reason to be here.
             self.groups.lock().unwrap_or_else(PoisonError::into_inner).close_old(Timestamp::now());
-            self.clone().start_due(&shutdown, all).await;
+            self.clone().start_due(&shutdown).await;
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(Duration::from_millis(500)) => {}
@@ -60,7 +91,7 @@ impl Worker {
             }
         }
         // Everything goes on after a restart; waiting only saves its repetition.
-        let _ = tokio::time::timeout(Duration::from_secs(10), self.slots.acquire_many(all as u32)).await;
+        let _ = tokio::time::timeout(Duration::from_secs(10), self.slots.all_free()).await;
         let released = self.journaled(|journal| Ok(journal.leases().release()?)).await;
         if let Err(error) = released {
             tracing::warn!(error = causes(error.as_ref()), "what this process held is left to its time");
@@ -74,16 +105,26 @@ impl Worker {
                 () = tokio::time::sleep(leases::RENEW_EVERY) => {}
                 () = shutdown.begun() => return,
             }
-            match self.journaled(|journal| Ok(journal.leases().renew(Timestamp::now())?)).await {
-                Ok(()) => self.wake.notify_one(),
+            let kept = self.journaled(|journal| {
+                journal.leases().renew(Timestamp::now())?;
+                // One process tells.
+                journal.leases().leads().then(|| journal.trouble(Timestamp::now())).transpose()
+            });
+            match kept.await {
+                Ok(trouble) => {
+                    self.metrics.troubled(trouble.unwrap_or_default());
+                    self.wake.notify_one();
+                }
                 Err(error) => tracing::error!(error = causes(error.as_ref()), "cannot renew the leases"),
             }
         }
     }
 
-    async fn start_due(self: Arc<Self>, shutdown: &Shutdown, all: usize) {
-        let (free, worker) = (self.slots.available_permits(), self.clone());
-        if free == 0 || self.busy().len() >= all * IN_FLIGHT {
+    async fn start_due(self: Arc<Self>, shutdown: &Shutdown) {
+        // Each site begins there, and goes on where it was.
+        let first = self.slots.of(Stage::Authorize);
+        let (free, worker) = (first.available_permits(), self.clone());
+        if free == 0 || self.busy().len() >= self.slots.each as usize * IN_FLIGHT {
             return;
         }
         let due = self.journaled(move |journal| {
@@ -102,7 +143,7 @@ impl Worker {
             if !self.busy().insert(site.clone()) {
                 continue;
             }
-            let Ok(slot) = self.slots.clone().try_acquire_owned() else {
+            let Ok(slot) = first.clone().try_acquire_owned() else {
                 self.busy().remove(&site);
                 return;
             };
@@ -131,9 +172,12 @@ impl Worker {
         shutdown: &Shutdown,
     ) -> anyhow::Result<()> {
         let name = &place.site.clone();
-        let mut slot = Some(slot);
+        let mut slot = Some((Stage::Authorize, slot));
         let Some(mut entry) = self.read(name).await? else { return Ok(()) };
         let mut site = entry.site.clone().resumed();
+        if let Some(order) = site.order.as_ref().and_then(Step::order) {
+            self.authorities.forget(order);
+        }
         let mut has_acted = false;
         loop {
             let now = Timestamp::now();
@@ -180,8 +224,12 @@ impl Worker {
                     return Ok(());
                 }
             };
-            if slot.is_none() {
-                slot = Some(self.slots.clone().acquire_owned().await?);
+            let stage = action.stage();
+            if slot.as_ref().is_none_or(|(held, _)| *held != stage) {
+                if slot.take().is_some() {
+                    self.wake.notify_one();
+                }
+                slot = Some((stage, self.slots.of(stage).clone().acquire_owned().await?));
             }
             has_acted = true;
             let mut stored = stored;

@@ -1,6 +1,9 @@
 //! The client of certman.
 
-use certseal_wire::{BudgetReport, DnsName, Import, Renewal, Replacement, Reseal, SiteList, SiteRequest, SiteStatus};
+use certseal_wire::{
+    BudgetReport, DnsName, Import, OrderList, OrderStatus, Renewal, Replacement, Reseal, SiteList, SiteRequest,
+    SiteStatus,
+};
 
 use crate::{
     ClientError, Connection,
@@ -37,6 +40,32 @@ impl CertmanClient {
             None => "/v1/sites".to_owned(),
         };
         self.0.json(Call::get(&path)).await
+    }
+
+    /// The sites whose certificates are near their end.
+    pub async fn expiring(&self) -> Result<SiteList, ClientError> {
+        self.0.json(Call::get("/v1/sites?expiring=true")).await
+    }
+
+    /// A page of orders at a stage, those of sites after the name `after`.
+    pub async fn orders(&self, stage: &str, after: Option<&DnsName>) -> Result<OrderList, ClientError> {
+        let after = after.map(|name| format!("&after={name}")).unwrap_or_default();
+        self.0.json(Call::get(&format!("/v1/orders?stage={stage}{after}"))).await
+    }
+
+    /// A site's order.
+    pub async fn order(&self, site: &DnsName) -> Result<Option<OrderStatus>, ClientError> {
+        self.0.found_json(Call::get(&format!("/v1/sites/{site}/order"))).await
+    }
+
+    /// Has a site's order tried again now.
+    pub async fn retry_order(&self, site: &DnsName) -> Result<SiteStatus, ClientError> {
+        self.0.json(Call::post_json(&format!("/v1/sites/{site}/order/retry"), &()).patient(PATIENCE)).await
+    }
+
+    /// Gives a site's order up.
+    pub async fn discard_order(&self, site: &DnsName) -> Result<SiteStatus, ClientError> {
+        self.0.json(Call::delete(&format!("/v1/sites/{site}/order")).patient(PATIENCE)).await
     }
 
     /// The CA's limits, and what of them is used.

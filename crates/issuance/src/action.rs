@@ -4,7 +4,7 @@ use certseal_wire::{Base64, DnsName};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    AccountRef, Answer, AuthorityId, Lineage, OrderRef, OrderReport, Revocation, SealedKey,
+    AccountRef, Answer, AuthorityId, Lineage, OrderRef, OrderReport, Revocation, SealedKey, Stage,
     budget::{Delay, OrderKind, Reserved, Settlement},
     lane::Lane,
     renewal::Window,
@@ -130,6 +130,17 @@ impl Action {
             | Self::Finalize(..)
             | Self::FetchCertificate(..)
             | Self::StoreBundle { .. } => Work::Order,
+        }
+    }
+
+    /// The stage whose workers perform it: a CA that is slow at one holds up no other.
+    pub fn stage(&self) -> Stage {
+        match self {
+            Self::LookAtOrder(_) => Stage::Challenge,
+            Self::SealKey | Self::Finalize(..) | Self::FetchCertificate(..) | Self::StoreBundle { .. } => {
+                Stage::Retrieval
+            }
+            _ => Stage::Authorize,
         }
     }
 

@@ -41,7 +41,8 @@ pub use attempt::{Attempt, Attempts};
 pub use lane::{Lane, Turns};
 pub use moment::Moment;
 pub use order::{
-    AccountRef, Answer, AuthorityId, Lineage, Look, OrderRef, OrderReport, OrderState, Revocation, SealedKey, Step,
+    AccountRef, Answer, AuthorityId, Lineage, Look, OrderRef, OrderReport, OrderState, Revocation, SealedKey, Stage,
+    Step,
 };
 pub use record::{RecordError, read};
 pub use renewal::{Advice, Window};

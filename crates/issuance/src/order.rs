@@ -89,6 +89,35 @@ pub struct SealedKey {
     pub enveloped: bool,
 }
 
+/// Where an order is, as operators see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// On its way to challenges that are answered.
+    Authorize,
+    /// The CA validates.
+    Challenge,
+    /// Its key is sealed, or its certificate on the way.
+    Retrieval,
+    /// Rejected again and again, or for good: somebody should look at it.
+    DeadLetter,
+}
+
+impl Stage {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Authorize, Self::Challenge, Self::Retrieval, Self::DeadLetter];
+
+    /// The name as in addresses and in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Authorize => "authorize",
+            Self::Challenge => "challenge",
+            Self::Retrieval => "retrieval",
+            Self::DeadLetter => "dead-letter",
+        }
+    }
+}
+
 /// How far an order has come.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -193,6 +222,20 @@ impl Step {
             Self::KeySealed { .. } | Self::Finalizing { .. } => "key sealed",
             Self::Retrieving { .. } | Self::Downloading { .. } => "retrieving",
             Self::Issued { .. } => "issued",
+        }
+    }
+
+    /// Where an order is that has come so far, if it is not a dead letter.
+    pub(crate) fn stage(&self) -> Stage {
+        match self {
+            Self::Requested
+            | Self::AccountReady { .. }
+            | Self::Vouched { .. }
+            | Self::Authorizing { .. }
+            | Self::ChallengesKnown { .. }
+            | Self::Published { .. } => Stage::Authorize,
+            Self::ChallengePending { .. } => Stage::Challenge,
+            _ => Stage::Retrieval,
         }
     }
 

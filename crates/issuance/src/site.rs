@@ -1,15 +1,16 @@
 //! A site: the state that is wanted, the state that is stored, and the work between the two.
 
 use certseal_wire::{
-    Base64, DnsName, LOST, NameSet, OrderSummary, PoolName, RenewalAdvice, SiteRequest, SiteState, SiteStatus, Upstream,
+    Base64, DnsName, LOST, NameSet, OrderStatus, OrderSummary, PoolName, RenewalAdvice, SiteRequest, SiteState,
+    SiteStatus, Upstream,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     AccountRef, Action, Advice, Answer, Attempt, Attempts, AuthorityId, Booked, Booking, Due, Failure, FailureKind,
-    Lane, Lineage, Look, Moment, Next, OrderRef, OrderReport, OrderState, Outcome, Policy, Revocation, Step, Window,
-    Work,
+    Lane, Lineage, Look, Moment, Next, OrderRef, OrderReport, OrderState, Outcome, Policy, Revocation, Stage, Step,
+    Window, Work,
     budget::{LimitName, OrderKind, Reserved, Settlement},
     renewal,
 };
@@ -322,6 +323,23 @@ impl Site {
         self
     }
 
+    /// The site with its order tried again now, whatever failed before.
+    pub fn order_retried(mut self) -> Self {
+        self.attempts.order = Attempt::default();
+        if self.order.is_none() && self.certificate.is_none() {
+            self.order = Some(Step::Requested);
+        }
+        self
+    }
+
+    /// The site with its order given up: none follows until somebody changes the site, or has it tried again.
+    pub fn order_discarded(mut self) -> Self {
+        self.begin_anew();
+        self.attempts.order.dead = true;
+        self.attempts.order.retry_at = None;
+        self
+    }
+
     /// The site as a process takes it from the journal: the action after what is written there may have been performed.
     pub fn resumed(mut self) -> Self {
         self.order = self.order.map(Step::resumed);
@@ -606,9 +624,11 @@ impl Site {
                 if let Some(reserved) = &mut self.reserved {
                     reserved.placed();
                 }
+                self.attempts.order.unavailable = 0;
                 Step::Authorizing { order }
             }
             (Step::Authorizing { order }, Outcome::ChallengesKnown(answers)) => {
+                self.attempts.order.unavailable = 0;
                 if answers.is_empty() {
                     // Should the CA see it otherwise, it says so to the request.
                     self.attempts.order = Attempt::default();
@@ -823,6 +843,41 @@ impl Site {
 
 /// The views for people and programs.
 impl Site {
+    /// Where its order is, if one is under way or has failed.
+    pub fn stage(&self) -> Option<Stage> {
+        let attempt = &self.attempts.order;
+        if self.departed {
+            None
+        } else if attempt.dead || attempt.rejected >= DEAD_LETTER {
+            Some(Stage::DeadLetter)
+        } else {
+            self.order.as_ref().map(Step::stage)
+        }
+    }
+
+    /// The order, for operators.
+    pub fn order_status(&self) -> Option<OrderStatus> {
+        let stage = self.stage()?;
+        let order = self.order.as_ref().and_then(Step::order);
+        let attempt = &self.attempts.order;
+        Some(OrderStatus {
+            site: self.site.clone(),
+            names: self.names.clone(),
+            stage: stage.as_str().to_owned(),
+            lane: self.lane(self.written_at).as_str().to_owned(),
+            authority: order.and_then(OrderRef::authority).map(|authority| authority.0.clone()),
+            order_url: order.map(|order| order.url.clone()),
+            rejections: attempt.rejected,
+            retry_at: attempt.retry_at,
+            diagnosis: attempt.diagnosis.clone(),
+        })
+    }
+
+    /// From when on operators should hear that the certificate is near its end.
+    pub fn expiring_at(&self) -> Option<Timestamp> {
+        self.certificate.as_ref().filter(|_| !self.departed).map(Issued::expiring_at)
+    }
+
     /// How the site is doing.
     pub fn status(&self) -> SiteStatus {
         let attempt = self.attempts.worst();
@@ -849,6 +904,7 @@ impl Site {
             authority: self.certificate.as_ref().map(|certificate| certificate.authority.clone()),
             not_after: self.certificate.as_ref().map(|certificate| certificate.not_after),
             renew_at: self.certificate.as_ref().map(|certificate| certificate.renew_at),
+            expiring_at: self.expiring_at(),
             advice: self.certificate.as_ref().and_then(|certificate| {
                 let Advice { window, explanation, ask_at } = certificate.advice.clone();
                 let Window { start, end } = window?;
@@ -876,6 +932,9 @@ fn below_ceiling(version: u64, floor: u64) -> u64 {
 
 /// For how long the CA knows a set of names: 120 days, less one for clocks that differ.
 const KNOWN_SET: SignedDuration = SignedDuration::from_hours(119 * 24);
+
+/// Rejections in a row after which an order is a dead letter: it is tried once a day then.
+const DEAD_LETTER: u32 = 4;
 
 /// Characters of the address of a page.
 const MAX_EXPLANATION: usize = 500;

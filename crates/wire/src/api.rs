@@ -248,6 +248,9 @@ pub struct SiteStatus {
     pub not_after: Option<Timestamp>,
     /// When its renewal begins.
     pub renew_at: Option<Timestamp>,
+    /// From when on it is urgent that another certificate comes: half of the time between the usual renewal and the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiring_at: Option<Timestamp>,
     /// When the CA wants it to be renewed, where it says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advice: Option<RenewalAdvice>,
@@ -282,6 +285,40 @@ pub struct OrderSummary {
     pub retry_at: Option<Timestamp>,
     /// The last failure, and the remedy.
     pub diagnosis: Option<String>,
+}
+
+/// An order, as operators see it: `GET /v1/orders` and `/v1/sites/NAME/order` at certman.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OrderStatus {
+    /// The site.
+    pub site: DnsName,
+    /// Its names.
+    pub names: NameSet,
+    /// authorize, challenge, retrieval or dead-letter.
+    pub stage: String,
+    /// Its priority.
+    pub lane: String,
+    /// The CA that has it, once one does.
+    pub authority: Option<String>,
+    /// Its address there.
+    pub order_url: Option<String>,
+    /// How often the CA rejected it in a row.
+    pub rejections: u32,
+    /// When it is tried again; none if nobody does before somebody asks for it.
+    pub retry_at: Option<Timestamp>,
+    /// The last failure, and the remedy.
+    pub diagnosis: Option<String>,
+}
+
+/// A page of `GET /v1/orders` at certman.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OrderList {
+    /// The orders, by their sites' names.
+    pub orders: Vec<OrderStatus>,
+    /// The name after which the next page begins, if there is one.
+    pub next: Option<DnsName>,
 }
 
 /// The CA's limits and what of them is used, as certman keeps it: `GET /v1/budget`.

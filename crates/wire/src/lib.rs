@@ -31,9 +31,9 @@ mod rotation;
 mod route;
 
 pub use api::{
-    BucketReport, BudgetReport, Cursor, Event, FeedPage, FeedQuery, Import, LOST, LaneReport, LimitReport,
-    OrderSummary, PutOutcome, Renewal, RenewalAdvice, Replacement, Reseal, Segment, SiteList, SiteRequest, SiteState,
-    SiteStatus, Snapshot,
+    BucketReport, BudgetReport, Cursor, Event, FeedPage, FeedQuery, Import, LOST, LaneReport, LimitReport, OrderList,
+    OrderStatus, OrderSummary, PutOutcome, Renewal, RenewalAdvice, Replacement, Reseal, Segment, SiteList, SiteRequest,
+    SiteState, SiteStatus, Snapshot,
 };
 pub use audit::{AuditAction, AuditCheckpoint, AuditLine, AuditMark, AuditOutcome, AuditPage, AuditQuery, AuditRecord};
 pub use backup::{BackupPage, BackupPlan, BackupQuery, BackupRecord, BackupTable, RestoreEnd, RestoreRequest};

@@ -23,7 +23,11 @@ pub(crate) enum SiteCommand {
     /// Add a site, or change it
     Add(AddArgs),
     /// List all sites
-    List,
+    List {
+        /// Only those whose certificates are near their end: half of the time since the renewal was due has passed
+        #[arg(long)]
+        expiring: bool,
+    },
     /// Show one site
     Status {
         /// The site
@@ -85,7 +89,8 @@ pub(super) async fn run(command: SiteCommand, settings: &Settings, output: Outpu
     let certman = settings.certman()?;
     match command {
         SiteCommand::Add(args) => add(&certman, args, output).await,
-        SiteCommand::List => list(&certman, output).await,
+        SiteCommand::List { expiring: true } => show(&certman.expiring().await?.sites, output),
+        SiteCommand::List { expiring: false } => list(&certman, output).await,
         SiteCommand::Status { name } => {
             let status = certman.site(&name).await?.ok_or_else(|| unknown(&name))?;
             output.show(&status, || description(&status))

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension,
+    Extension, Json,
     extract::{FromRequestParts, Path},
     http::request::Parts,
 };
 use certseal_issuance::{RecordError, Site};
 use certseal_service::problem::Refusal;
-use certseal_wire::{Caller, DnsName, ProblemKind, Role, SiteRequest};
+use certseal_wire::{Caller, DnsName, ProblemKind, Role, SiteRequest, SiteStatus};
 
 use crate::{
     journal::{Claim, Entry, Journal},
@@ -123,6 +123,21 @@ pub(crate) async fn change(
     let changed = changed.await.map_err(Refusal::internal)??;
     worker.wake.notify_one();
     Ok(changed)
+}
+
+/// Changes a site that is there.
+pub(crate) async fn change_present(
+    worker: &Arc<Worker>,
+    name: &DnsName,
+    changed: impl Fn(Site) -> Site + Send + Sync + 'static,
+) -> Result<Json<SiteStatus>, Refusal> {
+    let missing = no_such_site(name);
+    let (site, _) = change(worker, name, move |before| match before {
+        Some(site) if !site.departed => Ok(changed(site.clone())),
+        _ => Err(Refusal::new(ProblemKind::NotFound, missing.clone())),
+    })
+    .await?;
+    Ok(Json(site.status()))
 }
 
 pub(crate) async fn present(worker: &Arc<Worker>, name: &DnsName) -> Result<Entry, Refusal> {

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::{
-    api::request::{Allowed, Name, change, checked, journaled, malformed, no_such_site, present},
+    api::request::{Allowed, Name, change, change_present, checked, journaled, malformed, no_such_site, present},
     worker::Worker,
 };
 
@@ -33,7 +33,11 @@ async fn sites(
     _: Allowed,
     query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<SiteList>, Refusal> {
-    let Query(ListQuery { after }) = query.map_err(|e| malformed(e.body_text()))?;
+    let Query(ListQuery { after, expiring }) = query.map_err(|e| malformed(e.body_text()))?;
+    if expiring {
+        let sites = journaled(&worker, |journal| journal.expiring(Timestamp::now(), MOST_EXPIRING)).await?;
+        return Ok(Json(SiteList { sites: sites.iter().map(Site::status).collect(), next: None }));
+    }
     let page = journaled(&worker, move |journal| journal.list(after.as_ref(), PAGE)).await?;
     let next = (page.len() == PAGE).then(|| page.last().map(|site| site.site.clone())).flatten();
     let sites = page.iter().filter(|site| !site.departed).map(Site::status).collect();
@@ -101,26 +105,17 @@ async fn ask_advice(
     change_present(&worker, &name, |site| site.advice_wanted(Timestamp::now())).await
 }
 
-/// Changes a site that is there.
-async fn change_present(
-    worker: &Arc<Worker>,
-    name: &DnsName,
-    changed: impl Fn(Site) -> Site + Send + Sync + 'static,
-) -> Result<Json<SiteStatus>, Refusal> {
-    let missing = no_such_site(name);
-    let (site, _) = change(worker, name, move |before| match before {
-        Some(site) if !site.departed => Ok(changed(site.clone())),
-        _ => Err(Refusal::new(ProblemKind::NotFound, missing.clone())),
-    })
-    .await?;
-    Ok(Json(site.status()))
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListQuery {
     after: Option<DnsName>,
+    /// Only those whose certificates are near their end, those that are nearest first, and of very many the first ones.
+    #[serde(default)]
+    expiring: bool,
 }
+
+/// Sites in an answer about certificates near their end.
+const MOST_EXPIRING: usize = 1000;
 
 /// Sites in one answer.
 const PAGE: usize = 200;

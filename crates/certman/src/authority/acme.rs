@@ -98,14 +98,17 @@ impl AcmeAuthority {
     pub(crate) async fn challenges(&self, order_url: &str, names: &NameSet) -> Result<Vec<Answer>, Failure> {
         let mut order = self.take(order_url).await?;
         let mut authorizations = order.authorizations();
-        let mut answers = Vec::new();
+        let (mut answers, mut is_over) = (Vec::new(), false);
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization.map_err(failure)?;
             let host = ordered(&authorization.identifier().to_string(), names)?;
             match authorization.status {
                 AuthorizationStatus::Valid => continue,
                 AuthorizationStatus::Pending => {}
-                other => return Err(rejected(format!("the authorization of {host} is {other:?}"))),
+                _ => {
+                    is_over = true;
+                    break;
+                }
             }
             let challenge = authorization.challenge(ChallengeType::Http01);
             let challenge =
@@ -115,6 +118,9 @@ impl AcmeAuthority {
                 token: challenge.token.clone(),
                 key_authorization: challenge.key_authorization().as_str().to_owned(),
             });
+        }
+        if is_over {
+            return Err(invalid(&mut order).await);
         }
         self.keep(order);
         Ok(answers)
@@ -213,7 +219,13 @@ impl AcmeAuthority {
         }
         let Some(text) = order.certificate().await.map_err(failure)? else { return Ok(None) };
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-        let chain = chain.map_err(|e| rejected(format!("the CA's chain is not PEM certificates: {e}")))?;
+        // The certificate is there, whatever came instead of it: another order would cost another one.
+        let unusable = |why: String| Failure::new(FailureKind::Unavailable, format!("the CA's chain: {why}"));
+        let chain = chain.map_err(|error| unusable(format!("expected PEM certificates: {error}")))?;
+        if chain.is_empty() {
+            let excerpt: String = text.chars().take(100).collect();
+            return Err(unusable(format!("expected PEM certificates, came {excerpt:?}")));
+        }
         Ok(Some(chain.into_iter().map(|der| der.to_vec()).collect()))
     }
 
@@ -228,6 +240,11 @@ impl AcmeAuthority {
 
     async fn fetch(&self, url: &str) -> Result<Order, Failure> {
         self.account().await?.order(url.to_owned()).await.map_err(order_failure)
+    }
+
+    /// Has the CA asked next time.
+    pub(crate) fn forget(&self, url: &str) {
+        drop(self.known(url));
     }
 
     fn known(&self, url: &str) -> Option<Order> {
