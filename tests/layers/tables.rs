@@ -117,7 +117,7 @@ pub(crate) const LAYERS: &[Layers] = &[
             &[
                 "nouns/audit", "nouns/backup", "nouns/budget", "nouns/bundle", "nouns/drill", "nouns/edges",
                 "nouns/export", "nouns/import", "nouns/keys.rs", "nouns/migrate", "nouns/order", "nouns/pki",
-                "nouns/site",
+                "nouns/plan", "nouns/site",
             ],
             &["nouns.rs"],
             &["command_line"],

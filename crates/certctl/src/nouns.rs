@@ -12,6 +12,7 @@ mod keys;
 mod migrate;
 mod order;
 mod pki;
+mod plan;
 mod site;
 
 use certseal_service::config::ConfigError;
@@ -21,6 +22,7 @@ pub(crate) use self::{audit::AuditCommand, site::SiteCommand};
 use self::{
     backup::BackupCommand, bundle::BundleCommand, drill::DrillCommand, edges::EdgesCommand, export::ExportArgs,
     import::ImportArgs, keys::KeysCommand, migrate::MigrateCommand, order::OrderCommand, pki::PkiCommand,
+    plan::PlanArgs,
 };
 use crate::{output::Output, settings::Settings};
 
@@ -44,6 +46,8 @@ pub(crate) enum Noun {
     /// Orders for certificates, and those that need somebody's attention
     #[command(subcommand)]
     Order(OrderCommand),
+    /// Simulate a fleet of sites: how long onboarding takes, what a CA's limits and outages do, and a mass revocation
+    Plan(PlanArgs),
     /// The CA's limits, and what of them is used
     Budget,
     /// What certstore keeps
@@ -84,6 +88,7 @@ impl Noun {
             Self::Audit(command) => audit::run(command, &settings()?, output).await,
             Self::Backup(command) => backup::run(command, &settings()?, output).await,
             Self::Order(command) => order::run(command, &settings()?, output).await,
+            Self::Plan(args) => plan::run(&args, output),
             Self::Budget => budget::run(&settings()?, output).await,
             Self::Bundle(command) => bundle::run(command, &settings()?, output).await,
         }

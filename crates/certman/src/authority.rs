@@ -22,8 +22,8 @@ pub(crate) struct Authorities {
 impl Authorities {
     pub(crate) fn new(configured: Authority) -> Self {
         let id = AuthorityId(match &configured {
-            Authority::Acme(acme) => acme.directory().to_owned(),
-            Authority::Local(_) => "local".to_owned(),
+            Authority::Acme(acme) => acme.directory().into(),
+            Authority::Local(_) => "local".into(),
         });
         Self { id, configured }
     }

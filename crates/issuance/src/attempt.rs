@@ -45,7 +45,8 @@ impl Attempt {
             FailureKind::Rejected => {
                 // 1, 10, 100 minutes, then once a day, as Let's Encrypt advises (its integration guide).
                 let growth = 10_i32.checked_pow(self.rejected).filter(|_| self.rejected < 3);
-                Some(growth.map_or(DAY, |growth| policy.retry.saturating_mul(growth).min(DAY)))
+                let wait = growth.map_or(DAY, |growth| policy.retry.saturating_mul(growth).min(DAY));
+                (self.rejected + 1 < PAUSED_AFTER).then_some(wait)
             }
             // Not counted as a failure by a site.
             FailureKind::AlreadyReplaced => Some(SignedDuration::ZERO),
@@ -123,9 +124,9 @@ impl Attempts {
     }
 }
 
-/// 1, 2, 4 ... 64 seconds.
+/// 1, 2, 4 ... 256 seconds: a CA that is away for a day is not asked a thousand times by each site.
 fn doubling(failures: u32) -> SignedDuration {
-    SignedDuration::from_secs(1 << failures.min(6))
+    SignedDuration::from_secs(1 << failures.min(8))
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -135,5 +136,9 @@ fn is_zero(number: &u32) -> bool {
 fn is_fresh(attempt: &Attempt) -> bool {
     *attempt == Attempt::default()
 }
+
+/// Rejections in a row after which nobody tries again before somebody asks for it: a month. Let's Encrypt pauses a name after
+/// 1,152, and then a person has to go to its page.
+const PAUSED_AFTER: u32 = 30;
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);

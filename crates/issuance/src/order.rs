@@ -1,15 +1,28 @@
 //! An order: where it is at which CA, and how far it has come.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use certseal_wire::{Base64, DnsName};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Which CA: the URL of its ACME directory, or `local` for the one in certman's process.
+/// Every step of every order names it, so that a copy is cheap.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct AuthorityId(pub String);
+#[serde(from = "String", into = "String")]
+pub struct AuthorityId(pub Arc<str>);
+
+impl From<String> for AuthorityId {
+    fn from(id: String) -> Self {
+        Self(id.into())
+    }
+}
+
+impl From<AuthorityId> for String {
+    fn from(id: AuthorityId) -> Self {
+        id.0.as_ref().to_owned()
+    }
+}
 
 impl fmt::Display for AuthorityId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

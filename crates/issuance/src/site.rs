@@ -375,7 +375,7 @@ impl Site {
             Some(Work::Cleanup),
             Some(Work::Advice),
         ];
-        let is_due = |work: &Work| self.due_of(*work).is_some_and(|due| due.at.is_none_or(|at| at <= now));
+        let is_due = |work: &Work| self.due_at(*work).is_some_and(|at| at.is_none_or(|at| at <= now));
         if let Some(work) = works.into_iter().flatten().find(is_due) {
             return self.step(work, now, policy);
         }
@@ -386,11 +386,21 @@ impl Site {
     }
 
     fn due_of(&self, work: Work) -> Option<Due> {
+        let at = self.due_at(work)?;
+        let lane = match work {
+            Work::Advice => Lane::Renewal,
+            _ => self.lane(at.or(self.written_at)),
+        };
+        Some(Due { lane, at })
+    }
+
+    /// When there is something to do of a kind of work; none inside for at once.
+    fn due_at(&self, work: Work) -> Option<Option<Timestamp>> {
         if work == Work::Advice {
             let certificate = self.certificate.as_ref().filter(|_| self.is_settled() && self.order.is_none())?;
             // Nobody asks about a certificate that has expired (RFC 9773, 4.3).
             let at = certificate.advice.ask_at.filter(|at| *at < certificate.not_after)?;
-            return certificate.lineage.as_ref().map(|_| Due { lane: Lane::Renewal, at: Some(at) });
+            return certificate.lineage.as_ref().map(|_| Some(at));
         }
         let attempt = self.attempts.of(work);
         if attempt.dead {
@@ -411,17 +421,11 @@ impl Site {
                 }
                 _ => None,
             };
-            let at = attempt.retry_at.max(look);
-            return Some(Due { lane: self.lane(at.or(self.written_at)), at });
+            return Some(attempt.retry_at.max(look));
         }
         let renewal = self.certificate.as_ref().filter(|_| work == Work::Order && self.is_settled())?;
         // Before that, whether the certificate is there at all.
-        let at = if self.unconfirmed {
-            None
-        } else {
-            Some(renewal.renew_at.max(attempt.retry_at.unwrap_or(renewal.renew_at)))
-        };
-        at.map(|at| Due { lane: self.lane(Some(at)), at: Some(at) })
+        (!self.unconfirmed).then(|| Some(renewal.renew_at.max(attempt.retry_at.unwrap_or(renewal.renew_at))))
     }
 
     /// The priority of work at an instant.
@@ -865,7 +869,7 @@ impl Site {
             names: self.names.clone(),
             stage: stage.as_str().to_owned(),
             lane: self.lane(self.written_at).as_str().to_owned(),
-            authority: order.and_then(OrderRef::authority).map(|authority| authority.0.clone()),
+            authority: order.and_then(OrderRef::authority).map(ToString::to_string),
             order_url: order.map(|order| order.url.clone()),
             rejections: attempt.rejected,
             retry_at: attempt.retry_at,

@@ -39,7 +39,11 @@ async fn budget(State(worker): State<Arc<Worker>>, _: Allowed) -> Result<Json<Bu
         lane: lane.as_str().to_owned(),
         waits_until: *waits_until,
     };
-    Ok(Json(BudgetReport { authority: authority.0, limits, lanes: standing.lanes.iter().map(lane).collect() }))
+    Ok(Json(BudgetReport {
+        authority: authority.to_string(),
+        limits,
+        lanes: standing.lanes.iter().map(lane).collect(),
+    }))
 }
 
 /// Buckets of each limit in one answer.

@@ -1,0 +1,234 @@
+//! What came of a simulation.
+
+use certseal_issuance::Lane;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use crate::{
+    chance::of_site,
+    clock::{DAY, at},
+    scenario::Scenario,
+    slots::Slots,
+};
+
+/// Counts of each lane, in the order of [`Lane::ALL`].
+pub type LaneCounts = [u64; Lane::ALL.len()];
+
+/// What came of a scenario.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The scenario.
+    pub scenario: Scenario,
+    /// Orders that the CA took.
+    pub orders: u64,
+    /// Certificates that it issued.
+    pub certificates: u64,
+    /// Validations that failed.
+    pub failed_validations: u64,
+    /// Orders that the CA refused for a limit: the books were wrong about it.
+    pub refused: u64,
+    /// The limit that was refused for first.
+    pub refused_for: Option<String>,
+    /// How often an order waited for room in the books.
+    pub delays: u64,
+    /// Certificates that ended before the next one came.
+    pub expiries: u64,
+    /// The first certificates of sites.
+    pub onboarding: Onboarding,
+    /// Mass revocations.
+    pub revoked: Vec<Revoked>,
+    /// Each day.
+    pub per_day: Vec<Day>,
+    /// Orders in each hour, by lane.
+    pub orders_per_hour: Vec<LaneCounts>,
+    /// The hash of everything that happened, in its order.
+    pub trace: String,
+}
+
+/// The time from when a site is added to its first certificate, of those that can have one.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Onboarding {
+    /// Sites with a certificate at the end.
+    pub done: u64,
+    /// Sites without one that can have one.
+    pub missing: u64,
+    /// Hours, for half of those that are done.
+    pub median_hours: f64,
+    /// Hours, for 99 of 100.
+    pub hours_99: f64,
+    /// Days until the last one was done.
+    pub last_day: f64,
+}
+
+/// A mass revocation, and how it went.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Revoked {
+    /// The day of the word that it comes.
+    pub day: f64,
+    /// Certificates that it concerns.
+    pub concerned: u64,
+    /// Hours until all of them had another one; none if some had not at the end.
+    pub safe_after_hours: Option<f64>,
+    /// Those that had none when they were revoked.
+    pub late: u64,
+}
+
+/// The state at the beginning of a day.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Day {
+    /// Its number.
+    pub day: u32,
+    /// Sites with a valid certificate.
+    pub valid: u64,
+    /// Sites whose certificate has ended.
+    pub ended: u64,
+    /// Sites that wait for a worker, by lane.
+    pub backlog: LaneCounts,
+    /// New orders that could be placed at once.
+    pub new_orders_left: Option<u32>,
+    /// The least part of its lifetime that a valid certificate has left.
+    pub least_remaining: f64,
+}
+
+/// Collects it.
+pub(crate) struct Recorder {
+    report: Report,
+    /// Seconds to the first certificate; the most of a u32 for none yet.
+    first: Vec<u32>,
+    open: Vec<Open>,
+    seed: u64,
+    trace: u64,
+}
+
+struct Open {
+    at: i64,
+    part: f64,
+    remaining: u64,
+    deadline: i64,
+}
+
+impl Recorder {
+    pub(crate) fn new(scenario: &Scenario) -> Self {
+        let report = Report {
+            scenario: scenario.clone(),
+            orders: 0,
+            certificates: 0,
+            failed_validations: 0,
+            refused: 0,
+            refused_for: None,
+            delays: 0,
+            expiries: 0,
+            onboarding: Onboarding { done: 0, missing: 0, median_hours: 0.0, hours_99: 0.0, last_day: 0.0 },
+            revoked: Vec::new(),
+            per_day: Vec::new(),
+            orders_per_hour: vec![LaneCounts::default(); scenario.days as usize * 24 + 1],
+            trace: String::new(),
+        };
+        let first = vec![u32::MAX; scenario.sites as usize];
+        Self { report, first, open: Vec::new(), seed: scenario.seed, trace: FNV_OFFSET }
+    }
+
+    /// One event more in the trace (FNV-1a over its octets).
+    pub(crate) fn trace(&mut self, at: Timestamp, site: u32, what: u8) {
+        let octets = at.as_millisecond().to_be_bytes().into_iter().chain(site.to_be_bytes()).chain([what]);
+        self.trace = octets.fold(self.trace, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(FNV_PRIME));
+    }
+
+    pub(crate) fn delayed(&mut self) {
+        self.report.delays += 1;
+    }
+
+    pub(crate) fn refused(&mut self, limit: &str) {
+        self.report.refused += 1;
+        self.report.refused_for.get_or_insert_with(|| limit.to_owned());
+    }
+
+    pub(crate) fn failed(&mut self) {
+        self.report.failed_validations += 1;
+    }
+
+    pub(crate) fn ordered(&mut self, now: i64, lane: Lane) {
+        if let Some(hour) = self.report.orders_per_hour.get_mut((now / (DAY / 24)) as usize) {
+            hour[lane as usize] += 1;
+        }
+    }
+
+    /// A certificate came in place of one with this validity.
+    pub(crate) fn issued(&mut self, now: i64, site: u32, before: Option<(Timestamp, Timestamp)>) {
+        self.report.certificates += 1;
+        let Some((not_before, not_after)) = before else {
+            self.first[site as usize] = (now / 1000) as u32;
+            return;
+        };
+        self.report.expiries += u64::from(not_after < at(now));
+        for (open, revoked) in self.open.iter_mut().zip(&mut self.report.revoked) {
+            let is_concerned = not_before < at(open.at) && of_site(self.seed ^ open.at as u64, site) < open.part;
+            if !is_concerned || open.remaining == 0 {
+                continue;
+            }
+            open.remaining -= 1;
+            revoked.late += u64::from(now > open.deadline);
+            if open.remaining == 0 {
+                revoked.safe_after_hours = Some((now - open.at) as f64 / (DAY / 24) as f64);
+            }
+        }
+    }
+
+    pub(crate) fn revoked(&mut self, now: i64, part: f64, concerned: u64, hours: f64) {
+        let deadline = now + (hours * (DAY / 24) as f64) as i64;
+        self.open.push(Open { at: now, part, remaining: concerned, deadline });
+        let day = now as f64 / DAY as f64;
+        self.report.revoked.push(Revoked { day, concerned, safe_after_hours: None, late: 0 });
+    }
+
+    pub(crate) fn day(&mut self, day: u32, sites: &Slots, now: i64, backlog: LaneCounts, new_orders_left: Option<u32>) {
+        let instant = at(now);
+        let (mut valid, mut ended, mut least) = (0, 0, 1.0_f64);
+        for (not_before, not_after) in (0..self.first.len() as u32).filter_map(|site| sites.validity(site)) {
+            if not_after <= instant {
+                ended += 1;
+                continue;
+            }
+            valid += 1;
+            let whole = seconds(not_after.duration_since(not_before));
+            least = least.min(seconds(not_after.duration_since(instant)) / whole);
+        }
+        self.report.per_day.push(Day { day, valid, ended, backlog, new_orders_left, least_remaining: least });
+    }
+
+    pub(crate) fn into_report(mut self, orders: u64, can_have_one: impl Fn(u32) -> bool) -> Report {
+        let scenario = &self.report.scenario;
+        let added = |site: usize| match scenario.sites_per_day {
+            0 => 0.0,
+            each => site as f64 / f64::from(each) * 24.0,
+        };
+        let hours = |(site, first): (usize, &u32)| f64::from(*first) / 3600.0 - added(site);
+        let done = self.first.iter().enumerate().filter(|(_, first)| **first != u32::MAX);
+        let last = done.clone().map(|(_, first)| *first).max().unwrap_or(0);
+        let mut waits: Vec<f64> = done.map(hours).collect();
+        waits.sort_by(f64::total_cmp);
+        let part =
+            |part: f64| waits.get(((waits.len() as f64 * part) as usize).min(waits.len().saturating_sub(1))).copied();
+        let missing =
+            self.first.iter().enumerate().filter(|(site, first)| **first == u32::MAX && can_have_one(*site as u32));
+        self.report.onboarding = Onboarding {
+            done: waits.len() as u64,
+            missing: missing.count() as u64,
+            median_hours: part(0.5).unwrap_or(0.0),
+            hours_99: part(0.99).unwrap_or(0.0),
+            last_day: f64::from(last) / 86_400.0,
+        };
+        for (open, revoked) in self.open.iter().zip(&mut self.report.revoked) {
+            // Those that never came are late, too.
+            revoked.late += open.remaining;
+        }
+        Report { orders, trace: format!("{:016x}", self.trace), ..self.report }
+    }
+}
+
+fn seconds(duration: SignedDuration) -> f64 {
+    duration.as_secs_f64()
+}
+
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+const FNV_PRIME: u64 = 0x0100_0000_01b3;

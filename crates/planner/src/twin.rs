@@ -1,0 +1,343 @@
+//! A twin of Boulder: it decides about orders as Let's Encrypt's CA does, by rules written down here once more and not shared
+//! with certman's own (`ratelimits` and `wfe2` of Boulder, 2026-08).
+
+use std::collections::HashMap;
+
+use crate::{
+    chance::Mixing,
+    scenario::{Scenario, ScenarioError},
+};
+
+/// One limit: nanoseconds from one piece of room to the next, and how many at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rate {
+    emission: i128,
+    burst: i128,
+}
+
+/// The limits that the twin enforces; none for one that it has not.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TwinLimits {
+    new_orders: Option<Rate>,
+    per_domain: Option<Rate>,
+    per_set: Option<Rate>,
+    failures: Option<Rate>,
+    in_a_row: Option<Rate>,
+}
+
+impl TwinLimits {
+    /// Let's Encrypt's (docs/rate-limits, 2026-08).
+    pub fn letsencrypt() -> Self {
+        let (hour, day) = (3600, 86_400);
+        Self {
+            new_orders: rate(300, 300, 3 * hour),
+            per_domain: rate(50, 50, 7 * day),
+            per_set: rate(5, 5, 7 * day),
+            failures: rate(5, 5, hour),
+            in_a_row: rate(1152, 1, day),
+        }
+    }
+
+    /// Those of its staging environment (docs/staging-environment, 2026-09).
+    pub fn letsencrypt_staging() -> Self {
+        let (hour, day) = (3600, 86_400);
+        Self {
+            new_orders: rate(1500, 1500, 3 * hour),
+            per_domain: None,
+            per_set: rate(30_000, 30_000, 7 * day),
+            failures: rate(200, 200, hour),
+            in_a_row: rate(3600, 3600, 6 * hour),
+        }
+    }
+
+    /// The limits of a scenario's CA.
+    ///
+    /// # Errors
+    /// When there is no such preset.
+    pub fn of(scenario: &Scenario) -> Result<Self, ScenarioError> {
+        let mut limits = match scenario.limits.as_str() {
+            "letsencrypt" => Self::letsencrypt(),
+            "letsencrypt-staging" => Self::letsencrypt_staging(),
+            "unlimited" => Self::default(),
+            other => return Err(ScenarioError(format!("limits: {other:?} is none that the twin knows"))),
+        };
+        for (name, limit) in &scenario.overrides {
+            let rate = rate(limit.burst, limit.count, limit.period_seconds);
+            match name.as_str() {
+                "new_orders" => limits.new_orders = rate,
+                "certificates_per_domain" => limits.per_domain = rate,
+                "certificates_per_name_set" => limits.per_set = rate,
+                "failed_validations" => limits.failures = rate,
+                _ => limits.in_a_row = rate,
+            }
+        }
+        Ok(limits)
+    }
+}
+
+fn rate(burst: u32, count: u32, seconds: u32) -> Option<Rate> {
+    Some(Rate { emission: i128::from(seconds) * 1_000_000_000 / i128::from(count.max(1)), burst: burst.into() })
+}
+
+/// The answer to a new order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The CA has it.
+    Placed(Placed),
+    /// A limit is exceeded: this one.
+    Limited(&'static str),
+    /// The certificate that it says to replace has a replacement.
+    AlreadyReplaced,
+    /// Validation of the name failed so often that a person has to go to a web page.
+    Paused,
+}
+
+/// An order that the CA has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    domain: u32,
+    set: u32,
+    /// A certificate of a known set takes no room of its domain.
+    is_known_set: bool,
+    replaces: Option<u64>,
+}
+
+/// A certificate that the CA issued.
+#[derive(Debug, Clone, Copy)]
+struct Issued {
+    serial: u64,
+    at: i64,
+    window: (i64, i64),
+    /// The certificate that it replaced.
+    replaces: Option<u64>,
+}
+
+/// The CA. Instants are seconds; domains, sets of names and names have numbers.
+#[derive(Debug, Clone, Default)]
+pub struct Twin {
+    limits: TwinLimits,
+    orders: Option<i128>,
+    domains: HashMap<u32, i128, Mixing>,
+    sets: HashMap<u32, i128, Mixing>,
+    failures: HashMap<u32, i128, Mixing>,
+    in_a_row: HashMap<u32, i128, Mixing>,
+    /// The newest certificate of each set.
+    issued: HashMap<u32, Issued, Mixing>,
+    serials: u64,
+}
+
+impl Twin {
+    /// A CA that has issued nothing.
+    pub fn new(limits: TwinLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Takes an order or refuses it (`wfe2.NewOrder`). `shares_name` says whether it has a name of what it replaces.
+    pub fn new_order(&mut self, domain: u32, set: u32, replaces: Option<u64>, shares_name: bool, now: i64) -> Answer {
+        let known = self.issued.get(&set).copied();
+        // Before anything else; also before it looks whether it has the order already.
+        if replaces.is_some() && known.is_some_and(|issued| issued.replaces == replaces) {
+            return Answer::AlreadyReplaced;
+        }
+        let replaced = known.filter(|issued| replaces == Some(issued.serial));
+        let in_window = replaced.is_some_and(|issued| (issued.window.0..issued.window.1).contains(&now));
+        let is_known_set = known.is_some_and(|issued| now - issued.at < 120 * 86_400);
+        if in_window && shares_name {
+            return Answer::Placed(Placed { domain, set, is_known_set, replaces });
+        }
+        if self.limits.in_a_row.is_some_and(|rate| !has_room(rate, self.in_a_row.get(&set), now)) {
+            return Answer::Paused;
+        }
+        let checks = [
+            ("failed_validations", self.limits.failures, self.failures.get(&set)),
+            ("certificates_per_name_set", self.limits.per_set, self.sets.get(&set)),
+        ];
+        let of_new = [
+            ("certificates_per_domain", self.limits.per_domain, self.domains.get(&domain)),
+            ("new_orders", self.limits.new_orders, self.orders.as_ref()),
+        ];
+        let asked = checks.into_iter().chain(of_new.into_iter().filter(|_| !is_known_set));
+        for (name, rate, arrival) in asked {
+            if rate.is_some_and(|rate| !has_room(rate, arrival, now)) {
+                return Answer::Limited(name);
+            }
+        }
+        if !is_known_set {
+            // Orders are counted at once, certificates when they are issued.
+            self.orders = self.limits.new_orders.map(|rate| taken(rate, self.orders, now));
+        }
+        Answer::Placed(Placed { domain, set, is_known_set, replaces })
+    }
+
+    /// Issues the certificate of an order. Answers its serial number.
+    pub fn issue(&mut self, order: Placed, lifetime: i64, now: i64) -> u64 {
+        let Placed { domain, set, is_known_set, replaces } = order;
+        if let Some(rate) = self.limits.per_domain.filter(|_| !is_known_set) {
+            spend(&mut self.domains, domain, rate, now);
+        }
+        if let Some(rate) = self.limits.per_set {
+            spend(&mut self.sets, set, rate, now);
+        }
+        self.in_a_row.remove(&set);
+        self.serials += 1;
+        // Centred at two thirds of the lifetime, at half of it where that is below ten days; 2 % wide.
+        let centre = if lifetime < 10 * 86_400 { lifetime / 2 } else { lifetime * 2 / 3 };
+        let window = (now + centre - lifetime / 100, now + centre + lifetime / 100);
+        self.issued.insert(set, Issued { serial: self.serials, at: now, window, replaces });
+        self.serials
+    }
+
+    /// A validation of the only name of a set failed.
+    pub fn fail(&mut self, set: u32, now: i64) {
+        if let Some(rate) = self.limits.failures {
+            spend(&mut self.failures, set, rate, now);
+        }
+        if let Some(rate) = self.limits.in_a_row {
+            spend(&mut self.in_a_row, set, rate, now);
+        }
+    }
+
+    /// When it wants the set's newest certificate to be renewed.
+    pub fn window(&self, set: u32) -> Option<(i64, i64)> {
+        self.issued.get(&set).map(|issued| issued.window)
+    }
+
+    /// Says that a set's newest certificate will be revoked: its window lies in the past on purpose.
+    pub fn will_revoke(&mut self, set: u32, now: i64) {
+        if let Some(issued) = self.issued.get_mut(&set) {
+            issued.window = (now - 7200, now - 3600);
+        }
+    }
+
+    /// Forgets arrivals that have passed.
+    pub fn forget(&mut self, now: i64) {
+        let now = nanoseconds(now);
+        for arrivals in [&mut self.domains, &mut self.sets, &mut self.failures] {
+            arrivals.retain(|_, arrival| *arrival > now);
+        }
+    }
+}
+
+/// Whether a bucket has room (`ratelimits/gcra.go`): one theoretical arrival time.
+fn has_room(rate: Rate, arrival: Option<&i128>, now: i64) -> bool {
+    let now = nanoseconds(now);
+    let next = arrival.map_or(now, |arrival| (*arrival).max(now)) + rate.emission;
+    next - rate.emission * rate.burst <= now
+}
+
+fn taken(rate: Rate, arrival: Option<i128>, now: i64) -> i128 {
+    arrival.unwrap_or(0).max(nanoseconds(now)) + rate.emission
+}
+
+/// Takes from a bucket, full or not: a full one stays as it is.
+fn spend(arrivals: &mut HashMap<u32, i128, Mixing>, of: u32, rate: Rate, now: i64) {
+    if has_room(rate, arrivals.get(&of), now) {
+        let arrival = taken(rate, arrivals.get(&of).copied(), now);
+        arrivals.insert(of, arrival);
+    }
+}
+
+fn nanoseconds(seconds: i64) -> i128 {
+    i128::from(seconds) * 1_000_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400;
+
+    fn twin() -> Twin {
+        Twin::new(TwinLimits::letsencrypt())
+    }
+
+    fn order(twin: &mut Twin, domain: u32, set: u32, now: i64) -> Placed {
+        match twin.new_order(domain, set, None, false, now) {
+            Answer::Placed(placed) => placed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn new_orders_are_three_hundred_at_once_and_one_in_thirty_six_seconds() {
+        let mut twin = twin();
+        for n in 0..300 {
+            order(&mut twin, n, n, 0);
+        }
+        assert_eq!(twin.new_order(300, 300, None, false, 35), Answer::Limited("new_orders"));
+        order(&mut twin, 300, 300, 36);
+        assert_eq!(twin.new_order(301, 301, None, false, 36), Answer::Limited("new_orders"));
+    }
+
+    #[test]
+    fn certificates_of_a_domain_count_when_they_are_issued_and_not_for_a_known_set() {
+        let mut twin = twin();
+        let placed: Vec<_> = (0..50).map(|n| order(&mut twin, 7, n, 0)).collect();
+        order(&mut twin, 7, 50, 0);
+        for placed in placed {
+            twin.issue(placed, 90 * DAY, 0);
+        }
+        assert_eq!(twin.new_order(7, 51, None, false, 0), Answer::Limited("certificates_per_domain"));
+        let again = order(&mut twin, 7, 3, DAY);
+        twin.issue(again, 90 * DAY, DAY);
+        // A day and a bit gives seven.
+        (60..67).for_each(|set| {
+            let placed = order(&mut twin, 7, set, DAY);
+            twin.issue(placed, 90 * DAY, DAY);
+        });
+        assert_eq!(twin.new_order(7, 70, None, false, DAY), Answer::Limited("certificates_per_domain"));
+    }
+
+    #[test]
+    fn the_same_set_has_five_certificates_in_a_week() {
+        let mut twin = twin();
+        for _ in 0..5 {
+            let placed = order(&mut twin, 1, 1, 0);
+            twin.issue(placed, 90 * DAY, 0);
+        }
+        assert_eq!(twin.new_order(1, 1, None, false, 0), Answer::Limited("certificates_per_name_set"));
+        order(&mut twin, 1, 1, 7 * DAY / 5);
+        // A set is known for 120 days.
+        for n in 100..400 {
+            order(&mut twin, n, n, 8 * DAY);
+        }
+        order(&mut twin, 1, 1, 8 * DAY);
+        assert_eq!(twin.new_order(2, 2, None, false, 8 * DAY), Answer::Limited("new_orders"));
+    }
+
+    #[test]
+    fn a_replacement_is_free_within_its_window_only_and_one_certificate_has_one() {
+        let mut twin = twin();
+        let placed = order(&mut twin, 1, 1, 0);
+        let serial = twin.issue(placed, 90 * DAY, 0);
+        let (start, end) = twin.window(1).unwrap();
+        assert_eq!((start / DAY, end / DAY), (59, 60));
+        for n in 1000..1300 {
+            order(&mut twin, n, n, start);
+        }
+        let Answer::Placed(placed) = twin.new_order(1, 1, Some(serial), true, start) else { panic!() };
+        twin.issue(placed, 90 * DAY, start);
+        assert_eq!(twin.new_order(1, 1, Some(serial), true, start), Answer::AlreadyReplaced);
+        // The one of an incident is not free, but its set is known.
+        let mut incident = self::twin();
+        let placed = order(&mut incident, 1, 1, 0);
+        let serial = incident.issue(placed, 90 * DAY, 0);
+        incident.will_revoke(1, DAY);
+        for _ in 0..4 {
+            let Answer::Placed(placed) = incident.new_order(1, 1, None, true, DAY) else { panic!() };
+            incident.issue(placed, 90 * DAY, DAY);
+        }
+        let refused = incident.new_order(1, 1, Some(serial), true, DAY);
+        assert_eq!(refused, Answer::Limited("certificates_per_name_set"));
+    }
+
+    #[test]
+    fn failures_close_a_name_for_a_while_and_in_a_row_for_good() {
+        let mut twin = twin();
+        (0..5).for_each(|_| twin.fail(1, 0));
+        assert_eq!(twin.new_order(1, 1, None, false, 0), Answer::Limited("failed_validations"));
+        order(&mut twin, 1, 1, 12 * 60);
+        (0..1152).for_each(|_| twin.fail(2, 0));
+        assert_eq!(twin.new_order(2, 2, None, false, 3600), Answer::Paused);
+    }
+}
