@@ -402,7 +402,7 @@ fn mark(action: &Action, outcome: &Outcome) -> u8 {
 }
 
 /// Sets apart which sites are broken from what else chance says of them.
-const BROKEN: u64 = 0x62_726f_6b65_6e;
+const BROKEN: u64 = 0x6272_6f6b_656e;
 
 /// Waits that are no reason to leave a site.
 const SOON: SignedDuration = SignedDuration::from_secs(30);
