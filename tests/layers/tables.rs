@@ -51,7 +51,8 @@ pub(crate) const LAYERS: &[Layers] = &[
     Layers {
         folder: "crates/certman",
         layers: &[
-            &["config", "indexes", "leases", "metrics", "new_key", "queue", "suffixes"],
+            &["config", "indexes", "leases", "metrics", "new_key", "suffixes"],
+            &["queue"],
             &["authority", "journal"],
             &["ledger", "recent", "witness"],
             &["certstore"],

@@ -36,7 +36,8 @@ pub(crate) fn expiring(storage: &dyn Storage, now: Timestamp, limit: usize) -> a
     Ok(due.filter_map(name).collect())
 }
 
-fn replaced(table: Table, old: Option<Vec<u8>>, new: Option<Vec<u8>>) -> Vec<Write> {
+/// Puts a row in another one's place; rows have keys only.
+pub(crate) fn replaced(table: Table, old: Option<Vec<u8>>, new: Option<Vec<u8>>) -> Vec<Write> {
     if old == new {
         return Vec::new();
     }

@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, path::Path, sync::Arc};
 
 use anyhow::{Context, anyhow};
-use certseal_issuance::{Site, Stage, Turns};
+use certseal_issuance::{Site, Stage, Turns, budget::Limit};
 use certseal_seal::{RingMark, Sealed, sha256};
 use certseal_store::{
     Expect, PostgresOptions, PostgresStore, SledOptions, SledStore, Storage, StoreError, Table, Write,
@@ -172,10 +172,10 @@ impl Journal {
 
     /// Takes a place out of the queue that is not the site's own: an earlier release gave it another one.
     pub(crate) fn remove_stray(&self, place: Place, entry: &Entry) -> anyhow::Result<()> {
-        if let Some(delete) = place.remove_unless_of(&entry.site) {
-            self.storage.commit(delete.into())?;
-        }
-        Ok(())
+        let Some(delete) = place.remove_unless_of(&entry.site) else { return Ok(()) };
+        // Not if somebody wrote the site meanwhile: the place may be its own by now. Then it is looked at again.
+        let as_read = Write::require(SITES, entry.site.site.as_str(), Expect::Version(entry.revision));
+        self.committed(vec![delete, as_read]).map(drop)
     }
 
     /// Writes the sites of an earlier release's journal in this format, once, and gives each its place in the queue and in the
@@ -201,7 +201,8 @@ impl Journal {
                 let mut writes = put(&written(site.clone()), Some(&entry))?;
                 // As if it were new: it has no such rows yet.
                 writes.extend(indexes::moved(None, &site));
-                self.storage.commit(writes.into())?;
+                // Another process that begins at the same time does the same.
+                self.committed(writes)?;
             }
         }
         self.storage.commit(Write::put(META, QUEUED, 1, Vec::new()).into())?;
@@ -407,19 +408,17 @@ impl Journal {
     /// Takes the room to order one certificate again of which certstore says that it lost it; or tells how long to wait.
     /// A bucket of `per_day`, which fills up within a day.
     pub(crate) fn take_reorder(&self, now: Timestamp, per_day: u32) -> anyhow::Result<Option<SignedDuration>> {
-        let Some(interval) = DAY.as_secs().checked_div(per_day.into()).map(|seconds| seconds.max(1)) else {
-            return Ok(Some(DAY));
-        };
+        let Some(limit) = Limit::new(per_day, per_day, DAY) else { return Ok(Some(DAY)) };
         loop {
             let record = self.storage.get(META, REORDERS)?;
-            // When the bucket is full again, in seconds since 1970: one theoretical arrival time, as GCRA keeps it.
-            let full_at =
+            // In seconds since 1970.
+            let instant =
                 record.as_ref().and_then(|record| Some(i64::from_be_bytes(record.value[..].try_into().ok()?)));
-            let full_at = full_at.unwrap_or(0).max(now.as_second()) + interval;
-            let wait = full_at - now.as_second() - DAY.as_secs();
-            if wait > 0 {
-                return Ok(Some(SignedDuration::from_secs(wait)));
-            }
+            let instant = instant.and_then(|instant| Timestamp::from_second(instant).ok());
+            let full_at = match limit.take(instant, now) {
+                Ok(full_at) => full_at.as_second(),
+                Err(until) => return Ok(Some(until.duration_since(now))),
+            };
             let (expect, version) = match &record {
                 Some(record) => (Expect::Version(record.version), record.version + 1),
                 None => (Expect::Absent, 1),
@@ -609,6 +608,7 @@ const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 #[cfg(test)]
 mod tests {
+    use certseal_issuance::{Advice, Issued};
     use certseal_wire::{NameSet, SiteRequest};
 
     use super::*;
@@ -672,6 +672,91 @@ mod tests {
         let journal = Journal::open(dir.path()).unwrap();
         let over = site(&["b.example", "*.b.example"], None);
         assert_eq!(outcome(&journal, &over), "*.b.example and www.b.example of www.b.example");
+    }
+
+    /// Sites that are due: each a new one that waits for its order, or an old one whose renewal has come.
+    fn due_site(name: &str, is_new: bool) -> Site {
+        let site = Site { route_stored: true, ..site(&[name], None) };
+        let issued = Issued {
+            authority: "test".into(),
+            ordered_from: None,
+            names: None,
+            not_before: Some(Timestamp::now() - DAY * 60),
+            not_after: Timestamp::now() + DAY * 30,
+            renew_at: Timestamp::now() - DAY,
+            lineage: None,
+            advice: Advice::default(),
+            is_put_forward: false,
+        };
+        if is_new { site } else { Site { certificate: Some(issued), order: None, ..site } }
+    }
+
+    #[test]
+    fn a_flood_of_new_sites_leaves_renewals_their_turns() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        for n in 0..200 {
+            let site = due_site(&format!("new-{n}.example"), true);
+            journal.write(None, &site, Writer::Request, &[]).unwrap().unwrap();
+        }
+        for n in 0..5 {
+            let site = due_site(&format!("old-{n}.example"), false);
+            journal.write(None, &site, Writer::Request, &[]).unwrap().unwrap();
+        }
+        let mut turns = Turns::default();
+        let due = journal.due(Timestamp::now(), 15, &mut turns, |_| true).unwrap();
+        let old = due.iter().filter(|place| place.site.as_str().starts_with("old")).count();
+        assert_eq!((due.len(), old), (15, 5), "8 to 4 by weight");
+    }
+
+    #[test]
+    fn a_place_in_the_queue_that_is_not_the_sites_own_goes_and_its_own_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        let site = due_site("a.example", true);
+        let first = journal.write(None, &site, Writer::Request, &[]).unwrap().unwrap();
+        let due = || journal.due(Timestamp::now(), 9, &mut Turns::default(), |_| true).unwrap();
+        let [own] = due().try_into().ok().unwrap();
+        journal.remove_stray(own, &first).unwrap();
+        assert_eq!(due().len(), 1);
+        // As an earlier release would have it, in another lane.
+        let old = Site { certificate: due_site("a.example", false).certificate, ..site.clone() };
+        let stray = queue::moved(None, &Site { written_at: Some(Timestamp::UNIX_EPOCH), ..old });
+        journal.storage.commit(stray.into()).unwrap();
+        let mut places = due();
+        assert_eq!(places.len(), 2);
+        places.retain(|place| place.clone().remove_unless_of(&first.site).is_some());
+        let [stray] = places.try_into().ok().unwrap();
+        // Somebody writes the site first: its place may be another one by now.
+        let second = journal.write(Some(&first), &site, Writer::Request, &[]).unwrap().unwrap();
+        journal.remove_stray(stray.clone(), &first).unwrap();
+        assert_eq!(due().len(), 2);
+        journal.remove_stray(stray, &second).unwrap();
+        assert_eq!(due().len(), 1);
+    }
+
+    #[test]
+    fn dead_letters_and_certificates_near_their_end_are_listed_until_they_are_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        let near = due_site("near.example", false);
+        let end = near.certificate.as_ref().unwrap().not_after;
+        let entry = journal.write(None, &near, Writer::Request, &[]).unwrap().unwrap();
+        let listed = |sites: Vec<Site>| sites.into_iter().map(|site| site.site.to_string()).collect::<Vec<_>>();
+        let expiring = |at| listed(journal.expiring(at, 9).unwrap());
+        assert_eq!((expiring(end), expiring(near.expiring_at().unwrap() - DAY)), (vec!["near.example".into()], vec![]));
+        let dead = |after: Option<&str>| {
+            let after = after.map(|name| name.parse().unwrap());
+            listed(journal.at_stage(Stage::DeadLetter, after.as_ref(), 9).unwrap())
+        };
+        let lost = site(&["lost.example"], None).order_discarded();
+        let lost = journal.write(None, &lost, Writer::Request, &[]).unwrap().unwrap();
+        assert_eq!((dead(None), dead(Some("lost.example"))), (vec!["lost.example".to_owned()], vec![]));
+        let trouble = journal.trouble(end).unwrap();
+        assert_eq!((trouble.expiring, trouble.dead_letters), (1, 1));
+        journal.write(Some(&lost), &lost.site.clone().order_retried(), Writer::Request, &[]).unwrap().unwrap();
+        journal.write(Some(&entry), &near.departed(), Writer::Request, &[]).unwrap().unwrap();
+        assert_eq!((dead(None), expiring(end)), (Vec::<String>::new(), vec![]));
     }
 
     #[test]

@@ -2,7 +2,12 @@
 //!
 //! Sites that ask at the same time share a transaction: the bucket of new orders is a single row that all of them want.
 
-use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, anyhow};
 use certseal_issuance::{
@@ -99,7 +104,7 @@ impl Ledger {
     }
 }
 
-/// The rows below a prefix that say the latest instants after `now`, with their subjects.
+/// The rows below a prefix that say the latest instants after `now`, with their subjects; of very many rows, of the first ones.
 fn fullest_below(
     storage: &dyn Storage,
     prefix: &[u8],
@@ -107,7 +112,7 @@ fn fullest_below(
     most: usize,
 ) -> anyhow::Result<Vec<(Timestamp, String)>> {
     let (mut found, mut after) = (Vec::new(), prefix.to_vec());
-    loop {
+    for _ in 0..MOST_LOOKED_AT / ROWS_AT_ONCE {
         let rows = storage.scan(BUDGET, Some(&after), ROWS_AT_ONCE)?;
         let Some((last, _)) = rows.last() else { break };
         after = last.clone();
@@ -136,9 +141,15 @@ pub(crate) struct Standing {
 }
 
 async fn keep(journal: Journal, rules: Arc<Rules>, mut waiting: mpsc::Receiver<Ask>) {
-    let mut asks = Vec::new();
+    let (mut asks, mut swept) = (Vec::new(), None::<Instant>);
     while waiting.recv_many(&mut asks, TOGETHER).await > 0 {
         let (taken, journal, rules) = (std::mem::take(&mut asks), journal.clone(), rules.clone());
+        let is_time = swept.is_none_or(|swept| swept.elapsed() > SWEEP_EVERY);
+        if let Some(now) = taken.iter().map(|ask| ask.moment.now).max().filter(|_| is_time) {
+            swept = Some(Instant::now());
+            let storage = journal.storage();
+            let _ = tokio::task::spawn_blocking(move || forget_empty(&*storage, now)).await;
+        }
         // Askers hear of a panic by the end of their channels.
         let _ = tokio::task::spawn_blocking(move || enter_all(&journal, &rules, taken)).await;
     }
@@ -146,9 +157,6 @@ async fn keep(journal: Journal, rules: Arc<Rules>, mut waiting: mpsc::Receiver<A
 
 fn enter_all(journal: &Journal, rules: &Rules, mut asks: Vec<Ask>) {
     rules.suffixes.refresh();
-    if let Some(now) = asks.iter().map(|ask| ask.moment.now).max() {
-        forget_empty(&*journal.storage(), now);
-    }
     for race in 0..MAX_RACES {
         match enter(journal, rules, &asks) {
             Ok(Some(entries)) => {
@@ -197,7 +205,7 @@ impl Ask {
 /// Enters all of them, or nothing: none when a row was changed by others.
 fn enter(journal: &Journal, rules: &Rules, asks: &[Ask]) -> anyhow::Result<Option<Vec<Entry>>> {
     let storage = journal.storage();
-    let page = Page::new(&*storage, rules.limits.clone());
+    let page = Page::new(&*storage, &rules.limits);
     let (mut writes, mut entries) = (Vec::new(), Vec::new());
     for ask in asks {
         let booked = page.booked(ask, &rules.suffixes);
@@ -214,7 +222,7 @@ fn enter(journal: &Journal, rules: &Rules, asks: &[Ask]) -> anyhow::Result<Optio
 /// The rows that one transaction reads and writes.
 struct Page<'a> {
     storage: &'a dyn Storage,
-    limits: Limits,
+    limits: &'a Limits,
     rows: RefCell<HashMap<Vec<u8>, Known>>,
     failed: RefCell<Option<anyhow::Error>>,
 }
@@ -237,7 +245,7 @@ struct Row {
 }
 
 impl<'a> Page<'a> {
-    fn new(storage: &'a dyn Storage, limits: Limits) -> Self {
+    fn new(storage: &'a dyn Storage, limits: &'a Limits) -> Self {
         Self { storage, limits, rows: RefCell::default(), failed: RefCell::default() }
     }
 
@@ -250,7 +258,7 @@ impl<'a> Page<'a> {
                     cost.counted.clear();
                 }
                 let at = |line: &Line| self.at(account, line);
-                match budget::take(&cost, *lane, &self.limits, at, ask.moment) {
+                match budget::take(&cost, *lane, self.limits, at, ask.moment) {
                     Ok(taken) => {
                         self.enter(account, taken.entries);
                         let (order, certificate) = (cost.order, taken.certificate);
@@ -264,7 +272,7 @@ impl<'a> Page<'a> {
             }
             Booking::Settle { account, settlement } => {
                 let at = |line: &Line| self.at(account, line);
-                let entries = budget::settle(settlement, &self.limits, at, ask.moment.now);
+                let entries = budget::settle(settlement, self.limits, at, ask.moment.now);
                 self.enter(account, entries);
                 Booked::Settled
             }
@@ -328,18 +336,22 @@ fn read(storage: &dyn Storage, key: &[u8]) -> anyhow::Result<Known> {
 
 /// Forgets buckets from which nothing is taken any more.
 fn forget_empty(storage: &dyn Storage, now: Timestamp) {
-    let forget = || {
-        let gone = storage.expired(BUDGET, seconds(now), EMPTIED_AT_ONCE)?;
+    loop {
+        let gone = match storage.expired(BUDGET, seconds(now), EMPTIED_AT_ONCE) {
+            Ok(gone) if gone.is_empty() => return,
+            Ok(gone) => gone,
+            Err(error) => return tracing::warn!(%error, "empty buckets are not forgotten"),
+        };
+        let is_last = gone.len() < EMPTIED_AT_ONCE;
         let delete = |(key, record): (Vec<u8>, certseal_store::Record)| {
             Write::purge(BUDGET, key).expect(Expect::Version(record.version))
         };
-        let writes: Vec<Write> = gone.into_iter().map(delete).collect();
-        if writes.is_empty() { Ok(()) } else { storage.commit(writes.into()).map(drop) }
-    };
-    match forget() {
-        // Somebody took from one of them.
-        Ok(()) | Err(StoreError::Conflict { .. }) => {}
-        Err(error) => tracing::warn!(%error, "empty buckets are not forgotten"),
+        match storage.commit(gone.into_iter().map(delete).collect::<Vec<_>>().into()) {
+            Ok(_) if !is_last => {}
+            // At a conflict somebody took from one of them: the next time, then.
+            Ok(_) | Err(StoreError::Conflict { .. }) => return,
+            Err(error) => return tracing::warn!(%error, "empty buckets are not forgotten"),
+        }
     }
 }
 
@@ -402,7 +414,13 @@ const MAX_RACES: usize = 20;
 const LONG_SUBJECT: usize = 256;
 
 const ROWS_AT_ONCE: usize = 500;
-const EMPTIED_AT_ONCE: usize = 200;
+const EMPTIED_AT_ONCE: usize = 500;
+
+/// Between two looks for buckets that are empty again.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// Buckets of a limit that are looked at for a report: there may be millions, and anybody of the platform may ask.
+const MOST_LOOKED_AT: usize = 10_000;
 
 #[cfg(test)]
 mod tests;

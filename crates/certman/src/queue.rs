@@ -7,6 +7,8 @@ use certseal_store::{Storage, Table, Write};
 use certseal_wire::DnsName;
 use jiff::Timestamp;
 
+use crate::indexes;
+
 /// The site's row: lane, instant in milliseconds, name. A site that is due at once stands where it was written.
 fn row(site: &Site) -> Option<Vec<u8>> {
     let Due { lane, at } = site.due()?;
@@ -16,16 +18,11 @@ fn row(site: &Site) -> Option<Vec<u8>> {
 
 /// Moves a site from its place to its next one.
 pub(crate) fn moved(before: Option<&Site>, site: &Site) -> Vec<Write> {
-    let (old, new) = (before.and_then(row), row(site));
-    if old == new {
-        return Vec::new();
-    }
-    let old = old.map(|key| Write::delete(QUEUE, key));
-    let new = new.map(|key| Write::put(QUEUE, key, 1, Vec::new()));
-    old.into_iter().chain(new).collect()
+    indexes::replaced(QUEUE, before.and_then(row), row(site))
 }
 
 /// A site's place in the queue.
+#[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) site: DnsName,
     key: Vec<u8>,

@@ -100,19 +100,23 @@ impl Worker {
 
     /// Keeps this process's part of the sites until the shutdown begins.
     pub(crate) async fn keep_leases(self: Arc<Self>, shutdown: Shutdown) {
-        while !shutdown.has_begun() {
+        for round in 0_u64.. {
             tokio::select! {
                 () = tokio::time::sleep(leases::RENEW_EVERY) => {}
                 () = shutdown.begun() => return,
             }
-            let kept = self.journaled(|journal| {
+            let kept = self.journaled(move |journal| {
                 journal.leases().renew(Timestamp::now())?;
-                // One process tells.
-                journal.leases().leads().then(|| journal.trouble(Timestamp::now())).transpose()
+                if !round.is_multiple_of(COUNT_EVERY) {
+                    return Ok(None);
+                }
+                // One process tells, and the others have nothing to tell.
+                let trouble = journal.leases().leads().then(|| journal.trouble(Timestamp::now())).transpose()?;
+                Ok(Some(trouble.unwrap_or_default()))
             });
             match kept.await {
                 Ok(trouble) => {
-                    self.metrics.troubled(trouble.unwrap_or_default());
+                    trouble.into_iter().for_each(|trouble| self.metrics.troubled(trouble));
                     self.wake.notify_one();
                 }
                 Err(error) => tracing::error!(error = causes(error.as_ref()), "cannot renew the leases"),
@@ -435,6 +439,9 @@ impl Worker {
 
 /// How long a site rests after its journal could not be read or written.
 const AFTER_ERROR: Duration = Duration::from_secs(5);
+
+/// Renewals of leases for each count of what somebody should look at.
+const COUNT_EVERY: u64 = 6;
 
 /// How long a site rests whose record a later release wrote.
 const LEFT_ALONE: Duration = Duration::from_secs(300);

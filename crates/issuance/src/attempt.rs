@@ -42,18 +42,18 @@ impl Attempt {
                 let asked = SignedDuration::from_secs(seconds.min(DAY.as_secs().unsigned_abs()) as i64);
                 Some(doubling(self.unavailable).max(asked))
             }
-            FailureKind::Rejected => {
+            FailureKind::Rejected | FailureKind::AlreadyReplaced => {
                 // 1, 10, 100 minutes, then once a day, as Let's Encrypt advises (its integration guide).
                 let growth = 10_i32.checked_pow(self.rejected).filter(|_| self.rejected < 3);
                 let wait = growth.map_or(DAY, |growth| policy.retry.saturating_mul(growth).min(DAY));
                 (self.rejected + 1 < PAUSED_AFTER).then_some(wait)
             }
-            // Not counted as a failure by a site.
-            FailureKind::AlreadyReplaced => Some(SignedDuration::ZERO),
             FailureKind::Hopeless => None,
         };
         match failure.kind {
-            FailureKind::Rejected | FailureKind::Hopeless => self.rejected = self.rejected.saturating_add(1),
+            FailureKind::Rejected | FailureKind::AlreadyReplaced | FailureKind::Hopeless => {
+                self.rejected = self.rejected.saturating_add(1)
+            }
             _ => self.unavailable = self.unavailable.saturating_add(1),
         }
         // Up to a fifth longer, so that what failed together does not come back together.

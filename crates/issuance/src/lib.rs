@@ -29,15 +29,19 @@
 mod action;
 mod attempt;
 pub mod budget;
+mod issued;
 mod lane;
 mod moment;
 mod order;
 mod record;
 mod renewal;
 mod site;
+mod status;
+mod version;
 
 pub use action::{Action, Booked, Booking, Due, Failure, FailureKind, Next, Outcome, Policy, Work};
 pub use attempt::{Attempt, Attempts};
+pub use issued::{Compromised, Issued};
 pub use lane::{Lane, Turns};
 pub use moment::Moment;
 pub use order::{
@@ -46,4 +50,5 @@ pub use order::{
 };
 pub use record::{RecordError, read};
 pub use renewal::{Advice, Window};
-pub use site::{Compromised, FORMAT, Format, Issued, Site};
+pub use site::{FORMAT, Format, Site};
+pub use status::{order_status, site_status};

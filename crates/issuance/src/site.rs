@@ -1,18 +1,16 @@
 //! A site: the state that is wanted, the state that is stored, and the work between the two.
 
-use certseal_wire::{
-    Base64, DnsName, LOST, NameSet, OrderStatus, OrderSummary, PoolName, RenewalAdvice, SiteRequest, SiteState,
-    SiteStatus, Upstream,
-};
-use jiff::{SignedDuration, Timestamp};
+use certseal_wire::{Base64, DnsName, NameSet, PoolName, SiteRequest, Upstream};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountRef, Action, Advice, Answer, Attempt, Attempts, AuthorityId, Booked, Booking, Due, Failure, FailureKind,
-    Lane, Lineage, Look, Moment, Next, OrderRef, OrderReport, OrderState, Outcome, Policy, Revocation, Stage, Step,
-    Window, Work,
+    AccountRef, Action, Advice, Answer, Attempt, Attempts, Booked, Booking, Compromised, Due, Failure, FailureKind,
+    Issued, Lane, Lineage, Look, Moment, Next, OrderRef, OrderReport, OrderState, Outcome, Policy, Revocation, Stage,
+    Step, Work,
     budget::{LimitName, OrderKind, Reserved, Settlement},
     renewal,
+    version::{below_ceiling, successor},
 };
 
 /// Everything that certman knows about one site. As JSON it is the site's record in the journal.
@@ -91,70 +89,6 @@ pub enum Format {
 
 /// As it stands in the record.
 pub const FORMAT: &str = "2";
-
-/// A stored certificate.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Issued {
-    /// The CA's name, as the certificate states it.
-    pub authority: String,
-    /// The CA that it was ordered from; none for one that a platform brought.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ordered_from: Option<AuthorityId>,
-    /// The names that it was ordered for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub names: Option<NameSet>,
-    /// Start of validity.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_before: Option<Timestamp>,
-    /// End of validity.
-    pub not_after: Timestamp,
-    /// When the renewal begins.
-    pub renew_at: Timestamp,
-    /// The certificate in the eyes of its CA.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lineage: Option<Lineage>,
-    /// What the CA says of the renewal.
-    #[serde(default, skip_serializing_if = "Advice::is_unknown")]
-    pub advice: Advice,
-    /// The renewal was put forward, to move many sites.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_put_forward: bool,
-}
-
-impl Issued {
-    /// From when on it is urgent that another one comes: half of what was left when the renewal was due. A sixth of the
-    /// lifetime is left then, where renewals are due at two thirds of it.
-    pub fn expiring_at(&self) -> Timestamp {
-        let part = |from: Timestamp, part: f64| {
-            let rest = self.not_after.duration_since(from);
-            from.checked_add(renewal::fraction(rest, part)).unwrap_or(self.not_after)
-        };
-        // Wherever the CA or a migration puts the renewal.
-        let due = self.not_before.map_or(self.renew_at.min(self.not_after), |not_before| part(not_before, 2.0 / 3.0));
-        part(due, 0.5)
-    }
-
-    /// The certificate after the CA's advice on it. A window that is new has the renewal planned anew; one in the past means now.
-    fn advised(&mut self, window: Window, retry_after: SignedDuration, explanation: Option<String>, moment: Moment) {
-        if self.advice.window != Some(window) {
-            // Not so late that it becomes urgent, whatever the CA says; nor later than a migration wants it.
-            let planned = window.instant(moment.chance).min(self.expiring_at());
-            self.renew_at = if self.is_put_forward { self.renew_at.min(planned) } else { planned };
-        }
-        let explanation = explanation.map(|url| url.chars().take(MAX_EXPLANATION).collect());
-        self.advice = Advice { window: Some(window), explanation, ask_at: None };
-        self.advice.ask_after(moment.now, retry_after);
-    }
-}
-
-/// A stored certificate whose key others may have.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Compromised {
-    /// The version of its bundle.
-    pub version: u64,
-    /// The certificate.
-    pub certificate: Revocation,
-}
 
 /// Requests of people and programs.
 impl Site {
@@ -332,8 +266,11 @@ impl Site {
         self
     }
 
-    /// The site with its order given up: none follows until somebody changes the site, or has it tried again.
+    /// The site with its order given up, if there is one: none follows until somebody changes the site, or has it tried again.
     pub fn order_discarded(mut self) -> Self {
+        if self.stage().is_none() {
+            return self;
+        }
         self.begin_anew();
         self.attempts.order.dead = true;
         self.attempts.order.retry_at = None;
@@ -429,7 +366,7 @@ impl Site {
     }
 
     /// The priority of work at an instant.
-    fn lane(&self, at: Option<Timestamp>) -> Lane {
+    pub(crate) fn lane(&self, at: Option<Timestamp>) -> Lane {
         if !self.revoke.is_empty() || self.compromised.is_some() {
             return Lane::Incident;
         }
@@ -446,32 +383,10 @@ impl Site {
         }
     }
 
-    /// The certificate that an order of this account replaces, if its CA wants to know: it gave advice on it.
-    fn replaces(&self, account: &AccountRef) -> Option<&Lineage> {
-        let certificate = self.certificate.as_ref().filter(|certificate| certificate.advice.window.is_some())?;
-        certificate.lineage.as_ref().filter(|lineage| lineage.account == *account && !lineage.is_replaced)
-    }
-
     /// The order that comes next, as the CA counts it.
-    fn order_kind(&self, account: &AccountRef, now: Timestamp, policy: &Policy) -> OrderKind {
-        let replaced = self.certificate.as_ref().filter(|_| self.replaces(account).is_some());
-        let in_window =
-            replaced.filter(|certificate| certificate.advice.window.is_some_and(|window| window.contains(now)));
-        if let Some(before) = in_window.and_then(|certificate| certificate.names.as_ref())
-            && self.names.iter().any(|name| before.iter().any(|before| before == name))
-        {
-            return OrderKind::Replacement { same_names: *before == self.names };
-        }
-        let knows_set = |certificate: &&Issued| {
-            let is_of_late = certificate.not_before.is_some_and(|at| now.duration_since(at) < KNOWN_SET);
-            let is_theirs = certificate.ordered_from.as_ref() == Some(&policy.authority);
-            is_of_late && is_theirs && certificate.names.as_ref() == Some(&self.names)
-        };
-        if self.certificate.as_ref().is_some_and(|certificate| knows_set(&certificate)) {
-            OrderKind::SameNames
-        } else {
-            OrderKind::New
-        }
+    fn order_kind(&self, account: &AccountRef, now: Timestamp) -> OrderKind {
+        let before = self.certificate.as_ref();
+        before.map_or(OrderKind::New, |certificate| certificate.next_order(account, &self.names, now))
     }
 
     /// Whether edges know the site, and no order before stands in the way of the next one.
@@ -512,11 +427,12 @@ impl Site {
             Step::AccountReady { account } => Action::VouchForAccount(account),
             Step::Vouched { account } => match &self.reserved {
                 Some(reserved) if reserved.ready => {
-                    let replaces = self.replaces(&account).map(|lineage| lineage.id.clone());
+                    let lineage = self.certificate.as_ref().and_then(|certificate| certificate.replaced_by(&account));
+                    let replaces = lineage.map(|lineage| lineage.id.clone());
                     Action::OpenOrder { account, replaces }
                 }
                 reserved => {
-                    let kind = self.order_kind(&account, now, policy);
+                    let kind = self.order_kind(&account, now);
                     let (lane, again) = (self.lane(Some(now)), reserved.is_some());
                     return Next::Book(Booking::Reserve { account, kind, lane, again });
                 }
@@ -765,10 +681,14 @@ impl Site {
             }
             (Work::Order, FailureKind::AlreadyReplaced) => {
                 let lineage = self.certificate.as_mut().and_then(|certificate| certificate.lineage.as_mut());
-                lineage.into_iter().for_each(|lineage| lineage.is_replaced = true);
-                // As no replacement it costs something else.
-                self.give_back();
-                return self;
+                if let Some(lineage) = lineage.filter(|lineage| !lineage.is_replaced) {
+                    lineage.is_replaced = true;
+                    // As no replacement it costs something else.
+                    self.give_back();
+                    return self;
+                }
+                // Of an order that said to replace nothing.
+                self.begin_anew();
             }
             (Work::Route, FailureKind::Outrun(version)) => {
                 self.route_version = self.route_version.max(version).saturating_add(1);
@@ -797,13 +717,11 @@ impl Site {
 
     /// Failed validations take from the CA's budget, too.
     fn count_failed(&mut self, names: &[DnsName]) {
-        let names = names.iter().filter(|name| self.names.iter().any(|own| own == *name));
-        for name in names {
-            self.owed.failed.push(name.clone());
-            if !self.failing.contains(name) {
-                self.failing.push(name.clone());
-            }
-        }
+        // A CA may name others, or one of them a thousand times.
+        let failed: Vec<DnsName> = self.names.iter().filter(|own| names.contains(own)).cloned().collect();
+        self.failing.retain(|name| self.names.iter().any(|own| own == name) && !failed.contains(name));
+        self.failing.extend_from_slice(&failed);
+        self.owed.failed.extend(failed);
         let account = self.order.as_ref().and_then(Step::order).and_then(|order| order.account.clone());
         self.account = account.or(self.account.take());
     }
@@ -859,92 +777,14 @@ impl Site {
         }
     }
 
-    /// The order, for operators.
-    pub fn order_status(&self) -> Option<OrderStatus> {
-        let stage = self.stage()?;
-        let order = self.order.as_ref().and_then(Step::order);
-        let attempt = &self.attempts.order;
-        Some(OrderStatus {
-            site: self.site.clone(),
-            names: self.names.clone(),
-            stage: stage.as_str().to_owned(),
-            lane: self.lane(self.written_at).as_str().to_owned(),
-            authority: order.and_then(OrderRef::authority).map(ToString::to_string),
-            order_url: order.map(|order| order.url.clone()),
-            rejections: attempt.rejected,
-            retry_at: attempt.retry_at,
-            diagnosis: attempt.diagnosis.clone(),
-        })
-    }
-
     /// From when on operators should hear that the certificate is near its end.
     pub fn expiring_at(&self) -> Option<Timestamp> {
         self.certificate.as_ref().filter(|_| !self.departed).map(Issued::expiring_at)
     }
-
-    /// How the site is doing.
-    pub fn status(&self) -> SiteStatus {
-        let attempt = self.attempts.worst();
-        let state = match attempt {
-            attempt if attempt.dead => SiteState::Failed,
-            attempt if attempt.failures() > 0 => SiteState::Waiting,
-            _ if self.certificate.is_none() => SiteState::Pending,
-            _ => SiteState::Active,
-        };
-        let step = match &self.order {
-            _ if !self.route_stored => Some("route"),
-            Some(step) => Some(step.name()),
-            None if self.lost => Some(LOST),
-            None => None,
-        };
-        SiteStatus {
-            site: self.site.clone(),
-            names: self.names.clone(),
-            upstream: self.upstream.clone(),
-            pools: self.pools.clone(),
-            owner: self.owner.clone(),
-            state,
-            version: self.bundle_version,
-            authority: self.certificate.as_ref().map(|certificate| certificate.authority.clone()),
-            not_after: self.certificate.as_ref().map(|certificate| certificate.not_after),
-            renew_at: self.certificate.as_ref().map(|certificate| certificate.renew_at),
-            expiring_at: self.expiring_at(),
-            advice: self.certificate.as_ref().and_then(|certificate| {
-                let Advice { window, explanation, ask_at } = certificate.advice.clone();
-                let Window { start, end } = window?;
-                Some(RenewalAdvice { start, end, explanation, ask_at })
-            }),
-            order: step.map(|step| OrderSummary {
-                step: step.to_owned(),
-                failures: attempt.failures(),
-                retry_at: attempt.retry_at,
-                diagnosis: attempt.diagnosis.clone(),
-            }),
-        }
-    }
 }
-
-/// The version after `version`. Versions that honest work does not come to were signed by somebody who had the issuer key
-/// that is gone: the next one is above the floor then.
-fn successor(version: u64, floor: u64) -> u64 {
-    below_ceiling(version, floor).saturating_add(1)
-}
-
-fn below_ceiling(version: u64, floor: u64) -> u64 {
-    if version < CEILING { version } else { floor }
-}
-
-/// For how long the CA knows a set of names: 120 days, less one for clocks that differ.
-const KNOWN_SET: SignedDuration = SignedDuration::from_hours(119 * 24);
 
 /// Rejections in a row after which an order is a dead letter: it is tried once a day then.
 const DEAD_LETTER: u32 = 4;
-
-/// Characters of the address of a page.
-const MAX_EXPLANATION: usize = 500;
-
-/// No site changes so often: a billion times a second, for 292 years.
-const CEILING: u64 = 1 << 63;
 
 #[cfg(test)]
 mod tests;

@@ -343,7 +343,7 @@ pub struct LimitReport {
     pub burst: u32,
     /// Seconds after which it can be taken from once more.
     pub interval_seconds: f64,
-    /// Those of its buckets that are fullest.
+    /// Those of its buckets that are fullest, among the first ten thousand.
     pub buckets: Vec<BucketReport>,
 }
 

@@ -7,7 +7,7 @@ use axum::{
     extract::{Query, State, rejection::QueryRejection},
     routing::{get, post},
 };
-use certseal_issuance::{Site, Stage};
+use certseal_issuance::{Site, Stage, order_status};
 use certseal_service::problem::Refusal;
 use certseal_wire::{DnsName, OrderList, OrderStatus, ProblemKind, SiteStatus};
 use serde::Deserialize;
@@ -32,11 +32,11 @@ async fn orders(
     let Query(OrdersQuery { stage, after }) = query.map_err(|e| malformed(e.body_text()))?;
     let page = journaled(&worker, move |journal| journal.at_stage(stage, after.as_ref(), PAGE)).await?;
     let next = (page.len() == PAGE).then(|| page.last().map(|site| site.site.clone())).flatten();
-    Ok(Json(OrderList { orders: page.iter().filter_map(Site::order_status).collect(), next }))
+    Ok(Json(OrderList { orders: page.iter().filter_map(order_status).collect(), next }))
 }
 
 async fn order(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<OrderStatus>, Refusal> {
-    let order = present(&worker, &name).await?.site.order_status();
+    let order = order_status(&present(&worker, &name).await?.site);
     let none = || Refusal::new(ProblemKind::NotFound, format!("{name} has no order under way"));
     order.map(Json).ok_or_else(none)
 }

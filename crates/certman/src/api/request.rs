@@ -7,7 +7,7 @@ use axum::{
     extract::{FromRequestParts, Path},
     http::request::Parts,
 };
-use certseal_issuance::{RecordError, Site};
+use certseal_issuance::{RecordError, Site, site_status};
 use certseal_service::problem::Refusal;
 use certseal_wire::{Caller, DnsName, ProblemKind, Role, SiteRequest, SiteStatus};
 
@@ -137,7 +137,7 @@ pub(crate) async fn change_present(
         _ => Err(Refusal::new(ProblemKind::NotFound, missing.clone())),
     })
     .await?;
-    Ok(Json(site.status()))
+    Ok(Json(site_status(&site)))
 }
 
 pub(crate) async fn present(worker: &Arc<Worker>, name: &DnsName) -> Result<Entry, Refusal> {

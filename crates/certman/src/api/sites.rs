@@ -9,7 +9,7 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use certseal_issuance::Site;
+use certseal_issuance::{Site, site_status};
 use certseal_service::problem::Refusal;
 use certseal_wire::{DnsName, ProblemKind, Renewal, SiteList, SiteRequest, SiteStatus};
 use jiff::Timestamp;
@@ -36,16 +36,16 @@ async fn sites(
     let Query(ListQuery { after, expiring }) = query.map_err(|e| malformed(e.body_text()))?;
     if expiring {
         let sites = journaled(&worker, |journal| journal.expiring(Timestamp::now(), MOST_EXPIRING)).await?;
-        return Ok(Json(SiteList { sites: sites.iter().map(Site::status).collect(), next: None }));
+        return Ok(Json(SiteList { sites: sites.iter().map(site_status).collect(), next: None }));
     }
     let page = journaled(&worker, move |journal| journal.list(after.as_ref(), PAGE)).await?;
     let next = (page.len() == PAGE).then(|| page.last().map(|site| site.site.clone())).flatten();
-    let sites = page.iter().filter(|site| !site.departed).map(Site::status).collect();
+    let sites = page.iter().filter(|site| !site.departed).map(site_status).collect();
     Ok(Json(SiteList { sites, next }))
 }
 
 async fn site(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<SiteStatus>, Refusal> {
-    Ok(Json(present(&worker, &name).await?.site.status()))
+    Ok(Json(site_status(&present(&worker, &name).await?.site)))
 }
 
 async fn put_site(
@@ -64,7 +64,7 @@ async fn put_site(
         })
     })
     .await?;
-    Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(site.status())))
+    Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(site_status(&site))))
 }
 
 async fn remove_site(
@@ -79,7 +79,7 @@ async fn remove_site(
         None => Err(Refusal::new(ProblemKind::NotFound, missing.clone())),
     })
     .await?;
-    Ok(Json(site.status()))
+    Ok(Json(site_status(&site)))
 }
 
 /// A request without a body asks for a renewal now.

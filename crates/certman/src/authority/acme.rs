@@ -292,7 +292,8 @@ impl AcmeAuthority {
     }
 }
 
-/// A certificate's id at its CA (RFC 9773, 4.1); none for one without an authority key identifier.
+/// A certificate's id at its CA (RFC 9773, 4.1); none for one without an authority key identifier, or with numbers longer than
+/// any that are allowed (20 octets; RFC 5280, 4.1.2.2).
 pub(crate) fn certificate_id(leaf: &[u8]) -> Option<String> {
     let (_, leaf) = X509Certificate::from_der(leaf).ok()?;
     let of_authority = |extension: &X509Extension<'_>| match extension.parsed_extension() {
@@ -300,7 +301,8 @@ pub(crate) fn certificate_id(leaf: &[u8]) -> Option<String> {
         _ => None,
     };
     let authority = leaf.iter_extensions().find_map(of_authority)?;
-    Some(CertificateIdentifier::new(Der::from_slice(&authority), Der::from_slice(leaf.raw_serial())).to_string())
+    let id = CertificateIdentifier::new(Der::from_slice(&authority), Der::from_slice(leaf.raw_serial())).to_string();
+    Some(id).filter(|id| id.len() <= MAX_ID)
 }
 
 fn identifier(id: &str) -> Result<CertificateIdentifier<'_>, Failure> {
@@ -388,6 +390,8 @@ fn failure(error: Error) -> Failure {
 /// As Boulder words it; the address of the page where it can be undone follows.
 const PAUSED: &str = "temporarily prevented from requesting certificates";
 const ALREADY_REVOKED: &str = "urn:ietf:params:acme:error:alreadyRevoked";
+/// Characters of a certificate's id; the usual ones have some 60.
+const MAX_ID: usize = 200;
 /// As many as sites are under way with the usual number of workers.
 const MAX_KNOWN_ORDERS: usize = 1024;
 

@@ -1,10 +1,11 @@
-use certseal_wire::SiteState;
+use certseal_wire::{LOST, SiteState};
 use jiff::SignedDuration;
 
 use super::*;
 use crate::{
-    AccountRef, SealedKey,
+    AccountRef, AuthorityId, SealedKey, Window,
     budget::{Bucket, Delay, Entries},
+    site_status,
 };
 
 fn now() -> Timestamp {
@@ -156,7 +157,7 @@ fn an_order_takes_one_action_after_another() {
     assert_eq!(action(&site), Some(Action::StoreBundle { sealed: sealed(), chain }));
     let site = store(site);
     assert_eq!(site.certificate.as_ref().unwrap().ordered_from, Some(ca()));
-    assert_eq!((action(&site), site.status().state), (None, SiteState::Active));
+    assert_eq!((action(&site), site_status(&site).state), (None, SiteState::Active));
     assert!(
         matches!(site.next(now(), &policy()), Next::WakeAt(at) if at == site.certificate.as_ref().unwrap().renew_at)
     );
@@ -183,7 +184,7 @@ fn waiting_holds_nothing_and_ends_as_a_failure_that_is_tried_again() {
         assert!(matches!(site.next(at, &policy()), Next::WakeAt(next) if next > at), "{site:?}");
     }
     assert_eq!(waited, SignedDuration::from_secs(26));
-    assert!(site.status().order.unwrap().diagnosis.unwrap().contains("not signed"));
+    assert!(site_status(&site).order.unwrap().diagnosis.unwrap().contains("not signed"));
     assert!(matches!(site.order, Some(Step::Retrieving { .. })), "the order goes on");
 }
 
@@ -223,7 +224,7 @@ fn a_ca_that_takes_the_request_and_is_ready_again_is_asked_less_and_less() {
         }
     }
     assert!((18..25).contains(&requests), "{requests} requests in an hour, once in 256 s at last");
-    assert!(site.status().order.unwrap().diagnosis.unwrap().contains("waits for it again"));
+    assert!(site_status(&site).order.unwrap().diagnosis.unwrap().contains("waits for it again"));
 }
 
 #[test]
@@ -257,7 +258,7 @@ fn an_unavailable_peer_is_asked_for_the_same_again_soon() {
         assert_eq!(wait(&site).as_secs(), seconds);
         assert_eq!(site.order, Some(step.clone()));
     }
-    assert_eq!(site.status().state, SiteState::Waiting);
+    assert_eq!(site_status(&site).state, SiteState::Waiting);
 }
 
 #[test]
@@ -331,7 +332,7 @@ fn a_failed_validation_names_hosts_and_a_long_diagnosis_is_cut() {
     let look = Look::first(now());
     let pending = at_step(routed(), Step::ChallengePending { order: order(), answers: answers.clone(), look });
     let site = fails(pending, FailureKind::Rejected);
-    assert_eq!(site.status().order.unwrap().diagnosis.unwrap(), "why (names: shop.example)");
+    assert_eq!(site_status(&site).order.unwrap().diagnosis.unwrap(), "why (names: shop.example)");
     assert_eq!(site.published, answers, "nobody asks for them any more");
     assert_eq!(Failure::new(FailureKind::Rejected, "x".repeat(1 << 20)).detail.len(), Failure::MAX_DETAIL);
 }
@@ -339,7 +340,7 @@ fn a_failed_validation_names_hosts_and_a_long_diagnosis_is_cut() {
 #[test]
 fn a_hopeless_order_waits_for_a_change() {
     let site = fails(routed(), FailureKind::Hopeless);
-    assert_eq!((site.due(), site.status().state), (None, SiteState::Failed));
+    assert_eq!((site.due(), site_status(&site).state), (None, SiteState::Failed));
     assert_eq!(action(&site.changed(request())), Some(Action::OpenAccount(ca())));
 }
 
@@ -403,7 +404,7 @@ fn a_site_that_a_platform_brought_has_its_certificate_stored_and_is_then_like_an
     let site = does(site, Outcome::RouteStored);
     assert_eq!(action(&site), Some(Action::StoreBundle { sealed, chain }));
     let site = store(site);
-    assert_eq!((site.bundle_version, site.status().state, action(&site)), (8, SiteState::Active, None));
+    assert_eq!((site.bundle_version, site_status(&site).state, action(&site)), (8, SiteState::Active, None));
     assert!(!site.enveloped);
     assert_eq!(action_at(&site, site.due().unwrap().at.unwrap()), Some(Action::OpenAccount(ca())));
 }
@@ -467,7 +468,7 @@ fn after_a_restore_the_route_is_put_again_and_a_bundle_that_is_gone_is_ordered_a
     assert_eq!((action(&there), there.order.as_ref()), (None, None));
     let gone = does(site, Outcome::Confirmed(0));
     assert_eq!(action(&gone), Some(Action::TakeReorder), "certstore's word alone orders nothing");
-    assert_eq!(gone.status().order.unwrap().step, LOST);
+    assert_eq!(site_status(&gone).order.unwrap().step, LOST);
     let gone = does(gone, Outcome::ReorderTaken);
     assert_eq!(action(&gone), Some(Action::OpenAccount(ca())));
     assert_eq!((gone.bundle_version, gone.route_version), (1, 1), "the next ones are ahead of what the store has");
@@ -485,7 +486,7 @@ fn after_a_restore_the_route_is_put_again_and_a_bundle_that_is_gone_is_ordered_a
 fn a_lost_bundle_without_room_for_its_order_waits_for_an_operator_or_for_its_renewal() {
     let lost = does(Site { unconfirmed: true, ..stored(routed()) }, Outcome::Confirmed(0));
     let waiting = fails(lost, FailureKind::Throttled(3600));
-    assert_eq!((action(&waiting), waiting.status().state), (None, SiteState::Waiting));
+    assert_eq!((action(&waiting), site_status(&waiting).state), (None, SiteState::Waiting));
     let ordered = waiting.clone().renewed(None);
     assert_eq!(action(&ordered), Some(Action::OpenAccount(ca())));
     let renewal = waiting.certificate.as_ref().unwrap().renew_at;
@@ -597,7 +598,7 @@ fn an_order_is_placed_once_there_is_room_for_it_and_waits_until_then() {
     let delay = Delay { until, bucket: bucket(LimitName::NewOrders), entries: Entries::new() };
     let waiting = site.clone().booked(&reserve(false), Booked::Delayed(delay));
     assert_eq!(waiting.next(now(), &policy()), Next::WakeAt(until));
-    let status = waiting.status();
+    let status = site_status(&waiting);
     let said = status.order.unwrap().diagnosis.unwrap();
     assert!(said.contains("new_orders") && said.contains("2026-11-01T00:00:36Z"), "{said}");
     assert_eq!(status.state, SiteState::Pending, "to wait is no failure");
@@ -660,7 +661,13 @@ fn a_failed_validation_counts_until_one_succeeds() {
     let again = at_step(booked(failed, now()), pending);
     let again = Site { abandoned: Vec::new(), published: Vec::new(), attempts: Attempts::default(), ..again };
     let valid = does(again, order_is(OrderState::Ready));
-    assert_eq!((valid.owed.validated.clone(), valid.failing.len()), (vec![name], 0));
+    assert_eq!((valid.owed.validated.clone(), valid.failing.len()), (vec![name.clone()], 0));
+    // A CA that names one again and again has it counted once, and names that the site no longer has are forgotten.
+    let failure = Failure { names: vec![name.clone(); 1000], ..Failure::new(FailureKind::Rejected, "404") };
+    let pending = Step::ChallengePending { order: order(), answers: Vec::new(), look: Look::first(now()) };
+    let failing = Site { failing: vec!["before.example".parse().unwrap()], ..at_step(routed(), pending) };
+    let failed = does(failing, Outcome::Failed(failure));
+    assert_eq!((&failed.owed.failed, &failed.failing), (&vec![name.clone()], &vec![name]));
     assert_eq!(action(&valid), Some(Action::SealKey));
 }
 
@@ -686,15 +693,13 @@ fn a_sites_lane_says_how_much_it_matters() {
 #[test]
 fn the_same_names_at_the_same_ca_are_no_new_order() {
     let active = at_step(stored(routed()), Step::Vouched { account: account() });
-    let kind =
-        |site: &Site, days: i64| site.order_kind(&account(), now() + SignedDuration::from_hours(24 * days), &policy());
+    let kind = |site: &Site, days: i64| site.order_kind(&account(), now() + SignedDuration::from_hours(24 * days));
     assert_eq!([kind(&active, 60), kind(&active, 120)], [OrderKind::SameNames, OrderKind::New]);
     let names = vec!["shop.example".parse().unwrap(), "www.shop.example".parse().unwrap()];
     let other_names = Site { names: NameSet::try_from(names).unwrap(), ..active.clone() };
     assert_eq!(kind(&other_names, 60), OrderKind::New);
-    let elsewhere = AuthorityId("https://other.example/directory".into());
-    let elsewhere = Policy { authority: elsewhere, ..policy() };
-    assert_eq!(active.order_kind(&account(), now(), &elsewhere), OrderKind::New);
+    let elsewhere = AccountRef { authority: AuthorityId("https://other.example/directory".into()), ..account() };
+    assert_eq!(active.order_kind(&elsewhere, now()), OrderKind::New);
 }
 
 /// A site with a certificate that the CA has a name for, the store of which was at `now()`.
@@ -744,7 +749,7 @@ fn the_ca_is_asked_when_to_renew_as_often_as_it_says() {
     let failure = Outcome::Failed(Failure::new(FailureKind::Unanswered, "why"));
     let failed = site.clone().after(&asked, failure, Moment { now: now() + hours(15), chance: 0.0 }, &policy());
     assert_eq!((wait(&failed), renew_at(&failed)), (hours(21), now() + hours(59 * 24)));
-    assert_eq!(failed.status().state, SiteState::Active);
+    assert_eq!(site_status(&failed).state, SiteState::Active);
     let never = site.clone().after(&asked, Outcome::NotAdvised, moment(), &policy());
     assert_eq!(wait(&never), hours(59 * 24));
     // An operator need not wait, nor is a certificate asked about that was replaced or has expired.
@@ -761,7 +766,7 @@ fn a_renewal_says_what_it_replaces_and_costs_nothing_within_the_window() {
     let hours = SignedDuration::from_hours;
     let site = advise(with_lineage(), window(58, 62), now() + hours(3), 0.0);
     let vouched = at_step(site, Step::Vouched { account: account() });
-    let kind = |site: &Site, days: i64| site.order_kind(&account(), now() + hours(24 * days), &policy());
+    let kind = |site: &Site, days: i64| site.order_kind(&account(), now() + hours(24 * days));
     let same = OrderKind::Replacement { same_names: true };
     assert_eq!(
         [57, 58, 61, 62].map(|day| kind(&vouched, day)),
@@ -774,7 +779,7 @@ fn a_renewal_says_what_it_replaces_and_costs_nothing_within_the_window() {
         Site { names: NameSet::try_from(vec!["other.example".parse().unwrap()]).unwrap(), ..vouched.clone() };
     assert_eq!(kind(&elsewhere, 60), OrderKind::New, "a name must be the same");
     let other = AccountRef { thumbprint: Some("other".into()), ..account() };
-    assert_eq!(vouched.order_kind(&other, now() + hours(24 * 60), &policy()), OrderKind::SameNames);
+    assert_eq!(vouched.order_kind(&other, now() + hours(24 * 60)), OrderKind::SameNames);
 
     let at = now() + hours(24 * 60);
     let ordered = booked(vouched, at);
@@ -789,4 +794,29 @@ fn a_renewal_says_what_it_replaces_and_costs_nothing_within_the_window() {
     let again = booked(again, at);
     assert_eq!(again.next(at, &policy()), Next::Do(Action::OpenOrder { account: account(), replaces: None }));
     assert_eq!(kind(&again, 60), OrderKind::SameNames);
+    // A CA that says so of an order that replaces nothing is not asked again at once, and again, and again.
+    let refused = fails(again, FailureKind::AlreadyReplaced);
+    assert!(refused.attempts.order.rejected == 1 && refused.attempts.order.retry_at.is_some(), "{refused:?}");
+}
+
+#[test]
+fn an_order_can_be_given_up_and_tried_again() {
+    let rejected = (0..4).fold(routed(), |site, _| {
+        let site = fails(at_step(site, Step::Authorizing { order: order() }), FailureKind::Rejected);
+        does(site, Outcome::Deactivated(order()))
+    });
+    assert_eq!(rejected.stage(), Some(Stage::DeadLetter));
+    assert_eq!(action(&rejected), None);
+    assert_eq!(action(&rejected.clone().order_retried()), Some(Action::OpenAccount(ca())));
+    let discarded = at_step(rejected, Step::Authorizing { order: order() }).order_discarded();
+    let discarded = does(discarded, Outcome::Deactivated(order()));
+    assert_eq!((discarded.due(), discarded.stage()), (None, Some(Stage::DeadLetter)));
+    assert_eq!(action(&discarded.order_retried()), Some(Action::OpenAccount(ca())));
+    // Where none is under way there is nothing to give up.
+    let active = stored(routed());
+    assert_eq!(active.clone().order_discarded(), active);
+    let paused = Attempt { rejected: 29, ..Attempt::default() };
+    let paused = Site { attempts: Attempts { order: paused, ..Attempts::default() }, ..routed() };
+    let paused = fails(at_step(paused, Step::Vouched { account: account() }), FailureKind::Rejected);
+    assert_eq!(booked(paused, now()).due(), None, "after thirty times somebody has to ask for it");
 }

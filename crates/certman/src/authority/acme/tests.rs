@@ -8,6 +8,7 @@ use bytes::Bytes;
 use certseal_service::tls;
 use instant_acme::{BodyWrapper, HttpClient};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::*;
@@ -117,6 +118,48 @@ async fn what_instant_acme_drops_is_kept_below_it() {
     let request = Request::get(format!("https://{nobody}/")).body(BodyWrapper::default()).unwrap();
     let unreached = failure(http.request(request).await.map(drop).unwrap_err());
     assert_eq!(unreached.kind, FailureKind::Unavailable, "{}", unreached.detail);
+}
+
+/// What follows from each error of RFC 8555, 6.7 and RFC 9773, 5, and from Boulder's word for a paused name.
+#[test]
+fn each_error_of_a_ca_has_its_consequence_and_keeps_its_words() {
+    let kind = |name: &str, detail: &str| {
+        let problem = json!({ "type": format!("urn:ietf:params:acme:error:{name}"), "detail": detail, "status": 403 });
+        let failure = failure(Error::Api(serde_json::from_value(problem).unwrap()));
+        assert!(failure.detail.contains(detail), "{}", failure.detail);
+        failure.kind
+    };
+    for name in ["caa", "connection", "dns", "tls", "unauthorized", "incorrectResponse", "malformed", "badCSR"] {
+        assert_eq!(kind(name, "why"), FailureKind::Rejected, "{name}");
+    }
+    for name in ["serverInternal", "badNonce", "orderNotReady"] {
+        assert_eq!(kind(name, "why"), FailureKind::Unavailable, "{name}");
+    }
+    for name in ["rejectedIdentifier", "unsupportedIdentifier", "userActionRequired", "invalidProfile"] {
+        assert_eq!(kind(name, "why"), FailureKind::Hopeless, "{name}");
+    }
+    assert_eq!(kind("alreadyReplaced", "why"), FailureKind::AlreadyReplaced);
+    assert_eq!(kind("rateLimited", "too many new orders"), FailureKind::Throttled(60));
+    let paused = "Your account is temporarily prevented from requesting certificates for a.example and possibly others. \
+                  Please visit: https://ca.example/sfe/v1/unpause?jwt=x";
+    assert_eq!(kind("rateLimited", paused), FailureKind::Hopeless, "nobody tries again; the page is in the diagnosis");
+}
+
+#[test]
+fn a_certificates_id_is_that_of_the_rfc_and_never_long() {
+    let issuer = rcgen::KeyPair::generate().unwrap();
+    let id = |serial: Vec<u8>| {
+        let mut params = rcgen::CertificateParams::new(vec!["a.example".into()]).unwrap();
+        params.use_authority_key_identifier_extension = true;
+        params.serial_number = Some(serial.into());
+        certificate_id(params.self_signed(&issuer).unwrap().der())
+    };
+    // RFC 9773, 4.1: the serial number of its example, with the octet that keeps it positive.
+    let short = id(vec![0x87, 0x65, 0x43, 0x21]).unwrap();
+    assert!(short.ends_with(".AIdlQyE"), "{short}");
+    assert_eq!(id(vec![7; 5000]), None);
+    let plain = rcgen::CertificateParams::new(vec!["a.example".into()]).unwrap();
+    assert_eq!(certificate_id(plain.self_signed(&issuer).unwrap().der()), None, "it names no key of its issuer");
 }
 
 fn server(certificate: &CertificateDer<'static>, key: PrivateKeyDer<'static>) -> ServerConfig {

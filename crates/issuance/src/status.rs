@@ -1,0 +1,64 @@
+//! What people and programs see of a site.
+
+use certseal_wire::{LOST, OrderStatus, OrderSummary, RenewalAdvice, SiteState, SiteStatus};
+
+use crate::{Advice, OrderRef, Site, Step, Window};
+
+/// How the site is doing.
+pub fn site_status(site: &Site) -> SiteStatus {
+    let attempt = site.attempts.worst();
+    let state = match attempt {
+        attempt if attempt.dead => SiteState::Failed,
+        attempt if attempt.failures() > 0 => SiteState::Waiting,
+        _ if site.certificate.is_none() => SiteState::Pending,
+        _ => SiteState::Active,
+    };
+    let step = match &site.order {
+        _ if !site.route_stored => Some("route"),
+        Some(step) => Some(step.name()),
+        None if site.lost => Some(LOST),
+        None => None,
+    };
+    SiteStatus {
+        site: site.site.clone(),
+        names: site.names.clone(),
+        upstream: site.upstream.clone(),
+        pools: site.pools.clone(),
+        owner: site.owner.clone(),
+        state,
+        version: site.bundle_version,
+        authority: site.certificate.as_ref().map(|certificate| certificate.authority.clone()),
+        not_after: site.certificate.as_ref().map(|certificate| certificate.not_after),
+        renew_at: site.certificate.as_ref().map(|certificate| certificate.renew_at),
+        expiring_at: site.expiring_at(),
+        advice: site.certificate.as_ref().and_then(|certificate| {
+            let Advice { window, explanation, ask_at } = certificate.advice.clone();
+            let Window { start, end } = window?;
+            Some(RenewalAdvice { start, end, explanation, ask_at })
+        }),
+        order: step.map(|step| OrderSummary {
+            step: step.to_owned(),
+            failures: attempt.failures(),
+            retry_at: attempt.retry_at,
+            diagnosis: attempt.diagnosis.clone(),
+        }),
+    }
+}
+
+/// The order, for operators.
+pub fn order_status(site: &Site) -> Option<OrderStatus> {
+    let stage = site.stage()?;
+    let order = site.order.as_ref().and_then(Step::order);
+    let attempt = &site.attempts.order;
+    Some(OrderStatus {
+        site: site.site.clone(),
+        names: site.names.clone(),
+        stage: stage.as_str().to_owned(),
+        lane: site.lane(site.written_at).as_str().to_owned(),
+        authority: order.and_then(OrderRef::authority).map(ToString::to_string),
+        order_url: order.map(|order| order.url.clone()),
+        rejections: attempt.rejected,
+        retry_at: attempt.retry_at,
+        diagnosis: attempt.diagnosis.clone(),
+    })
+}
