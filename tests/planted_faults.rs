@@ -121,7 +121,7 @@ const FAULTS: &[Fault] = &[
     Fault {
         what: "certman orders no more again than a day allows",
         file: "crates/certman/src/journal.rs",
-        edits: &[("if wait > 0 {", "if wait > DAY.as_secs() {")],
+        edits: &[("Err(until) => return Ok(Some(until.duration_since(now))),", "Err(until) => until.as_second(),")],
     },
     Fault {
         what: "a store that came back has no certificates ordered beyond that",
