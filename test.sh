@@ -25,8 +25,7 @@ main() {
     # Tests wait for a good part of their time, and neither instruction counts nor pages depend on other work.
     in_background gate_and_doc
     stage 'test' cargo test --workspace --all-targets --locked
-    stage 'doc tests' cargo test --workspace --doc --locked
-    stage 'gate and doc' awaited
+    stage 'gate, doc and doc tests' awaited
     # One after the other: clients wait for 15 s for a certstore that hangs, and should not wait for other tests besides; and
     # the gate notices a slowdown.
     stage 'alone' cargo test --workspace --tests --locked -- --ignored
@@ -42,10 +41,11 @@ dependencies() {
             check bans
 }
 
-# Instruction counts against the baseline, and the documentation. Ratios need a quiet machine: they are left to `cargo gate`
-# before a release.
+# Instruction counts against the baseline, and the documentation with its examples. Ratios need a quiet machine: they are left
+# to `cargo gate` before a release.
 gate_and_doc() {
-    cargo gate --quick && RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+    cargo gate --quick && RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked &&
+        cargo test --workspace --doc --locked
 }
 
 # Starts one command that takes only what others leave of the processors.
