@@ -16,18 +16,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use certseal_service::{
-    Shutdown, ShutdownHandle,
-    server::{self, Limits},
-    tls::{self, TlsFiles},
-};
+use certseal_service::{ShutdownHandle, tls};
 use http_body_util::Full;
-use hyper::{
-    StatusCode,
-    body::Bytes,
-    header::{HeaderName, HeaderValue},
-    http::response::Parts,
-};
+use hyper::{StatusCode, body::Bytes, http::response::Parts};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -35,9 +26,12 @@ use hyper_util::{
 };
 use rustls::RootCertStore;
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 
-use crate::{pebble::Pebble, process::free_address};
+use crate::{
+    https::{self, Origin},
+    pebble::Pebble,
+    process::free_address,
+};
 
 /// Which request to hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +49,7 @@ pub struct FaultProxy {
 }
 
 struct Shared {
-    pebble: SocketAddr,
+    origin: SocketAddr,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     hold: Mutex<Option<Hold>>,
     held: watch::Sender<usize>,
@@ -71,9 +65,6 @@ struct Shared {
 struct Seen {
     /// The authorizations of each order that Pebble has, by their paths, and what it said of each last.
     authorizations: BTreeMap<String, Option<String>>,
-    /// The newest order for each set of names. While it is pending, it is the answer to the next one: so does Boulder, and
-    /// Pebble does not.
-    orders: BTreeMap<String, (Vec<(HeaderName, HeaderValue)>, Bytes)>,
     /// The CSRs that Pebble took.
     taken: BTreeSet<String>,
     faults: BTreeMap<&'static str, u32>,
@@ -85,8 +76,12 @@ impl FaultProxy {
     }
 
     pub async fn start_at(pebble: &Pebble, address: SocketAddr) -> Self {
+        Self::before(pebble.origin(), address).await
+    }
+
+    pub async fn before(origin: Origin<'_>, address: SocketAddr) -> Self {
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(tls::certificates(&pebble.tls_root).unwrap());
+        roots.add_parsable_certificates(tls::certificates(origin.tls_root).unwrap());
         let client_tls = rustls::ClientConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -95,7 +90,7 @@ impl FaultProxy {
         let connector =
             hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(client_tls).https_only().enable_http1().build();
         let state = Arc::new(Shared {
-            pebble: pebble.address,
+            origin: origin.address,
             client: Client::builder(TokioExecutor::new()).build(connector),
             hold: Mutex::new(None),
             held: watch::Sender::new(0),
@@ -107,37 +102,7 @@ impl FaultProxy {
         });
         let app = Router::new().fallback(forward).with_state(state.clone());
 
-        let (certificate, key) = pebble.proxy_identity.clone();
-        let identity = TlsFiles { ca: pebble.tls_root.clone(), certificate, key, crl: None };
-        let config = rustls::ServerConfig::builder_with_provider(tls::provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                tls::certificates(&identity.certificate).unwrap(),
-                rustls_pki_types::pem::PemObject::from_pem_file(&identity.key).unwrap(),
-            )
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = server::bind(address).await.unwrap();
-        let (running, shutdown) = Shutdown::new();
-        tokio::spawn(server::serve(
-            listener,
-            Limits::default(),
-            server::Counts::default(),
-            shutdown,
-            server::never(),
-            move |stream, _| {
-                let (acceptor, app) = (acceptor.clone(), app.clone());
-                async move {
-                    let stream = acceptor.accept(stream).await.ok()?;
-                    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                        tower::ServiceExt::oneshot(app.clone(), request.map(Body::new))
-                    });
-                    Some((stream, service))
-                }
-            },
-        ));
+        let running = https::serve(address, origin.proxy_identity, app).await;
         Self { address, state, _running: running }
     }
 
@@ -217,7 +182,7 @@ async fn forward(State(state): State<Arc<Shared>>, request: Request) -> Response
     if holds.is_some_and(|hold| !hold.after) {
         return never(&state).await;
     }
-    let mut forwarded = hyper::Request::builder().method(parts.method).uri(format!("https://{}{path}", state.pebble));
+    let mut forwarded = hyper::Request::builder().method(parts.method).uri(format!("https://{}{path}", state.origin));
     // The Host header goes through as it came: Pebble makes its URLs from it.
     for (name, value) in &parts.headers {
         forwarded = forwarded.header(name, value);
@@ -239,12 +204,6 @@ async fn forward(State(state): State<Arc<Shared>>, request: Request) -> Response
         Some(Fault::Slow) => tokio::time::sleep(std::time::Duration::from_millis(300)).await,
         Some(Fault::Lost | Fault::Garbage) | None => {}
     }
-    let names = payload(&body).filter(|_| path == "/order-plz").map(|payload| payload["identifiers"].to_string());
-    if let Some((headers, order)) = names.as_ref().and_then(|names| state.seen.lock().unwrap().reused(names)) {
-        let mut response = (StatusCode::CREATED, order).into_response();
-        response.headers_mut().extend(headers);
-        return response;
-    }
     let sent_csr = path.starts_with("/finalize-order/").then(|| csr(&body));
     let answer = state.client.request(forwarded.body(Full::new(body)).unwrap()).await;
     if let (Some(id), Ok(answer)) = (replaced, &answer) {
@@ -262,7 +221,7 @@ async fn forward(State(state): State<Arc<Shared>>, request: Request) -> Response
     };
     let (parts, body) = answer.into_parts();
     let body = to_bytes(Body::new(body), 1 << 20).await.unwrap();
-    state.see(&path, &parts, &body, names, sent_csr);
+    state.see(&path, &parts, &body, sent_csr);
     match fault {
         Some(Fault::Lost) => StatusCode::BAD_GATEWAY.into_response(),
         Some(Fault::Garbage) => (StatusCode::OK, "<html>it works!</html>").into_response(),
@@ -297,7 +256,7 @@ impl Shared {
     }
 
     /// Notes what Pebble said.
-    fn see(&self, path: &str, parts: &Parts, body: &Bytes, names: Option<String>, csr: Option<String>) {
+    fn see(&self, path: &str, parts: &Parts, body: &Bytes, csr: Option<String>) {
         let Ok(said) = serde_json::from_slice::<serde_json::Value>(body) else { return };
         let mut seen = self.seen.lock().unwrap();
         let of_order = said["authorizations"].as_array().into_iter().flatten().filter_map(|url| url.as_str());
@@ -308,31 +267,12 @@ impl Shared {
                 *status = Some(past.to_owned());
             }
         }
-        if parts.status == StatusCode::CREATED {
-            let kept = parts.headers.iter().filter(|(name, _)| *name == "location");
-            let headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
-            seen.orders.extend(names.map(|names| (names, (headers, body.clone()))));
-        }
         if let Some(status) = said["status"].as_str().filter(|_| path.starts_with("/authZ/")) {
             seen.authorizations.insert(path.to_owned(), Some(status.to_owned()));
         }
         if parts.status.is_success() {
             seen.taken.extend(csr);
         }
-    }
-}
-
-impl Seen {
-    /// The order that there is for these names, while it is pending.
-    fn reused(&self, names: &str) -> Option<(Vec<(HeaderName, HeaderValue)>, Bytes)> {
-        let (headers, body) = self.orders.get(names)?;
-        let order: serde_json::Value = serde_json::from_slice(body).unwrap();
-        let is_pending = |url: &serde_json::Value| {
-            let status = self.authorizations.get(&path_of(url.as_str().unwrap()))?;
-            Some(status.as_deref().is_none_or(|status| status == "pending"))
-        };
-        let all = order["authorizations"].as_array()?.iter().all(|url| is_pending(url) == Some(true));
-        all.then(|| (headers.clone(), body.clone()))
     }
 }
 

@@ -12,7 +12,10 @@ use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 
-use crate::process::{Process, free_address, run, tool};
+use crate::{
+    https::Origin,
+    process::{Process, free_address, run, tool},
+};
 
 pub struct Pebble {
     pub address: SocketAddr,
@@ -20,8 +23,7 @@ pub struct Pebble {
     pub http: SocketAddr,
     /// The CA of Pebble's own TLS certificate.
     pub tls_root: PathBuf,
-    /// Certificate and key for a proxy in front of it, under the same CA.
-    pub proxy_identity: (PathBuf, PathBuf),
+    proxy_identity: (PathBuf, PathBuf),
     management: SocketAddr,
     dns_management: SocketAddr,
     _dns: Process,
@@ -35,7 +37,7 @@ impl Pebble {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let [address, management, http, tls, dns_address, dns_management] = [(); 6].map(|()| free_address());
-        make_identities(dir.path());
+        make_identities(dir.path(), ["pebble", "proxy"]);
         let config = serde_json::json!({ "pebble": {
             "listenAddress": address.to_string(), "managementListenAddress": management.to_string(),
             "certificate": path("pebble.pem"), "privateKey": path("pebble.key"),
@@ -74,6 +76,10 @@ impl Pebble {
             _pebble: pebble,
             dir,
         }
+    }
+
+    pub fn origin(&self) -> Origin<'_> {
+        Origin { address: self.address, tls_root: &self.tls_root, proxy_identity: &self.proxy_identity }
     }
 
     pub fn directory(&self) -> String {
@@ -127,15 +133,15 @@ impl Pebble {
     }
 }
 
-/// A CA, and certificates under it for loopback: one for Pebble, one for a proxy in front of it.
-fn make_identities(dir: &Path) {
+/// A CA, and certificates under it for loopback: one for an ACME server, one for a proxy in front of it.
+pub fn make_identities(dir: &Path, names: [&str; 2]) {
     let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     // OpenSSL takes a leaf with the name of its issuer for a root.
-    params.distinguished_name.push(rcgen::DnType::CommonName, "Pebble's TLS root");
+    params.distinguished_name.push(rcgen::DnType::CommonName, "TLS root of ACME servers");
     let root = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     fs::write(dir.join("tls-root.pem"), root.pem()).unwrap();
-    for name in ["pebble", "proxy"] {
+    for name in names {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &root).unwrap();

@@ -53,6 +53,11 @@ impl Process {
         fs::read_to_string(&self.log).unwrap()
     }
 
+    /// What it took of the processors until now.
+    pub fn processor_time(&self) -> Duration {
+        processor_time(&format!("/proc/{}/stat", self.pid()))
+    }
+
     /// SIGKILL: no chance to write anything any more.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -91,6 +96,16 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The time in user and kernel mode that a `stat` file of a process or thread tells (proc_pid_stat(5), fields 14 and 15).
+pub fn processor_time(stat: &str) -> Duration {
+    let text = fs::read_to_string(stat).unwrap();
+    // The name in parentheses may have blanks in it; the state is the third field.
+    let fields = text.rsplit_once(") ").unwrap().1.split(' ');
+    let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    // The kernel counts in hundredths of a second for programs, whatever its own clock does (time(7)).
+    Duration::from_millis(10 * ticks)
 }
 
 /// Runs a command that must succeed.

@@ -1,6 +1,7 @@
-//! Two certmans that share a journal, a CA behind a line that fails in every way, and customers whose DNS is broken.
+//! Two certmans that share a journal, a CA with limits behind a line that fails in every way, and customers whose DNS is broken.
 //!
-//! `CERTSEAL_STORM_ORDERS=2000` makes it long.
+//! The CA is the planner's twin, since Pebble has no limits and stands still now and then. `CERTSEAL_STORM_ORDERS=2000` makes
+//! it long.
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +12,8 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use certseal_client::CertmanClient;
+use certseal_issuance::budget::LimitName;
+use certseal_planner::{Override, Scenario, TwinLimits};
 use certseal_wire::{DnsName, SiteState};
 use x509_parser::{
     certification_request::X509CertificationRequest, extensions::GeneralName, extensions::ParsedExtension,
@@ -19,19 +22,29 @@ use x509_parser::{
 
 use crate::{
     fault_proxy::FaultProxy,
-    pebble::Pebble,
     platform::{Authority, Platform},
     postgres::Server,
     process::{Process, free_address, program, run},
+    twin_ca::{Terms, TwinCa},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_certmans_issue_each_good_name_once_whatever_fails_and_say_why_others_get_none() {
     let count: usize = env::var("CERTSEAL_STORM_ORDERS").map_or(40, |count| count.parse().unwrap());
-    let pebble = Pebble::start(30);
-    let proxy = FaultProxy::start(&pebble).await;
-    let authority = Authority::Acme { directory: &proxy.directory(), roots: &pebble.tls_root };
-    let mut platform = Platform::start_with_http(authority, pebble.http).await;
+    // A bucket that many orders find full, and the others as Let's Encrypt has them, but for the domain of all.
+    let limits = [(LimitName::NewOrders, limit(20, 300, 60)), (LimitName::CertificatesPerDomain, limit(10_000, 1, 60))];
+    let scenario = Scenario { overrides: limits.into(), ..Scenario::default() };
+    let twin =
+        TwinCa::start(Terms { limits: TwinLimits::of(&scenario).unwrap(), nonces_refused: 30, ..Terms::default() });
+    let proxy = FaultProxy::before(twin.origin(), free_address()).await;
+    twin.speak_of(proxy.address);
+    let directory = proxy.directory();
+    let authority = Authority::Acme { directory: &directory, roots: &twin.tls_root };
+    let mut platform = Platform::start_with_http(authority, twin.http).await;
+    platform.configure_authority(
+        "limits = \"letsencrypt\"\noverrides = { new_orders = { burst = 20, count = 300, period_seconds = 60 }, \
+         certificates_per_domain = { burst = 10000, count = 1, period_seconds = 60 } }",
+    );
     let database = Server::shared().database();
     // A rejected order is tried again at once, until it is a dead letter.
     platform.edit_certman(|text| text.replace("retry_seconds = 1", "retry_seconds = 0"));
@@ -51,7 +64,7 @@ async fn two_certmans_issue_each_good_name_once_whatever_fails_and_say_why_other
     let is_broken = |name: &DnsName| name.as_str().starts_with("broken");
     for name in &names {
         if is_broken(name) {
-            pebble.dns("set-servfail", name.as_str());
+            twin.break_dns(name.as_str(), true);
         }
         certman.put_site(name, &platform.request(name)).await.unwrap();
     }
@@ -95,12 +108,13 @@ async fn two_certmans_issue_each_good_name_once_whatever_fails_and_say_why_other
     }
     let seconds = began.elapsed().as_secs();
     println!("{count} orders in {seconds} s, {kills} kills, faults: {:?}", proxy.faults());
+    assert_eq!(twin.refused(), BTreeMap::new(), "a limit of the CA was met\n{}", logs());
 
     // A dead letter is tried again when somebody asks for it, and gets its certificate once the cause is gone.
     let broken = names.iter().find(|name| is_broken(name)).unwrap();
     let page = platform.certctl(&["order", "list"]).stdout;
     assert!(String::from_utf8(page).unwrap().contains(broken.as_str()));
-    pebble.dns("clear-servfail", broken.as_str());
+    twin.break_dns(broken.as_str(), false);
     assert!(platform.certctl(&["order", "retry", broken.as_str()]).status.success());
     platform.wait_active(broken, 1).await;
 
@@ -121,6 +135,10 @@ async fn two_certmans_issue_each_good_name_once_whatever_fails_and_say_why_other
     }
     let of_late = proxy.taken_csrs().iter().filter(|csr| name_in(csr).starts_with("late")).count();
     assert_eq!(of_late, late.len(), "each once");
+}
+
+fn limit(burst: u32, count: u32, period_seconds: u32) -> Override {
+    Override { burst, count, period_seconds }
 }
 
 /// How many good names have no certificate yet, and how many broken ones are no dead letters; none when all is done.

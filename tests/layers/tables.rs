@@ -51,7 +51,7 @@ pub(crate) const LAYERS: &[Layers] = &[
     Layers {
         folder: "crates/certman",
         layers: &[
-            &["config", "indexes", "leases", "metrics", "new_key", "suffixes"],
+            &["config", "drive", "indexes", "leases", "metrics", "new_key", "suffixes"],
             &["queue"],
             &["authority", "journal"],
             &["ledger", "recent", "witness"],

@@ -11,6 +11,7 @@ use certseal_store::{
 };
 use certseal_wire::{AuditMark, Change, DnsName, KeyRing, PoolName, Signed, SignerId};
 use jiff::{SignedDuration, Timestamp};
+use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -25,6 +26,7 @@ use crate::{
 pub(crate) struct Journal {
     storage: Arc<dyn Storage>,
     leases: Arc<Leases>,
+    commits: Counter,
 }
 
 /// A site as it was read: writing it back succeeds only if nobody else has meanwhile.
@@ -64,7 +66,7 @@ impl Journal {
 
     pub(crate) fn on(storage: Arc<dyn Storage>, is_alone: bool) -> anyhow::Result<Self> {
         let leases = Leases::new(storage.clone(), is_alone).map_err(|error| anyhow!("no randomness: {error}"))?;
-        let journal = Self { storage, leases: Arc::new(leases) };
+        let journal = Self { storage, leases: Arc::new(leases), commits: Counter::default() };
         journal.index_names()?;
         journal.take_over()?;
         journal.leases.renew(Timestamp::now())?;
@@ -79,6 +81,11 @@ impl Journal {
     /// Where it is kept: other records can be written in one transaction with a site.
     pub(crate) fn storage(&self) -> Arc<dyn Storage> {
         self.storage.clone()
+    }
+
+    /// How many transactions with sites or bookings there were.
+    pub(crate) fn commits(&self) -> &Counter {
+        &self.commits
     }
 
     pub(crate) fn healthy(&self) -> Result<(), StoreError> {
@@ -305,8 +312,27 @@ impl Journal {
         Ok(self.committed(writes)?.then_some(entry))
     }
 
+    /// Writes what became of a site by work, and answers it as it is now: merged with what somebody else wrote meanwhile.
+    pub(crate) fn write_work(&self, mut before: Entry, site: &Site, stored: &[StoredChange]) -> anyhow::Result<Entry> {
+        let mut next = site.clone();
+        for _ in 0..MAX_RACES {
+            if let Some(entry) = self.write(Some(&before), &next, Writer::Work, stored)? {
+                return Ok(entry);
+            }
+            anyhow::ensure!(self.leases.has(&site.site), "another process works on it now");
+            let found = self.read(&site.site)?.ok_or_else(|| anyhow!("its record is gone"))?;
+            // Their change counts; an order of ours that it leaves at the CA is given up. Or only the lease was renewed.
+            if !found.is_as_in(&before) {
+                next = site.clone().outrun_by(found.site.clone());
+            }
+            before = found;
+        }
+        anyhow::bail!("somebody changes it all the time")
+    }
+
     /// Makes writes together. False when somebody else came first: then none is made.
     pub(crate) fn committed(&self, writes: Vec<Write>) -> anyhow::Result<bool> {
+        self.commits.inc();
         match self.storage.commit(writes.into()) {
             Ok(_) => Ok(true),
             Err(StoreError::Conflict { .. }) => Ok(false),
@@ -576,6 +602,9 @@ const NAMES_AT_ONCE: usize = 500;
 
 /// Changes read or forgotten at one time.
 const CHANGES_AT_ONCE: usize = 500;
+
+/// Others' changes that one write is made again for.
+const MAX_RACES: usize = 20;
 
 /// The most changes that are listed, of all pools together: a few megabytes.
 const MAX_CHANGES: usize = 20_000;

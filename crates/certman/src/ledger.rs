@@ -422,5 +422,20 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Buckets of a limit that are looked at for a report: there may be millions, and anybody of the platform may ask.
 const MOST_LOOKED_AT: usize = 10_000;
 
+/// What [`Ledger::book`] does, at once and alone.
+#[cfg(test)]
+pub(crate) fn book_alone(
+    journal: &Journal,
+    rules: &Rules,
+    entry: Entry,
+    site: Site,
+    booking: Booking,
+    moment: Moment,
+) -> anyhow::Result<Option<Entry>> {
+    let (reply, _) = oneshot::channel();
+    let ask = Ask { entry, site, booking, moment, reply };
+    Ok(enter(journal, rules, &[ask])?.and_then(|mut entries| entries.pop()))
+}
+
 #[cfg(test)]
 mod tests;

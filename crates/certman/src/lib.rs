@@ -27,6 +27,7 @@ mod authority;
 mod certstore;
 mod checkpoint;
 mod config;
+mod drive;
 mod indexes;
 mod journal;
 mod leases;
@@ -120,7 +121,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let journal = journal.await??;
     let begun = journal.clone();
     tokio::task::spawn_blocking(move || begun.begin_changes(jiff::Timestamp::now())).await??;
-    let (metrics, registry) = Metrics::new();
+    let (metrics, registry) = Metrics::new(journal.commits());
     let ledger = Ledger::start(journal.clone(), rules(&config.authority)?);
     let authorities = Authorities::new(authority(&config.authority, &config.data_dir, metrics.requests.clone())?);
     let retry = SignedDuration::from_secs(i64::try_from(config.retry_seconds).context("retry_seconds")?);

@@ -39,7 +39,7 @@ struct FailureLabels {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> (Self, Registry) {
+    pub(crate) fn new(commits: &Counter) -> (Self, Registry) {
         let metrics = Self::default();
         let mut registry = Registry::with_prefix("certman");
         registry.register("certificates", "Certificates issued and stored", metrics.certificates.clone());
@@ -48,6 +48,8 @@ impl Metrics {
         let Requests { nonces, others } = metrics.requests.clone();
         registry.register("acme_nonce_requests", "Requests to the CA for nonces", nonces);
         registry.register("acme_requests", "Requests to the CA for everything else", others);
+        let text = "Transactions of the journal with sites or bookings";
+        registry.register("journal_commits", text, commits.clone());
         let text = "Sites whose certificates are near their end, 10,000 at most; told by one process of several";
         registry.register("expiring_sites", text, metrics.expiring.clone());
         let text = "Orders that the CA rejects again and again, 10,000 at most; told by one process of several";

@@ -7,7 +7,7 @@ use std::{
 };
 
 use certseal_issuance::{
-    Action, Booking, Failure, FailureKind, Moment, Next, Outcome, Policy, RecordError, Site, Stage, Step, Turns,
+    Action, Booking, Failure, FailureKind, Moment, Outcome, Policy, RecordError, Site, Stage, Step, Turns,
 };
 use certseal_service::Shutdown;
 use certseal_wire::{Base64, DnsName, causes};
@@ -17,7 +17,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use crate::{
     authority::{Authorities, certificate_id},
     certstore::{Certstore, versions_used_up},
-    journal::{Entry, Journal, StoredChange, Writer},
+    drive::{self, Todo},
+    journal::{Entry, Journal, StoredChange},
     leases,
     ledger::Ledger,
     metrics::Metrics,
@@ -185,17 +186,13 @@ impl Worker {
         let mut has_acted = false;
         loop {
             let now = Timestamp::now();
-            let (action, stored) = match site.next(now, &self.policy) {
-                Next::Do(action) if action.needs_durable_state() && site != entry.site => {
+            let action = match drive::next(&site, &entry.site, now, &self.policy) {
+                Todo::Perform(action) => action,
+                Todo::Write => {
                     (entry, site) = self.write(entry, site, Vec::new()).await?;
-                    // Somebody may have changed what is to be done.
-                    if site.next(now, &self.policy) != Next::Do(action.clone()) {
-                        continue;
-                    }
-                    (action, Vec::new())
+                    continue;
                 }
-                Next::Do(action) => (action, Vec::new()),
-                Next::Book(booking) => {
+                Todo::Book(booking) => {
                     has_acted = true;
                     match self.ledger.unlimited(&booking) {
                         Some(booked) => site = site.booked(&booking, booked),
@@ -203,7 +200,7 @@ impl Worker {
                     }
                     continue;
                 }
-                Next::WakeAt(at) if at.duration_since(now) <= SHORT_WAIT && !shutdown.has_begun() => {
+                Todo::Wait(at) if at.duration_since(now) <= SHORT_WAIT && !shutdown.has_begun() => {
                     if slot.take().is_some() {
                         // Another site may begin meanwhile.
                         self.wake.notify_one();
@@ -215,7 +212,7 @@ impl Worker {
                     }
                     continue;
                 }
-                Next::WakeAt(_) | Next::Rest => {
+                Todo::Wait(_) | Todo::Rest => {
                     if site != entry.site {
                         self.write(entry, site, Vec::new()).await?;
                     } else if !has_acted && !shutdown.has_begun() {
@@ -236,18 +233,15 @@ impl Worker {
                 slot = Some((stage, self.slots.of(stage).clone().acquire_owned().await?));
             }
             has_acted = true;
-            let mut stored = stored;
+            let mut stored = Vec::new();
             let outcome = self.perform(&site, &action, &mut stored).await.unwrap_or_else(Outcome::Failed);
             self.metrics.performed(&outcome);
-            let has_failed = match &outcome {
-                Outcome::Failed(Failure { kind, detail, .. }) => {
-                    tracing::warn!(site = %name, ?kind, detail, "attempt failed");
-                    true
-                }
-                _ => false,
-            };
+            if let Outcome::Failed(Failure { kind, detail, .. }) = &outcome {
+                tracing::warn!(site = %name, ?kind, detail, "attempt failed");
+            }
+            let is_written = drive::is_written_after(&action, &outcome) || shutdown.has_begun();
             site = site.after(&action, outcome, self.moment()?, &self.policy);
-            if has_failed || action.makes_state_that_must_last() || shutdown.has_begun() {
+            if is_written {
                 (entry, site) = self.write(entry, site, stored).await?;
             }
             if shutdown.has_begun() {
@@ -396,26 +390,9 @@ impl Worker {
 
     /// Writes a site, and answers it as it is now: as somebody else wrote it, when they came first.
     async fn write(&self, before: Entry, site: Site, stored: Vec<StoredChange>) -> anyhow::Result<(Entry, Site)> {
-        let (name, site) = (site.site.clone(), Arc::new(site));
-        let (mut before, mut next) = (before, site.clone());
-        for _ in 0..MAX_RACES {
-            let (base, new, changes) = (before.clone(), next.clone(), stored.clone());
-            let written =
-                self.journaled(move |journal| journal.write(Some(&base), &new, Writer::Work, &changes)).await?;
-            if let Some(entry) = written {
-                let site = entry.site.clone();
-                return Ok((entry, site));
-            }
-            anyhow::ensure!(self.journal.leases().has(&name), "another process works on it now");
-            let found = self.read(&name).await?.ok_or_else(|| anyhow::anyhow!("its record is gone"))?;
-            // Their change counts; an order of ours that it leaves at the CA is given up. Or only the lease was
-            // renewed.
-            if !found.is_as_in(&before) {
-                next = Arc::new((*site).clone().outrun_by(found.site.clone()));
-            }
-            before = found;
-        }
-        anyhow::bail!("somebody changes it all the time")
+        let entry = self.journaled(move |journal| journal.write_work(before, &site, &stored)).await?;
+        let site = entry.site.clone();
+        Ok((entry, site))
     }
 
     async fn journaled<T: Send + 'static>(
@@ -451,9 +428,6 @@ const SHORT_WAIT: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 
 /// Sites under way for each slot: most of them wait for the CA.
 const IN_FLIGHT: usize = 64;
-
-/// Others' changes that one write is made again for.
-const MAX_RACES: usize = 20;
 
 /// The most octets of a chain: three certificates of the usual size have 4,000.
 pub(crate) const MAX_CHAIN: usize = 64 * 1024;

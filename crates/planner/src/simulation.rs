@@ -109,7 +109,7 @@ impl<'a> Simulation<'a> {
                 day += 1;
                 let instant = at(now);
                 self.books.retain(|_, entry| *entry > instant);
-                self.twin.forget(now / 1000);
+                self.twin.forget(now);
             }
             let begin = |it: &Revocation| (it.day * DAY as f64) as i64;
             self.next_revocation = revocations.last().map_or(i64::MAX, begin);
@@ -205,7 +205,7 @@ impl<'a> Simulation<'a> {
     /// Questions for advice whose answer would be the one from before are passed over, to the first one after the renewal.
     fn pass_over_questions(&self, number: u32, site: &mut Site) {
         let Some(certificate) = site.certificate.as_mut() else { return };
-        let theirs = self.twin.window(number).and_then(|(start, end)| Window::new(at(start * 1000), at(end * 1000)));
+        let theirs = self.twin.window(number).and_then(|(start, end)| Window::new(at(start), at(end)));
         if certificate.advice.window == theirs {
             move_question(certificate, certificate.renew_at);
         }
@@ -257,7 +257,7 @@ impl<'a> Simulation<'a> {
             Action::OpenOrder { replaces, .. } => {
                 let replaces = replaces.as_ref().and_then(|id| id.parse().ok());
                 let domain = self.sites.domain(number);
-                match self.twin.new_order(domain, number, replaces, true, now / 1000) {
+                match self.twin.new_order(domain, number, replaces, true, now) {
                     Answer::Placed(placed) => {
                         self.orders_placed += 1;
                         self.recorder.ordered(now, lane);
@@ -289,7 +289,7 @@ impl<'a> Simulation<'a> {
             Action::BeginValidation(_) => Outcome::ValidationBegun { retry_after: None },
             Action::LookAtOrder(order) => {
                 self.orders.remove(&number_of(order));
-                self.twin.fail(number, now / 1000);
+                self.twin.fail(number, now);
                 self.recorder.failed();
                 let failure = Failure::new(FailureKind::Rejected, "the name leads elsewhere");
                 Outcome::Failed(Failure { names: vec![site.site.clone()], ..failure })
@@ -300,7 +300,7 @@ impl<'a> Simulation<'a> {
             }
             Action::AskAdvice(_) => match self.twin.window(number).filter(|_| self.scenario.advice) {
                 Some((start, end)) => {
-                    let window = Window::new(at(start * 1000), at(end * 1000));
+                    let window = Window::new(at(start), at(end));
                     window.map_or(Outcome::NotAdvised, |window| Outcome::Advised {
                         window,
                         retry_after: ASK_EVERY,
@@ -318,10 +318,9 @@ impl<'a> Simulation<'a> {
         let Some(placed) = self.orders.remove(&number_of(order)) else {
             return Outcome::Failed(Failure::new(FailureKind::Rejected, "no such order"));
         };
-        let lifetime = (self.scenario.lifetime_days * 86_400.0) as i64;
-        let issued_at = now / 1000;
-        let serial = self.twin.issue(placed, lifetime, issued_at);
-        let (not_before, not_after) = (at(issued_at * 1000), at((issued_at + lifetime) * 1000));
+        let lifetime = (self.scenario.lifetime_days * DAY as f64) as i64;
+        let serial = self.twin.issue(placed, lifetime, now);
+        let (not_before, not_after) = (at(now), at(now + lifetime));
         self.recorder.issued(now, number, self.sites.validity(number));
         let sealed = SealedKey { csr: Some(Base64(Vec::new())), bytes: Base64(Vec::new()), enveloped: true };
         let authority = Some(self.policy.authority.clone());
@@ -343,7 +342,7 @@ impl<'a> Simulation<'a> {
                 continue;
             }
             concerned += 1;
-            self.twin.will_revoke(number, now / 1000);
+            self.twin.will_revoke(number, now);
             let mut site = self.sites.take(number);
             // What was passed over would have been the same until now.
             site.certificate.as_mut().into_iter().for_each(|certificate| move_question(certificate, at(now)));

@@ -112,7 +112,7 @@ struct Issued {
     replaces: Option<u64>,
 }
 
-/// The CA. Instants are seconds; domains, sets of names and names have numbers.
+/// The CA. Instants are milliseconds; domains and sets of names have numbers.
 #[derive(Debug, Clone, Default)]
 pub struct Twin {
     limits: TwinLimits,
@@ -141,7 +141,7 @@ impl Twin {
         }
         let replaced = known.filter(|issued| replaces == Some(issued.serial));
         let in_window = replaced.is_some_and(|issued| (issued.window.0..issued.window.1).contains(&now));
-        let is_known_set = known.is_some_and(|issued| now - issued.at < 120 * 86_400);
+        let is_known_set = known.is_some_and(|issued| now - issued.at < 120 * DAY);
         if in_window && shares_name {
             return Answer::Placed(Placed { domain, set, is_known_set, replaces });
         }
@@ -181,7 +181,7 @@ impl Twin {
         self.in_a_row.remove(&set);
         self.serials += 1;
         // Centred at two thirds of the lifetime, at half of it where that is below ten days; 2 % wide.
-        let centre = if lifetime < 10 * 86_400 { lifetime / 2 } else { lifetime * 2 / 3 };
+        let centre = if lifetime < 10 * DAY { lifetime / 2 } else { lifetime * 2 / 3 };
         let window = (now + centre - lifetime / 100, now + centre + lifetime / 100);
         self.issued.insert(set, Issued { serial: self.serials, at: now, window, replaces });
         self.serials
@@ -205,7 +205,7 @@ impl Twin {
     /// Says that a set's newest certificate will be revoked: its window lies in the past on purpose.
     pub fn will_revoke(&mut self, set: u32, now: i64) {
         if let Some(issued) = self.issued.get_mut(&set) {
-            issued.window = (now - 7200, now - 3600);
+            issued.window = (now - 2 * HOUR, now - HOUR);
         }
     }
 
@@ -237,15 +237,18 @@ fn spend(arrivals: &mut HashMap<u32, i128, Mixing>, of: u32, rate: Rate, now: i6
     }
 }
 
-fn nanoseconds(seconds: i64) -> i128 {
-    i128::from(seconds) * 1_000_000_000
+fn nanoseconds(milliseconds: i64) -> i128 {
+    i128::from(milliseconds) * 1_000_000
 }
+
+const HOUR: i64 = 3_600_000;
+const DAY: i64 = 24 * HOUR;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const DAY: i64 = 86_400;
+    const SECOND: i64 = 1000;
 
     fn twin() -> Twin {
         Twin::new(TwinLimits::letsencrypt())
@@ -264,9 +267,9 @@ mod tests {
         for n in 0..300 {
             order(&mut twin, n, n, 0);
         }
-        assert_eq!(twin.new_order(300, 300, None, false, 35), Answer::Limited("new_orders"));
-        order(&mut twin, 300, 300, 36);
-        assert_eq!(twin.new_order(301, 301, None, false, 36), Answer::Limited("new_orders"));
+        assert_eq!(twin.new_order(300, 300, None, false, 35 * SECOND), Answer::Limited("new_orders"));
+        order(&mut twin, 300, 300, 36 * SECOND);
+        assert_eq!(twin.new_order(301, 301, None, false, 36 * SECOND), Answer::Limited("new_orders"));
     }
 
     #[test]
@@ -336,8 +339,8 @@ mod tests {
         let mut twin = twin();
         (0..5).for_each(|_| twin.fail(1, 0));
         assert_eq!(twin.new_order(1, 1, None, false, 0), Answer::Limited("failed_validations"));
-        order(&mut twin, 1, 1, 12 * 60);
+        order(&mut twin, 1, 1, 12 * 60 * SECOND);
         (0..1152).for_each(|_| twin.fail(2, 0));
-        assert_eq!(twin.new_order(2, 2, None, false, 3600), Answer::Paused);
+        assert_eq!(twin.new_order(2, 2, None, false, HOUR), Answer::Paused);
     }
 }

@@ -1,11 +1,14 @@
 //! Answers to http-01 challenges (RFC 8555, 8.3): only for the platform's own ACME accounts.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use certseal_client::{ClientError, StoreClient};
 use certseal_resolver::Mirror;
 use certseal_seal::SignatureError;
-use certseal_wire::{AcmeAccounts, Challenge, DnsName};
+use certseal_wire::{AcmeAccounts, Challenge, DnsName, Signed};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
@@ -30,7 +33,8 @@ impl Challenges {
         Self { mirror, store, lookups: Semaphore::new(LOOKUPS) }
     }
 
-    /// The key authorization for `token`. `host` has a route here.
+    /// The key authorization for `token`, once `host` has a route here: certstore may have the challenge of a new site a moment
+    /// before the mirror has the site.
     pub(crate) async fn answer(&self, host: &DnsName, token: &str) -> Result<String, Unanswered> {
         let lookup = async {
             // Closing the semaphore is not done, so acquiring does not fail.
@@ -57,12 +61,27 @@ impl Challenges {
                 return Err(Unanswered::Unavailable);
             }
         };
+        let until = Instant::now() + BEHIND;
+        loop {
+            let judged = self.judge(&signed, host, token);
+            match judged {
+                Err(Rejection::NoRoute | Rejection::StrangeAccount) if Instant::now() < until => {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                judged => {
+                    return judged
+                        .inspect_err(|rejection| tracing::warn!(%host, %rejection, "a challenge is not answered"))
+                        .map_err(|_| Unanswered::Unknown);
+                }
+            }
+        }
+    }
+
+    fn judge(&self, signed: &Signed, host: &DnsName, token: &str) -> Result<String, Rejection> {
+        let challenge = self.mirror.issuers().verify(signed).map_err(Rejection::Signature)?;
         let accounts = self.mirror.accounts();
-        let challenge = self.mirror.issuers().verify(&signed).map_err(Rejection::Signature);
-        challenge
-            .and_then(|challenge| judge(challenge, host, token, accounts.as_deref(), Timestamp::now()))
-            .inspect_err(|rejection| tracing::warn!(%host, %rejection, "a challenge is not answered"))
-            .map_err(|_| Unanswered::Unknown)
+        let answer = judge(challenge, host, token, accounts.as_deref(), Timestamp::now())?;
+        self.mirror.route(host).map(|_| answer).ok_or(Rejection::NoRoute)
     }
 }
 
@@ -75,6 +94,7 @@ enum Rejection {
     Expired(Timestamp),
     NoThumbprint,
     StrangeAccount,
+    NoRoute,
 }
 
 impl std::fmt::Display for Rejection {
@@ -86,6 +106,7 @@ impl std::fmt::Display for Rejection {
             Self::Expired(at) => write!(f, "it expired at {at}"),
             Self::NoThumbprint => f.write_str("its key authorization does not begin with its token"),
             Self::StrangeAccount => f.write_str("its ACME account is none of the platform's: see the account list"),
+            Self::NoRoute => f.write_str("its host is not served here"),
         }
     }
 }
@@ -116,6 +137,11 @@ fn judge(
 
 /// Lookups in certstore at one time.
 const LOOKUPS: usize = 64;
+
+/// How far the mirror may be behind certstore when a challenge is asked for. Only for one that an issuer signed for this host:
+/// nobody else can have an edge wait.
+const BEHIND: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// For a place among the lookups and for certstore's answer together. CAs wait about ten seconds.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -39,12 +39,14 @@ impl Plain {
 
     async fn respond<B>(&self, request: &Request<B>) -> Result<Response<Body>, StatusCode> {
         let host = Host::of(request)?.name.ok_or(StatusCode::NOT_FOUND)?;
-        self.mirror.route(&host).ok_or(StatusCode::NOT_FOUND)?;
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path().strip_prefix(CHALLENGES) {
             Some(token) if is_read && Challenge::is_token(token) => Ok(self.challenge(&host, token).await),
             Some(_) => Err(StatusCode::NOT_FOUND),
-            None => redirect(&host, self.https_port, request.uri()),
+            None => {
+                self.mirror.route(&host).ok_or(StatusCode::NOT_FOUND)?;
+                redirect(&host, self.https_port, request.uri())
+            }
         }
     }
 

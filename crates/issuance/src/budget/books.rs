@@ -72,7 +72,7 @@ pub fn take(
         }
     };
     let limited = |bucket: &Bucket| limits.get(bucket.limit);
-    let at_ca = |bucket: &Bucket, limit: Limit| limit.take(entry(&Line::Bucket(bucket.clone())), now);
+    let at_ca = |bucket: &Bucket, limit: Limit| limit.take_from_copy(entry(&Line::Bucket(bucket.clone())), now);
     for (bucket, is_certificate) in
         cost.order.iter().map(|bucket| (bucket, false)).chain(cost.certificate.iter().map(|bucket| (bucket, true)))
     {
@@ -93,7 +93,10 @@ pub fn take(
     }
     for bucket in &cost.counted {
         // What is counted and not asked for: a full bucket stays as it is.
-        let Some(after) = limited(bucket).and_then(|limit| at_ca(bucket, limit).ok()) else { continue };
+        let Some(after) = limited(bucket).and_then(|limit| limit.take(entry(&Line::Bucket(bucket.clone())), now).ok())
+        else {
+            continue;
+        };
         taken.entries.insert(Line::Bucket(bucket.clone()), after);
         taken.certificate.push(bucket.clone());
     }

@@ -33,6 +33,22 @@ impl Limit {
         if allowed_from > now { Err(allowed_from) } else { Ok(after) }
     }
 
+    /// Like [`Self::take`], from our copy of a bucket that somebody else keeps: theirs is up to a minute behind, since an order
+    /// comes to them after it was entered here. A tenth of the bucket is the most that is held back for that.
+    pub(super) fn take_from_copy(self, instant: Option<Timestamp>, now: Timestamp) -> Result<Timestamp, Timestamp> {
+        let after = self.take(instant, now);
+        if instant.is_none_or(|instant| instant <= now) {
+            return after;
+        }
+        let behind = MOST_BEHIND.min(self.span() / 10);
+        let allowed_from = match after {
+            Ok(after) => after.saturating_sub(self.span()).unwrap_or(Timestamp::MIN),
+            Err(allowed_from) => allowed_from,
+        };
+        let allowed_from = allowed_from.saturating_add(behind).unwrap_or(Timestamp::MAX);
+        if allowed_from > now { Err(allowed_from) } else { after }
+    }
+
     /// The instant in the bucket after one is given back.
     pub fn give_back(self, instant: Timestamp, now: Timestamp) -> Timestamp {
         if instant <= now {
@@ -76,3 +92,6 @@ impl Limit {
 
 /// A century: no limit of a CA refills more slowly.
 const MAX_SPAN: SignedDuration = SignedDuration::from_hours(100 * 366 * 24);
+
+/// From the entry of an order to its arrival at the CA, with a few attempts to reach it; or to its certificate.
+const MOST_BEHIND: SignedDuration = SignedDuration::from_secs(60);
