@@ -25,6 +25,7 @@ mod lifetime;
 mod migration;
 mod openapi;
 mod pebble;
+mod planned;
 mod platform;
 #[path = "../../crates/store/tests/support/postgres.rs"]
 mod postgres;

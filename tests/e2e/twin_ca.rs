@@ -17,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use certseal_planner::{Answer, Placed, Twin, TwinLimits};
+use certseal_planner::{Answer, Placed, Replaced, Twin, TwinLimits};
 use hyper::{HeaderMap, Method, StatusCode, header::HeaderValue};
 use jiff::Timestamp;
 use rcgen::{
@@ -432,7 +432,8 @@ fn new_order(shared: &Shared, ca: &mut Ca, payload: &Value) -> Said {
     let registered = name.split_once('.').unwrap_or_default().1.to_owned();
     let (domain, set) = (ca.number(format!("domain {registered}")), ca.number(name.clone()));
     let now = Timestamp::now();
-    match ca.twin.new_order(domain, set, replaces, true, now.as_millisecond()) {
+    let replaced = replaces.and_then(|serial| Some(Replaced { set: *ca.sets.get(&serial)?, serial }));
+    match ca.twin.new_order(domain, set, replaced, replaced.is_some_and(|it| it.set == set), now.as_millisecond()) {
         Answer::Placed(placed) => {
             let number = ca.orders.len();
             ca.orders.push(Order {

@@ -636,6 +636,9 @@ const REORDERS: &[u8] = b"reorders";
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 #[cfg(test)]
+mod scale;
+
+#[cfg(test)]
 mod tests {
     use certseal_issuance::{Advice, Issued};
     use certseal_wire::{NameSet, SiteRequest};

@@ -26,5 +26,5 @@ mod twin;
 pub use picture::{Picture, pictures};
 pub use report::{Day, LaneCounts, Onboarding, Report, Revoked};
 pub use scenario::{Outage, Override, Revocation, Scenario, ScenarioError};
-pub use simulation::simulate;
-pub use twin::{Answer, Placed, Twin, TwinLimits};
+pub use simulation::{Event, Happened, observe, simulate};
+pub use twin::{Answer, Placed, Replaced, Twin, TwinLimits};

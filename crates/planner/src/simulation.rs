@@ -19,7 +19,7 @@ use crate::{
     report::{Recorder, Report},
     scenario::{Revocation, Scenario, ScenarioError},
     slots::Slots,
-    twin::{Answer, Placed, Twin, TwinLimits},
+    twin::{Answer, Placed, Replaced, Twin, TwinLimits},
 };
 
 /// Runs a scenario to its end. `progress` is told each day.
@@ -27,12 +27,47 @@ use crate::{
 /// # Errors
 /// When the scenario cannot be simulated.
 pub fn simulate(scenario: &Scenario, progress: impl FnMut(u32)) -> Result<Report, ScenarioError> {
+    observe(scenario, progress, |_| {})
+}
+
+/// Like [`simulate`], and tells of each event at the CA.
+///
+/// # Errors
+/// When the scenario cannot be simulated.
+pub fn observe(
+    scenario: &Scenario,
+    progress: impl FnMut(u32),
+    mut observer: impl FnMut(Event),
+) -> Result<Report, ScenarioError> {
     scenario.check()?;
-    Ok(Simulation::new(scenario)?.run(progress))
+    Ok(Simulation::new(scenario, &mut observer)?.run(progress))
+}
+
+/// Something that happened at the CA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// Milliseconds since the start.
+    pub at: i64,
+    /// The number of the site.
+    pub site: u32,
+    /// What it was.
+    pub happened: Happened,
+}
+
+/// What may happen at the CA.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Happened {
+    /// It took an order.
+    Ordered,
+    /// It issued a certificate.
+    Issued,
+    /// A validation failed.
+    Failed,
 }
 
 struct Simulation<'a> {
     scenario: &'a Scenario,
+    observer: &'a mut dyn FnMut(Event),
     policy: Policy,
     limits: Limits,
     account: AccountRef,
@@ -56,13 +91,14 @@ struct Simulation<'a> {
 }
 
 impl<'a> Simulation<'a> {
-    fn new(scenario: &'a Scenario) -> Result<Self, ScenarioError> {
+    fn new(scenario: &'a Scenario, observer: &'a mut dyn FnMut(Event)) -> Result<Self, ScenarioError> {
         let authority = AuthorityId("https://ca.example/directory".into());
         let milliseconds = |days: f64| (days * DAY as f64) as i64;
         let outages = scenario.outages.iter();
         let outages = outages.map(|it| (milliseconds(it.day), milliseconds(it.day + it.hours / 24.0))).collect();
         let mut simulation = Self {
             scenario,
+            observer,
             policy: Policy { authority: authority.clone(), retry: SignedDuration::from_secs(60) },
             limits: scenario.limits()?,
             account: AccountRef { authority: authority.clone(), thumbprint: None },
@@ -255,12 +291,14 @@ impl<'a> Simulation<'a> {
             Action::VouchForAccount(_) => Outcome::Vouched,
             _ if is_away => failed(FailureKind::Unavailable, "the CA is away"),
             Action::OpenOrder { replaces, .. } => {
-                let replaces = replaces.as_ref().and_then(|id| id.parse().ok());
+                let serial = replaces.as_ref().and_then(|id| id.parse().ok());
+                let replaces = serial.map(|serial| Replaced { set: number, serial });
                 let domain = self.sites.domain(number);
                 match self.twin.new_order(domain, number, replaces, true, now) {
                     Answer::Placed(placed) => {
                         self.orders_placed += 1;
                         self.recorder.ordered(now, lane);
+                        (self.observer)(Event { at: now, site: number, happened: Happened::Ordered });
                         let url = self.orders_placed.to_string();
                         self.orders.insert(self.orders_placed, placed);
                         Outcome::OrderOpened(OrderRef { account: Some(self.account.clone()), url })
@@ -291,6 +329,7 @@ impl<'a> Simulation<'a> {
                 self.orders.remove(&number_of(order));
                 self.twin.fail(number, now);
                 self.recorder.failed();
+                (self.observer)(Event { at: now, site: number, happened: Happened::Failed });
                 let failure = Failure::new(FailureKind::Rejected, "the name leads elsewhere");
                 Outcome::Failed(Failure { names: vec![site.site.clone()], ..failure })
             }
@@ -322,6 +361,7 @@ impl<'a> Simulation<'a> {
         let serial = self.twin.issue(placed, lifetime, now);
         let (not_before, not_after) = (at(now), at(now + lifetime));
         self.recorder.issued(now, number, self.sites.validity(number));
+        (self.observer)(Event { at: now, site: number, happened: Happened::Issued });
         let sealed = SealedKey { csr: Some(Base64(Vec::new())), bytes: Base64(Vec::new()), enveloped: true };
         let authority = Some(self.policy.authority.clone());
         site.order = Some(Step::Issued { sealed, chain: Vec::new(), authority });

@@ -92,6 +92,15 @@ pub enum Answer {
     Paused,
 }
 
+/// A certificate that an order says to replace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replaced {
+    /// The set of names that it was issued for.
+    pub set: u32,
+    /// Its serial number.
+    pub serial: u64,
+}
+
 /// An order that the CA has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placed {
@@ -99,7 +108,7 @@ pub struct Placed {
     set: u32,
     /// A certificate of a known set takes no room of its domain.
     is_known_set: bool,
-    replaces: Option<u64>,
+    replaces: Option<Replaced>,
 }
 
 /// A certificate that the CA issued.
@@ -109,7 +118,9 @@ struct Issued {
     at: i64,
     window: (i64, i64),
     /// The certificate that it replaced.
-    replaces: Option<u64>,
+    replaces: Option<Replaced>,
+    /// A certificate of another set replaced it.
+    is_replaced: bool,
 }
 
 /// The CA. Instants are milliseconds; domains and sets of names have numbers.
@@ -133,13 +144,21 @@ impl Twin {
     }
 
     /// Takes an order or refuses it (`wfe2.NewOrder`). `shares_name` says whether it has a name of what it replaces.
-    pub fn new_order(&mut self, domain: u32, set: u32, replaces: Option<u64>, shares_name: bool, now: i64) -> Answer {
+    pub fn new_order(
+        &mut self,
+        domain: u32,
+        set: u32,
+        replaces: Option<Replaced>,
+        shares_name: bool,
+        now: i64,
+    ) -> Answer {
         let known = self.issued.get(&set).copied();
+        let newest = replaces.and_then(|replaced| self.issued.get(&replaced.set).copied());
         // Before anything else; also before it looks whether it has the order already.
-        if replaces.is_some() && known.is_some_and(|issued| issued.replaces == replaces) {
+        if newest.is_some_and(|newest| newest.is_replaced || newest.replaces == replaces) {
             return Answer::AlreadyReplaced;
         }
-        let replaced = known.filter(|issued| replaces == Some(issued.serial));
+        let replaced = newest.filter(|newest| replaces.is_some_and(|replaced| replaced.serial == newest.serial));
         let in_window = replaced.is_some_and(|issued| (issued.window.0..issued.window.1).contains(&now));
         let is_known_set = known.is_some_and(|issued| now - issued.at < 120 * DAY);
         if in_window && shares_name {
@@ -183,7 +202,10 @@ impl Twin {
         // Centred at two thirds of the lifetime, at half of it where that is below ten days; 2 % wide.
         let centre = if lifetime < 10 * DAY { lifetime / 2 } else { lifetime * 2 / 3 };
         let window = (now + centre - lifetime / 100, now + centre + lifetime / 100);
-        self.issued.insert(set, Issued { serial: self.serials, at: now, window, replaces });
+        let before = replaces.filter(|replaced| replaced.set != set).and_then(|it| self.issued.get_mut(&it.set));
+        before.into_iter().for_each(|before| before.is_replaced = true);
+        let issued = Issued { serial: self.serials, at: now, window, replaces, is_replaced: false };
+        self.issued.insert(set, issued);
         self.serials
     }
 
@@ -318,9 +340,11 @@ mod tests {
         for n in 1000..1300 {
             order(&mut twin, n, n, start);
         }
-        let Answer::Placed(placed) = twin.new_order(1, 1, Some(serial), true, start) else { panic!() };
+        let Answer::Placed(placed) = twin.new_order(1, 1, Some(Replaced { set: 1, serial }), true, start) else {
+            panic!()
+        };
         twin.issue(placed, 90 * DAY, start);
-        assert_eq!(twin.new_order(1, 1, Some(serial), true, start), Answer::AlreadyReplaced);
+        assert_eq!(twin.new_order(1, 1, Some(Replaced { set: 1, serial }), true, start), Answer::AlreadyReplaced);
         // The one of an incident is not free, but its set is known.
         let mut incident = self::twin();
         let placed = order(&mut incident, 1, 1, 0);
@@ -330,7 +354,7 @@ mod tests {
             let Answer::Placed(placed) = incident.new_order(1, 1, None, true, DAY) else { panic!() };
             incident.issue(placed, 90 * DAY, DAY);
         }
-        let refused = incident.new_order(1, 1, Some(serial), true, DAY);
+        let refused = incident.new_order(1, 1, Some(Replaced { set: 1, serial }), true, DAY);
         assert_eq!(refused, Answer::Limited("certificates_per_name_set"));
     }
 
@@ -342,5 +366,78 @@ mod tests {
         order(&mut twin, 1, 1, 12 * 60 * SECOND);
         (0..1152).for_each(|_| twin.fail(2, 0));
         assert_eq!(twin.new_order(2, 2, None, false, HOUR), Answer::Paused);
+    }
+
+    #[test]
+    fn other_names_are_a_new_order_but_in_the_window_where_one_name_is_enough() {
+        let mut twin = twin();
+        let placed = order(&mut twin, 1, 1, 0);
+        let serial = twin.issue(placed, 90 * DAY, 0);
+        let (start, end) = twin.window(1).unwrap();
+        let replaced = Some(Replaced { set: 1, serial });
+        // All room for new orders is gone at both instants.
+        (1000..1300).for_each(|n| _ = order(&mut twin, n, n, start - 1));
+        assert_eq!(twin.new_order(1, 2, replaced, true, start - 1), Answer::Limited("new_orders"), "before the window");
+        assert_eq!(
+            twin.new_order(1, 2, replaced, false, start),
+            Answer::Limited("new_orders"),
+            "without a shared name"
+        );
+        let Answer::Placed(placed) = twin.new_order(1, 2, replaced, true, start) else { panic!() };
+        twin.issue(placed, 90 * DAY, start);
+        assert_eq!(twin.new_order(1, 1, replaced, true, start), Answer::AlreadyReplaced);
+        assert_eq!(twin.new_order(1, 3, replaced, true, start), Answer::AlreadyReplaced);
+        (2000..2300).for_each(|n| _ = twin.new_order(n, n, None, false, end));
+        let other = Some(Replaced { set: 2, serial: serial + 1 });
+        assert_eq!(twin.new_order(1, 4, other, true, end), Answer::Limited("new_orders"), "that one's window is later");
+    }
+
+    #[test]
+    fn the_window_lies_at_two_thirds_and_of_short_certificates_at_half() {
+        let mut twin = twin();
+        for (set, lifetime, centre) in [(1, 90 * DAY, 60 * DAY), (2, 160 * HOUR, 80 * HOUR)] {
+            let placed = order(&mut twin, set, set, 0);
+            twin.issue(placed, lifetime, 0);
+            let (start, end) = twin.window(set).unwrap();
+            assert_eq!((start + end) / 2, centre);
+            assert_eq!(end - start, lifetime / 50);
+        }
+    }
+
+    #[test]
+    fn a_success_ends_failures_in_a_row_and_a_day_gives_one_back() {
+        let mut twin = twin();
+        (0..1152).for_each(|_| twin.fail(1, 0));
+        assert_eq!(twin.new_order(1, 1, None, false, 23 * HOUR), Answer::Paused);
+        let placed = order(&mut twin, 1, 1, DAY);
+        twin.fail(1, DAY);
+        assert_eq!(twin.new_order(1, 1, None, false, DAY), Answer::Paused);
+        twin.issue(placed, 90 * DAY, DAY);
+        (0..1151).for_each(|_| twin.fail(1, 2 * DAY));
+        order(&mut twin, 1, 1, 2 * DAY + HOUR);
+    }
+
+    #[test]
+    fn an_order_without_a_certificate_takes_from_new_orders_alone() {
+        let mut twin = twin();
+        // Of one domain and one set, more often than either allows certificates.
+        (0..61).for_each(|_| _ = order(&mut twin, 1, 1, 0));
+        (61..300).for_each(|n| _ = order(&mut twin, n, n, 0));
+        assert_eq!(twin.new_order(9, 9, None, false, 0), Answer::Limited("new_orders"));
+    }
+
+    #[test]
+    fn an_override_and_the_staging_environment_count_as_they_say() {
+        let one = crate::Override { burst: 2, count: 1, period_seconds: 60 };
+        let overrides = [(certseal_issuance::budget::LimitName::NewOrders, one)].into();
+        let scenario = Scenario { overrides, ..Scenario::default() };
+        let mut twin = Twin::new(TwinLimits::of(&scenario).unwrap());
+        (1..3).for_each(|n| _ = order(&mut twin, n, n, 0));
+        assert_eq!(twin.new_order(3, 3, None, false, 59 * SECOND), Answer::Limited("new_orders"));
+        order(&mut twin, 3, 3, 60 * SECOND);
+        let mut staging = Twin::new(TwinLimits::letsencrypt_staging());
+        (0..1500).for_each(|n| _ = order(&mut staging, 1, n, 0));
+        assert_eq!(staging.new_order(1, 1500, None, false, 0), Answer::Limited("new_orders"));
+        order(&mut staging, 1, 1500, 7200);
     }
 }

@@ -6,7 +6,7 @@ use certseal_issuance::{
     AccountRef, Action, Answer as ChallengeAnswer, AuthorityId, Failure, FailureKind, OrderRef, OrderReport,
     OrderState, Outcome, SealedKey, Site, Window,
 };
-use certseal_planner::{Answer, Placed, Twin, TwinLimits};
+use certseal_planner::{Answer, Placed, Replaced, Twin, TwinLimits};
 use certseal_wire::{Base64, DnsName};
 use jiff::{SignedDuration, Timestamp};
 
@@ -251,7 +251,8 @@ impl World {
         if let Some(found) = self.orders.iter().rposition(is_reused) {
             return opened(found);
         }
-        match self.twin.new_order(number as u32, number as u32, replaces, true, self.now) {
+        let replaced = replaces.map(|serial| Replaced { set: number as u32, serial });
+        match self.twin.new_order(number as u32, number as u32, replaced, true, self.now) {
             Answer::Placed(placed) => {
                 let order = Order {
                     site: number,
