@@ -1,6 +1,7 @@
 //! An ACME CA (RFC 8555), with http-01 (8.3).
 
 mod client;
+mod pace;
 
 use std::{
     collections::HashMap,
@@ -29,6 +30,7 @@ use zeroize::Zeroizing;
 
 use crate::metrics::Requests;
 use client::{Busy, Http, Unanswered, with_retry_after};
+use pace::Pace;
 
 pub(crate) struct AcmeAuthority {
     directory: String,
@@ -50,7 +52,9 @@ impl AcmeAuthority {
         account_key: PathBuf,
         requests: Requests,
     ) -> Result<Self, ConfigError> {
-        let http = Http::new(roots, requests)?;
+        let host = directory.parse::<http::Uri>().ok();
+        let pace = Pace::of(host.as_ref().and_then(http::Uri::host));
+        let http = Http::new(roots, pace, requests)?;
         Ok(Self { directory, profile, account_key, http, account: OnceCell::new(), orders: Mutex::default() })
     }
 

@@ -23,6 +23,7 @@ use hyper_util::{
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
 
+use super::pace::Pace;
 use crate::metrics::Requests;
 
 /// A CA that asks to come back later: 429 or 503 (RFC 8555, 6.6).
@@ -74,11 +75,12 @@ impl Unanswered {
 pub(super) struct Http {
     client: Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
     nonces: Arc<Nonces>,
+    pace: Arc<Pace>,
     requests: Requests,
 }
 
 impl Http {
-    pub(super) fn new(roots: &Path, requests: Requests) -> Result<Self, ConfigError> {
+    pub(super) fn new(roots: &Path, pace: Pace, requests: Requests) -> Result<Self, ConfigError> {
         let mut store = rustls::RootCertStore::empty();
         let (_, _ignored) = store.add_parsable_certificates(tls::certificates(roots)?);
         let tls = rustls::ClientConfig::builder_with_provider(tls::provider())
@@ -96,7 +98,7 @@ impl Http {
             .enable_http2()
             .wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
-        Ok(Self { client, nonces: Arc::default(), requests })
+        Ok(Self { client, nonces: Arc::default(), pace: Arc::new(pace), requests })
     }
 }
 
@@ -112,8 +114,11 @@ impl HttpClient for Http {
         }
         if is_for_nonce { &self.requests.nonces } else { &self.requests.others }.inc();
         let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        let (exchange, nonces) = (self.client.request(request), self.nonces.clone());
+        let path = request.uri().path().to_owned();
+        let (exchange, nonces, pace) = (self.client.request(request), self.nonces.clone(), self.pace.clone());
         Box::pin(async move {
+            // Nothing is sent before it is polled.
+            pace.place(&path).await;
             let answer = async {
                 let response = exchange.await.map_err(|e| other(Unanswered::new(&host, &e)))?;
                 let (mut parts, body) = response.into_parts();

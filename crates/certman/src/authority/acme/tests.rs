@@ -88,7 +88,7 @@ async fn what_instant_acme_drops_is_kept_below_it() {
     let roots = dir.path().join("roots.pem");
     std::fs::write(&roots, certificate.pem()).unwrap();
     let requests = Requests::default();
-    let http = Http::new(&roots, requests.clone()).unwrap();
+    let http = Http::new(&roots, Pace::of(None), requests.clone()).unwrap();
     let ask = async |method| {
         let request = Request::builder().method(method).uri(format!("https://{address}/"));
         let request = request.body(BodyWrapper::from(Bytes::new().to_vec())).unwrap();
