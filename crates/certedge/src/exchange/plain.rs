@@ -57,6 +57,8 @@ impl Plain {
                 let response = Response::new(Body::from(key_authorization));
                 answer::with(response, CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
             }
+            // A host that is not served here has none, whoever can be asked.
+            Err(_) if self.mirror.route(host).is_none() => answer::refusal(StatusCode::NOT_FOUND),
             Err(Unanswered::Unknown) => answer::text(StatusCode::NOT_FOUND, "there is no such challenge\n"),
             Err(Unanswered::Unavailable) => {
                 let response = answer::refusal(StatusCode::SERVICE_UNAVAILABLE);
