@@ -156,7 +156,7 @@ const FAULTS_OF_A_PROCESS: &[Fault] = &[
     Fault {
         what: "the books are a little stricter than the CA, which hears of orders later",
         file: "crates/issuance/src/budget/limit.rs",
-        edits: &[("MOST_BEHIND.min(self.span() / 10);", "MOST_BEHIND.min(self.span() / 10) * 0;")],
+        edits: &[("MOST_BEHIND.min(self.span() / 10)", "SignedDuration::ZERO")],
     },
     Fault {
         what: "room is not used twice after a process died, which may have placed its order",

@@ -247,11 +247,7 @@ async fn a_certificate_takes_eight_requests_and_hardly_a_nonce() {
         let name = format!("n-{number}.customers.test").parse().unwrap();
         certman.put_site(&name, &platform.request(&name)).await.unwrap();
     }
-    let certificates = || platform.certman_counter("certman_certificates_total");
-    while certificates() < f64::from(count) {
-        assert!(began.elapsed() < Duration::from_secs(60 + u64::from(count)), "{}", platform.certman.log());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    platform.wait_certificates(count).await;
     let seconds = began.elapsed().as_secs_f64();
     let counted = |name| platform.certman_counter(name) / f64::from(count);
     let (others, nonces) = (counted("certman_acme_requests_total"), counted("certman_acme_nonce_requests_total"));
@@ -259,7 +255,7 @@ async fn a_certificate_takes_eight_requests_and_hardly_a_nonce() {
         "{count} certificates in {seconds:.1} s, {:.0} a second; for each {others:.2} requests and {nonces:.2} for nonces",
         f64::from(count) / seconds
     );
-    assert_eq!(certificates(), f64::from(count), "each once");
+    assert_eq!(platform.certman_counter("certman_certificates_total"), f64::from(count), "each once");
     assert!(others + nonces <= 8.0, "{others} + {nonces} requests for a certificate");
     assert!(nonces <= (others + nonces) / 20.0, "{nonces} of {others} requests for a certificate are for nonces");
 }

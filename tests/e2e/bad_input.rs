@@ -429,6 +429,11 @@ async fn a_route_or_challenge_altered_in_the_store_is_not_acted_on() {
     publish_challenge(&platform, &name, token).await;
     let path = format!("/.well-known/acme-challenge/{token}");
     assert!(platform.http(name.as_str(), &path).contains("a-token."), "the control: unaltered, it is answered");
+    // As genuine, for a host that the edge has no route of.
+    let unserved: DnsName = "unserved.customers.test".parse().unwrap();
+    publish_challenge(&platform, &unserved, token).await;
+    let answer = platform.http(unserved.as_str(), &path);
+    assert!(answer.starts_with("HTTP/1.1 404"), "a host without a route was answered for: {answer}");
 
     // From here on the edge talks to a store that alters what it hands out.
     let hostile = HostileStore::start(&platform, Hostility::Alter).await;

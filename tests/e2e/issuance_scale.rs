@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use certseal_wire::DnsName;
@@ -53,11 +53,7 @@ async fn a_fleet_of_new_names_gets_each_its_certificate_once() {
         call.await.unwrap();
     }
     let added = began.elapsed().as_secs_f64();
-    let certificates = || platform.certman_counter("certman_certificates_total");
-    while certificates() < f64::from(count) {
-        assert!(began.elapsed() < Duration::from_secs(60 + u64::from(count)), "{}", platform.certman.log());
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    platform.wait_certificates(count).await;
     let seconds = began.elapsed().as_secs_f64();
     let counted = |name| platform.certman_counter(name) / f64::from(count);
     let requests = counted("certman_acme_requests_total") + counted("certman_acme_nonce_requests_total");

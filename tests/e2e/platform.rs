@@ -303,6 +303,15 @@ impl Platform {
         self.metric("man-telemetry", name)
     }
 
+    /// Waits until certman has issued so many certificates since it was started.
+    pub async fn wait_certificates(&self, count: u32) {
+        let deadline = Instant::now() + Duration::from_secs(60 + u64::from(count));
+        while self.certman_counter("certman_certificates_total") < f64::from(count) {
+            assert!(Instant::now() < deadline, "{}", self.certman.log());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     fn metric(&self, telemetry: &str, name: &str) -> f64 {
         let metrics = self.metrics(telemetry);
         let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

@@ -8,7 +8,7 @@ use std::{
 use certseal_client::{ClientError, StoreClient};
 use certseal_resolver::Mirror;
 use certseal_seal::SignatureError;
-use certseal_wire::{AcmeAccounts, Challenge, DnsName, Signed};
+use certseal_wire::{AcmeAccounts, Challenge, DnsName};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
@@ -61,24 +61,23 @@ impl Challenges {
                 return Err(Unanswered::Unavailable);
             }
         };
+        let refused = |rejection: Rejection| {
+            tracing::warn!(%host, %rejection, "a challenge is not answered");
+            Unanswered::Unknown
+        };
+        let challenge = self.mirror.issuers().verify(&signed).map_err(Rejection::Signature).map_err(refused)?;
         let until = Instant::now() + BEHIND;
         loop {
-            let judged = self.judge(&signed, host, token);
-            match judged {
+            match self.judge(&challenge, host, token) {
                 Err(Rejection::NoRoute | Rejection::StrangeAccount) if Instant::now() < until => {
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
-                judged => {
-                    return judged
-                        .inspect_err(|rejection| tracing::warn!(%host, %rejection, "a challenge is not answered"))
-                        .map_err(|_| Unanswered::Unknown);
-                }
+                judged => return judged.map_err(refused),
             }
         }
     }
 
-    fn judge(&self, signed: &Signed, host: &DnsName, token: &str) -> Result<String, Rejection> {
-        let challenge = self.mirror.issuers().verify(signed).map_err(Rejection::Signature)?;
+    fn judge(&self, challenge: &Challenge, host: &DnsName, token: &str) -> Result<String, Rejection> {
         let accounts = self.mirror.accounts();
         let answer = judge(challenge, host, token, accounts.as_deref(), Timestamp::now())?;
         self.mirror.route(host).map(|_| answer).ok_or(Rejection::NoRoute)
@@ -113,14 +112,14 @@ impl std::fmt::Display for Rejection {
 
 /// The key authorization of a challenge whose signature counts, if it is what was asked for and for one of `accounts`.
 fn judge(
-    challenge: Challenge,
+    challenge: &Challenge,
     host: &DnsName,
     token: &str,
     accounts: Option<&AcmeAccounts>,
     now: Timestamp,
 ) -> Result<String, Rejection> {
     if challenge.host != *host {
-        return Err(Rejection::OtherHost(challenge.host));
+        return Err(Rejection::OtherHost(challenge.host.clone()));
     }
     if challenge.token != token {
         return Err(Rejection::OtherToken);
@@ -132,7 +131,7 @@ fn judge(
     if !accounts.is_some_and(|accounts| accounts.thumbprints.iter().any(|known| known == thumbprint)) {
         return Err(Rejection::StrangeAccount);
     }
-    Ok(challenge.key_authorization)
+    Ok(challenge.key_authorization.clone())
 }
 
 /// Lookups in certstore at one time.
@@ -161,7 +160,7 @@ mod tests {
             key_authorization: "tok.print".into(),
             expires_at: "2026-11-01T00:00:01Z".parse().unwrap(),
         };
-        let judged = |challenge: Challenge| judge(challenge, &host("a.example"), "tok", Some(&accounts), now);
+        let judged = |challenge: Challenge| judge(&challenge, &host("a.example"), "tok", Some(&accounts), now);
         let with = |alter: fn(&mut Challenge)| {
             let mut challenge = good.clone();
             alter(&mut challenge);
@@ -174,6 +173,6 @@ mod tests {
         assert_eq!(with(|c| c.key_authorization = "tik.print".into()), Err(Rejection::NoThumbprint));
         assert_eq!(with(|c| c.key_authorization = "tok.strange".into()), Err(Rejection::StrangeAccount));
         assert_eq!(with(|c| c.key_authorization = "tok.".into()), Err(Rejection::StrangeAccount));
-        assert_eq!(judge(good, &host("a.example"), "tok", None, now), Err(Rejection::StrangeAccount));
+        assert_eq!(judge(&good, &host("a.example"), "tok", None, now), Err(Rejection::StrangeAccount));
     }
 }

@@ -26,27 +26,24 @@ impl Limit {
     /// # Errors
     /// When the bucket is full: the instant from which on it is not.
     pub fn take(self, instant: Option<Timestamp>, now: Timestamp) -> Result<Timestamp, Timestamp> {
-        // What was not taken in the past is not there twice.
-        let begin = instant.map_or(now, |instant| instant.max(now));
-        let after = begin.saturating_add(self.interval).unwrap_or(Timestamp::MAX);
-        let allowed_from = after.saturating_sub(self.span()).unwrap_or(Timestamp::MIN);
-        if allowed_from > now { Err(allowed_from) } else { Ok(after) }
+        self.taken(instant, now, SignedDuration::ZERO)
     }
 
     /// Like [`Self::take`], from our copy of a bucket that somebody else keeps: theirs is up to a minute behind, since an order
     /// comes to them after it was entered here. A tenth of the bucket is the most that is held back for that.
     pub(super) fn take_from_copy(self, instant: Option<Timestamp>, now: Timestamp) -> Result<Timestamp, Timestamp> {
-        let after = self.take(instant, now);
-        if instant.is_none_or(|instant| instant <= now) {
-            return after;
-        }
-        let behind = MOST_BEHIND.min(self.span() / 10);
-        let allowed_from = match after {
-            Ok(after) => after.saturating_sub(self.span()).unwrap_or(Timestamp::MIN),
-            Err(allowed_from) => allowed_from,
-        };
-        let allowed_from = allowed_from.saturating_add(behind).unwrap_or(Timestamp::MAX);
-        if allowed_from > now { Err(allowed_from) } else { after }
+        // What is empty here is empty there, or not yet begun.
+        let is_empty = instant.is_none_or(|instant| instant <= now);
+        let behind = if is_empty { SignedDuration::ZERO } else { MOST_BEHIND.min(self.span() / 10) };
+        self.taken(instant, now, behind)
+    }
+
+    fn taken(self, instant: Option<Timestamp>, now: Timestamp, behind: SignedDuration) -> Result<Timestamp, Timestamp> {
+        // What was not taken in the past is not there twice.
+        let begin = instant.map_or(now, |instant| instant.max(now));
+        let after = begin.saturating_add(self.interval).unwrap_or(Timestamp::MAX);
+        let allowed_from = after.saturating_sub(self.span() - behind).unwrap_or(Timestamp::MIN);
+        if allowed_from > now { Err(allowed_from) } else { Ok(after) }
     }
 
     /// The instant in the bucket after one is given back.

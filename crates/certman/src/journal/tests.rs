@@ -1,0 +1,192 @@
+use certseal_issuance::{Advice, Issued};
+use certseal_wire::{NameSet, SiteRequest};
+
+use super::*;
+
+fn site(names: &[&str], owner: Option<&str>) -> Site {
+    let names: Vec<DnsName> = names.iter().map(|name| name.parse().unwrap()).collect();
+    let own = names.iter().find(|name| !name.is_wildcard()).unwrap().clone();
+    let request = SiteRequest {
+        names: NameSet::try_from(names).unwrap(),
+        upstream: "http://127.0.0.1:1".parse().unwrap(),
+        pools: vec!["eu".parse().unwrap()],
+        owner: owner.map(str::to_owned),
+    };
+    Site::new(own, request)
+}
+
+fn outcome(journal: &Journal, site: &Site) -> String {
+    let before = journal.read(&site.site).unwrap();
+    match journal.claim(before.as_ref(), site).unwrap() {
+        Claim::Written => "written".to_owned(),
+        Claim::Outrun => "outrun".to_owned(),
+        Claim::Taken { name, holder } => format!("{name} taken by {holder}"),
+        Claim::Covered { name, other, holder } => format!("{name} and {other} of {holder}"),
+    }
+}
+
+#[test]
+fn nobody_claims_a_name_under_anothers_wildcard_nor_a_wildcard_over_anothers_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let claim = |names: &[&str], owner| outcome(&journal, &site(names, owner));
+    assert_eq!(claim(&["a.example", "*.a.example"], Some("ann")), "written");
+    assert_eq!(claim(&["foo.a.example"], None), "foo.a.example and *.a.example of a.example");
+    assert_eq!(claim(&["foo.a.example"], Some("bob")), "foo.a.example and *.a.example of a.example");
+    assert_eq!(claim(&["foo.a.example"], Some("ann")), "written");
+    // Deeper names are no matter of the wildcard (RFC 6125, 6.4.3).
+    assert_eq!(claim(&["x.foo.a.example"], None), "written");
+    assert_eq!(claim(&["www.b.example"], None), "written");
+    assert_eq!(claim(&["www.b.example.org"], None), "written");
+    let over = &["b.example", "*.b.example"];
+    assert_eq!(claim(over, Some("bob")), "*.b.example and www.b.example of www.b.example");
+    // A site that changes hands does not take cover along.
+    assert_eq!(claim(&["foo.a.example"], Some("bob")), "foo.a.example and *.a.example of a.example");
+    assert_eq!(claim(&["www.b.example"], Some("bob")), "written");
+    assert_eq!(claim(over, Some("bob")), "written");
+    // A site that is there stays changeable, and one that has left is in nobody's way.
+    assert_eq!(claim(over, Some("bob")), "written");
+    let left = Site { departed: true, ..site(&["a.example", "*.a.example"], Some("ann")) };
+    assert_eq!(outcome(&journal, &left), "written");
+    assert_eq!(claim(&["bar.a.example"], None), "written");
+}
+
+#[test]
+fn names_of_an_earlier_releases_journal_are_found_under_a_wildcard() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    assert_eq!(outcome(&journal, &site(&["www.b.example"], None)), "written");
+    let forget = vec![Write::delete(UNDER, "b.example/www.b.example"), Write::delete(META, INDEXED)];
+    journal.storage.commit(forget.into()).unwrap();
+    drop(journal);
+    let journal = Journal::open(dir.path()).unwrap();
+    let over = site(&["b.example", "*.b.example"], None);
+    assert_eq!(outcome(&journal, &over), "*.b.example and www.b.example of www.b.example");
+}
+
+/// Sites that are due: each a new one that waits for its order, or an old one whose renewal has come.
+fn due_site(name: &str, is_new: bool) -> Site {
+    let site = Site { route_stored: true, ..site(&[name], None) };
+    let issued = Issued {
+        authority: "test".into(),
+        ordered_from: None,
+        names: None,
+        not_before: Some(Timestamp::now() - DAY * 60),
+        not_after: Timestamp::now() + DAY * 30,
+        renew_at: Timestamp::now() - DAY,
+        lineage: None,
+        advice: Advice::default(),
+        is_put_forward: false,
+    };
+    if is_new { site } else { Site { certificate: Some(issued), order: None, ..site } }
+}
+
+#[test]
+fn a_flood_of_new_sites_leaves_renewals_their_turns() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    for n in 0..200 {
+        let site = due_site(&format!("new-{n}.example"), true);
+        journal.write(None, &site, Writer::Request, &[]).unwrap().unwrap();
+    }
+    for n in 0..5 {
+        let site = due_site(&format!("old-{n}.example"), false);
+        journal.write(None, &site, Writer::Request, &[]).unwrap().unwrap();
+    }
+    let mut turns = Turns::default();
+    let due = journal.due(Timestamp::now(), 15, &mut turns, |_| true).unwrap();
+    let old = due.iter().filter(|place| place.site.as_str().starts_with("old")).count();
+    assert_eq!((due.len(), old), (15, 5), "8 to 4 by weight");
+}
+
+#[test]
+fn a_place_in_the_queue_that_is_not_the_sites_own_goes_and_its_own_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let site = due_site("a.example", true);
+    let first = journal.write(None, &site, Writer::Request, &[]).unwrap().unwrap();
+    let due = || journal.due(Timestamp::now(), 9, &mut Turns::default(), |_| true).unwrap();
+    let [own] = due().try_into().ok().unwrap();
+    journal.remove_stray(own, &first).unwrap();
+    assert_eq!(due().len(), 1);
+    // As an earlier release would have it, in another lane.
+    let old = Site { certificate: due_site("a.example", false).certificate, ..site.clone() };
+    let stray = queue::moved(None, &Site { written_at: Some(Timestamp::UNIX_EPOCH), ..old });
+    journal.storage.commit(stray.into()).unwrap();
+    let mut places = due();
+    assert_eq!(places.len(), 2);
+    places.retain(|place| place.clone().remove_unless_of(&first.site).is_some());
+    let [stray] = places.try_into().ok().unwrap();
+    // Somebody writes the site first: its place may be another one by now.
+    let second = journal.write(Some(&first), &site, Writer::Request, &[]).unwrap().unwrap();
+    journal.remove_stray(stray.clone(), &first).unwrap();
+    assert_eq!(due().len(), 2);
+    journal.remove_stray(stray, &second).unwrap();
+    assert_eq!(due().len(), 1);
+}
+
+#[test]
+fn dead_letters_and_certificates_near_their_end_are_listed_until_they_are_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let near = due_site("near.example", false);
+    let end = near.certificate.as_ref().unwrap().not_after;
+    let entry = journal.write(None, &near, Writer::Request, &[]).unwrap().unwrap();
+    let listed = |sites: Vec<Site>| sites.into_iter().map(|site| site.site.to_string()).collect::<Vec<_>>();
+    let expiring = |at| listed(journal.expiring(at, 9).unwrap());
+    assert_eq!((expiring(end), expiring(near.expiring_at().unwrap() - DAY)), (vec!["near.example".into()], vec![]));
+    let dead = |after: Option<&str>| {
+        let after = after.map(|name| name.parse().unwrap());
+        listed(journal.at_stage(Stage::DeadLetter, after.as_ref(), 9).unwrap())
+    };
+    let lost = site(&["lost.example"], None).order_discarded();
+    let lost = journal.write(None, &lost, Writer::Request, &[]).unwrap().unwrap();
+    assert_eq!((dead(None), dead(Some("lost.example"))), (vec!["lost.example".to_owned()], vec![]));
+    let trouble = journal.trouble(end).unwrap();
+    assert_eq!((trouble.expiring, trouble.dead_letters), (1, 1));
+    journal.write(Some(&lost), &lost.site.clone().order_retried(), Writer::Request, &[]).unwrap().unwrap();
+    journal.write(Some(&entry), &near.departed(), Writer::Request, &[]).unwrap().unwrap();
+    assert_eq!((dead(None), expiring(end)), (Vec::<String>::new(), vec![]));
+}
+
+#[test]
+fn on_certstores_word_no_more_is_ordered_again_than_a_day_allows() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let start = Timestamp::from_second(1_800_000_000).unwrap();
+    let take = |hours| journal.take_reorder(start + SignedDuration::from_hours(hours), 24).unwrap();
+    assert!((0..24).all(|_| take(0).is_none()));
+    assert_eq!(take(0), Some(SignedDuration::from_hours(1)));
+    assert_eq!((take(1), take(1)), (None, Some(SignedDuration::from_hours(1))));
+    drop(journal);
+    let journal = Journal::open(dir.path()).unwrap();
+    let later = start + SignedDuration::from_hours(1);
+    assert!(journal.take_reorder(later, 24).unwrap().is_some(), "a restart gives no more");
+    assert!(journal.take_reorder(later + SignedDuration::from_hours(48), 0).unwrap().is_some(), "0 is none");
+    let taken =
+        (0..100).filter(|_| journal.take_reorder(later + SignedDuration::from_hours(480), 24).unwrap().is_none());
+    assert_eq!(taken.count(), 24, "nothing is saved up");
+}
+
+#[test]
+fn every_site_is_doubted_whatever_else_is_in_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let count = 2 * DOUBTED_AT_ONCE as u64 + 1;
+    for n in 0..count {
+        let name: DnsName = format!("site-{n}.example").parse().unwrap();
+        let request = SiteRequest {
+            names: NameSet::try_from(vec![name.clone()]).unwrap(),
+            upstream: "http://127.0.0.1:1".parse().unwrap(),
+            pools: vec!["eu".parse().unwrap()],
+            owner: None,
+        };
+        let site = Site { route_stored: true, order: None, ..Site::new(name, request) };
+        assert!(journal.write(None, &site, Writer::Request, &[]).unwrap().is_some());
+    }
+    journal.storage.commit(Write::put(SITES, "unreadable", 1, "{}").into()).unwrap();
+    let due = || journal.due(Timestamp::now(), usize::MAX, &mut Turns::default(), |_| true).unwrap().len() as u64;
+    assert_eq!(due(), 0);
+    assert_eq!(journal.change_all(Site::unconfirmed).unwrap(), count);
+    assert_eq!(due(), count);
+}
