@@ -91,8 +91,11 @@ impl Ledger {
         for limit in LimitName::ALL {
             let Some(rule) = self.rules.limits.get(limit) else { continue };
             let found = fullest_below(&*storage, &buckets(authority, limit), now, most)?;
-            fullest
-                .extend(found.into_iter().map(|(at, subject)| (Bucket { limit, subject }, rule.left(Some(at), now))));
+            fullest.extend(
+                found
+                    .into_iter()
+                    .map(|(at, subject)| (Bucket { limit, subject: subject.into() }, rule.left(Some(at), now))),
+            );
         }
         let mut lanes = Vec::new();
         for lane in Lane::ALL {
@@ -359,10 +362,10 @@ fn forget_empty(storage: &dyn Storage, now: Timestamp) {
 fn key(account: &AccountRef, line: &Line) -> (Vec<u8>, Option<String>) {
     let authority = &account.authority;
     let (prefix, limit, subject) = match line {
-        Line::Bucket(bucket) => (buckets(authority, bucket.limit), bucket.limit, bucket.subject.as_str()),
+        Line::Bucket(bucket) => (buckets(authority, bucket.limit), bucket.limit, &*bucket.subject),
         Line::Share(limit, lane) => (lane_lines(authority, "share", *limit, *lane), *limit, ""),
         Line::Promise(bucket, lane) => {
-            (lane_lines(authority, "promise", bucket.limit, *lane), bucket.limit, bucket.subject.as_str())
+            (lane_lines(authority, "promise", bucket.limit, *lane), bucket.limit, &*bucket.subject)
         }
     };
     let (subject, whole) = short(subject);

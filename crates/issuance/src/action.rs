@@ -282,6 +282,12 @@ pub enum Work {
     Advice,
 }
 
+impl Work {
+    /// All of them.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Route, Self::Order, Self::Revocation, Self::Cleanup, Self::Confirmation, Self::Advice];
+}
+
 /// When work is due, and before which other sites' work it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Due {

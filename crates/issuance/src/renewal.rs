@@ -84,7 +84,9 @@ fn planned(not_before: Timestamp, not_after: Timestamp, chance: f64) -> Timestam
 }
 
 pub(crate) fn fraction(duration: SignedDuration, part: f64) -> SignedDuration {
-    SignedDuration::from_millis((duration.as_millis() as f64 * part) as i64)
+    // Not of all nanoseconds: that would be an integer of 128 bits.
+    let milliseconds = duration.as_secs() as f64 * 1000.0 + f64::from(duration.subsec_millis());
+    SignedDuration::from_millis((milliseconds * part) as i64)
 }
 
 /// The time that an order takes to the CA, with clocks that differ.

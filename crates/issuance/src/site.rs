@@ -291,9 +291,13 @@ impl Site {
 impl Site {
     /// When there is something to do. None: not before somebody changes the site.
     pub fn due(&self) -> Option<Due> {
-        let works = [Work::Route, Work::Revocation, Work::Cleanup, Work::Confirmation, Work::Order, Work::Advice];
-        // At once, which is none, is before every instant.
-        works.into_iter().filter_map(|work| self.due_of(work)).min_by_key(|due| (due.at, due.lane))
+        let at = self.due_first()?;
+        let due_then = Work::ALL.into_iter().filter(|work| self.due_at(*work) == Some(at));
+        let lane = |work| match work {
+            Work::Advice => Lane::Renewal,
+            _ => self.lane(at.or(self.written_at)),
+        };
+        due_then.map(lane).min().map(|lane| Due { lane, at })
     }
 
     /// The next thing to do.
@@ -316,19 +320,15 @@ impl Site {
         if let Some(work) = works.into_iter().flatten().find(is_due) {
             return self.step(work, now, policy);
         }
-        match self.due().and_then(|due| due.at) {
+        match self.due_first().flatten() {
             Some(at) => Next::WakeAt(at),
             None => Next::Rest,
         }
     }
 
-    fn due_of(&self, work: Work) -> Option<Due> {
-        let at = self.due_at(work)?;
-        let lane = match work {
-            Work::Advice => Lane::Renewal,
-            _ => self.lane(at.or(self.written_at)),
-        };
-        Some(Due { lane, at })
+    /// When the first of all kinds of work is due. At once, which is none inside, is before every instant.
+    fn due_first(&self) -> Option<Option<Timestamp>> {
+        Work::ALL.into_iter().filter_map(|work| self.due_at(work)).min()
     }
 
     /// When there is something to do of a kind of work; none inside for at once.
@@ -422,31 +422,31 @@ impl Site {
     }
 
     fn order_step(&self, now: Timestamp, policy: &Policy) -> Next {
-        Next::Do(match self.order.clone().unwrap_or(Step::Requested) {
+        Next::Do(match self.order.as_ref().unwrap_or(&Step::Requested) {
             Step::Requested => Action::OpenAccount(policy.authority.clone()),
-            Step::AccountReady { account } => Action::VouchForAccount(account),
+            Step::AccountReady { account } => Action::VouchForAccount(account.clone()),
             Step::Vouched { account } => match &self.reserved {
                 Some(reserved) if reserved.ready => {
-                    let lineage = self.certificate.as_ref().and_then(|certificate| certificate.replaced_by(&account));
+                    let lineage = self.certificate.as_ref().and_then(|certificate| certificate.replaced_by(account));
                     let replaces = lineage.map(|lineage| lineage.id.clone());
-                    Action::OpenOrder { account, replaces }
+                    Action::OpenOrder { account: account.clone(), replaces }
                 }
                 reserved => {
-                    let kind = self.order_kind(&account, now);
+                    let kind = self.order_kind(account, now);
                     let (lane, again) = (self.lane(Some(now)), reserved.is_some());
-                    return Next::Book(Booking::Reserve { account, kind, lane, again });
+                    return Next::Book(Booking::Reserve { account: account.clone(), kind, lane, again });
                 }
             },
-            Step::Authorizing { order } => Action::FetchChallenges(order),
-            Step::ChallengesKnown { answers, .. } => Action::PublishChallenges(answers),
-            Step::Published { order, .. } => Action::BeginValidation(order),
+            Step::Authorizing { order } => Action::FetchChallenges(order.clone()),
+            Step::ChallengesKnown { answers, .. } => Action::PublishChallenges(answers.clone()),
+            Step::Published { order, .. } => Action::BeginValidation(order.clone()),
             Step::ChallengePending { order, .. } | Step::KeySealed { order, .. } | Step::Retrieving { order, .. } => {
-                Action::LookAtOrder(order)
+                Action::LookAtOrder(order.clone())
             }
             Step::Authorized { .. } => Action::SealKey,
-            Step::Finalizing { order, sealed } => Action::Finalize(order, sealed),
-            Step::Downloading { order, sealed } => Action::FetchCertificate(order, sealed),
-            Step::Issued { sealed, chain, .. } => Action::StoreBundle { sealed, chain },
+            Step::Finalizing { order, sealed } => Action::Finalize(order.clone(), sealed.clone()),
+            Step::Downloading { order, sealed } => Action::FetchCertificate(order.clone(), sealed.clone()),
+            Step::Issued { sealed, chain, .. } => Action::StoreBundle { sealed: sealed.clone(), chain: chain.clone() },
         })
     }
 }

@@ -14,6 +14,7 @@
 //! One seed gives one trace. Not simulated one by one: the steps between an order and its certificate, which take a few
 //! seconds together, and questions for advice whose answer would be the one from before.
 
+mod agenda;
 mod chance;
 mod clock;
 mod picture;

@@ -1,14 +1,15 @@
 //! What came of a simulation.
 
+use std::hash::Hasher;
+
 use certseal_issuance::Lane;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    chance::of_site,
-    clock::{DAY, at},
+    chance::{Mixer, of_site},
+    clock::DAY,
     scenario::Scenario,
-    slots::Slots,
 };
 
 /// Counts of each lane, in the order of [`Lane::ALL`].
@@ -95,9 +96,12 @@ pub(crate) struct Recorder {
     report: Report,
     /// Seconds to the first certificate; the most of a u32 for none yet.
     first: Vec<u32>,
+    /// The end of each site's certificate; [`NO_CERTIFICATE`] for none yet.
+    ends: Vec<i64>,
+    lifetime: i64,
     open: Vec<Open>,
     seed: u64,
-    trace: u64,
+    trace: Mixer,
 }
 
 struct Open {
@@ -125,13 +129,15 @@ impl Recorder {
             trace: String::new(),
         };
         let first = vec![u32::MAX; scenario.sites as usize];
-        Self { report, first, open: Vec::new(), seed: scenario.seed, trace: FNV_OFFSET }
+        let ends = vec![NO_CERTIFICATE; scenario.sites as usize];
+        let lifetime = scenario.lifetime();
+        Self { report, first, ends, lifetime, open: Vec::new(), seed: scenario.seed, trace: Mixer::default() }
     }
 
-    /// One event more in the trace (FNV-1a over its octets).
+    /// One event more in the trace.
     pub(crate) fn trace(&mut self, at: Timestamp, site: u32, what: u8) {
-        let octets = at.as_millisecond().to_be_bytes().into_iter().chain(site.to_be_bytes()).chain([what]);
-        self.trace = octets.fold(self.trace, |hash, octet| (hash ^ u64::from(octet)).wrapping_mul(FNV_PRIME));
+        self.trace.write_u64(at.as_millisecond().unsigned_abs());
+        self.trace.write_u64(u64::from(site) << 8 | u64::from(what));
     }
 
     pub(crate) fn delayed(&mut self) {
@@ -153,16 +159,22 @@ impl Recorder {
         }
     }
 
-    /// A certificate came in place of one with this validity.
-    pub(crate) fn issued(&mut self, now: i64, site: u32, before: Option<(Timestamp, Timestamp)>) {
+    pub(crate) fn has_certificate(&self, site: u32) -> bool {
+        self.ends[site as usize] != NO_CERTIFICATE
+    }
+
+    /// A certificate came.
+    pub(crate) fn issued(&mut self, now: i64, site: u32) {
         self.report.certificates += 1;
-        let Some((not_before, not_after)) = before else {
+        let before = std::mem::replace(&mut self.ends[site as usize], now + self.lifetime);
+        if before == NO_CERTIFICATE {
             self.first[site as usize] = (now / 1000) as u32;
             return;
-        };
-        self.report.expiries += u64::from(not_after < at(now));
+        }
+        self.report.expiries += u64::from(before < now);
+        let not_before = before - self.lifetime;
         for (open, revoked) in self.open.iter_mut().zip(&mut self.report.revoked) {
-            let is_concerned = not_before < at(open.at) && of_site(self.seed ^ open.at as u64, site) < open.part;
+            let is_concerned = not_before < open.at && of_site(self.seed ^ open.at as u64, site) < open.part;
             if !is_concerned || open.remaining == 0 {
                 continue;
             }
@@ -181,19 +193,16 @@ impl Recorder {
         self.report.revoked.push(Revoked { day, concerned, safe_after_hours: None, late: 0 });
     }
 
-    pub(crate) fn day(&mut self, day: u32, sites: &Slots, now: i64, backlog: LaneCounts, new_orders_left: Option<u32>) {
-        let instant = at(now);
-        let (mut valid, mut ended, mut least) = (0, 0, 1.0_f64);
-        for (not_before, not_after) in (0..self.first.len() as u32).filter_map(|site| sites.validity(site)) {
-            if not_after <= instant {
-                ended += 1;
-                continue;
-            }
-            valid += 1;
-            let whole = seconds(not_after.duration_since(not_before));
-            least = least.min(seconds(not_after.duration_since(instant)) / whole);
+    pub(crate) fn day(&mut self, day: u32, now: i64, backlog: LaneCounts, new_orders_left: Option<u32>) {
+        let (mut valid, mut ended, mut first_end) = (0, 0, now + self.lifetime);
+        for end in &self.ends {
+            let is_valid = *end > now;
+            valid += u64::from(is_valid);
+            ended += u64::from(!is_valid && *end != NO_CERTIFICATE);
+            first_end = if is_valid { first_end.min(*end) } else { first_end };
         }
-        self.report.per_day.push(Day { day, valid, ended, backlog, new_orders_left, least_remaining: least });
+        let least_remaining = (first_end - now) as f64 / self.lifetime as f64;
+        self.report.per_day.push(Day { day, valid, ended, backlog, new_orders_left, least_remaining });
     }
 
     pub(crate) fn into_report(mut self, orders: u64, can_have_one: impl Fn(u32) -> bool) -> Report {
@@ -222,13 +231,9 @@ impl Recorder {
             // Those that never came are late, too.
             revoked.late += open.remaining;
         }
-        Report { orders, trace: format!("{:016x}", self.trace), ..self.report }
+        Report { orders, trace: format!("{:016x}", self.trace.finish()), ..self.report }
     }
 }
 
-fn seconds(duration: SignedDuration) -> f64 {
-    duration.as_secs_f64()
-}
-
-const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-const FNV_PRIME: u64 = 0x0100_0000_01b3;
+/// Before every instant.
+const NO_CERTIFICATE: i64 = i64::MIN;

@@ -6,6 +6,8 @@ use certseal_issuance::budget::{Limit, LimitName, Limits};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::DAY;
+
 /// A fleet, a CA, and what happens to them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -106,6 +108,16 @@ impl std::fmt::Display for ScenarioError {
 impl std::error::Error for ScenarioError {}
 
 impl Scenario {
+    /// The end in milliseconds.
+    pub(crate) fn end(&self) -> i64 {
+        i64::from(self.days) * DAY
+    }
+
+    /// Milliseconds that each certificate is valid for.
+    pub(crate) fn lifetime(&self) -> i64 {
+        (self.lifetime_days * DAY as f64) as i64
+    }
+
     /// The limits that certman goes by.
     ///
     /// # Errors

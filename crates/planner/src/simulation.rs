@@ -1,9 +1,6 @@
 //! The simulation: an agenda of instants, lanes that share what certman can do, and the CA's twin.
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
-};
+use std::collections::{HashMap, VecDeque};
 
 use certseal_issuance::{
     AccountRef, Action, Answer as ChallengeAnswer, AuthorityId, Booked, Booking, Failure, FailureKind, Issued, Lane,
@@ -14,6 +11,7 @@ use certseal_wire::{Base64, DnsName};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    agenda::Agenda,
     chance::{Chance, Mixing, of_site},
     clock::{DAY, START_MS, at},
     report::{Recorder, Report},
@@ -76,7 +74,7 @@ struct Simulation<'a> {
     books: HashMap<Line, Timestamp, Mixing>,
     chance: Chance,
     /// Sites that become due, by the instant.
-    agenda: BinaryHeap<Reverse<(i64, u32, Lane)>>,
+    agenda: Agenda,
     /// Sites that are due.
     ready: [VecDeque<u32>; Lane::ALL.len()],
     turns: Turns,
@@ -106,7 +104,7 @@ impl<'a> Simulation<'a> {
             sites: Slots::new(scenario.sites, &authority, scenario.under_platform, scenario.seed),
             books: HashMap::default(),
             chance: Chance::new(scenario.seed),
-            agenda: BinaryHeap::with_capacity(scenario.sites as usize),
+            agenda: Agenda::new(scenario.end()),
             ready: Default::default(),
             turns: Turns::default(),
             wake: vec![0; scenario.sites as usize],
@@ -127,7 +125,7 @@ impl<'a> Simulation<'a> {
     }
 
     fn run(mut self, mut progress: impl FnMut(u32)) -> Report {
-        let end = i64::from(self.scenario.days) * DAY;
+        let end = self.scenario.end();
         let cost = (1000.0 / self.scenario.orders_per_second) as i64;
         let mut revocations = self.scenario.revocations.clone();
         revocations.sort_by(|a, b| b.day.total_cmp(&a.day));
@@ -136,7 +134,6 @@ impl<'a> Simulation<'a> {
             if now >= i64::from(day) * DAY {
                 self.recorder.day(
                     day,
-                    &self.sites,
                     now,
                     self.ready.each_ref().map(|lane| lane.len() as u64),
                     new_orders_left(&self, now),
@@ -152,10 +149,7 @@ impl<'a> Simulation<'a> {
             if let Some(revocation) = revocations.pop_if(|it| begin(it) <= now) {
                 self.revoke(revocation.part, revocation.hours, now);
             }
-            while let Some(Reverse((due, site, lane))) =
-                self.agenda.peek().copied().filter(|Reverse((due, ..))| *due <= now)
-            {
-                self.agenda.pop();
+            while let Some((due, site, lane)) = self.agenda.pop(now) {
                 if self.wake[site as usize] == due {
                     self.ready[lane as usize].push_back(site);
                 }
@@ -169,26 +163,20 @@ impl<'a> Simulation<'a> {
                     }
                 }
                 None => {
-                    let next = self.agenda.peek().map_or(end, |Reverse((due, ..))| *due);
+                    let next = self.agenda.first().map_or(end, |(due, ..)| due);
                     let revocation = revocations.last().map_or(end, begin);
                     now = next.min(next_day).min(revocation).max(now + 1).min(end);
                 }
             }
         }
-        self.recorder.day(
-            day,
-            &self.sites,
-            end,
-            self.ready.each_ref().map(|lane| lane.len() as u64),
-            new_orders_left(&self, end),
-        );
+        self.recorder.day(day, end, self.ready.each_ref().map(|lane| lane.len() as u64), new_orders_left(&self, end));
         let (seed, broken) = (self.scenario.seed, self.scenario.broken);
         self.recorder.into_report(self.orders_placed, |site| !is_broken(seed, broken, site))
     }
 
     fn schedule(&mut self, site: u32, due: i64, lane: Lane) {
         self.wake[site as usize] = due;
-        self.agenda.push(Reverse((due, site, lane)));
+        self.agenda.push((due, site, lane));
     }
 
     /// Does what is due for a site. Whether an order was placed.
@@ -357,10 +345,10 @@ impl<'a> Simulation<'a> {
         let Some(placed) = self.orders.remove(&number_of(order)) else {
             return Outcome::Failed(Failure::new(FailureKind::Rejected, "no such order"));
         };
-        let lifetime = (self.scenario.lifetime_days * DAY as f64) as i64;
+        let lifetime = self.scenario.lifetime();
         let serial = self.twin.issue(placed, lifetime, now);
         let (not_before, not_after) = (at(now), at(now + lifetime));
-        self.recorder.issued(now, number, self.sites.validity(number));
+        self.recorder.issued(now, number);
         (self.observer)(Event { at: now, site: number, happened: Happened::Issued });
         let sealed = SealedKey { csr: Some(Base64(Vec::new())), bytes: Base64(Vec::new()), enveloped: true };
         let authority = Some(self.policy.authority.clone());
@@ -378,7 +366,7 @@ impl<'a> Simulation<'a> {
     fn revoke(&mut self, part: f64, hours: f64, now: i64) {
         let mut concerned = 0_u64;
         for number in 0..self.scenario.sites {
-            if of_site(self.scenario.seed ^ now as u64, number) >= part || self.sites.validity(number).is_none() {
+            if of_site(self.scenario.seed ^ now as u64, number) >= part || !self.recorder.has_certificate(number) {
                 continue;
             }
             concerned += 1;
@@ -411,7 +399,7 @@ fn move_question(certificate: &mut Issued, from: Timestamp) {
 
 /// How often new orders can be placed now.
 fn new_orders_left(simulation: &Simulation<'_>, now: i64) -> Option<u32> {
-    let bucket = budget::Bucket { limit: budget::LimitName::NewOrders, subject: String::new() };
+    let bucket = budget::Bucket::of_account(budget::LimitName::NewOrders);
     let limit = simulation.limits.get(bucket.limit)?;
     Some(limit.left(simulation.books.get(&Line::Bucket(bucket)).copied(), at(now)))
 }

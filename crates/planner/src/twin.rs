@@ -123,17 +123,26 @@ struct Issued {
     is_replaced: bool,
 }
 
+/// A bucket: the theoretical arrival time of the next one, in nanoseconds.
+type Arrival = i128;
+
+/// A set of names.
+#[derive(Debug, Clone, Copy, Default)]
+struct OfSet {
+    certificates: Arrival,
+    failures: Arrival,
+    in_a_row: Arrival,
+    /// The newest certificate.
+    issued: Option<Issued>,
+}
+
 /// The CA. Instants are milliseconds; domains and sets of names have numbers.
 #[derive(Debug, Clone, Default)]
 pub struct Twin {
     limits: TwinLimits,
-    orders: Option<i128>,
-    domains: HashMap<u32, i128, Mixing>,
-    sets: HashMap<u32, i128, Mixing>,
-    failures: HashMap<u32, i128, Mixing>,
-    in_a_row: HashMap<u32, i128, Mixing>,
-    /// The newest certificate of each set.
-    issued: HashMap<u32, Issued, Mixing>,
+    orders: Arrival,
+    domains: HashMap<u32, Arrival, Mixing>,
+    sets: HashMap<u32, OfSet, Mixing>,
     serials: u64,
 }
 
@@ -152,28 +161,28 @@ impl Twin {
         shares_name: bool,
         now: i64,
     ) -> Answer {
-        let known = self.issued.get(&set).copied();
-        let newest = replaces.and_then(|replaced| self.issued.get(&replaced.set).copied());
+        let known = self.sets.get(&set).copied().unwrap_or_default();
+        let newest = replaces.and_then(|replaced| self.issued(replaced.set));
         // Before anything else; also before it looks whether it has the order already.
         if newest.is_some_and(|newest| newest.is_replaced || newest.replaces == replaces) {
             return Answer::AlreadyReplaced;
         }
         let replaced = newest.filter(|newest| replaces.is_some_and(|replaced| replaced.serial == newest.serial));
         let in_window = replaced.is_some_and(|issued| (issued.window.0..issued.window.1).contains(&now));
-        let is_known_set = known.is_some_and(|issued| now - issued.at < 120 * DAY);
+        let is_known_set = known.issued.is_some_and(|issued| now - issued.at < 120 * DAY);
         if in_window && shares_name {
             return Answer::Placed(Placed { domain, set, is_known_set, replaces });
         }
-        if self.limits.in_a_row.is_some_and(|rate| !has_room(rate, self.in_a_row.get(&set), now)) {
+        if self.limits.in_a_row.is_some_and(|rate| !has_room(rate, known.in_a_row, now)) {
             return Answer::Paused;
         }
         let checks = [
-            ("failed_validations", self.limits.failures, self.failures.get(&set)),
-            ("certificates_per_name_set", self.limits.per_set, self.sets.get(&set)),
+            ("failed_validations", self.limits.failures, known.failures),
+            ("certificates_per_name_set", self.limits.per_set, known.certificates),
         ];
         let of_new = [
-            ("certificates_per_domain", self.limits.per_domain, self.domains.get(&domain)),
-            ("new_orders", self.limits.new_orders, self.orders.as_ref()),
+            ("certificates_per_domain", self.limits.per_domain, self.domains.get(&domain).copied().unwrap_or_default()),
+            ("new_orders", self.limits.new_orders, self.orders),
         ];
         let asked = checks.into_iter().chain(of_new.into_iter().filter(|_| !is_known_set));
         for (name, rate, arrival) in asked {
@@ -183,7 +192,7 @@ impl Twin {
         }
         if !is_known_set {
             // Orders are counted at once, certificates when they are issued.
-            self.orders = self.limits.new_orders.map(|rate| taken(rate, self.orders, now));
+            self.orders = self.limits.new_orders.map_or(0, |rate| taken(rate, self.orders, now));
         }
         Answer::Placed(Placed { domain, set, is_known_set, replaces })
     }
@@ -192,70 +201,73 @@ impl Twin {
     pub fn issue(&mut self, order: Placed, lifetime: i64, now: i64) -> u64 {
         let Placed { domain, set, is_known_set, replaces } = order;
         if let Some(rate) = self.limits.per_domain.filter(|_| !is_known_set) {
-            spend(&mut self.domains, domain, rate, now);
+            spend(self.domains.entry(domain).or_default(), rate, now);
         }
-        if let Some(rate) = self.limits.per_set {
-            spend(&mut self.sets, set, rate, now);
-        }
-        self.in_a_row.remove(&set);
         self.serials += 1;
         // Centred at two thirds of the lifetime, at half of it where that is below ten days; 2 % wide.
         let centre = if lifetime < 10 * DAY { lifetime / 2 } else { lifetime * 2 / 3 };
         let window = (now + centre - lifetime / 100, now + centre + lifetime / 100);
-        let before = replaces.filter(|replaced| replaced.set != set).and_then(|it| self.issued.get_mut(&it.set));
+        let before = replaces.filter(|replaced| replaced.set != set).and_then(|it| self.sets.get_mut(&it.set));
+        let before = before.and_then(|before| before.issued.as_mut());
         before.into_iter().for_each(|before| before.is_replaced = true);
-        let issued = Issued { serial: self.serials, at: now, window, replaces, is_replaced: false };
-        self.issued.insert(set, issued);
+        let of_set = self.sets.entry(set).or_default();
+        if let Some(rate) = self.limits.per_set {
+            spend(&mut of_set.certificates, rate, now);
+        }
+        of_set.in_a_row = 0;
+        of_set.issued = Some(Issued { serial: self.serials, at: now, window, replaces, is_replaced: false });
         self.serials
     }
 
     /// A validation of the only name of a set failed.
     pub fn fail(&mut self, set: u32, now: i64) {
+        let of_set = self.sets.entry(set).or_default();
         if let Some(rate) = self.limits.failures {
-            spend(&mut self.failures, set, rate, now);
+            spend(&mut of_set.failures, rate, now);
         }
         if let Some(rate) = self.limits.in_a_row {
-            spend(&mut self.in_a_row, set, rate, now);
+            spend(&mut of_set.in_a_row, rate, now);
         }
     }
 
     /// When it wants the set's newest certificate to be renewed.
     pub fn window(&self, set: u32) -> Option<(i64, i64)> {
-        self.issued.get(&set).map(|issued| issued.window)
+        self.issued(set).map(|issued| issued.window)
+    }
+
+    fn issued(&self, set: u32) -> Option<Issued> {
+        self.sets.get(&set)?.issued
     }
 
     /// Says that a set's newest certificate will be revoked: its window lies in the past on purpose.
     pub fn will_revoke(&mut self, set: u32, now: i64) {
-        if let Some(issued) = self.issued.get_mut(&set) {
+        if let Some(issued) = self.sets.get_mut(&set).and_then(|of_set| of_set.issued.as_mut()) {
             issued.window = (now - 2 * HOUR, now - HOUR);
         }
     }
 
-    /// Forgets arrivals that have passed.
+    /// Forgets domains whose arrivals have passed.
     pub fn forget(&mut self, now: i64) {
         let now = nanoseconds(now);
-        for arrivals in [&mut self.domains, &mut self.sets, &mut self.failures] {
-            arrivals.retain(|_, arrival| *arrival > now);
-        }
+        self.domains.retain(|_, arrival| *arrival > now);
     }
 }
 
 /// Whether a bucket has room (`ratelimits/gcra.go`): one theoretical arrival time.
-fn has_room(rate: Rate, arrival: Option<&i128>, now: i64) -> bool {
+fn has_room(rate: Rate, arrival: Arrival, now: i64) -> bool {
     let now = nanoseconds(now);
-    let next = arrival.map_or(now, |arrival| (*arrival).max(now)) + rate.emission;
+    let next = arrival.max(now) + rate.emission;
     next - rate.emission * rate.burst <= now
 }
 
-fn taken(rate: Rate, arrival: Option<i128>, now: i64) -> i128 {
-    arrival.unwrap_or(0).max(nanoseconds(now)) + rate.emission
+fn taken(rate: Rate, arrival: Arrival, now: i64) -> Arrival {
+    arrival.max(nanoseconds(now)) + rate.emission
 }
 
 /// Takes from a bucket, full or not: a full one stays as it is.
-fn spend(arrivals: &mut HashMap<u32, i128, Mixing>, of: u32, rate: Rate, now: i64) {
-    if has_room(rate, arrivals.get(&of), now) {
-        let arrival = taken(rate, arrivals.get(&of).copied(), now);
-        arrivals.insert(of, arrival);
+fn spend(arrival: &mut Arrival, rate: Rate, now: i64) {
+    if has_room(rate, *arrival, now) {
+        *arrival = taken(rate, *arrival, now);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Names: DNS names, the set of names of one certificate, and pools.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,10 +22,10 @@ impl ParseError {
 /// A DNS name in the form in which certificates carry it: lower case, A-labels, at least two labels, no trailing dot.
 ///
 /// At most 253 octets, labels of 1 to 63 octets (RFC 1035, 2.3.4). The leftmost label may be `*` (RFC 6125, 6.4.3).
-/// A last label of digits only is refused: that is an IPv4 address.
+/// A last label of digits only is refused: that is an IPv4 address. A copy shares the text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct DnsName(String);
+pub struct DnsName(Arc<str>);
 
 impl DnsName {
     /// The name as text.
@@ -42,7 +42,13 @@ impl DnsName {
     /// single label, or for a wildcard.
     pub fn covering_wildcard(&self) -> Option<DnsName> {
         let (first, parent) = self.0.split_once('.')?;
-        (first != "*" && parent.contains('.')).then(|| DnsName(format!("*.{parent}")))
+        (first != "*" && parent.contains('.')).then(|| DnsName(format!("*.{parent}").into()))
+    }
+}
+
+impl From<DnsName> for Arc<str> {
+    fn from(name: DnsName) -> Self {
+        name.0
     }
 }
 
@@ -69,21 +75,29 @@ impl FromStr for DnsName {
         {
             return Err(error());
         }
-        Ok(Self(name))
+        Ok(Self(name.into()))
     }
 }
 
 /// The names of one certificate: 1 to 100 distinct DNS names, sorted.
 ///
-/// 100 is the most that Let's Encrypt puts into a certificate of the classic profile.
+/// 100 is the most that Let's Encrypt puts into a certificate of the classic profile. A copy shares the names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Vec<DnsName>", into = "Vec<DnsName>")]
-pub struct NameSet(Vec<DnsName>);
+pub struct NameSet(Arc<[DnsName]>);
 
 impl NameSet {
     /// The names in ascending order.
     pub fn iter(&self) -> std::slice::Iter<'_, DnsName> {
         self.0.iter()
+    }
+
+    /// The name of a set that has no other.
+    pub fn only(&self) -> Option<&DnsName> {
+        match self.0.as_ref() {
+            [name] => Some(name),
+            _ => None,
+        }
     }
 
     /// Whether `name` itself or the wildcard over it is in the set.
@@ -100,7 +114,7 @@ impl TryFrom<Vec<DnsName>> for NameSet {
         names.sort();
         names.dedup();
         match names.len() {
-            1..=100 => Ok(Self(names)),
+            1..=100 => Ok(Self(names.into())),
             count => Err(ParseError::new("1 to 100 distinct DNS names", &count.to_string())),
         }
     }
@@ -108,14 +122,14 @@ impl TryFrom<Vec<DnsName>> for NameSet {
 
 impl From<NameSet> for Vec<DnsName> {
     fn from(set: NameSet) -> Self {
-        set.0
+        set.0.to_vec()
     }
 }
 
 /// The name of a pool of edges: 1 to 32 characters of `a-z`, `0-9` and `-`, beginning with a letter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct PoolName(String);
+pub struct PoolName(Arc<str>);
 
 impl PoolName {
     /// The name as text.
@@ -134,7 +148,7 @@ impl FromStr for PoolName {
         if !well_formed {
             return Err(ParseError::new("a pool name of 1 to 32 characters a-z, 0-9 and -, such as eu", text));
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 
@@ -150,7 +164,7 @@ macro_rules! text_form {
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
 

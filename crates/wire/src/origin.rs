@@ -1,6 +1,6 @@
 //! Where servers behind the edge are.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -93,10 +93,10 @@ impl From<Upstream> for Origin {
     }
 }
 
-/// The origin of a server behind the edge: `http://HOST:PORT`, without path, query or user.
+/// The origin of a server behind the edge: `http://HOST:PORT`, without path, query or user. A copy shares the text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Upstream(String);
+pub struct Upstream(Arc<str>);
 
 impl Upstream {
     /// Host and port, such as `127.0.0.1:8080`.
@@ -114,7 +114,7 @@ impl FromStr for Upstream {
         if !is_authority(authority) {
             return Err(error());
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 
@@ -128,7 +128,7 @@ impl TryFrom<String> for Upstream {
 
 impl From<Upstream> for String {
     fn from(upstream: Upstream) -> Self {
-        upstream.0
+        upstream.0.as_ref().to_owned()
     }
 }
 

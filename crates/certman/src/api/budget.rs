@@ -26,7 +26,7 @@ async fn budget(State(worker): State<Arc<Worker>>, _: Allowed) -> Result<Json<Bu
     let report = |limit: LimitName| {
         let rule = worker.ledger.limits().get(limit)?;
         let of_limit = standing.fullest.iter().filter(|(bucket, _)| bucket.limit == limit);
-        let buckets = of_limit.map(|(bucket, left)| BucketReport { subject: bucket.subject.clone(), left: *left });
+        let buckets = of_limit.map(|(bucket, left)| BucketReport { subject: bucket.subject.to_string(), left: *left });
         Some(LimitReport {
             limit: limit.to_string(),
             burst: rule.burst(),

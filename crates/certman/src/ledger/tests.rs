@@ -46,7 +46,7 @@ async fn reserved(ledger: &Ledger, entry: &Entry, now: Timestamp) -> bool {
 fn left(ledger: &Ledger, limit: LimitName, now: Timestamp) -> Vec<(String, u32)> {
     let standing = ledger.standing(&account().authority, now, 3).unwrap();
     let of_limit = standing.fullest.into_iter().filter(|(bucket, _)| bucket.limit == limit);
-    of_limit.map(|(bucket, left)| (bucket.subject, left)).collect()
+    of_limit.map(|(bucket, left)| (bucket.subject.to_string(), left)).collect()
 }
 
 #[tokio::test]

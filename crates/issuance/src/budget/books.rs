@@ -27,8 +27,8 @@ pub enum Line {
     Promise(Bucket, Lane),
 }
 
-/// New entries of the books.
-pub type Entries = BTreeMap<Line, Timestamp>;
+/// New entries of the books, one for each line.
+pub type Entries = Vec<(Line, Timestamp)>;
 
 /// Room that was taken for an order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -79,25 +79,23 @@ pub fn take(
         let Some(limit) = limited(bucket) else { continue };
         match at_ca(bucket, limit) {
             Ok(after) => {
-                taken.entries.insert(Line::Bucket(bucket.clone()), after);
+                taken.entries.push((Line::Bucket(bucket.clone()), after));
                 taken.certificate.extend(is_certificate.then(|| bucket.clone()));
             }
             Err(until) => lacks(until, bucket, limit),
         }
         if bucket.limit == LimitName::NewOrders {
             match shared(limit, lane, &entry, now) {
-                Ok(after) => drop(taken.entries.insert(Line::Share(bucket.limit, lane), after)),
+                Ok(after) => taken.entries.push((Line::Share(bucket.limit, lane), after)),
                 Err(until) => lacks(until, bucket, limit),
             }
         }
     }
     for bucket in &cost.counted {
         // What is counted and not asked for: a full bucket stays as it is.
-        let Some(after) = limited(bucket).and_then(|limit| limit.take(entry(&Line::Bucket(bucket.clone())), now).ok())
-        else {
-            continue;
-        };
-        taken.entries.insert(Line::Bucket(bucket.clone()), after);
+        let line = Line::Bucket(bucket.clone());
+        let Some(after) = limited(bucket).and_then(|limit| limit.take(entry(&line), now).ok()) else { continue };
+        taken.entries.push((line, after));
         taken.certificate.push(bucket.clone());
     }
     for bucket in &cost.needs {
@@ -126,7 +124,10 @@ fn shared(
     match take_part(lane) {
         Ok(after) => Ok(after),
         Err(_) => {
-            let waits = |lane: &Lane| entry(&Line::Promise(new_orders(), *lane)).is_some_and(|promise| promise > now);
+            let waits = |lane: &Lane| {
+                entry(&Line::Promise(Bucket::of_account(LimitName::NewOrders), *lane))
+                    .is_some_and(|promise| promise > now)
+            };
             let is_owed = |other: &Lane| *other != lane && waits(other) && take_part(*other).is_ok();
             if Lane::ALL.iter().any(is_owed) {
                 return Err(now.saturating_add(limit.interval()).unwrap_or(Timestamp::MAX));
@@ -155,7 +156,7 @@ fn delayed(
     if until > longest {
         return Delay { until: longest, bucket: bucket.clone(), entries: Entries::new() };
     }
-    Delay { until, bucket: bucket.clone(), entries: Entries::from([(line, until)]) }
+    Delay { until, bucket: bucket.clone(), entries: vec![(line, until)] }
 }
 
 /// The books after an order ended: what it did not use is given back, failures count at the CA whether there is room for them
@@ -166,7 +167,7 @@ pub fn settle(
     entry: impl Fn(&Line) -> Option<Timestamp>,
     now: Timestamp,
 ) -> Entries {
-    let mut entries = Entries::new();
+    let mut entries = BTreeMap::new();
     let mut change = |bucket: &Bucket, after: &dyn Fn(Limit, Option<Timestamp>) -> Option<Timestamp>| {
         let line = Line::Bucket(bucket.clone());
         let before = entries.get(&line).copied().or_else(|| entry(&line));
@@ -187,12 +188,7 @@ pub fn settle(
             change(&bucket, &|limit, before| limit.take(before, now).ok());
         }
     }
-    entries
-}
-
-/// The bucket that lanes share.
-fn new_orders() -> Bucket {
-    Bucket { limit: LimitName::NewOrders, subject: String::new() }
+    entries.into_iter().collect()
 }
 
 /// The longest wait before somebody asks again.

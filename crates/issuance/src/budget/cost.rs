@@ -1,6 +1,6 @@
 //! The price of what certman asks of a CA, by the rules of Boulder (`ratelimits/transaction.go`, `wfe2` and `ra`, 2026-08).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use certseal_wire::{DnsName, NameSet};
 
@@ -37,17 +37,22 @@ pub enum OrderKind {
 
 /// The price of an order. `registered` names the registered domain of a name, by the public suffix list.
 pub fn order_cost(kind: OrderKind, names: &NameSet, registered: impl Fn(&DnsName) -> String) -> Cost {
-    let domains: BTreeSet<String> = names.iter().map(registered).collect();
-    let domains = domains.into_iter().map(|domain| bucket(LimitName::CertificatesPerDomain, domain));
-    let set = names.iter().map(DnsName::as_str).collect::<Vec<_>>().join(" ");
-    let set = bucket(LimitName::CertificatesPerNameSet, set);
     let needs = || names.iter().flat_map(failure_cost).collect();
     let certificate = |is_known_set: bool| {
-        if is_known_set { vec![set] } else { [set].into_iter().chain(domains).collect() }
+        let set: Arc<str> = match names.only() {
+            Some(name) => name.clone().into(),
+            None => names.iter().map(DnsName::as_str).collect::<Vec<_>>().join(" ").into(),
+        };
+        let mut certificate = vec![bucket(LimitName::CertificatesPerNameSet, set)];
+        if !is_known_set {
+            let domains: BTreeSet<String> = names.iter().map(registered).collect();
+            certificate.extend(domains.into_iter().map(|domain| bucket(LimitName::CertificatesPerDomain, domain)));
+        }
+        certificate
     };
     match kind {
         OrderKind::New => Cost {
-            order: vec![bucket(LimitName::NewOrders, String::new())],
+            order: vec![Bucket::of_account(LimitName::NewOrders)],
             certificate: certificate(false),
             needs: needs(),
             ..Cost::default()
@@ -59,14 +64,14 @@ pub fn order_cost(kind: OrderKind, names: &NameSet, registered: impl Fn(&DnsName
 
 /// The buckets that a failed validation of a name takes from.
 pub(super) fn failure_cost(name: &DnsName) -> Vec<Bucket> {
-    [LimitName::FailedValidations, LimitName::ConsecutiveFailures].map(|limit| bucket(limit, name.to_string())).to_vec()
+    [LimitName::FailedValidations, LimitName::ConsecutiveFailures].map(|limit| bucket(limit, name.clone())).to_vec()
 }
 
 /// The buckets that a successful validation of a name empties.
 pub(super) fn success_resets(name: &DnsName) -> Vec<Bucket> {
-    vec![bucket(LimitName::ConsecutiveFailures, name.to_string())]
+    vec![bucket(LimitName::ConsecutiveFailures, name.clone())]
 }
 
-fn bucket(limit: LimitName, subject: String) -> Bucket {
-    Bucket { limit, subject }
+fn bucket(limit: LimitName, subject: impl Into<Arc<str>>) -> Bucket {
+    Bucket { limit, subject: subject.into() }
 }

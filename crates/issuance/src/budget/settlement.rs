@@ -46,7 +46,7 @@ pub struct Settlement {
 impl Settlement {
     /// Whether nothing is owed.
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        self.back.is_empty() && self.failed.is_empty() && self.validated.is_empty()
     }
 
     /// What is still owed after `entered` is in the books.

@@ -66,7 +66,7 @@ fn room() -> Reserved {
 }
 
 fn bucket(limit: LimitName) -> Bucket {
-    Bucket { limit, subject: String::new() }
+    Bucket::of_account(limit)
 }
 
 const SET: LimitName = LimitName::CertificatesPerNameSet;
