@@ -34,6 +34,7 @@ pub async fn add(platform: &Platform, sites: &[DnsName], upstream: SocketAddr) -
             upstream: format!("http://{upstream}").parse()?,
             pools: vec![platform.pool.clone()],
             owner: None,
+            profile: None,
         };
         calls.spawn(async move { certman.put_site(&site, &request).await.with_context(|| format!("adding {site}")) });
     }

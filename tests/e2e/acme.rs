@@ -8,7 +8,7 @@ use std::{
 };
 
 use certseal_seal::Bundle;
-use certseal_wire::{DnsName, RenewalAdvice, SiteState, SiteStatus};
+use certseal_wire::{DnsName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus};
 use hyper::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 
@@ -112,6 +112,55 @@ async fn a_rejected_order_is_explained_leaves_nothing_pending_and_succeeds_once_
     while proxy.deactivated() == 0 {
         assert!(began.elapsed() < Duration::from_secs(60), "nothing was deactivated\n{}", platform.certman.log());
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_has_the_profile_that_its_site_names() {
+    let pebble = Pebble::start(0);
+    let authority = Authority::Acme { directory: &pebble.directory(), roots: &pebble.tls_root };
+    let platform = Platform::start_with_http(authority, pebble.http).await;
+    let certman = platform.certman_as("platform");
+    let put = async |name: &DnsName, profile: &str, names: usize| {
+        let others = (1..names).map(|n| format!("{n}.{name}").parse().unwrap());
+        let names = [name.clone()].into_iter().chain(others).collect::<Vec<DnsName>>().try_into().unwrap();
+        let request = SiteRequest { names, profile: Some(profile.parse().unwrap()), ..platform.request(name) };
+        certman.put_site(name, &request).await
+    };
+    let days = |status: SiteStatus| status.not_after.unwrap().duration_since(Timestamp::now()).as_hours() / 24;
+
+    let [short, usual, wrong]: [DnsName; 3] =
+        ["short", "usual", "wrong"].map(|it| format!("{it}.test").parse().unwrap());
+    put(&short, "shortlived", 1).await.unwrap();
+    platform.add_site(&usual).await;
+    assert_eq!(days(platform.wait_active(&short, 1).await), 6);
+    assert_eq!(days(platform.wait_active(&usual, 1).await), 89);
+
+    // Another profile is no reason for another certificate, but the next one has it.
+    let changed = put(&usual, "shortlived", 1).await.unwrap();
+    assert_eq!((changed.state, changed.order), (SiteState::Active, None));
+    certman.renew(&usual, &Renewal::default()).await.unwrap();
+    assert_eq!(days(platform.wait_active(&usual, 2).await), 6);
+
+    // The CA knows its profiles; how many names Let's Encrypt's have is known here.
+    put(&wrong, "no-such-profile", 1).await.unwrap();
+    let status = failed(&platform, &wrong).await;
+    let diagnosis = status.order.unwrap().diagnosis.unwrap();
+    assert!(status.state == SiteState::Failed && diagnosis.contains("no-such-profile"), "{diagnosis}");
+    let refused = put(&short, "shortlived", 26).await.unwrap_err().to_string();
+    assert!(refused.contains("at most 25 names") && refused.contains("these are 26"), "{refused}");
+}
+
+/// Waits until the site fails for good.
+async fn failed(platform: &Platform, name: &DnsName) -> SiteStatus {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let status = platform.certman_as("platform").site(name).await.unwrap().unwrap();
+        if status.state == SiteState::Failed {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

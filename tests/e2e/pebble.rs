@@ -43,7 +43,10 @@ impl Pebble {
             "certificate": path("pebble.pem"), "privateKey": path("pebble.key"),
             "httpPort": http.port(), "tlsPort": tls.port(), "ocspResponderURL": "",
             "externalAccountBindingRequired": false, "retryAfter": { "authz": 1, "order": 1 }, "keyAlgorithm": "ecdsa",
-            "profiles": { "default": { "description": "the only one", "validityPeriod": 7_776_000 } },
+            "profiles": {
+                "default": { "description": "90 days", "validityPeriod": 7_776_000 },
+                "shortlived": { "description": "160 hours", "validityPeriod": 576_000 },
+            },
         }});
         fs::write(path("pebble.json"), config.to_string()).unwrap();
         let mut dns = Process::start(

@@ -242,6 +242,7 @@ impl Platform {
             upstream: format!("http://{}", self.upstream).parse().unwrap(),
             pools: vec![POOL.parse().unwrap()],
             owner: None,
+            profile: None,
         }
     }
 

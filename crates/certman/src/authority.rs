@@ -7,7 +7,7 @@ use certseal_issuance::{
     AccountRef, Answer, AuthorityId, Failure, FailureKind, Lineage, OrderRef, OrderReport, OrderState, Outcome,
     Revocation, SealedKey,
 };
-use certseal_wire::NameSet;
+use certseal_wire::{NameSet, ProfileName};
 use jiff::SignedDuration;
 
 pub(crate) use acme::{AcmeAuthority, certificate_id};
@@ -70,9 +70,10 @@ impl Authorities {
         account: &AccountRef,
         names: &NameSet,
         replaces: Option<&str>,
+        profile: Option<&ProfileName>,
     ) -> Result<OrderRef, Failure> {
         let url = match self.get(Some(&account.authority))? {
-            Authority::Acme(acme) => acme.open_order(names, replaces).await?,
+            Authority::Acme(acme) => acme.open_order(names, replaces, profile).await?,
             Authority::Local(local) => local.open_order(),
         };
         Ok(OrderRef { account: Some(account.clone()), url })

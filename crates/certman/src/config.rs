@@ -6,7 +6,7 @@ use anyhow::Context;
 use certseal_issuance::budget::{Limit, LimitName, Limits};
 use certseal_service::tls::{Peer, TlsFiles};
 use certseal_store::PostgresSettings;
-use certseal_wire::TrustDomain;
+use certseal_wire::{ProfileName, TrustDomain};
 use jiff::SignedDuration;
 use serde::Deserialize;
 
@@ -93,8 +93,8 @@ pub enum Authority {
         /// The CAs that may certify the ACME server, PEM.
         #[serde(default = "default_roots")]
         roots: PathBuf,
-        /// The certificate profile to ask for; the CA's default when absent.
-        profile: Option<String>,
+        /// The certificate profile of sites that name none; the CA's default when absent.
+        profile: Option<ProfileName>,
         /// The private key of the account, PEM, readable by its owner only; made when it is missing. Processes that share a
         /// database need the same one. `acme-account.key` in `data_dir` when absent.
         account_key: Option<PathBuf>,

@@ -125,7 +125,11 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let ledger = Ledger::start(journal.clone(), rules(&config.authority)?);
     let authorities = Authorities::new(authority(&config.authority, &config.data_dir, metrics.requests.clone())?);
     let retry = SignedDuration::from_secs(i64::try_from(config.retry_seconds).context("retry_seconds")?);
-    let policy = Policy { authority: authorities.id().clone(), retry };
+    let profile = match &config.authority {
+        AuthorityConfig::Acme { profile, .. } => profile.clone(),
+        AuthorityConfig::Local { .. } => None,
+    };
+    let policy = Policy { authority: authorities.id().clone(), retry, profile };
 
     if let Some(address) = config.telemetry {
         let readiness = journal.clone();
@@ -173,9 +177,9 @@ fn authority(config: &AuthorityConfig, data_dir: &Path, requests: Requests) -> a
         AuthorityConfig::Local { certificate, key, lifetime_seconds } => {
             Authority::Local(LocalAuthority::load(certificate, key, *lifetime_seconds)?)
         }
-        AuthorityConfig::Acme { directory, roots, profile, account_key, .. } => {
+        AuthorityConfig::Acme { directory, roots, account_key, .. } => {
             let account_key = account_key.clone().unwrap_or_else(|| data_dir.join("acme-account.key"));
-            Authority::Acme(AcmeAuthority::new(directory.clone(), roots, profile.clone(), account_key, requests)?)
+            Authority::Acme(AcmeAuthority::new(directory.clone(), roots, account_key, requests)?)
         }
     })
 }

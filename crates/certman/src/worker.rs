@@ -306,9 +306,11 @@ impl Worker {
                 Outcome::Vouched
             }
             Action::AskAdvice(lineage) => self.authorities.advice(lineage).await?,
-            Action::OpenOrder { account, replaces } => {
+            Action::OpenOrder { account, replaces, profile } => {
                 let replaces = replaces.as_deref();
-                Outcome::OrderOpened(self.authorities.open_order(account, &site.names, replaces).await?)
+                Outcome::OrderOpened(
+                    self.authorities.open_order(account, &site.names, replaces, profile.as_ref()).await?,
+                )
             }
             Action::FetchChallenges(order) => {
                 Outcome::ChallengesKnown(self.authorities.of(order)?.challenges(&order.url, &site.names).await?)

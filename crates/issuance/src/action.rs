@@ -1,6 +1,6 @@
 //! The actions that a site asks for, and their outcomes.
 
-use certseal_wire::{Base64, DnsName};
+use certseal_wire::{Base64, DnsName, ProfileName};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -86,6 +86,8 @@ pub enum Action {
         account: AccountRef,
         /// The certificate that it replaces, by its id (RFC 9773, 5).
         replaces: Option<String>,
+        /// The certificate profile to ask for; the CA's default when absent.
+        profile: Option<ProfileName>,
     },
     /// Read the order's authorizations and their challenges (RFC 8555, 7.5).
     FetchChallenges(OrderRef),
@@ -304,4 +306,6 @@ pub struct Policy {
     pub authority: AuthorityId,
     /// The wait after a first rejected order.
     pub retry: SignedDuration,
+    /// The certificate profile of sites that name none; the CA's default when absent.
+    pub profile: Option<ProfileName>,
 }

@@ -145,6 +145,7 @@ impl FirstSite {
             upstream: self.upstream,
             pools: self.pools,
             owner: self.owner,
+            profile: None,
             left: self.left,
             departed: self.departed,
             route_version: self.route_version,

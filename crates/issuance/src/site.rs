@@ -1,6 +1,6 @@
 //! A site: the state that is wanted, the state that is stored, and the work between the two.
 
-use certseal_wire::{Base64, DnsName, NameSet, PoolName, SiteRequest, Upstream};
+use certseal_wire::{Base64, DnsName, NameSet, PoolName, ProfileName, SiteRequest, Upstream};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,9 @@ pub struct Site {
     pub pools: Vec<PoolName>,
     /// Whose site it is, if the platform says so.
     pub owner: Option<String>,
+    /// The certificate profile that it asks the CA for; that of the policy if it names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileName>,
     /// Pools that served it before, and may not have been told yet that they no longer do; sorted.
     pub left: Vec<PoolName>,
     /// The site has left; its remains keep its versions from being used again.
@@ -101,6 +104,7 @@ impl Site {
             upstream: request.upstream,
             pools: request.pools,
             owner: request.owner,
+            profile: request.profile,
             left: Vec::new(),
             departed: false,
             route_version: 1,
@@ -208,7 +212,9 @@ impl Site {
             self.route_stored = false;
             self.attempts.route = Attempt::default();
         }
-        if !covers_the_same || self.departed || self.attempts.order.dead {
+        // A certificate that is there stays until its renewal, whatever its profile.
+        let orders_the_same = covers_the_same && (self.profile == request.profile || self.order.is_none());
+        if !orders_the_same || self.departed || self.attempts.order.dead {
             self.begin_anew();
             self.attempts.order = Attempt::default();
         }
@@ -216,8 +222,8 @@ impl Site {
         left.retain(|pool| !request.pools.contains(pool));
         left.sort();
         left.dedup();
-        let SiteRequest { names, upstream, pools, owner } = request;
-        Self { names, upstream, pools, owner, left, departed: false, ..self }
+        let SiteRequest { names, upstream, pools, owner, profile } = request;
+        Self { names, upstream, pools, owner, profile, left, departed: false, ..self }
     }
 
     /// The site after it has left.
@@ -429,7 +435,8 @@ impl Site {
                 Some(reserved) if reserved.ready => {
                     let lineage = self.certificate.as_ref().and_then(|certificate| certificate.replaced_by(account));
                     let replaces = lineage.map(|lineage| lineage.id.clone());
-                    Action::OpenOrder { account: account.clone(), replaces }
+                    let profile = self.profile.as_ref().or(policy.profile.as_ref()).cloned();
+                    Action::OpenOrder { account: account.clone(), replaces, profile }
                 }
                 reserved => {
                     let kind = self.order_kind(account, now);

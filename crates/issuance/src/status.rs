@@ -25,6 +25,7 @@ pub fn site_status(site: &Site) -> SiteStatus {
         upstream: site.upstream.clone(),
         pools: site.pools.clone(),
         owner: site.owner.clone(),
+        profile: site.profile.clone(),
         state,
         version: site.bundle_version,
         authority: site.certificate.as_ref().map(|certificate| certificate.authority.clone()),

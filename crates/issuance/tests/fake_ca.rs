@@ -18,8 +18,11 @@ const SITES: usize = 5_000;
 
 #[test]
 fn five_thousand_sites_get_their_certificates_and_renew_them_whatever_the_ca_does() {
-    let policy =
-        Policy { authority: AuthorityId("https://ca.example/directory".into()), retry: SignedDuration::from_secs(60) };
+    let policy = Policy {
+        authority: AuthorityId("https://ca.example/directory".into()),
+        retry: SignedDuration::from_secs(60),
+        profile: None,
+    };
     let start: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
     let mut sites: Vec<Site> = (0..SITES).map(site).collect();
     let mut agenda: BinaryHeap<Reverse<(Timestamp, usize)>> = (0..SITES).map(|n| Reverse((start, n))).collect();
@@ -71,6 +74,7 @@ fn site(n: usize) -> Site {
         upstream: "http://127.0.0.1:1".parse().unwrap(),
         pools: vec!["eu".parse().unwrap()],
         owner: None,
+        profile: None,
     };
     Site::new(name, request)
 }

@@ -97,7 +97,7 @@ impl<'a> Simulation<'a> {
         let mut simulation = Self {
             scenario,
             observer,
-            policy: Policy { authority: authority.clone(), retry: SignedDuration::from_secs(60) },
+            policy: Policy { authority: authority.clone(), retry: SignedDuration::from_secs(60), profile: None },
             limits: scenario.limits()?,
             account: AccountRef { authority: authority.clone(), thumbprint: None },
             twin: Twin::new(TwinLimits::of(scenario)?),

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Base64, Digest, DnsName, Kind, NameSet, ParseError, PoolName, Upstream};
+use crate::{Base64, Digest, DnsName, Kind, NameSet, ParseError, PoolName, ProfileName, Upstream};
 
 /// A place in the feed: `EPOCH:SEQUENCE`, the epoch as 32 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,6 +150,9 @@ pub struct SiteRequest {
     /// not. At most 200 octets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// The certificate profile to ask the CA for, from the next order on; certman's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileName>,
 }
 
 /// The step of an order that waits since certstore says that it lost the site's bundle.
@@ -238,6 +241,9 @@ pub struct SiteStatus {
     /// Whose site it is, if the platform says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// The certificate profile that it asks the CA for, if it names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileName>,
     /// Where it is on its way.
     pub state: SiteState,
     /// The version of the stored bundle; 0 before the first.

@@ -50,7 +50,7 @@ pub use fleet::{
 };
 pub use ids::{Digest, EnvelopeId, Epoch, GroupId, KeyId, RotationId, SignerId};
 pub use kind::{Kind, UnknownKind};
-pub use names::{DnsName, NameSet, ParseError, PoolName};
+pub use names::{DnsName, NameSet, ParseError, PoolName, ProfileName};
 pub use origin::{Origin, Scheme, Upstream};
 pub use problem::{Problem, ProblemKind};
 pub use rotation::{

@@ -1,4 +1,4 @@
-//! Names: DNS names, the set of names of one certificate, and pools.
+//! Names: DNS names, the set of names of one certificate, pools, and the profiles of CAs.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -92,6 +92,12 @@ impl NameSet {
         self.0.iter()
     }
 
+    /// How many there are.
+    #[expect(clippy::len_without_is_empty, reason = "no set is empty")]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The name of a set that has no other.
     pub fn only(&self) -> Option<&DnsName> {
         match self.0.as_ref() {
@@ -114,7 +120,7 @@ impl TryFrom<Vec<DnsName>> for NameSet {
         names.sort();
         names.dedup();
         match names.len() {
-            1..=100 => Ok(Self(names.into())),
+            1..=MOST_NAMES => Ok(Self(names.into())),
             count => Err(ParseError::new("1 to 100 distinct DNS names", &count.to_string())),
         }
     }
@@ -152,6 +158,44 @@ impl FromStr for PoolName {
     }
 }
 
+/// The name of a certificate profile of a CA (draft-ietf-acme-profiles): 1 to 64 characters of `a-z`, `A-Z`, `0-9`, `-`, `_` and
+/// `.`. A copy shares the text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ProfileName(Arc<str>);
+
+impl ProfileName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The most names that a certificate of the profile has: 25 for `tlsserver` and `shortlived`, which are Let's Encrypt's
+    /// (docs/profiles, 2026-09). Of others nobody says, and the most of all goes for them.
+    pub fn most_names(&self) -> usize {
+        match self.as_str() {
+            "tlsserver" | "shortlived" => 25,
+            _ => MOST_NAMES,
+        }
+    }
+}
+
+impl FromStr for ProfileName {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let well_formed = (1..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        if !well_formed {
+            return Err(ParseError::new("a profile of 1 to 64 letters, digits, -, _ and ., such as tlsserver", text));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+/// The most names of a set.
+const MOST_NAMES: usize = 100;
+
 macro_rules! text_form {
     ($($name:ident),*) => {$(
         impl TryFrom<String> for $name {
@@ -176,7 +220,7 @@ macro_rules! text_form {
     )*};
 }
 
-text_form!(DnsName, PoolName);
+text_form!(DnsName, PoolName, ProfileName);
 
 #[cfg(test)]
 mod tests {
@@ -219,6 +263,16 @@ mod tests {
         let covers = |name: &str| set.covers(&name.parse().unwrap());
         assert!(covers("x.a.example") && covers("*.a.example"));
         assert!(!covers("a.example") && !covers("x.y.a.example"));
+    }
+
+    #[test]
+    fn profiles_are_short_and_plain() {
+        let profile = |text: &str| text.parse::<ProfileName>();
+        assert_eq!(profile("shortlived").unwrap().most_names(), 25);
+        assert_eq!(profile("classic").unwrap().most_names(), 100);
+        for text in ["", "a b", "a\n", "ü", &"a".repeat(65)] {
+            assert!(profile(text).is_err(), "{text:?} was taken for a profile");
+        }
     }
 
     #[test]

@@ -9,8 +9,8 @@ use utoipa::{
 };
 
 use crate::{
-    Base64, Cursor, Digest, DnsName, EnvelopeId, GroupId, KeyId, Kind, NameSet, PoolName, ProblemKind, RotationId,
-    SignerId, Upstream,
+    Base64, Cursor, Digest, DnsName, EnvelopeId, GroupId, KeyId, Kind, NameSet, PoolName, ProblemKind, ProfileName,
+    RotationId, SignerId, Upstream,
 };
 
 macro_rules! texts {
@@ -32,6 +32,7 @@ texts! {
     DnsName: r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\.){1,4}[a-z]([a-z0-9-]{0,30}[a-z0-9])?$", "shop.example.com";
     Kind: "^[a-z0-9-]{1,32}$", "bundle";
     PoolName: "^[a-z][a-z0-9-]{0,31}$", "eu";
+    ProfileName: r"^[A-Za-z0-9_.-]{1,64}$", "tlsserver";
     ProblemKind: "^(urn:certseal:[a-z-]+|about:blank)$", "urn:certseal:conflict";
     Upstream: "^https?://", "http://10.0.0.1:8080";
     Digest: "^[0-9a-f]{64}$", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use certseal_client::{CertmanClient, Progress};
 use certseal_wire::{
-    DnsName, LOST, NameSet, PoolName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus, Upstream,
+    DnsName, LOST, NameSet, PoolName, ProfileName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus, Upstream,
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -77,6 +77,9 @@ pub(crate) struct AddArgs {
     /// Whose site it is: sites of one owner may have names under each other's wildcards
     #[arg(long, value_name = "OWNER")]
     pub(crate) owner: Option<String>,
+    /// Certificate profile to ask the CA for, such as classic, tlsserver or shortlived; certman's own when absent
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) profile: Option<ProfileName>,
     /// Wait until a certificate for all its names is stored, or it has failed
     #[arg(long)]
     pub(crate) wait: bool,
@@ -115,9 +118,9 @@ pub(super) async fn run(command: SiteCommand, settings: &Settings, output: Outpu
 }
 
 async fn add(certman: &CertmanClient, args: AddArgs, output: Output) -> anyhow::Result<()> {
-    let AddArgs { site, aliases, upstream, pools, owner, wait, timeout } = args;
+    let AddArgs { site, aliases, upstream, pools, owner, profile, wait, timeout } = args;
     let names = NameSet::try_from([vec![site.clone()], aliases].concat())?;
-    let mut status = certman.put_site(&site, &SiteRequest { names, upstream, pools, owner }).await?;
+    let mut status = certman.put_site(&site, &SiteRequest { names, upstream, pools, owner, profile }).await?;
     if wait {
         status = settled(certman, status, Duration::from_secs(timeout), output).await?;
     }
@@ -225,6 +228,7 @@ fn description(site: &SiteStatus) -> String {
         ("names", joined(site.names.iter())),
         ("upstream", site.upstream.to_string()),
         ("pools", joined(&site.pools)),
+        ("profile", or_dash(site.profile.as_ref())),
         ("state", site.state.to_string()),
         ("version", site.version.to_string()),
         ("issuer", or_dash(site.authority.as_ref())),

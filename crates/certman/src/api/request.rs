@@ -74,6 +74,14 @@ pub(crate) async fn checked(worker: &Worker, name: &DnsName, mut request: SiteRe
     if request.owner.as_ref().is_some_and(|owner| owner.len() > MAX_OWNER) {
         return Err(malformed(format!("expected an owner of at most {MAX_OWNER} octets")));
     }
+    let profile = request.profile.as_ref().or(worker.policy.profile.as_ref());
+    if let Some(profile) = profile.filter(|profile| request.names.len() > profile.most_names()) {
+        let (most, count) = (profile.most_names(), request.names.len());
+        return Err(malformed(format!(
+            "expected at most {most} names, as many as a certificate of profile {profile} has; these are {count}: make several \
+             sites of them, or choose another profile"
+        )));
+    }
     if name.is_wildcard() || !request.names.iter().any(|own| own == name) {
         return Err(malformed(format!("expected {name}, without a wildcard, to be among the site's names")));
     }

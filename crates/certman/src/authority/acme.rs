@@ -13,7 +13,7 @@ use anyhow::Context;
 use certseal_issuance::{Answer, Failure, FailureKind, OrderReport, OrderState, Outcome, Window};
 use certseal_seal::secret_pem;
 use certseal_service::config::{self, ConfigError};
-use certseal_wire::{DnsName, NameSet, causes};
+use certseal_wire::{DnsName, NameSet, ProfileName, causes};
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier, Key, NewOrder, Order,
     OrderStatus, RevocationReason, RevocationRequest, SuggestedWindow,
@@ -34,7 +34,6 @@ use pace::Pace;
 
 pub(crate) struct AcmeAuthority {
     directory: String,
-    profile: Option<String>,
     account_key: PathBuf,
     http: Http,
     account: OnceCell<Account>,
@@ -48,14 +47,13 @@ impl AcmeAuthority {
     pub(crate) fn new(
         directory: String,
         roots: &Path,
-        profile: Option<String>,
         account_key: PathBuf,
         requests: Requests,
     ) -> Result<Self, ConfigError> {
         let host = directory.parse::<http::Uri>().ok();
         let pace = Pace::of(host.as_ref().and_then(http::Uri::host));
         let http = Http::new(roots, pace, requests)?;
-        Ok(Self { directory, profile, account_key, http, account: OnceCell::new(), orders: Mutex::default() })
+        Ok(Self { directory, account_key, http, account: OnceCell::new(), orders: Mutex::default() })
     }
 
     /// The URL of its directory.
@@ -84,14 +82,19 @@ impl AcmeAuthority {
         Ok(Outcome::Advised { window, retry_after, explanation: info.explanation_url })
     }
 
-    pub(crate) async fn open_order(&self, names: &NameSet, replaces: Option<&str>) -> Result<String, Failure> {
+    pub(crate) async fn open_order(
+        &self,
+        names: &NameSet,
+        replaces: Option<&str>,
+        profile: Option<&ProfileName>,
+    ) -> Result<String, Failure> {
         let identifiers: Vec<_> = names.iter().map(|name| Identifier::Dns(name.to_string())).collect();
         let mut request = NewOrder::new(&identifiers);
         if let Some(id) = replaces {
             request = request.replaces(identifier(id)?);
         }
-        if let Some(profile) = &self.profile {
-            request = request.profile(profile);
+        if let Some(profile) = profile {
+            request = request.profile(profile.as_str());
         }
         let order = self.account().await?.new_order(&request).await.map_err(failure)?;
         let url = order.url().to_owned();

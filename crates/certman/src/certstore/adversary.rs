@@ -749,8 +749,11 @@ impl Hostile {
     }
 }
 
-static POLICY: LazyLock<Policy> =
-    LazyLock::new(|| Policy { authority: AuthorityId("local".into()), retry: SignedDuration::from_secs(60) });
+static POLICY: LazyLock<Policy> = LazyLock::new(|| Policy {
+    authority: AuthorityId("local".into()),
+    retry: SignedDuration::from_secs(60),
+    profile: None,
+});
 const PER_DAY: u32 = 2;
 
 /// Versions that an issuer key comes to before it is replaced are below this, but for those of a thief.

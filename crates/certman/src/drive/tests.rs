@@ -86,7 +86,7 @@ impl Simulation {
         let scenario = Scenario { overrides: [(LimitName::NewOrders, order_limit)].into(), ..Scenario::default() };
         let world = World::new(chance, broken.clone(), TwinLimits::of(&scenario).unwrap());
         let journal = Journal::on(world.storage.clone(), true).unwrap();
-        let policy = Policy { authority: account().authority, retry: SignedDuration::from_secs(60) };
+        let policy = Policy { authority: account().authority, retry: SignedDuration::from_secs(60), profile: None };
         let flights = Vec::new();
         let simulation = Self {
             world,
@@ -289,6 +289,7 @@ fn request(name: &DnsName, upstream: u64) -> SiteRequest {
         upstream: format!("http://127.0.0.1:{upstream}").parse().unwrap(),
         pools: vec!["eu".parse().unwrap()],
         owner: None,
+        profile: None,
     }
 }
 

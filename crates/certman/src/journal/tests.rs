@@ -11,6 +11,7 @@ fn site(names: &[&str], owner: Option<&str>) -> Site {
         upstream: "http://127.0.0.1:1".parse().unwrap(),
         pools: vec!["eu".parse().unwrap()],
         owner: owner.map(str::to_owned),
+        profile: None,
     };
     Site::new(own, request)
 }
@@ -180,6 +181,7 @@ fn every_site_is_doubted_whatever_else_is_in_the_journal() {
             upstream: "http://127.0.0.1:1".parse().unwrap(),
             pools: vec!["eu".parse().unwrap()],
             owner: None,
+            profile: None,
         };
         let site = Site { route_stored: true, order: None, ..Site::new(name, request) };
         assert!(journal.write(None, &site, Writer::Request, &[]).unwrap().is_some());

@@ -24,6 +24,7 @@ fn added(journal: &Journal, name: &str) -> Entry {
         upstream: "http://127.0.0.1:1".parse().unwrap(),
         pools: vec!["eu".parse().unwrap()],
         owner: None,
+        profile: None,
     };
     let order = Some(Step::Vouched { account: account() });
     let site = Site { route_stored: true, order, ..Site::new(name, request) };

@@ -21,7 +21,7 @@ fn ca() -> AuthorityId {
 }
 
 fn policy() -> Policy {
-    Policy { authority: ca(), retry: SignedDuration::from_secs(60) }
+    Policy { authority: ca(), retry: SignedDuration::from_secs(60), profile: None }
 }
 
 fn request() -> SiteRequest {
@@ -30,6 +30,7 @@ fn request() -> SiteRequest {
         upstream: "http://127.0.0.1:1".parse().unwrap(),
         pools: vec!["eu".parse().unwrap()],
         owner: None,
+        profile: None,
     }
 }
 
@@ -134,7 +135,7 @@ fn an_order_takes_one_action_after_another() {
         (Action::StoreRoute, Outcome::RouteStored),
         (Action::OpenAccount(ca()), Outcome::AccountReady(account())),
         (Action::VouchForAccount(account()), Outcome::Vouched),
-        (Action::OpenOrder { account: account(), replaces: None }, Outcome::OrderOpened(order())),
+        (Action::OpenOrder { account: account(), replaces: None, profile: None }, Outcome::OrderOpened(order())),
         (Action::FetchChallenges(order()), Outcome::ChallengesKnown(answers.clone())),
         (Action::PublishChallenges(answers.clone()), Outcome::Published),
         (Action::BeginValidation(order()), Outcome::ValidationBegun { retry_after: None }),
@@ -353,6 +354,25 @@ fn a_change_of_the_upstream_needs_a_route_but_no_certificate() {
     let again = site.clone().changed(request());
     assert_eq!(again.route_version, 3);
     assert_eq!(again.clone().changed(request()), again);
+}
+
+#[test]
+fn another_profile_waits_for_the_next_order_unless_one_is_under_way() {
+    let short = || SiteRequest { profile: Some("shortlived".parse().unwrap()), ..request() };
+    let quiet = stored(routed()).changed(short());
+    assert_eq!((action(&quiet), &quiet.order), (None, &None));
+    let under_way = at_step(routed(), Step::Authorizing { order: order() }).changed(short());
+    assert_eq!((&under_way.abandoned, &under_way.order), (&vec![order()], &Some(Step::Requested)));
+    let profile_of = |site: &Site, policy: &Policy| match site.next(now(), policy) {
+        Next::Do(Action::OpenOrder { profile, .. }) => profile.map(|profile| profile.to_string()),
+        other => panic!("{other:?}"),
+    };
+    let tls = Policy { profile: Some("tlsserver".parse().unwrap()), ..policy() };
+    let reserved = Some(Reserved { ready: true, ..room() });
+    let ready = |site| Site { reserved: reserved.clone(), ..at_step(site, Step::Vouched { account: account() }) };
+    assert_eq!(profile_of(&ready(quiet), &tls).as_deref(), Some("shortlived"));
+    assert_eq!(profile_of(&ready(routed()), &tls).as_deref(), Some("tlsserver"));
+    assert_eq!(profile_of(&ready(routed()), &policy()), None);
 }
 
 #[test]
@@ -603,7 +623,10 @@ fn an_order_is_placed_once_there_is_room_for_it_and_waits_until_then() {
     assert!(said.contains("new_orders") && said.contains("2026-11-01T00:00:36Z"), "{said}");
     assert_eq!(status.state, SiteState::Pending, "to wait is no failure");
     let site = waiting.booked(&reserve(false), Booked::Reserved(room()));
-    assert_eq!(site.next(now(), &policy()), Next::Do(Action::OpenOrder { account: account(), replaces: None }));
+    assert_eq!(
+        site.next(now(), &policy()),
+        Next::Do(Action::OpenOrder { account: account(), replaces: None, profile: None })
+    );
     assert_eq!(site.attempts.order, Attempt::default());
 }
 
@@ -784,7 +807,10 @@ fn a_renewal_says_what_it_replaces_and_costs_nothing_within_the_window() {
     let at = now() + hours(24 * 60);
     let ordered = booked(vouched, at);
     let replaces = Some("aki.serial".to_owned());
-    assert_eq!(ordered.next(at, &policy()), Next::Do(Action::OpenOrder { account: account(), replaces }));
+    assert_eq!(
+        ordered.next(at, &policy()),
+        Next::Do(Action::OpenOrder { account: account(), replaces, profile: None })
+    );
     // The CA knows of another order that does.
     let again = fails(ordered, FailureKind::AlreadyReplaced);
     assert_eq!(
@@ -792,7 +818,10 @@ fn a_renewal_says_what_it_replaces_and_costs_nothing_within_the_window() {
         (0, vec![bucket(LimitName::NewOrders), bucket(SET)])
     );
     let again = booked(again, at);
-    assert_eq!(again.next(at, &policy()), Next::Do(Action::OpenOrder { account: account(), replaces: None }));
+    assert_eq!(
+        again.next(at, &policy()),
+        Next::Do(Action::OpenOrder { account: account(), replaces: None, profile: None })
+    );
     assert_eq!(kind(&again, 60), OrderKind::SameNames);
     // A CA that says so of an order that replaces nothing is not asked again at once, and again, and again.
     let refused = fails(again, FailureKind::AlreadyReplaced);

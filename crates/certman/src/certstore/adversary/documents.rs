@@ -57,6 +57,7 @@ pub(super) fn request(site: &str, port: u64) -> SiteRequest {
         upstream: format!("http://127.0.0.1:{port}").parse().unwrap(),
         pools: vec![EU.clone()],
         owner: None,
+        profile: None,
     }
 }
 
