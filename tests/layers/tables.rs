@@ -83,7 +83,7 @@ pub(crate) const LAYERS: &[Layers] = &[
         layers: &[
             &["cores", "files", "sealed_pages", "site_bundle", "tls_key"],
             &["error"],
-            &["export", "import/folder", "legacy", "migration/pace", "pki", "ring_memory"],
+            &["export", "import/folder", "legacy", "migration/pace", "onboarding/list", "pki", "ring_memory"],
             &[
                 "import/source",
                 "migration/appoint",
@@ -96,7 +96,7 @@ pub(crate) const LAYERS: &[Layers] = &[
                 "rotation/pool_query",
                 "rotation/ring_steps",
             ],
-            &["import.rs", "keys", "migration/status"],
+            &["import.rs", "keys", "migration/status", "onboarding.rs"],
             &[
                 "issuers", "migration.rs", "rotation/decisions", "rotation/plan", "rotation/retire", "rotation/rewrap",
                 "rotation/verify",
@@ -113,7 +113,7 @@ pub(crate) const LAYERS: &[Layers] = &[
             &["output", "settings"],
             &["progress_bar"],
             &["nouns/keys/key_place", "nouns/keys/ring_text"],
-            &["nouns/keys/generate", "nouns/keys/issuers", "nouns/keys/rotation_text"],
+            &["nouns/keys/generate", "nouns/keys/issuers", "nouns/keys/rotation_text", "nouns/onboard"],
             &["nouns/keys/rotate"],
             &[
                 "nouns/audit", "nouns/backup", "nouns/budget", "nouns/bundle", "nouns/drill", "nouns/edges",

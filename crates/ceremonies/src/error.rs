@@ -6,6 +6,7 @@ mod issuer;
 mod key;
 mod legacy;
 mod migration;
+mod onboarding;
 mod pki;
 mod ring;
 mod rotation;
@@ -21,6 +22,7 @@ pub use self::{
     key::KeyError,
     legacy::LegacyError,
     migration::MigrationError,
+    onboarding::OnboardingError,
     pki::PkiError,
     ring::KeyRingError,
     rotation::RotationError,
@@ -55,6 +57,9 @@ pub enum Error {
     /// The issuers are not changed.
     #[error(transparent)]
     Issuer(#[from] IssuerError),
+    /// Sites are not onboarded.
+    #[error(transparent)]
+    Onboarding(#[from] OnboardingError),
     /// A rotation does not go on.
     #[error(transparent)]
     Rotation(#[from] RotationError),

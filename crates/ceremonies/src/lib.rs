@@ -7,6 +7,7 @@
 //! rotation    a pool's next unseal key, by a plan that two people agree on
 //! issuers     certman's next issuer key
 //! import      sites that a platform has already, with keys as it sealed them
+//! onboarding  new sites, in steps that stop on bad signs
 //! migration   from those keys to keys of our own
 //! export      everything handed back
 //! ```
@@ -34,6 +35,7 @@ pub mod issuers;
 pub mod keys;
 pub mod legacy;
 pub mod migration;
+pub mod onboarding;
 pub mod pki;
 pub mod ring_client;
 mod ring_memory;
@@ -44,7 +46,7 @@ mod tls_key;
 
 pub use error::{
     Error, ExportError, FolderError, ImportError, IssuerError, KeyError, KeyRingError, LegacyError, MigrationError,
-    PkiError, RotationError,
+    OnboardingError, PkiError, RotationError,
 };
 pub use files::{FileError, MadeFile};
 pub use sealed_pages::PagesError;

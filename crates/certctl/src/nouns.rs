@@ -10,6 +10,7 @@ mod export;
 mod import;
 mod keys;
 mod migrate;
+mod onboard;
 mod order;
 mod pki;
 mod plan;

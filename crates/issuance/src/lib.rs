@@ -36,6 +36,7 @@ mod order;
 mod record;
 mod renewal;
 mod site;
+mod staging;
 mod status;
 mod version;
 
@@ -51,4 +52,5 @@ pub use order::{
 pub use record::{RecordError, read};
 pub use renewal::{Advice, Window};
 pub use site::{FORMAT, Format, Site};
-pub use status::{order_status, site_status};
+pub use staging::{Staging, StepCounts, Verdict};
+pub use status::{order_status, site_state, site_status};

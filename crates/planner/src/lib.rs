@@ -22,10 +22,11 @@ mod report;
 mod scenario;
 mod simulation;
 mod slots;
+mod steps;
 mod twin;
 
 pub use picture::{Picture, pictures};
-pub use report::{Day, LaneCounts, Onboarding, Report, Revoked};
+pub use report::{Day, LaneCounts, Onboarding, OnboardingStep, Report, Revoked};
 pub use scenario::{Outage, Override, Revocation, Scenario, ScenarioError};
 pub use simulation::{Event, Happened, observe, simulate};
 pub use twin::{Answer, Placed, Replaced, Twin, TwinLimits};

@@ -2,7 +2,7 @@
 
 use std::hash::Hasher;
 
-use certseal_issuance::Lane;
+use certseal_issuance::{Lane, StepCounts, Verdict};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -36,6 +36,9 @@ pub struct Report {
     pub expiries: u64,
     /// The first certificates of sites.
     pub onboarding: Onboarding,
+    /// The steps in which sites were added, if they were.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<OnboardingStep>,
     /// Mass revocations.
     pub revoked: Vec<Revoked>,
     /// Each day.
@@ -59,6 +62,20 @@ pub struct Onboarding {
     pub hours_99: f64,
     /// Days until the last one was done.
     pub last_day: f64,
+}
+
+/// A step of a staged onboarding.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OnboardingStep {
+    /// The day that it began on.
+    pub day: f64,
+    /// What became of its sites, up to its end.
+    #[serde(flatten)]
+    pub counts: StepCounts,
+    /// Hours until each site had a certificate or a failure, or too many failed; none if that was not reached.
+    pub hours: Option<f64>,
+    /// Too many failed, so that no further one followed.
+    pub is_stopped: bool,
 }
 
 /// A mass revocation, and how it went.
@@ -123,6 +140,7 @@ impl Recorder {
             delays: 0,
             expiries: 0,
             onboarding: Onboarding { done: 0, missing: 0, median_hours: 0.0, hours_99: 0.0, last_day: 0.0 },
+            steps: Vec::new(),
             revoked: Vec::new(),
             per_day: Vec::new(),
             orders_per_hour: vec![LaneCounts::default(); scenario.days as usize * 24 + 1],
@@ -138,6 +156,19 @@ impl Recorder {
     pub(crate) fn trace(&mut self, at: Timestamp, site: u32, what: u8) {
         self.trace.write_u64(at.as_millisecond().unsigned_abs());
         self.trace.write_u64(u64::from(site) << 8 | u64::from(what));
+    }
+
+    pub(crate) fn step_begun(&mut self, now: i64, sites: u32) {
+        let counts = StepCounts { sites, ..StepCounts::default() };
+        let day = now as f64 / DAY as f64;
+        self.report.steps.push(OnboardingStep { day, counts, hours: None, is_stopped: false });
+    }
+
+    pub(crate) fn step_ended(&mut self, now: i64, counts: StepCounts, verdict: Verdict) {
+        let Some(step) = self.report.steps.last_mut() else { return };
+        step.counts = counts;
+        step.hours = Some((now as f64 / DAY as f64 - step.day) * 24.0);
+        step.is_stopped = verdict == Verdict::Stop;
     }
 
     pub(crate) fn delayed(&mut self) {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use certseal_issuance::budget::{Limit, LimitName, Limits};
+use certseal_issuance::{
+    Staging,
+    budget::{Limit, LimitName, Limits},
+};
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +21,9 @@ pub struct Scenario {
     pub days: u32,
     /// Sites that are added in a day; 0 for all of them at the start.
     pub sites_per_day: u32,
+    /// Sites are added in steps, each once the one before went well; none for as `sites_per_day` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staging: Option<Staging>,
     /// The part of sites whose validation always fails.
     pub broken: f64,
     /// The part of sites that lie under one registered domain, the platform's own.
@@ -80,6 +86,7 @@ impl Default for Scenario {
             sites: 10_000,
             days: 90,
             sites_per_day: 0,
+            staging: None,
             broken: 0.0,
             under_platform: 0.0,
             lifetime_days: 90.0,
@@ -149,6 +156,13 @@ impl Scenario {
         within("under_platform", self.under_platform, 0.0, 1.0)?;
         within("lifetime_days", self.lifetime_days, 0.1, 825.0)?;
         within("orders_per_second", self.orders_per_second, 0.001, 1_000_000.0)?;
+        if let Some(Staging { batch, may_fail }) = self.staging {
+            within("staging.batch", batch.into(), 1.0, 10_000_000.0)?;
+            within("staging.may_fail", may_fail, 0.0, 1.0)?;
+            if self.sites_per_day > 0 {
+                return Err(ScenarioError("expected either staging or sites_per_day, got both".to_owned()));
+            }
+        }
         for Outage { day, hours } in &self.outages {
             within("an outage's day", *day, 0.0, self.days.into())?;
             within("an outage's hours", *hours, 0.0, 24.0 * 365.0)?;

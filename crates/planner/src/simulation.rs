@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use certseal_issuance::{
     AccountRef, Action, Answer as ChallengeAnswer, AuthorityId, Booked, Booking, Failure, FailureKind, Issued, Lane,
-    Moment, Next, OrderRef, Outcome, Policy, SealedKey, Site, Step, Turns, Window,
+    Moment, Next, OrderRef, Outcome, Policy, SealedKey, Site, Step, Turns, Verdict, Window,
     budget::{self, Limits, Line, Reserved},
 };
 use certseal_wire::{Base64, DnsName};
@@ -17,6 +17,7 @@ use crate::{
     report::{Recorder, Report},
     scenario::{Revocation, Scenario, ScenarioError},
     slots::Slots,
+    steps::Steps,
     twin::{Answer, Placed, Replaced, Twin, TwinLimits},
 };
 
@@ -80,6 +81,8 @@ struct Simulation<'a> {
     turns: Turns,
     /// When each site is woken; what the agenda says besides is of the past.
     wake: Vec<i64>,
+    /// The steps in which sites are added, if they are.
+    steps: Option<Steps>,
     outages: Vec<(i64, i64)>,
     next_revocation: i64,
     /// Orders that the CA has, by the numbers that are their addresses.
@@ -108,12 +111,17 @@ impl<'a> Simulation<'a> {
             ready: Default::default(),
             turns: Turns::default(),
             wake: vec![0; scenario.sites as usize],
+            steps: scenario.staging.map(|staging| Steps::new(staging, scenario.sites)),
             outages,
             next_revocation: 0,
             orders: HashMap::default(),
             orders_placed: 0,
             recorder: Recorder::new(scenario),
         };
+        if simulation.steps.is_some() {
+            simulation.next_step(0);
+            return Ok(simulation);
+        }
         for site in 0..scenario.sites {
             let at = match scenario.sites_per_day {
                 0 => 0,
@@ -212,8 +220,25 @@ impl<'a> Simulation<'a> {
         } else {
             self.wake[number as usize] = -1;
         }
+        if let Some(steps) = &mut self.steps
+            && let Some(verdict) = steps.seen(number, &site)
+        {
+            self.recorder.step_ended(instant.as_millisecond() - START_MS, steps.counts(), verdict);
+            if verdict == Verdict::GoOn {
+                self.next_step(now);
+            }
+        }
         self.sites.put(number, site);
         self.orders_placed > orders
+    }
+
+    /// Adds the sites of the next step, if any are left.
+    fn next_step(&mut self, now: i64) {
+        let sites = self.steps.as_mut().map(Steps::begin).unwrap_or_default();
+        if !sites.is_empty() {
+            self.recorder.step_begun(now, sites.len() as u32);
+        }
+        sites.for_each(|site| self.schedule(site, now + 1, Lane::NewSite));
     }
 
     /// Whether the next that a site does is to ask for advice, at an instant before which nothing happens that would change the

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use certseal_issuance::budget::LimitName;
+use certseal_issuance::{Staging, StepCounts, budget::LimitName};
 use certseal_planner::{Outage, Override, Report, Revocation, Scenario, pictures, simulate};
 
 fn run(scenario: &Scenario) -> Report {
@@ -101,4 +101,26 @@ fn a_scenario_that_means_nothing_is_refused_with_what_is_expected() {
     assert!(said(Scenario { broken: 1.5, ..Scenario::default() }).contains("broken between 0 and 1, got 1.5"));
     assert!(said(Scenario { limits: "zerossl".into(), ..Scenario::default() }).contains("letsencrypt"));
     assert!(said(Scenario { sites: 0, ..Scenario::default() }).contains("sites between 1"));
+}
+
+#[test]
+fn staged_onboarding_takes_steps_that_grow_and_stops_when_too_many_fail() {
+    let staging = Some(Staging { batch: 1_000, may_fail: 0.1 });
+    let scenario = Scenario { sites: 2_500, days: 20, broken: 0.03, staging, ..raised() };
+    let report = run(&scenario);
+    let sizes: Vec<u32> = report.steps.iter().map(|step| step.counts.sites).collect();
+    assert_eq!(sizes, [10, 100, 1_000, 1_000, 390]);
+    for step in &report.steps {
+        let StepCounts { sites, active, failing } = step.counts;
+        assert!(active + failing == sites && step.hours.is_some() && !step.is_stopped, "{step:?}");
+    }
+    assert!(report.steps.windows(2).all(|pair| pair[0].day + pair[0].hours.unwrap() / 24.0 <= pair[1].day + 1e-6));
+    assert_eq!(report.onboarding.missing, 0);
+
+    let report = run(&Scenario { broken: 0.5, ..scenario.clone() });
+    let last = report.steps.last().unwrap();
+    assert!(last.is_stopped && report.steps.len() <= 2 && report.onboarding.done < 110, "{:?}", report.steps);
+
+    let both = Scenario { sites_per_day: 5, ..scenario };
+    assert!(simulate(&both, |_| {}).unwrap_err().to_string().contains("either staging or sites_per_day"));
 }

@@ -7,6 +7,7 @@ use certseal_client::Progress;
 use certseal_planner::{Day, Report, Scenario, pictures, simulate};
 use clap::Args;
 
+use super::onboard::steps_table;
 use crate::{
     output::{Output, details, table},
     progress_bar::Bar,
@@ -107,7 +108,11 @@ fn shown(report: &Report) -> String {
             format!("{:.0} %", 100.0 * day.least_remaining),
         ]
     });
-    format!("{}\n\n{}", details(rows), table(header, days))
+    let days = table(header, days);
+    if report.steps.is_empty() {
+        return format!("{}\n\n{days}", details(rows));
+    }
+    format!("{}\n\n{}\n\n{days}", details(rows), steps_table(&report.steps))
 }
 
 /// Days that are shown.

@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
+use super::onboard::{self, OnboardArgs};
 use crate::{
     failure::Failure,
     output::{Output, details, joined, or_dash, table},
@@ -22,6 +23,8 @@ use crate::{
 pub(crate) enum SiteCommand {
     /// Add a site, or change it
     Add(AddArgs),
+    /// Add many sites in steps: a few first, and no further step when too many fail
+    Onboard(OnboardArgs),
     /// List all sites
     List {
         /// Only those whose certificates are near their end: half of the time since the renewal was due has passed
@@ -92,6 +95,7 @@ pub(super) async fn run(command: SiteCommand, settings: &Settings, output: Outpu
     let certman = settings.certman()?;
     match command {
         SiteCommand::Add(args) => add(&certman, args, output).await,
+        SiteCommand::Onboard(args) => onboard::run(&certman, args, output).await,
         SiteCommand::List { expiring: true } => show(&certman.expiring().await?.sites, output),
         SiteCommand::List { expiring: false } => list(&certman, output).await,
         SiteCommand::Status { name } => {
