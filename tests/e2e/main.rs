@@ -23,6 +23,7 @@ mod issuance_scale;
 mod issuers;
 mod lifetime;
 mod migration;
+mod onboarding;
 mod openapi;
 mod pebble;
 mod planned;

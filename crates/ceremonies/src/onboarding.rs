@@ -82,7 +82,7 @@ struct Step {
 }
 
 impl Step {
-    /// Gives the sites of a step to certman. One that it refuses has failed.
+    /// Gives the sites of a step to certman. One that it refuses has failed; one that failed before is tried again now.
     async fn begin(certman: &CertmanClient, sites: Vec<NewSite>) -> Result<Self, Error> {
         let counts = StepCounts { sites: sites.len() as u32, ..StepCounts::default() };
         let states = sites.iter().map(|new| (new.site.clone(), SiteState::Pending)).collect();
@@ -90,7 +90,12 @@ impl Step {
         let put = |new: NewSite| {
             let certman = certman.clone();
             async move {
-                let answer = certman.put_site(&new.site, &new.request).await;
+                let answer = match certman.put_site(&new.site, &new.request).await {
+                    Ok(status) if matches!(status.state, SiteState::Waiting | SiteState::Failed) => {
+                        certman.retry_order(&new.site).await
+                    }
+                    answer => answer,
+                };
                 (new.site, answer.map(Some))
             }
         };
