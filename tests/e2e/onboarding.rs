@@ -68,6 +68,10 @@ async fn sites_are_onboarded_in_the_planned_steps_until_too_many_fail() {
     let output = onboard(&bad, &[]);
     let ran = answer(&output);
     assert_eq!((column(&ran, "active"), ran["left"].as_u64()), (vec![10, 20], Some(0)), "{ran}");
+    let other = answer(&onboard(&bad, &["--profile", "shortlived"]));
+    assert!(other["failing"]["www.bad-0.test"].as_str().unwrap().contains("with other settings"), "{other}");
+    let kept = certman.site(&"www.bad-0.test".parse().unwrap()).await.unwrap().unwrap();
+    assert_eq!((kept.profile, kept.order), (None, None), "the site is as it was");
     assert!(output.status.success() && twin.refused().is_empty(), "{output:?} {:?}", twin.refused());
 }
 

@@ -52,5 +52,5 @@ pub use order::{
 pub use record::{RecordError, read};
 pub use renewal::{Advice, Window};
 pub use site::{FORMAT, Format, Site};
-pub use staging::{Staging, StepCounts, Verdict};
-pub use status::{order_status, site_state, site_status};
+pub use staging::{Progress, Staging, StepCounts, Verdict};
+pub use status::{order_status, site_status};

@@ -84,7 +84,7 @@ fn planned(not_before: Timestamp, not_after: Timestamp, chance: f64) -> Timestam
 }
 
 pub(crate) fn fraction(duration: SignedDuration, part: f64) -> SignedDuration {
-    // Not of all nanoseconds: that would be an integer of 128 bits.
+    // All nanoseconds would be an integer of 128 bits, which takes long to multiply.
     let milliseconds = duration.as_secs() as f64 * 1000.0 + f64::from(duration.subsec_millis());
     SignedDuration::from_millis((milliseconds * part) as i64)
 }

@@ -212,8 +212,9 @@ impl Site {
             self.route_stored = false;
             self.attempts.route = Attempt::default();
         }
-        // A certificate that is there stays until its renewal, whatever its profile.
-        let orders_the_same = covers_the_same && (self.profile == request.profile || self.order.is_none());
+        // A certificate that is there, or that has its key, stays until its renewal, whatever its profile.
+        let can_still_change = self.order.as_ref().is_some_and(|step| step.sealed().is_none());
+        let orders_the_same = covers_the_same && (self.profile == request.profile || !can_still_change);
         if !orders_the_same || self.departed || self.attempts.order.dead {
             self.begin_anew();
             self.attempts.order = Attempt::default();

@@ -1,6 +1,6 @@
 //! Staged onboarding: many new sites in steps, a few first. The next step follows a good one; none follows bad signs.
 
-use certseal_wire::SiteState;
+use certseal_wire::{SiteState, SiteStatus};
 use serde::{Deserialize, Serialize};
 
 /// How large steps are, and how many of their sites may fail.
@@ -9,8 +9,31 @@ use serde::{Deserialize, Serialize};
 pub struct Staging {
     /// The most sites of a step. The first one has ten, and each has ten times as many as the one before it.
     pub batch: u32,
-    /// The part of a step's sites that may fail without an end to the onboarding.
+    /// The part of a step's sites, rounded up, that may fail without an end to the onboarding.
     pub may_fail: f64,
+}
+
+/// How far a site has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Its certificate is on the way. Somebody may be away for a while, the CA for example: that is no failure of the site.
+    Open,
+    /// It has its certificate, and no other one is on the way.
+    Active,
+    /// The CA rejected its last order, or no order can succeed. It may still come right.
+    Failing,
+}
+
+impl Progress {
+    /// How far a site has come whose status is this.
+    pub fn of(status: &SiteStatus) -> Self {
+        match &status.order {
+            _ if status.state == SiteState::Failed => Self::Failing,
+            Some(order) if order.rejections > 0 => Self::Failing,
+            None if status.version > 0 => Self::Active,
+            _ => Self::Open,
+        }
+    }
 }
 
 /// What became of the sites of a step.
@@ -20,7 +43,7 @@ pub struct StepCounts {
     pub sites: u32,
     /// Those with a certificate.
     pub active: u32,
-    /// Those whose last attempt failed. It may still come right.
+    /// Those that fail.
     pub failing: u32,
 }
 
@@ -36,17 +59,17 @@ pub enum Verdict {
 }
 
 impl StepCounts {
-    /// A site goes from one state to another.
-    pub fn moved(&mut self, from: SiteState, to: SiteState) {
+    /// A site goes from one progress to another.
+    pub fn moved(&mut self, from: Progress, to: Progress) {
         match from {
-            SiteState::Active => self.active -= 1,
-            SiteState::Waiting | SiteState::Failed => self.failing -= 1,
-            SiteState::Pending => {}
+            Progress::Open => {}
+            Progress::Active => self.active -= 1,
+            Progress::Failing => self.failing -= 1,
         }
         match to {
-            SiteState::Active => self.active += 1,
-            SiteState::Waiting | SiteState::Failed => self.failing += 1,
-            SiteState::Pending => {}
+            Progress::Open => {}
+            Progress::Active => self.active += 1,
+            Progress::Failing => self.failing += 1,
         }
     }
 }
@@ -60,8 +83,8 @@ impl Staging {
     /// What follows from what became of a step's sites so far.
     pub fn verdict(self, counts: StepCounts) -> Verdict {
         let StepCounts { sites, active, failing } = counts;
-        // Of few sites one may fail, unless it is the only one.
-        let may_fail = (f64::from(sites) * self.may_fail).ceil();
+        // Seven of a hundred are a little more than seven hundredths of them, as a computer counts.
+        let may_fail = (f64::from(sites) * self.may_fail - 1e-6).ceil();
         if f64::from(failing) > may_fail || (sites > 0 && failing == sites) {
             Verdict::Stop
         } else if active + failing < sites {
@@ -96,12 +119,19 @@ mod tests {
     }
 
     #[test]
+    fn seven_percent_of_a_hundred_are_seven() {
+        let seven = Staging { may_fail: 0.07, ..STAGING };
+        assert_eq!(seven.verdict(StepCounts { sites: 100, active: 93, failing: 7 }), Verdict::GoOn);
+        assert_eq!(seven.verdict(StepCounts { sites: 100, active: 92, failing: 8 }), Verdict::Stop);
+    }
+
+    #[test]
     fn a_site_counts_once_wherever_it_goes() {
         let mut counts = StepCounts { sites: 1, ..StepCounts::default() };
-        let states = [SiteState::Pending, SiteState::Waiting, SiteState::Failed, SiteState::Active];
-        for (from, to) in states.into_iter().zip(states.into_iter().skip(1)) {
+        let course = [Progress::Open, Progress::Failing, Progress::Open, Progress::Failing, Progress::Active];
+        for (from, to) in course.into_iter().zip(course.into_iter().skip(1)) {
             counts.moved(from, to);
-            assert_eq!(counts.active + counts.failing, 1);
+            assert_eq!(counts.active + counts.failing, u32::from(to != Progress::Open));
         }
         assert_eq!(counts.active, 1);
     }

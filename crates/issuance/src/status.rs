@@ -7,6 +7,12 @@ use crate::{Advice, OrderRef, Site, Step, Window};
 /// How the site is doing.
 pub fn site_status(site: &Site) -> SiteStatus {
     let attempt = site.attempts.worst();
+    let state = match attempt {
+        attempt if attempt.dead => SiteState::Failed,
+        attempt if attempt.failures() > 0 => SiteState::Waiting,
+        _ if site.certificate.is_none() => SiteState::Pending,
+        _ => SiteState::Active,
+    };
     let step = match &site.order {
         _ if !site.route_stored => Some("route"),
         Some(step) => Some(step.name()),
@@ -20,7 +26,7 @@ pub fn site_status(site: &Site) -> SiteStatus {
         pools: site.pools.clone(),
         owner: site.owner.clone(),
         profile: site.profile.clone(),
-        state: site_state(site),
+        state,
         version: site.bundle_version,
         authority: site.certificate.as_ref().map(|certificate| certificate.authority.clone()),
         not_after: site.certificate.as_ref().map(|certificate| certificate.not_after),
@@ -34,19 +40,10 @@ pub fn site_status(site: &Site) -> SiteStatus {
         order: step.map(|step| OrderSummary {
             step: step.to_owned(),
             failures: attempt.failures(),
+            rejections: site.attempts.order.rejected,
             retry_at: attempt.retry_at,
             diagnosis: attempt.diagnosis.clone(),
         }),
-    }
-}
-
-/// Where the site is on its way.
-pub fn site_state(site: &Site) -> SiteState {
-    match site.attempts.worst() {
-        attempt if attempt.dead => SiteState::Failed,
-        attempt if attempt.failures() > 0 => SiteState::Waiting,
-        _ if site.certificate.is_none() => SiteState::Pending,
-        _ => SiteState::Active,
     }
 }
 

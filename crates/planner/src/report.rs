@@ -164,9 +164,14 @@ impl Recorder {
         self.report.steps.push(OnboardingStep { day, counts, hours: None, is_stopped: false });
     }
 
+    /// What became of the sites of the last step so far.
+    pub(crate) fn step_counts(&mut self, counts: StepCounts) {
+        self.report.steps.last_mut().into_iter().for_each(|step| step.counts = counts);
+    }
+
     pub(crate) fn step_ended(&mut self, now: i64, counts: StepCounts, verdict: Verdict) {
+        self.step_counts(counts);
         let Some(step) = self.report.steps.last_mut() else { return };
-        step.counts = counts;
         step.hours = Some((now as f64 / DAY as f64 - step.day) * 24.0);
         step.is_stopped = verdict == Verdict::Stop;
     }
@@ -238,10 +243,18 @@ impl Recorder {
 
     pub(crate) fn into_report(mut self, orders: u64, can_have_one: impl Fn(u32) -> bool) -> Report {
         let scenario = &self.report.scenario;
-        let added = |site: usize| match scenario.sites_per_day {
-            0 => 0.0,
-            each => site as f64 / f64::from(each) * 24.0,
-        };
+        // The first site after each step, and the hour at which the step began.
+        let mut steps = Vec::new();
+        for step in &self.report.steps {
+            let end = steps.last().map_or(0, |(end, _)| *end) + step.counts.sites as usize;
+            steps.push((end, step.day * 24.0));
+        }
+        let added =
+            |site: usize| match (steps.get(steps.partition_point(|(end, _)| *end <= site)), scenario.sites_per_day) {
+                (Some((_, begin)), _) => *begin,
+                (None, 0) => 0.0,
+                (None, each) => site as f64 / f64::from(each) * 24.0,
+            };
         let hours = |(site, first): (usize, &u32)| f64::from(*first) / 3600.0 - added(site);
         let done = self.first.iter().enumerate().filter(|(_, first)| **first != u32::MAX);
         let last = done.clone().map(|(_, first)| *first).max().unwrap_or(0);

@@ -21,7 +21,7 @@ pub struct Scenario {
     pub days: u32,
     /// Sites that are added in a day; 0 for all of them at the start.
     pub sites_per_day: u32,
-    /// Sites are added in steps, each once the one before went well; none for as `sites_per_day` says.
+    /// The sites are added in steps, each once the one before went well. Without it they are added as `sites_per_day` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub staging: Option<Staging>,
     /// The part of sites whose validation always fails.

@@ -178,6 +178,9 @@ impl<'a> Simulation<'a> {
             }
         }
         self.recorder.day(day, end, self.ready.each_ref().map(|lane| lane.len() as u64), new_orders_left(&self, end));
+        if let Some(steps) = &self.steps {
+            self.recorder.step_counts(steps.counts());
+        }
         let (seed, broken) = (self.scenario.seed, self.scenario.broken);
         self.recorder.into_report(self.orders_placed, |site| !is_broken(seed, broken, site))
     }
@@ -223,7 +226,7 @@ impl<'a> Simulation<'a> {
         if let Some(steps) = &mut self.steps
             && let Some(verdict) = steps.seen(number, &site)
         {
-            self.recorder.step_ended(instant.as_millisecond() - START_MS, steps.counts(), verdict);
+            self.recorder.step_ended(now, steps.counts(), verdict);
             if verdict == Verdict::GoOn {
                 self.next_step(now);
             }

@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use certseal_issuance::{Site, Staging, StepCounts, Verdict, site_state};
-use certseal_wire::SiteState;
+use certseal_issuance::{Progress, Site, Staging, StepCounts, Verdict, site_status};
 
 /// The step that is under way.
 pub(crate) struct Steps {
@@ -13,22 +12,25 @@ pub(crate) struct Steps {
     /// The number of the next step.
     next: u32,
     sites: Range<u32>,
-    /// The states of its sites.
-    states: Vec<SiteState>,
+    /// How far its sites have come.
+    progress: Vec<Progress>,
     counts: StepCounts,
 }
 
 impl Steps {
     pub(crate) fn new(staging: Staging, count: u32) -> Self {
-        Self { staging, count, next: 0, sites: 0..0, states: Vec::new(), counts: StepCounts::default() }
+        Self { staging, count, next: 0, sites: 0..0, progress: Vec::new(), counts: StepCounts::default() }
     }
 
     /// Begins the next step: its sites. None when all were added.
     pub(crate) fn begin(&mut self) -> Range<u32> {
         let begin = self.sites.end;
+        if begin == self.count {
+            return begin..begin;
+        }
         self.sites = begin..begin.saturating_add(self.staging.size(self.next)).min(self.count);
         self.next += 1;
-        self.states = vec![SiteState::Pending; self.sites.len()];
+        self.progress = vec![Progress::Open; self.sites.len()];
         self.counts = StepCounts { sites: self.sites.len() as u32, ..StepCounts::default() };
         self.sites.clone()
     }
@@ -42,9 +44,9 @@ impl Steps {
         if !self.sites.contains(&number) {
             return None;
         }
-        let state = site_state(site);
-        let before = std::mem::replace(&mut self.states[(number - self.sites.start) as usize], state);
-        self.counts.moved(before, state);
+        let progress = Progress::of(&site_status(site));
+        let before = std::mem::replace(&mut self.progress[(number - self.sites.start) as usize], progress);
+        self.counts.moved(before, progress);
         let verdict = self.staging.verdict(self.counts);
         if verdict == Verdict::Wait {
             return None;

@@ -106,7 +106,8 @@ fn a_scenario_that_means_nothing_is_refused_with_what_is_expected() {
 #[test]
 fn staged_onboarding_takes_steps_that_grow_and_stops_when_too_many_fail() {
     let staging = Some(Staging { batch: 1_000, may_fail: 0.1 });
-    let scenario = Scenario { sites: 2_500, days: 20, broken: 0.03, staging, ..raised() };
+    // None of the first ten sites of this seed is broken.
+    let scenario = Scenario { sites: 2_500, days: 20, broken: 0.03, staging, seed: 3, ..raised() };
     let report = run(&scenario);
     let sizes: Vec<u32> = report.steps.iter().map(|step| step.counts.sites).collect();
     assert_eq!(sizes, [10, 100, 1_000, 1_000, 390]);
@@ -116,6 +117,10 @@ fn staged_onboarding_takes_steps_that_grow_and_stops_when_too_many_fail() {
     }
     assert!(report.steps.windows(2).all(|pair| pair[0].day + pair[0].hours.unwrap() / 24.0 <= pair[1].day + 1e-6));
     assert_eq!(report.onboarding.missing, 0);
+    assert!(report.onboarding.hours_99 < 0.05, "since the step began: {:?}", report.onboarding);
+    let unfinished = run(&Scenario { outages: vec![Outage { day: 0.0, hours: 480.0 }], ..scenario.clone() });
+    let StepCounts { sites, active, failing } = unfinished.steps[0].counts;
+    assert_eq!((unfinished.steps.len(), sites, active, failing, unfinished.steps[0].hours), (1, 10, 0, 0, None));
 
     let report = run(&Scenario { broken: 0.5, ..scenario.clone() });
     let last = report.steps.last().unwrap();

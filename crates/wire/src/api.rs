@@ -287,6 +287,9 @@ pub struct OrderSummary {
     pub step: String,
     /// How many attempts failed in a row.
     pub failures: u32,
+    /// How many of them the CA rejected. The others could not be made, and are made again soon.
+    #[serde(default)]
+    pub rejections: u32,
     /// When the next attempt begins, after a failed one.
     pub retry_at: Option<Timestamp>,
     /// The last failure, and the remedy.

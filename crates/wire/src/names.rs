@@ -171,7 +171,7 @@ impl ProfileName {
     }
 
     /// The most names that a certificate of the profile has: 25 for `tlsserver` and `shortlived`, which are Let's Encrypt's
-    /// (docs/profiles, 2026-09). Of others nobody says, and the most of all goes for them.
+    /// (docs/profiles, 2026-09), and as many as a [`NameSet`] has for others.
     pub fn most_names(&self) -> usize {
         match self.as_str() {
             "tlsserver" | "shortlived" => 25,

@@ -21,12 +21,12 @@ pub(crate) struct OnboardArgs {
     #[arg(value_name = "FILE")]
     list: PathBuf,
     /// Most sites of a step: the first has ten, and each ten times as many as the one before it
-    #[arg(long, value_name = "SITES", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "SITES", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     batch: u32,
-    /// Percent of a step's sites that may fail; no further step begins when more do
+    /// Percent of a step's sites, rounded up, that may fail; no further step begins when more do, or all
     #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=100))]
     may_fail: u8,
-    /// How long a step may go on without another certificate
+    /// How long a step may go on without another certificate, while not all wait for room in the CA's budget
     #[arg(long, value_name = "SECONDS", default_value_t = 7200)]
     patience: u64,
     /// Server behind the edge, where the line names none
@@ -38,7 +38,8 @@ pub(crate) struct OnboardArgs {
     /// Certificate profile to ask the CA for, where the line names none
     #[arg(long, value_name = "PROFILE")]
     profile: Option<ProfileName>,
-    /// Only simulate it, under the CA's limits as certman knows them
+    /// Only simulate it, under the CA's limits as certman knows them, as if nothing of them was used and each site had a
+    /// registered domain of its own
     #[arg(long)]
     plan: bool,
 }
@@ -72,7 +73,8 @@ pub(super) async fn run(certman: &CertmanClient, args: OnboardArgs, output: Outp
     }
 }
 
-/// The onboarding as the planner simulates it: nothing of the limits is used yet, and all names lead here.
+/// The onboarding as the planner simulates it: nothing of the limits is used yet, all names lead here, and each site has a
+/// registered domain of its own.
 fn scenario(budget: &BudgetReport, sites: usize, staging: Staging) -> anyhow::Result<Scenario> {
     let limit = |name: LimitName| budget.limits.iter().find(|limit| limit.limit == name.as_str());
     let overrides = LimitName::ALL.into_iter().filter_map(|name| Some((name, rate(limit(name)?)))).collect();

@@ -3,7 +3,7 @@ use jiff::SignedDuration;
 
 use super::*;
 use crate::{
-    AccountRef, AuthorityId, SealedKey, Window,
+    AccountRef, AuthorityId, Progress, SealedKey, Window,
     budget::{Bucket, Delay, Entries},
     site_status,
 };
@@ -357,12 +357,30 @@ fn a_change_of_the_upstream_needs_a_route_but_no_certificate() {
 }
 
 #[test]
+fn a_site_is_onboarded_once_no_other_certificate_is_on_the_way_and_fails_when_the_ca_rejects_it() {
+    let progress = |site: &Site| Progress::of(&site_status(site));
+    assert_eq!(progress(&routed()), Progress::Open);
+    assert_eq!(progress(&fails(routed(), FailureKind::Unavailable)), Progress::Open);
+    assert_eq!(progress(&fails(routed(), FailureKind::Rejected)), Progress::Failing);
+    assert_eq!(progress(&fails(routed(), FailureKind::Hopeless)), Progress::Failing);
+    let active = stored(routed());
+    assert_eq!(progress(&active), Progress::Active);
+    let names = NameSet::try_from(vec!["shop.example".parse().unwrap(), "www.shop.example".parse().unwrap()]).unwrap();
+    assert_eq!(progress(&active.changed(SiteRequest { names, ..request() })), Progress::Open);
+}
+
+#[test]
 fn another_profile_waits_for_the_next_order_unless_one_is_under_way() {
     let short = || SiteRequest { profile: Some("shortlived".parse().unwrap()), ..request() };
     let quiet = stored(routed()).changed(short());
     assert_eq!((action(&quiet), &quiet.order), (None, &None));
     let under_way = at_step(routed(), Step::Authorizing { order: order() }).changed(short());
     assert_eq!((&under_way.abandoned, &under_way.order), (&vec![order()], &Some(Step::Requested)));
+    // A key that is sealed has cost an order, or is the old one under another seal.
+    let issued = Step::Issued { sealed: sealed(), chain: vec![Base64(vec![3])], authority: Some(ca()) };
+    for sealed in [issued, Step::Finalizing { order: order(), sealed: sealed() }] {
+        assert_eq!(at_step(routed(), sealed.clone()).changed(short()).order, Some(sealed));
+    }
     let profile_of = |site: &Site, policy: &Policy| match site.next(now(), policy) {
         Next::Do(Action::OpenOrder { profile, .. }) => profile.map(|profile| profile.to_string()),
         other => panic!("{other:?}"),
