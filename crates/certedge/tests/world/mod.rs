@@ -180,9 +180,9 @@ impl Edge {
     }
 }
 
-/// Asks again until `is_met`, for at most ten seconds.
+/// Asks again until `is_met`, for at most a minute: a machine with much else to do is slow.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, is_met: impl Fn() -> F) {
-    for _ in 0..200 {
+    for _ in 0..1200 {
         if is_met().await {
             return;
         }
