@@ -117,9 +117,11 @@ async fn a_rejected_order_is_explained_leaves_nothing_pending_and_succeeds_once_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_has_the_profile_that_its_site_names() {
-    let pebble = Pebble::start(0);
+    let pebble = Pebble::start_with_profiles(0, &[("default", 7_776_000), ("shortlived", 576_000)]);
     let authority = Authority::Acme { directory: &pebble.directory(), roots: &pebble.tls_root };
-    let platform = Platform::start_with_http(authority, pebble.http).await;
+    let mut platform = Platform::start_with_http(authority, pebble.http).await;
+    // Of sites that name none.
+    platform.configure_authority("profile = \"default\"");
     let certman = platform.certman_as("platform");
     let put = async |name: &DnsName, profile: &str, names: usize| {
         let others = (1..names).map(|n| format!("{n}.{name}").parse().unwrap());

@@ -34,6 +34,16 @@ pub struct Pebble {
 impl Pebble {
     /// Starts Pebble. It refuses `nonce_reject` per cent of nonces.
     pub fn start(nonce_reject: u32) -> Self {
+        Self::start_with_profiles(nonce_reject, &[("default", 7_776_000)])
+    }
+
+    /// Like [`Self::start`], with profiles and the seconds for which their certificates are valid. Pebble takes one at random
+    /// for an order that names none.
+    pub fn start_with_profiles(nonce_reject: u32, profiles: &[(&str, u32)]) -> Self {
+        let profile = |(name, seconds): &(&str, u32)| {
+            ((*name).to_owned(), serde_json::json!({ "description": name, "validityPeriod": seconds }))
+        };
+        let profiles: serde_json::Map<_, _> = profiles.iter().map(profile).collect();
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let [address, management, http, tls, dns_address, dns_management] = [(); 6].map(|()| free_address());
@@ -43,10 +53,7 @@ impl Pebble {
             "certificate": path("pebble.pem"), "privateKey": path("pebble.key"),
             "httpPort": http.port(), "tlsPort": tls.port(), "ocspResponderURL": "",
             "externalAccountBindingRequired": false, "retryAfter": { "authz": 1, "order": 1 }, "keyAlgorithm": "ecdsa",
-            "profiles": {
-                "default": { "description": "90 days", "validityPeriod": 7_776_000 },
-                "shortlived": { "description": "160 hours", "validityPeriod": 576_000 },
-            },
+            "profiles": profiles,
         }});
         fs::write(path("pebble.json"), config.to_string()).unwrap();
         let mut dns = Process::start(
