@@ -24,7 +24,7 @@ async fn sites_are_onboarded_in_the_planned_steps_until_too_many_fail() {
     platform.configure_authority(
         "limits = \"letsencrypt\"\noverrides = { new_orders = { burst = 20, count = 10, period_seconds = 1 } }",
     );
-    let onboard = |list: &str, more: &[&str]| {
+    let onboard = |platform: &Platform, list: &str, more: &[&str]| {
         let upstream = format!("http://{}", platform.upstream);
         let begin = ["--json", "site", "onboard", list, "--batch", "50", "--upstream", &upstream, "--pool", POOL];
         platform.certctl(&[&begin, more].concat())
@@ -42,11 +42,11 @@ async fn sites_are_onboarded_in_the_planned_steps_until_too_many_fail() {
     };
 
     let good = list("good", 60, &[7, 20, 59]);
-    let plan = answer(&onboard(&good, &["--plan"]));
+    let plan = answer(&onboard(&platform, &good, &["--plan"]));
     assert_eq!(column(&plan, "sites"), [10, 50]);
     assert_eq!((column(&plan, "active"), plan["onboarding"]["missing"].as_u64()), (vec![10, 50], Some(0)));
     assert!(twin.log().is_empty(), "a plan places no order");
-    let ran = answer(&onboard(&good, &[]));
+    let ran = answer(&onboard(&platform, &good, &[]));
     assert_eq!(
         (column(&ran, "sites"), column(&ran, "active"), column(&ran, "failing")),
         (vec![10, 50], vec![9, 48], vec![1, 2])
@@ -56,7 +56,7 @@ async fn sites_are_onboarded_in_the_planned_steps_until_too_many_fail() {
     assert!(ran["failing"]["www.good-7.test"].as_str().unwrap().contains("www.good-7.test"), "{ran}");
 
     let bad = list("bad", 30, &[1, 4, 8]);
-    let output = onboard(&bad, &[]);
+    let output = onboard(&platform, &bad, &[]);
     let (ran, said) = (answer(&output), String::from_utf8_lossy(&output.stderr));
     assert_eq!((output.status.code(), column(&ran, "sites"), ran["left"].as_u64()), (Some(1), vec![10], Some(20)));
     assert!(said.contains("stopped with 20 sites left") && said.contains("of 10 sites of the step fail"), "{said}");
@@ -65,14 +65,21 @@ async fn sites_are_onboarded_in_the_planned_steps_until_too_many_fail() {
 
     // The cause is gone: the same command tries those that failed once more, and goes on.
     list("bad", 30, &[]);
-    let output = onboard(&bad, &[]);
+    let output = onboard(&platform, &bad, &[]);
     let ran = answer(&output);
     assert_eq!((column(&ran, "active"), ran["left"].as_u64()), (vec![10, 20], Some(0)), "{ran}");
-    let other = answer(&onboard(&bad, &["--profile", "shortlived"]));
+    let other = answer(&onboard(&platform, &bad, &["--profile", "shortlived"]));
     assert!(other["failing"]["www.bad-0.test"].as_str().unwrap().contains("with other settings"), "{other}");
     let kept = certman.site(&"www.bad-0.test".parse().unwrap()).await.unwrap().unwrap();
     assert_eq!((kept.profile, kept.order), (None, None), "the site is as it was");
     assert!(output.status.success() && twin.refused().is_empty(), "{output:?} {:?}", twin.refused());
+
+    // Somebody who is away takes patience, and is no failure of a site.
+    platform.certman.kill();
+    let output = onboard(&platform, &good, &["--patience", "3"]);
+    let (ran, said) = (answer(&output), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((column(&ran, "failing"), column(&ran, "active"), ran["left"].as_u64()), (vec![0], vec![0], Some(50)));
+    assert!(said.contains("no site got a certificate for 3 s") && said.contains("cannot reach"), "{said}");
 }
 
 fn answer(output: &Output) -> Value {

@@ -238,15 +238,9 @@ async fn asked(
 
 /// Whether a site has the settings of a request.
 fn has(status: &SiteStatus, request: &SiteRequest) -> bool {
-    let sorted = |pools: &[certseal_wire::PoolName]| {
-        let mut pools = pools.to_vec();
-        pools.sort();
-        pools.dedup();
-        pools
-    };
     let SiteRequest { names, upstream, pools, owner, profile } = request;
-    (&status.names, &status.upstream, &status.owner, &status.profile) == (names, upstream, owner, profile)
-        && sorted(&status.pools) == sorted(pools)
+    let has = (&status.names, &status.upstream, &status.pools, &status.owner, &status.profile);
+    has == (names, upstream, pools, owner, profile)
 }
 
 /// A lane that goes before new sites and waits for room all the same.

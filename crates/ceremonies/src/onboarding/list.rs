@@ -75,7 +75,10 @@ fn new_site(line: &str, defaults: &SiteDefaults) -> Result<NewSite, String> {
     let names = NameSet::try_from(names).map_err(|error| error.to_string())?;
     let upstream = upstream.or_else(|| defaults.upstream.clone());
     let upstream = upstream.ok_or("no upstream: give --upstream, or `upstream` in the line")?;
-    let pools = if pools.is_empty() { defaults.pools.clone() } else { pools };
+    let mut pools = if pools.is_empty() { defaults.pools.clone() } else { pools };
+    // As certman keeps them.
+    pools.sort();
+    pools.dedup();
     if pools.is_empty() {
         return Err("no pool: give --pool, or `pools` in the line".to_owned());
     }
@@ -101,13 +104,14 @@ mod tests {
 
     #[test]
     fn a_line_is_a_name_or_an_object_that_goes_before_the_defaults() {
-        let text = "# new\n\nshop.example\n{\"site\":\"a.example\",\"names\":[\"www.a.example\"],\"pools\":[\"us\"],\"profile\":\"tlsserver\"}\n";
+        let text = "# new\n\nshop.example\n{\"site\":\"a.example\",\"names\":[\"www.a.example\"],\"pools\":[\"us\",\"eu\",\"us\"],\"profile\":\"tlsserver\"}\n";
         let sites = read(text, &defaults()).unwrap();
         assert_eq!(sites[0].site.as_str(), "shop.example");
         assert_eq!(sites[0].request.pools[0].as_str(), "eu");
         let names: Vec<&str> = sites[1].request.names.iter().map(DnsName::as_str).collect();
         assert_eq!(names, ["a.example", "www.a.example"]);
-        assert_eq!(sites[1].request.pools[0].as_str(), "us");
+        let pools: Vec<&str> = sites[1].request.pools.iter().map(PoolName::as_str).collect();
+        assert_eq!(pools, ["eu", "us"]);
         assert_eq!(sites[1].request.profile.as_ref().unwrap().as_str(), "tlsserver");
         assert_eq!(sites.len(), 2);
     }

@@ -175,15 +175,7 @@ fn every_site_is_doubted_whatever_else_is_in_the_journal() {
     let journal = Journal::open(dir.path()).unwrap();
     let count = 2 * DOUBTED_AT_ONCE as u64 + 1;
     for n in 0..count {
-        let name: DnsName = format!("site-{n}.example").parse().unwrap();
-        let request = SiteRequest {
-            names: NameSet::try_from(vec![name.clone()]).unwrap(),
-            upstream: "http://127.0.0.1:1".parse().unwrap(),
-            pools: vec!["eu".parse().unwrap()],
-            owner: None,
-            profile: None,
-        };
-        let site = Site { route_stored: true, order: None, ..Site::new(name, request) };
+        let site = Site { route_stored: true, order: None, ..site(&[&format!("site-{n}.example")], None) };
         assert!(journal.write(None, &site, Writer::Request, &[]).unwrap().is_some());
     }
     journal.storage.commit(Write::put(SITES, "unreadable", 1, "{}").into()).unwrap();
