@@ -8,6 +8,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 main() {
+    # A first build has nothing to go on from, and what the compiler would keep for the next one costs time and gigabytes.
+    [[ -d target/debug ]] || export CARGO_INCREMENTAL=0
     stage 'tools' ./tests/tools.sh
     stage 'format' cargo fmt --all --check
     stage 'clippy' cargo clippy --workspace --all-targets --locked -- -D warnings
