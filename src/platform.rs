@@ -102,6 +102,7 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
             reorders_per_day: 0,
             requests_per_second: const { NonZeroU32::new(1_000).unwrap() },
             groups: certman::GroupsConfig::default(),
+            dns: None,
         },
         shutdown.clone(),
     )
@@ -155,6 +156,7 @@ fn authority(options: &Options, pki_dir: &Path) -> anyhow::Result<(AuthorityConf
             account_key: None,
             limits: None,
             overrides: Default::default(),
+            caa_identities: None,
             public_suffix_list: None,
         };
         return Ok((authority, None));

@@ -11,10 +11,11 @@
 #   target/tools/postgresql/bin           a PostgreSQL server: the system's, or one unpacked here
 #   target/tools/bin/etcd, etcdctl        where Patroni keeps who leads
 #   target/tools/patroni                  a Python with Patroni, which promotes a replica when a primary is lost
+#   target/tools/bin/named, unbound       a name server and a resolver, with dnssec-keygen and dnssec-signzone
 #
 # Everything that is there already at the right version is left alone, so a second run takes a moment.
 #
-# The one exception to "without changing the system": curl, openssl, gcc and valgrind are installed with apt-get when
+# The one exception to "without changing the system": curl, openssl, gcc, valgrind and ip (iproute2) are installed with apt-get when
 # one of them is missing and the caller is root. Everybody else is told what to install.
 
 set -euo pipefail
@@ -51,6 +52,7 @@ main() {
     postgresql
     etcd
     patroni
+    name_servers
 }
 
 fail() {
@@ -69,6 +71,7 @@ system_commands() {
     for command in curl openssl gcc valgrind; do
         have "$command" || missing+=("$command")
     done
+    have ip || missing+=(iproute2)
     ((${#missing[@]} == 0)) && return
 
     if [[ $(id -u) -eq 0 ]] && have apt-get; then
@@ -79,7 +82,7 @@ system_commands() {
                 DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" >/dev/null
             } || fail "could not install: ${missing[*]}"
     fi
-    for command in "${missing[@]}"; do
+    for command in "${missing[@]/iproute2/ip}"; do
         have "$command" || fail "missing: ${missing[*]}; install them (Debian: apt-get install ${missing[*]})"
     done
 }
@@ -404,14 +407,14 @@ etcd() {
 own_suite() {
     local command mirror own=''
     for command in apt-config apt-get apt-cache dpkg-deb; do
-        have "$command" || fail "cannot fetch PostgreSQL and etcd without $command: install them"
+        have "$command" || fail "cannot fetch PostgreSQL, etcd, BIND and Unbound without $command: install them"
     done
     prepare_scratch
     [[ -r /etc/os-release ]] && own=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME:-}")
     while read -r mirror; do
         select_suite "$mirror" "$own" && return
     done < <(archives)
-    fail "no apt source of this system has a usable index of ${own:-its suite}: install postgresql, etcd-server, etcd-client"
+    fail "no apt source of this system has a usable index of ${own:-its suite}: install postgresql, etcd-server, etcd-client, bind9, unbound"
 }
 
 # Downloads packages with those of their dependencies that the system lacks, and unpacks them under $1.
@@ -447,6 +450,32 @@ patroni() {
         cp "$patroni_requirements" "$stamp"
     fi
     "$tools/patroni/bin/patroni" --version || fail 'Patroni does not run here'
+}
+
+# BIND and Unbound, with the libraries that the system lacks.
+name_servers() {
+    local program real libraries directory=$tools/dns programs=(named unbound dnssec-keygen dnssec-signzone)
+    if ! name_servers_run; then
+        own_suite
+        rm -rf -- "$directory"
+        unpack_missing "$directory/root" bind9 bind9-utils unbound
+        libraries=$(find "$directory/root" -name '*.so*' -printf '%h\n' | sort -u | paste -s -d :)
+        for program in "${programs[@]}"; do
+            # The archive's, or the system's where it had the package already.
+            real=$(find "$directory/root/usr" -path "*bin/$program" -print -quit)
+            [[ -n $real ]] || real=$(PATH=$PATH:/usr/sbin command -v "$program") || fail "no $program in Debian's packages"
+            printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' "$libraries" "$real" >"$tools/bin/$program"
+            chmod 755 "$tools/bin/$program"
+        done
+        name_servers_run || fail 'BIND and Unbound do not run here: install Debian'"'"'s bind9, bind9-utils and unbound'
+    fi
+    "$tools/bin/named" -v | sed -n 's/^BIND \([^ -]*\).*/named \1/p'
+    "$tools/bin/unbound" -V | sed -n 's/^Version \(.*\)/unbound \1/p'
+}
+
+name_servers_run() {
+    "$tools/bin/named" -v >/dev/null 2>&1 && "$tools/bin/unbound" -V >/dev/null 2>&1 &&
+        [[ -x $tools/bin/dnssec-keygen && -x $tools/bin/dnssec-signzone ]]
 }
 
 main "$@"

@@ -23,6 +23,7 @@ mod issuance_scale;
 mod issuers;
 mod lifetime;
 mod migration;
+mod name_lab;
 mod onboarding;
 mod openapi;
 mod pebble;
@@ -30,6 +31,7 @@ mod planned;
 mod platform;
 #[path = "../../crates/store/tests/support/postgres.rs"]
 mod postgres;
+mod preflight;
 mod press;
 mod process;
 mod readme;

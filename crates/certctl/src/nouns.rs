@@ -4,6 +4,7 @@ mod audit;
 mod backup;
 mod budget;
 mod bundle;
+mod dns;
 mod drill;
 mod edges;
 mod export;
@@ -21,9 +22,9 @@ use clap::Subcommand;
 
 pub(crate) use self::{audit::AuditCommand, site::SiteCommand};
 use self::{
-    backup::BackupCommand, bundle::BundleCommand, drill::DrillCommand, edges::EdgesCommand, export::ExportArgs,
-    import::ImportArgs, keys::KeysCommand, migrate::MigrateCommand, order::OrderCommand, pki::PkiCommand,
-    plan::PlanArgs,
+    backup::BackupCommand, bundle::BundleCommand, dns::DnsCommand, drill::DrillCommand, edges::EdgesCommand,
+    export::ExportArgs, import::ImportArgs, keys::KeysCommand, migrate::MigrateCommand, order::OrderCommand,
+    pki::PkiCommand, plan::PlanArgs,
 };
 use crate::{output::Output, settings::Settings};
 
@@ -47,6 +48,9 @@ pub(crate) enum Noun {
     /// Orders for certificates, and those that need somebody's attention
     #[command(subcommand)]
     Order(OrderCommand),
+    /// The DNS of sites' names: what it should be, and what is wrong with it
+    #[command(subcommand)]
+    Dns(DnsCommand),
     /// Simulate a fleet of sites: how long onboarding takes, what a CA's limits and outages do, and a mass revocation
     Plan(PlanArgs),
     /// The CA's limits, and what of them is used
@@ -89,6 +93,7 @@ impl Noun {
             Self::Audit(command) => audit::run(command, &settings()?, output).await,
             Self::Backup(command) => backup::run(command, &settings()?, output).await,
             Self::Order(command) => order::run(command, &settings()?, output).await,
+            Self::Dns(command) => dns::run(command, &settings()?, output).await,
             Self::Plan(args) => plan::run(&args, output),
             Self::Budget => budget::run(&settings()?, output).await,
             Self::Bundle(command) => bundle::run(command, &settings()?, output).await,

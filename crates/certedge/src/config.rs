@@ -3,11 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use certseal_seal::LegacySuite;
-use certseal_service::{server, tls::Peer};
+use certseal_service::{networks::Network, server, tls::Peer};
 use certseal_wire::PoolName;
 use serde::Deserialize;
 
-use crate::upstream::networks::{DENIED, Network};
+use crate::upstream::networks::DENIED;
 
 /// certedge's configuration; `deploy/certedge.toml` is an example with comments.
 #[derive(Debug, Clone, Deserialize)]

@@ -33,9 +33,9 @@ use certseal_seal::VerifyingKey;
 use certseal_service::{Shutdown, config as files, server, telemetry, tls::own_name};
 use tokio::{sync::Notify, task::JoinHandle};
 
+pub use certseal_service::networks::Network;
 pub use config::{Config, LegacyKeyFile, Limits, Reports, Signer as SignerConfig};
 pub use keys::{KeysIn, signer::run_signer};
-pub use upstream::networks::Network;
 
 use acme::challenges::Challenges;
 use exchange::{Exchanges, admission, plain::Plain};

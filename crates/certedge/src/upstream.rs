@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use certseal_service::networks::Denied;
 use certseal_wire::{Endpoint, Origin, Route};
 use http::{Request, StatusCode, Uri, uri::Scheme};
 use hyper::body::Body;
@@ -18,7 +19,7 @@ use hyper_util::{
 };
 
 use crate::config::Limits;
-use networks::{Denied, Resolver};
+use networks::Resolver;
 
 /// Connections to all upstreams, for requests with bodies of type `B`.
 pub(crate) struct Upstreams<B> {

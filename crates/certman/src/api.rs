@@ -2,6 +2,7 @@
 
 mod budget;
 mod import;
+mod names;
 mod orders;
 mod request;
 mod sites;
@@ -22,6 +23,7 @@ pub(crate) fn router(worker: Arc<Worker>, rates: Rates) -> Router {
     sites::router()
         .merge(budget::router())
         .merge(import::router())
+        .merge(names::router())
         .merge(orders::router())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

@@ -33,6 +33,14 @@ impl Authorities {
         &self.id
     }
 
+    /// The URL of our account at the CA, once it is known.
+    pub(crate) fn account_url(&self) -> Option<String> {
+        match &self.configured {
+            Authority::Acme(acme) => acme.account_url(),
+            Authority::Local(_) => None,
+        }
+    }
+
     /// The CA of an order. One that says of none is from before there could be several.
     pub(crate) fn of(&self, order: &OrderRef) -> Result<&Authority, Failure> {
         self.get(order.authority())

@@ -1,12 +1,20 @@
 //! The configuration file.
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    path::PathBuf,
+};
 
 use anyhow::Context;
 use certseal_issuance::budget::{Limit, LimitName, Limits};
-use certseal_service::tls::{Peer, TlsFiles};
+use certseal_service::{
+    networks::Network,
+    tls::{Peer, TlsFiles},
+};
 use certseal_store::PostgresSettings;
-use certseal_wire::{ProfileName, TrustDomain};
+use certseal_wire::{DnsName, ProfileName, TrustDomain};
 use jiff::SignedDuration;
 use serde::Deserialize;
 
@@ -53,6 +61,27 @@ pub struct Config {
     /// Envelopes that share a content key.
     #[serde(default)]
     pub groups: Groups,
+    /// How names are looked at in the DNS before the CA is asked for anything; they are not when absent.
+    pub dns: Option<Dns>,
+}
+
+/// How names are looked at in the DNS.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dns {
+    /// At least two resolvers, `10.0.0.53` or `[fd00::53]:5353`, that validate DNSSEC and see names from different places.
+    pub resolvers: Vec<String>,
+    /// The host that customers' names should be aliases of (CNAME).
+    pub target: Option<DnsName>,
+    /// The addresses of the platform's edges, which names that can be no alias have themselves.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+    /// Names for which no certificate is ordered, with all names below them.
+    #[serde(default)]
+    pub denied: Vec<DnsName>,
+    /// Networks that are not public, and whose name servers may be asked all the same.
+    #[serde(default)]
+    pub private_networks: Vec<Network>,
 }
 
 /// Envelopes that share a content key, which is in memory as long as their group is open. `SECURITY.md` says what that
@@ -104,6 +133,9 @@ pub enum Authority {
         /// Single limits that are other ones for this account or at this CA.
         #[serde(default)]
         overrides: BTreeMap<LimitName, LimitOverride>,
+        /// The names that stand for the CA in CAA records. When absent, what is known of the directory's host: CAA is not looked
+        /// at for CAs that are not known.
+        caa_identities: Option<Vec<String>>,
         /// The list of publicsuffix.org, by which registered domains are told; the one that this release carries when absent.
         public_suffix_list: Option<PathBuf>,
     },
@@ -121,6 +153,22 @@ pub struct LimitOverride {
     pub period_seconds: u32,
 }
 
+/// The names that stand for the CA of a directory in CAA records (RFC 8659, 4.2).
+pub(crate) fn caa_identities(directory: &str, stated: Option<&Vec<String>>) -> Vec<String> {
+    let known = || match host(directory).as_deref() {
+        Some("acme-v02.api.letsencrypt.org" | "acme-staging-v02.api.letsencrypt.org") => {
+            vec!["letsencrypt.org".to_owned()]
+        }
+        _ => Vec::new(),
+    };
+    let lower = |names: &Vec<String>| names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    stated.map_or_else(known, lower)
+}
+
+fn host(directory: &str) -> Option<String> {
+    directory.parse::<http::Uri>().ok()?.host().map(str::to_owned)
+}
+
 /// The limits that a CA has.
 ///
 /// # Errors
@@ -130,7 +178,7 @@ pub(crate) fn limits(
     preset: Option<&str>,
     overrides: &BTreeMap<LimitName, LimitOverride>,
 ) -> anyhow::Result<Limits> {
-    let known = match directory.parse::<http::Uri>().ok().as_ref().and_then(http::Uri::host) {
+    let known = match host(directory).as_deref() {
         Some("acme-v02.api.letsencrypt.org") => "letsencrypt",
         Some("acme-staging-v02.api.letsencrypt.org") => "letsencrypt-staging",
         _ => "unlimited",

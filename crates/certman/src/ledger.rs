@@ -28,7 +28,7 @@ use crate::{
 /// What a CA allows, and how its limits are counted.
 pub(crate) struct Rules {
     pub(crate) limits: Limits,
-    pub(crate) suffixes: Suffixes,
+    pub(crate) suffixes: Arc<Suffixes>,
 }
 
 /// The books, kept by one task.

@@ -10,6 +10,8 @@
 //! POST   /v1/sites/NAME/order/retry     tries it again now
 //! DELETE /v1/sites/NAME/order           gives it up
 //! GET    /v1/budget             what the CA allows, and what of it is used
+//! GET    /v1/sites/NAME/dns     the records that its names should have; /v1/dns those of the platform
+//! POST   /v1/sites/NAME/dns     looks at its names in the DNS now
 //! POST   /v1/sites/NAME/renew   renews its certificate now, or earlier than planned
 //! POST   /v1/sites/NAME/advice  asks the CA now when it wants the certificate to be renewed
 //! DELETE /v1/sites/NAME         it leaves
@@ -34,6 +36,7 @@ mod leases;
 mod ledger;
 mod metrics;
 mod new_key;
+mod preflight;
 mod queue;
 mod recent;
 mod suffixes;
@@ -57,7 +60,7 @@ use certseal_service::{
 use jiff::SignedDuration;
 use tokio::{sync::Notify, task::JoinHandle};
 
-pub use config::{Authority as AuthorityConfig, Config, Groups as GroupsConfig, LimitOverride};
+pub use config::{Authority as AuthorityConfig, Config, Dns as DnsConfig, Groups as GroupsConfig, LimitOverride};
 
 use authority::{AcmeAuthority, Authorities, Authority, LocalAuthority};
 use certstore::Certstore;
@@ -65,6 +68,7 @@ use journal::Journal;
 use ledger::{Ledger, Rules};
 use metrics::{Metrics, Requests};
 use new_key::Groups;
+use preflight::Preflight;
 use suffixes::Suffixes;
 use worker::{Slots, Worker};
 
@@ -122,14 +126,16 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let begun = journal.clone();
     tokio::task::spawn_blocking(move || begun.begin_changes(jiff::Timestamp::now())).await??;
     let (metrics, registry) = Metrics::new(journal.commits());
-    let ledger = Ledger::start(journal.clone(), rules(&config.authority)?);
+    let rules = rules(&config.authority)?;
+    let preflight = preflight(config.dns.as_ref(), &config.authority, &rules)?;
+    let ledger = Ledger::start(journal.clone(), rules);
     let authorities = Authorities::new(authority(&config.authority, &config.data_dir, metrics.requests.clone())?);
     let retry = SignedDuration::from_secs(i64::try_from(config.retry_seconds).context("retry_seconds")?);
     let profile = match &config.authority {
         AuthorityConfig::Acme { profile, .. } => profile.clone(),
         AuthorityConfig::Local { .. } => None,
     };
-    let policy = Policy { authority: authorities.id().clone(), retry, profile };
+    let policy = Policy { authority: authorities.id().clone(), retry, profile, looks_first: preflight.is_some() };
 
     if let Some(address) = config.telemetry {
         let readiness = journal.clone();
@@ -146,6 +152,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let checkpoints = tokio::spawn(checkpoints);
     let worker = Arc::new(Worker {
         certstore,
+        preflight,
         journal,
         ledger,
         turns: Default::default(),
@@ -184,13 +191,26 @@ fn authority(config: &AuthorityConfig, data_dir: &Path, requests: Requests) -> a
     })
 }
 
+/// The looks at names, where there are any.
+fn preflight(dns: Option<&DnsConfig>, authority: &AuthorityConfig, rules: &Rules) -> anyhow::Result<Option<Preflight>> {
+    let identities = match authority {
+        AuthorityConfig::Acme { directory, caa_identities, .. } => {
+            config::caa_identities(directory, caa_identities.as_ref())
+        }
+        AuthorityConfig::Local { .. } => Vec::new(),
+    };
+    dns.map(|dns| Preflight::new(dns, identities, rules.suffixes.clone())).transpose()
+}
+
 /// How the CA's limits are counted.
 fn rules(config: &AuthorityConfig) -> anyhow::Result<Rules> {
     Ok(match config {
-        AuthorityConfig::Local { .. } => Rules { limits: budget::Limits::unlimited(), suffixes: Suffixes::new(None)? },
+        AuthorityConfig::Local { .. } => {
+            Rules { limits: budget::Limits::unlimited(), suffixes: Arc::new(Suffixes::new(None)?) }
+        }
         AuthorityConfig::Acme { directory, limits, overrides, public_suffix_list, .. } => Rules {
             limits: config::limits(directory, limits.as_deref(), overrides)?,
-            suffixes: Suffixes::new(public_suffix_list.clone())?,
+            suffixes: Arc::new(Suffixes::new(public_suffix_list.clone())?),
         },
     })
 }

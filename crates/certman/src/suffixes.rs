@@ -8,8 +8,9 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use certseal_issuance::preflight::Suffix;
 use certseal_wire::DnsName;
-use publicsuffix::{List, Psl};
+use publicsuffix::{List, Psl, Type};
 
 /// The list: the one that this release carries, or a file, which is read again when it has changed.
 pub(crate) struct Suffixes {
@@ -38,6 +39,18 @@ impl Suffixes {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let domain = state.list.domain(host.as_bytes());
         domain.and_then(|domain| std::str::from_utf8(domain.as_bytes()).ok()).unwrap_or(host).to_owned()
+    }
+
+    /// How a name lies to the list. CAs go by the suffixes of the registries (the ICANN section) alone.
+    pub(crate) fn standing(&self, name: &DnsName) -> Suffix {
+        let host = name.as_str().trim_start_matches("*.");
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        match state.list.suffix(host.as_bytes()) {
+            Some(suffix) if !suffix.is_known() => Suffix::Unknown,
+            Some(suffix) if suffix.typ() == Some(Type::Icann) && suffix.as_bytes() == host.as_bytes() => Suffix::Itself,
+            Some(_) => Suffix::Below,
+            None => Suffix::Unknown,
+        }
     }
 
     /// Reads the file again if it has changed. A file that cannot be read changes nothing.

@@ -10,7 +10,7 @@ use certseal_issuance::{
     Action, Booking, Failure, FailureKind, Moment, Outcome, Policy, RecordError, Site, Stage, Step, Turns,
 };
 use certseal_service::Shutdown;
-use certseal_wire::{Base64, DnsName, causes};
+use certseal_wire::{Base64, DnsName, NamesReport, causes};
 use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -23,6 +23,7 @@ use crate::{
     ledger::Ledger,
     metrics::Metrics,
     new_key::{self, Groups},
+    preflight::Preflight,
     queue::Place,
 };
 
@@ -31,6 +32,8 @@ pub(crate) struct Worker {
     pub(crate) ledger: Ledger,
     pub(crate) authorities: Authorities,
     pub(crate) certstore: Arc<Certstore>,
+    /// None where names are not looked at.
+    pub(crate) preflight: Option<Preflight>,
     pub(crate) metrics: Metrics,
     pub(crate) policy: Policy,
     /// Actions at one time.
@@ -305,6 +308,11 @@ impl Worker {
                 }
                 Outcome::Vouched
             }
+            Action::LookAtNames => match &self.preflight {
+                Some(preflight) => Outcome::NamesAre(preflight.look(&site.names, self.authorities.account_url()).await),
+                // The configuration was another one when somebody wanted a look.
+                None => Outcome::NamesAre(NamesReport::new(Timestamp::now(), Vec::new())),
+            },
             Action::AskAdvice(lineage) => self.authorities.advice(lineage).await?,
             Action::OpenOrder { account, replaces, profile } => {
                 let replaces = replaces.as_deref();
@@ -405,7 +413,7 @@ impl Worker {
         tokio::task::spawn_blocking(move || work(&journal)).await?
     }
 
-    fn moment(&self) -> anyhow::Result<Moment> {
+    pub(crate) fn moment(&self) -> anyhow::Result<Moment> {
         let random = getrandom::u32().map_err(|e| anyhow::anyhow!("no randomness: {e}"))?;
         Ok(Moment { now: Timestamp::now(), chance: f64::from(random) / f64::from(u32::MAX) })
     }

@@ -1,8 +1,8 @@
 //! The client of certman.
 
 use certseal_wire::{
-    BudgetReport, DnsName, Import, OrderList, OrderStatus, Renewal, Replacement, Reseal, SiteList, SiteRequest,
-    SiteStatus,
+    BudgetReport, DnsName, DnsPlan, Import, NamesReport, OrderList, OrderStatus, Renewal, Replacement, Reseal,
+    SiteList, SiteRequest, SiteStatus,
 };
 
 use crate::{
@@ -66,6 +66,21 @@ impl CertmanClient {
     /// Gives a site's order up.
     pub async fn discard_order(&self, site: &DnsName) -> Result<SiteStatus, ClientError> {
         self.0.json(Call::delete(&format!("/v1/sites/{site}/order")).patient(PATIENCE)).await
+    }
+
+    /// The DNS records that a site's names should have.
+    pub async fn dns_plan(&self, site: &DnsName) -> Result<Option<DnsPlan>, ClientError> {
+        self.0.found_json(Call::get(&format!("/v1/sites/{site}/dns"))).await
+    }
+
+    /// The DNS records of the platform itself.
+    pub async fn own_dns_plan(&self) -> Result<DnsPlan, ClientError> {
+        self.0.json(Call::get("/v1/dns")).await
+    }
+
+    /// Has certman look at a site's names in the DNS.
+    pub async fn look_at_dns(&self, site: &DnsName) -> Result<Option<NamesReport>, ClientError> {
+        self.0.found_json(Call::post_json(&format!("/v1/sites/{site}/dns"), &()).patient(PATIENCE)).await
     }
 
     /// The CA's limits, and what of them is used.

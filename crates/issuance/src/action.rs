@@ -1,6 +1,6 @@
 //! The actions that a site asks for, and their outcomes.
 
-use certseal_wire::{Base64, DnsName, ProfileName};
+use certseal_wire::{Base64, DnsName, NamesReport, ProfileName};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -71,6 +71,8 @@ pub enum Action {
     RetractChallenges(Vec<Answer>),
     /// Look which version of the bundle certstore has.
     Confirm,
+    /// Look at the site's names in the DNS, as a CA would.
+    LookAtNames,
     /// Ask the CA when it wants a certificate to be renewed (RFC 9773, 4).
     AskAdvice(Lineage),
     /// Take room from the budget for certificates that certstore lost.
@@ -121,6 +123,7 @@ impl Action {
             Self::Deactivate(_) | Self::RetractChallenges(_) => Work::Cleanup,
             Self::Confirm | Self::TakeReorder => Work::Confirmation,
             Self::AskAdvice(_) => Work::Advice,
+            Self::LookAtNames => Work::Names,
             Self::OpenAccount(_)
             | Self::VouchForAccount(_)
             | Self::OpenOrder { .. }
@@ -171,6 +174,8 @@ pub enum Outcome {
     Retracted,
     /// certstore has this version of the bundle; 0 for none.
     Confirmed(u64),
+    /// Whether the site's names are ready.
+    NamesAre(NamesReport),
     /// There is room to order what certstore lost.
     ReorderTaken,
     /// The CA suggests when to renew.
@@ -282,12 +287,14 @@ pub enum Work {
     Confirmation,
     /// The question when to renew.
     Advice,
+    /// Looks at the names of an order that the CA rejected.
+    Names,
 }
 
 impl Work {
     /// All of them.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Route, Self::Order, Self::Revocation, Self::Cleanup, Self::Confirmation, Self::Advice];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Route, Self::Order, Self::Revocation, Self::Cleanup, Self::Confirmation, Self::Advice, Self::Names];
 }
 
 /// When work is due, and before which other sites' work it goes.
@@ -308,4 +315,6 @@ pub struct Policy {
     pub retry: SignedDuration,
     /// The certificate profile of sites that name none; the CA's default when absent.
     pub profile: Option<ProfileName>,
+    /// Names are looked at in the DNS before a CA is asked for anything.
+    pub looks_first: bool,
 }

@@ -62,6 +62,12 @@ impl Attempt {
         self.dead = wait.is_none();
     }
 
+    /// The attempt waits until somebody mends the site's names. The CA was not asked: that is no failure.
+    pub(crate) fn held_back(&mut self, until: Option<Timestamp>, why: Option<String>) {
+        let why = why.map(|why| why.chars().take(Failure::MAX_DETAIL).collect());
+        (self.retry_at, self.diagnosis) = (until, why);
+    }
+
     /// The attempt waits for room in the budget of the CA. That is no failure.
     pub(crate) fn delayed(&mut self, delay: &Delay) {
         let subject: String = delay.bucket.subject.chars().take(Failure::MAX_DETAIL / 2).collect();
@@ -101,8 +107,8 @@ impl Attempts {
             Work::Order => &self.order,
             Work::Revocation => &self.revocation,
             Work::Cleanup => &self.cleanup,
-            // A question without an answer is asked again at its own time.
-            Work::Confirmation | Work::Advice => &self.confirmation,
+            // Questions without an answer are asked again at times of their own.
+            Work::Confirmation | Work::Advice | Work::Names => &self.confirmation,
         }
     }
 
@@ -112,7 +118,7 @@ impl Attempts {
             Work::Order => &mut self.order,
             Work::Revocation => &mut self.revocation,
             Work::Cleanup => &mut self.cleanup,
-            Work::Confirmation | Work::Advice => &mut self.confirmation,
+            Work::Confirmation | Work::Advice | Work::Names => &mut self.confirmation,
         }
     }
 

@@ -16,7 +16,7 @@
 //! An order goes through the steps of RFC 8555, 7.4, and takes one action for each:
 //!
 //! ```text
-//! requested -> account ready -> vouched for -> authorizing -> challenges known -> published -> challenge pending
+//! requested -> (the names are looked at) -> account ready -> vouched for -> authorizing -> challenges known -> published -> challenge pending
 //!     ^                                             |                                              |
 //!     |                                             +--- all names are authorized already ---------+
 //!     |                                                                                            v
@@ -31,8 +31,10 @@ mod attempt;
 pub mod budget;
 mod issued;
 mod lane;
+mod looked;
 mod moment;
 mod order;
+pub mod preflight;
 mod record;
 mod renewal;
 mod site;
@@ -44,6 +46,7 @@ pub use action::{Action, Booked, Booking, Due, Failure, FailureKind, Next, Outco
 pub use attempt::{Attempt, Attempts};
 pub use issued::{Compromised, Issued};
 pub use lane::{Lane, Turns};
+pub use looked::Looked;
 pub use moment::Moment;
 pub use order::{
     AccountRef, Answer, AuthorityId, Lineage, Look, OrderRef, OrderReport, OrderState, Revocation, SealedKey, Stage,

@@ -177,6 +177,7 @@ impl FirstSite {
             owed: Settlement::default(),
             account: None,
             failing: Vec::new(),
+            looked: None,
             attempts: Attempts { order, ..Attempts::default() },
             written_at: None,
         }

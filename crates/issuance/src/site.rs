@@ -1,15 +1,15 @@
 //! A site: the state that is wanted, the state that is stored, and the work between the two.
 
+mod outcome;
+
 use certseal_wire::{Base64, DnsName, NameSet, PoolName, ProfileName, SiteRequest, Upstream};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountRef, Action, Advice, Answer, Attempt, Attempts, Booked, Booking, Compromised, Due, Failure, FailureKind,
-    Issued, Lane, Lineage, Look, Moment, Next, OrderRef, OrderReport, OrderState, Outcome, Policy, Revocation, Stage,
-    Step, Work,
+    AccountRef, Action, Answer, Attempt, Attempts, Booking, Compromised, Due, Issued, Lane, Looked, Next, OrderRef,
+    Policy, Revocation, Stage, Step, Work,
     budget::{LimitName, OrderKind, Reserved, Settlement},
-    renewal,
     version::{below_ceiling, successor},
 };
 
@@ -75,6 +75,9 @@ pub struct Site {
     /// Names whose last validation failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failing: Vec<DnsName>,
+    /// The last look at its names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looked: Option<Looked>,
     /// How its work is going.
     pub attempts: Attempts,
     /// When the record was written: work that is due at once is done in this order.
@@ -124,6 +127,7 @@ impl Site {
             owed: Settlement::default(),
             account: None,
             failing: Vec::new(),
+            looked: None,
             attempts: Attempts::default(),
             written_at: None,
         }
@@ -213,6 +217,9 @@ impl Site {
             self.attempts.route = Attempt::default();
         }
         // A certificate that is there, or that has its key, stays until its renewal, whatever its profile.
+        if !covers_the_same {
+            self.looked = None;
+        }
         let can_still_change = self.order.as_ref().is_some_and(|step| step.sealed().is_none());
         let orders_the_same = covers_the_same && (self.profile == request.profile || !can_still_change);
         if !orders_the_same || self.departed || self.attempts.order.dead {
@@ -322,6 +329,7 @@ impl Site {
             Some(Work::Order),
             Some(Work::Cleanup),
             Some(Work::Advice),
+            Some(Work::Names),
         ];
         let is_due = |work: &Work| self.due_at(*work).is_some_and(|at| at.is_none_or(|at| at <= now));
         if let Some(work) = works.into_iter().flatten().find(is_due) {
@@ -346,6 +354,9 @@ impl Site {
             let at = certificate.advice.ask_at.filter(|at| *at < certificate.not_after)?;
             return certificate.lineage.as_ref().map(|_| Some(at));
         }
+        if work == Work::Names {
+            return self.looked.as_ref().filter(|_| self.is_settled())?.again_at.map(Some);
+        }
         let attempt = self.attempts.of(work);
         if attempt.dead {
             return None;
@@ -356,7 +367,7 @@ impl Site {
             Work::Cleanup => !self.owed.is_empty() || !self.abandoned.is_empty() || !self.published.is_empty(),
             Work::Confirmation => self.is_settled() && self.order.is_none() && (self.unconfirmed || self.lost),
             Work::Order => self.is_settled() && self.order.is_some(),
-            Work::Advice => false,
+            Work::Advice | Work::Names => false,
         };
         if is_asked_for {
             let look = match &self.order {
@@ -405,6 +416,12 @@ impl Site {
         self.certificate.as_ref().is_none_or(|certificate| certificate.renew_at <= now)
     }
 
+    /// Whether the names are looked at before an order. Nothing that was seen of them has a certificate expire.
+    fn is_to_be_looked_at(&self, now: Timestamp) -> bool {
+        let is_urgent = matches!(self.lane(Some(now)), Lane::Incident | Lane::Expiring);
+        !is_urgent && !self.looked.as_ref().is_some_and(|looked| looked.is_fresh(now))
+    }
+
     fn step(&self, work: Work, now: Timestamp, policy: &Policy) -> Next {
         Next::Do(match work {
             Work::Route => Action::StoreRoute,
@@ -425,11 +442,13 @@ impl Site {
                 Some(lineage) => Action::AskAdvice(lineage),
                 None => return Next::Rest,
             },
+            Work::Names => Action::LookAtNames,
         })
     }
 
     fn order_step(&self, now: Timestamp, policy: &Policy) -> Next {
         Next::Do(match self.order.as_ref().unwrap_or(&Step::Requested) {
+            Step::Requested if policy.looks_first && self.is_to_be_looked_at(now) => Action::LookAtNames,
             Step::Requested => Action::OpenAccount(policy.authority.clone()),
             Step::AccountReady { account } => Action::VouchForAccount(account.clone()),
             Step::Vouched { account } => match &self.reserved {
@@ -459,292 +478,8 @@ impl Site {
     }
 }
 
-/// The outcome of the work.
+/// Orders that are given up.
 impl Site {
-    /// The site after an action.
-    pub fn after(mut self, action: &Action, outcome: Outcome, moment: Moment, policy: &Policy) -> Self {
-        match outcome {
-            Outcome::RouteStored => {
-                self.attempts.route = Attempt::default();
-                Self { route_stored: true, left: Vec::new(), ..self }
-            }
-            Outcome::Revoked(revoked) => {
-                self.revoke.retain(|other| *other != revoked);
-                self.attempts.revocation = Attempt::default();
-                self
-            }
-            Outcome::Deactivated(order) => {
-                self.abandoned.retain(|other| *other != order);
-                self.attempts.cleanup = Attempt::default();
-                self
-            }
-            Outcome::Retracted => {
-                self.attempts.cleanup = Attempt::default();
-                Self { published: Vec::new(), ..self }
-            }
-            Outcome::Confirmed(stored) => {
-                // The key was sealed and forgotten, so that it takes a new one.
-                let is_gone = self.certificate.is_some() && stored < self.bundle_version.max(1);
-                self.order = (is_gone && self.issuer_left).then_some(Step::Requested);
-                self.attempts.confirmation = Attempt::default();
-                let lost = is_gone && !self.issuer_left;
-                Self { unconfirmed: false, issuer_left: false, lost, ..self }
-            }
-            Outcome::ReorderTaken => {
-                self.attempts.confirmation = Attempt::default();
-                Self { lost: false, order: Some(Step::Requested), ..self }
-            }
-            Outcome::Stored { authority, id, not_before, not_after } => {
-                self.stored(authority, id, not_before, not_after, moment)
-            }
-            Outcome::Advised { window, retry_after, explanation } => {
-                let certificate = self.certificate.as_mut();
-                certificate.into_iter().for_each(|it| it.advised(window, retry_after, explanation.clone(), moment));
-                self
-            }
-            Outcome::NotAdvised => {
-                self.certificate.as_mut().into_iter().for_each(|certificate| certificate.advice.ask_at = None);
-                self
-            }
-            Outcome::Failed(failure) => self.failed(action.work(), failure, moment, policy),
-            outcome => {
-                // A renewal begins with its first action.
-                let step = self.order.take().unwrap_or(Step::Requested);
-                self.moved(step, outcome, moment, policy)
-            }
-        }
-    }
-
-    /// The site after a booking.
-    pub fn booked(mut self, booking: &Booking, booked: Booked) -> Self {
-        match (booking, booked) {
-            (Booking::Reserve { account, .. }, Booked::Reserved(reserved)) => {
-                // What was reserved for the certificate of an order that is placed again is reserved still.
-                let certificate = self.reserved.take().map_or(reserved.certificate, |before| before.certificate);
-                let order = &mut self.attempts.order;
-                order.retry_at = None;
-                order.diagnosis = order.diagnosis.take().filter(|_| order.failures() > 0);
-                self.reserved = Some(Reserved { ready: true, order: reserved.order, certificate });
-                self.account = Some(account.clone());
-            }
-            (Booking::Reserve { .. }, Booked::Delayed(delay)) => self.attempts.order.delayed(&delay),
-            (Booking::Settle { settlement, .. }, Booked::Settled) => {
-                self.owed.without(settlement);
-                self.attempts.cleanup = Attempt::default();
-            }
-            _ => {}
-        }
-        self
-    }
-
-    /// The order moves on. An outcome that does not belong to the step moves nothing.
-    fn moved(mut self, step: Step, outcome: Outcome, moment: Moment, policy: &Policy) -> Self {
-        // A first authorization is no success of the whole: the ladder of retries goes on until the CA is ready.
-        self.attempts.order.retry_at = None;
-        let now = moment.now;
-        let next = match (step, outcome) {
-            (Step::Requested, Outcome::AccountReady(account)) => match account.thumbprint {
-                Some(_) => Step::AccountReady { account },
-                None => Step::Vouched { account },
-            },
-            (Step::AccountReady { account }, Outcome::Vouched) => Step::Vouched { account },
-            (Step::Vouched { .. }, Outcome::OrderOpened(order)) => {
-                if let Some(reserved) = &mut self.reserved {
-                    reserved.placed();
-                }
-                self.attempts.order.unavailable = 0;
-                Step::Authorizing { order }
-            }
-            (Step::Authorizing { order }, Outcome::ChallengesKnown(answers)) => {
-                self.attempts.order.unavailable = 0;
-                if answers.is_empty() {
-                    // Should the CA see it otherwise, it says so to the request.
-                    self.attempts.order = Attempt::default();
-                    Step::Authorized { order }
-                } else {
-                    Step::ChallengesKnown { order, answers }
-                }
-            }
-            (Step::ChallengesKnown { order, answers }, Outcome::Published) => Step::Published { order, answers },
-            (Step::Published { order, answers }, Outcome::ValidationBegun { retry_after }) => {
-                Step::ChallengePending { order, answers, look: Look::soon(now, retry_after) }
-            }
-            (
-                Step::ChallengePending { order, answers, look },
-                Outcome::OrderIs(OrderReport { state: OrderState::Pending, retry_after }),
-            ) => match look.again(now, retry_after) {
-                Some(look) => Step::ChallengePending { order, answers, look },
-                None => {
-                    // certstore may have lost the answers, or the CA our word.
-                    self.order = Some(Step::ChallengesKnown { order, answers });
-                    return self.late("the CA has not finished its validation yet", moment, policy);
-                }
-            },
-            (Step::ChallengePending { order, answers, .. }, Outcome::OrderIs(_)) => {
-                self.published.extend(answers);
-                self.attempts.order = Attempt::default();
-                self.owed.validated.append(&mut self.failing);
-                Step::Authorized { order }
-            }
-            (Step::Authorized { order }, Outcome::KeySealed(sealed)) => Step::Finalizing { order, sealed },
-            (Step::KeySealed { order, sealed }, Outcome::OrderIs(OrderReport { state, retry_after })) => match state {
-                OrderState::Ready => Step::Finalizing { order, sealed },
-                OrderState::Pending => Step::Authorizing { order },
-                OrderState::Processing => Step::Retrieving { order, sealed, look: Look::soon(now, retry_after) },
-                OrderState::Valid => Step::Downloading { order, sealed },
-            },
-            // No end of the ladder of retries yet: a CA may take the same request again and again.
-            (Step::Finalizing { order, sealed }, Outcome::OrderIs(OrderReport { state, retry_after })) => match state {
-                OrderState::Valid => Step::Downloading { order, sealed },
-                // One that is called ready took the request, and does not show it yet.
-                _ => Step::Retrieving { order, sealed, look: Look::soon(now, retry_after) },
-            },
-            (Step::Retrieving { order, sealed, look }, Outcome::OrderIs(OrderReport { state, retry_after })) => {
-                match (state, look.again(now, retry_after)) {
-                    (OrderState::Valid, _) => Step::Downloading { order, sealed },
-                    (OrderState::Ready, _) => {
-                        self.order = Some(Step::Finalizing { order, sealed });
-                        return self.late("the CA took the request, and waits for it again", moment, policy);
-                    }
-                    (_, Some(look)) => Step::Retrieving { order, sealed, look },
-                    (_, None) => {
-                        self.order = Some(Step::Retrieving { order, sealed, look: Look::first(now) });
-                        return self.late("the CA has not signed the certificate yet", moment, policy);
-                    }
-                }
-            }
-            (Step::Downloading { order, sealed }, Outcome::Certificate(chain)) => match chain {
-                Some(chain) => {
-                    self.attempts.order = Attempt::default();
-                    Step::Issued { sealed, chain, authority: order.authority().cloned() }
-                }
-                None => Step::Retrieving { order, sealed, look: Look::soon(now, None) },
-            },
-            (step, _) => step,
-        };
-        Self { order: Some(next), ..self }
-    }
-
-    fn stored(
-        mut self,
-        authority: String,
-        id: Option<String>,
-        not_before: Timestamp,
-        not_after: Timestamp,
-        moment: Moment,
-    ) -> Self {
-        let (enveloped, ordered_from) = match self.order.take() {
-            Some(Step::Issued { sealed, authority, .. }) => (sealed.enveloped, authority),
-            _ => (false, None),
-        };
-        let is_same = |before: &Issued| before.not_after == not_after && before.authority == authority;
-        let certificate = match self.certificate.take().filter(is_same) {
-            // The certificate is the one from before, under another seal: that changes nothing about its end.
-            Some(before) => before,
-            None => {
-                let renew_at = renewal::first(not_before, not_after, moment.now, moment.chance);
-                let account = self.account.clone().filter(|account| Some(&account.authority) == ordered_from.as_ref());
-                let lineage = id.zip(account).map(|(id, account)| Lineage { account, id, is_replaced: false });
-                let advice = match &lineage {
-                    Some(_) => Advice::unasked(moment.now, renew_at, moment.chance),
-                    None => Advice::default(),
-                };
-                Issued {
-                    authority,
-                    ordered_from,
-                    names: Some(self.names.clone()),
-                    not_before: Some(not_before),
-                    not_after,
-                    renew_at,
-                    lineage,
-                    advice,
-                    is_put_forward: false,
-                }
-            }
-        };
-        self.bundle_version = self.bundle_version.saturating_add(1);
-        self.enveloped |= enveloped;
-        let version = self.bundle_version;
-        let replaced = self.compromised.take_if(|compromised| compromised.version < version);
-        self.revoke.extend(replaced.map(|compromised| compromised.certificate));
-        self.attempts.order = Attempt::default();
-        self.attempts.confirmation = Attempt::default();
-        // What was reserved is used.
-        Self { certificate: Some(certificate), order: None, reserved: None, lost: false, ..self }
-    }
-
-    fn late(self, detail: &str, moment: Moment, policy: &Policy) -> Self {
-        self.failed(Work::Order, Failure::new(FailureKind::Unavailable, detail), moment, policy)
-    }
-
-    fn failed(mut self, work: Work, failure: Failure, moment: Moment, policy: &Policy) -> Self {
-        let mut failure = failure;
-        self.count_failed(&failure.names);
-        match (work, failure.kind) {
-            // The renewal has its time without advice, too.
-            (Work::Advice, _) => {
-                let certificate = self.certificate.as_mut();
-                certificate.into_iter().for_each(|it| it.advice.ask_after_error(moment.now, moment.chance));
-                return self;
-            }
-            (Work::Order, FailureKind::AlreadyReplaced) => {
-                let lineage = self.certificate.as_mut().and_then(|certificate| certificate.lineage.as_mut());
-                if let Some(lineage) = lineage.filter(|lineage| !lineage.is_replaced) {
-                    lineage.is_replaced = true;
-                    // As no replacement it costs something else.
-                    self.give_back();
-                    return self;
-                }
-                // Of an order that said to replace nothing.
-                self.begin_anew();
-            }
-            (Work::Route, FailureKind::Outrun(version)) => {
-                self.route_version = self.route_version.max(version).saturating_add(1);
-            }
-            (Work::Order, FailureKind::Outrun(version)) => {
-                // The version is sealed into the key, so it takes a new one.
-                self.bundle_version = self.bundle_version.max(version);
-                self.begin_anew();
-            }
-            (Work::Order, FailureKind::Rejected | FailureKind::Hopeless) => {
-                failure = self.name_hosts(failure);
-                self.begin_anew();
-            }
-            (Work::Order, kind) => {
-                // The request may have come to the CA all the same.
-                self.order = self.order.map(Step::resumed);
-                if let Some(reserved) = self.reserved.as_mut().filter(|_| kind == FailureKind::Unanswered) {
-                    reserved.placed();
-                }
-            }
-            _ => {}
-        }
-        self.attempts.of_mut(work).failed(failure, moment, policy);
-        self
-    }
-
-    /// Failed validations take from the CA's budget, too.
-    fn count_failed(&mut self, names: &[DnsName]) {
-        // A CA may name others, or one of them a thousand times.
-        let failed: Vec<DnsName> = self.names.iter().filter(|own| names.contains(own)).cloned().collect();
-        self.failing.retain(|name| self.names.iter().any(|own| own == name) && !failed.contains(name));
-        self.failing.extend_from_slice(&failed);
-        self.owed.failed.extend(failed);
-        let account = self.order.as_ref().and_then(Step::order).and_then(|order| order.account.clone());
-        self.account = account.or(self.account.take());
-    }
-
-    /// A failed validation that names no host is of one of those that were under validation.
-    fn name_hosts(&self, failure: Failure) -> Failure {
-        let answers = self.order.as_ref().map(Step::published).unwrap_or_default();
-        if answers.is_empty() || answers.iter().any(|answer| failure.detail.contains(answer.host.as_str())) {
-            return failure;
-        }
-        let hosts: Vec<_> = answers.iter().map(|answer| answer.host.to_string()).collect();
-        let detail = format!("{} (names: {})", failure.detail, hosts.join(", "));
-        Failure { names: failure.names, ..Failure::new(failure.kind, detail) }
-    }
-
     /// Gives the order up, and begins another one.
     fn begin_anew(&mut self) {
         self.abandon_order();

@@ -1,8 +1,8 @@
 //! What people and programs see of a site.
 
-use certseal_wire::{LOST, OrderStatus, OrderSummary, RenewalAdvice, SiteState, SiteStatus};
+use certseal_wire::{LOST, NamesReport, OrderStatus, OrderSummary, RenewalAdvice, SiteState, SiteStatus};
 
-use crate::{Advice, OrderRef, Site, Step, Window};
+use crate::{Advice, Looked, OrderRef, Site, Step, Window};
 
 /// How the site is doing.
 pub fn site_status(site: &Site) -> SiteStatus {
@@ -10,6 +10,7 @@ pub fn site_status(site: &Site) -> SiteStatus {
     let state = match attempt {
         attempt if attempt.dead => SiteState::Failed,
         attempt if attempt.failures() > 0 => SiteState::Waiting,
+        _ if site.looked.as_ref().is_some_and(Looked::is_not_ready) => SiteState::Waiting,
         _ if site.certificate.is_none() => SiteState::Pending,
         _ => SiteState::Active,
     };
@@ -36,6 +37,11 @@ pub fn site_status(site: &Site) -> SiteStatus {
             let Advice { window, explanation, ask_at } = certificate.advice.clone();
             let Window { start, end } = window?;
             Some(RenewalAdvice { start, end, explanation, ask_at })
+        }),
+        dns: site.looked.as_ref().map(|looked| NamesReport {
+            looked_at: looked.at,
+            readiness: looked.readiness,
+            names: looked.names.clone(),
         }),
         order: step.map(|step| OrderSummary {
             step: step.to_owned(),

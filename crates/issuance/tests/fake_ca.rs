@@ -11,7 +11,7 @@ use certseal_issuance::{
     AccountRef, Action, Answer, AuthorityId, Booked, Booking, Failure, FailureKind, Moment, Next, OrderRef,
     OrderReport, OrderState, Outcome, Policy, SealedKey, Site, budget::Reserved, site_status,
 };
-use certseal_wire::{Base64, NameSet, SiteRequest, SiteState};
+use certseal_wire::{Base64, Finding, FindingCode, NameReport, NameSet, NamesReport, SiteRequest, SiteState};
 use jiff::{SignedDuration, Timestamp};
 
 const SITES: usize = 5_000;
@@ -22,6 +22,7 @@ fn five_thousand_sites_get_their_certificates_and_renew_them_whatever_the_ca_doe
         authority: AuthorityId("https://ca.example/directory".into()),
         retry: SignedDuration::from_secs(60),
         profile: None,
+        looks_first: true,
     };
     let start: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
     let mut sites: Vec<Site> = (0..SITES).map(site).collect();
@@ -103,6 +104,12 @@ impl World {
         }
         match action {
             Action::StoreRoute => Outcome::RouteStored,
+            Action::LookAtNames => {
+                let finding = Finding { code: FindingCode::StrayIpv6, detail: "stray".into(), edits: Vec::new() };
+                let findings = if self.one_in(10) { vec![finding] } else { Vec::new() };
+                let report = NameReport::new("shop.example".parse().unwrap(), findings);
+                Outcome::NamesAre(NamesReport::new(now, vec![report]))
+            }
             Action::OpenAccount(authority) => {
                 Outcome::AccountReady(AccountRef { authority: authority.clone(), thumbprint: Some("print".into()) })
             }

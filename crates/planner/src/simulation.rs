@@ -100,7 +100,12 @@ impl<'a> Simulation<'a> {
         let mut simulation = Self {
             scenario,
             observer,
-            policy: Policy { authority: authority.clone(), retry: SignedDuration::from_secs(60), profile: None },
+            policy: Policy {
+                authority: authority.clone(),
+                retry: SignedDuration::from_secs(60),
+                profile: None,
+                looks_first: false,
+            },
             limits: scenario.limits()?,
             account: AccountRef { authority: authority.clone(), thumbprint: None },
             twin: Twin::new(TwinLimits::of(scenario)?),

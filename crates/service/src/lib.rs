@@ -5,6 +5,7 @@
 //! - [`server`]: listeners with limits and graceful shutdown.
 //! - [`shares`]: how much of something bounded each holder has.
 //! - [`telemetry`]: logs, health and metrics.
+//! - [`networks`]: addresses that are not to be connected to.
 //! - [`problem`]: refusals as RFC 9457 documents.
 //! - [`admission`]: the bounds of what each caller may use.
 
@@ -14,6 +15,7 @@ mod counts;
 mod delivery;
 mod lively;
 mod memory;
+pub mod networks;
 mod open_files;
 pub mod problem;
 pub mod server;

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Base64, Digest, DnsName, Kind, NameSet, ParseError, PoolName, ProfileName, Upstream};
+use crate::{Base64, Digest, DnsName, Kind, NameSet, NamesReport, ParseError, PoolName, ProfileName, Upstream};
 
 /// A place in the feed: `EPOCH:SEQUENCE`, the epoch as 32 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -260,6 +260,10 @@ pub struct SiteStatus {
     /// When the CA wants it to be renewed, where it says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advice: Option<RenewalAdvice>,
+    /// What the last look at its names found: the first of those that are not ready, each with what is wrong. None before the
+    /// first look, and of a certman that looks at none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<NamesReport>,
     /// The order under way.
     pub order: Option<OrderSummary>,
 }

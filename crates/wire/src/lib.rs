@@ -26,6 +26,7 @@ mod names;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod origin;
+mod preflight;
 mod problem;
 mod rotation;
 mod route;
@@ -52,6 +53,7 @@ pub use ids::{Digest, EnvelopeId, Epoch, GroupId, KeyId, RotationId, SignerId};
 pub use kind::{Kind, UnknownKind};
 pub use names::{DnsName, NameSet, ParseError, PoolName, ProfileName};
 pub use origin::{Origin, Scheme, Upstream};
+pub use preflight::{DnsPlan, DnsRecord, Edit, Finding, FindingCode, NameReport, NamesReport, Readiness, RecordEdit};
 pub use problem::{Problem, ProblemKind};
 pub use rotation::{
     Approval, EpochCount, Inventory, IssuerCount, Retirement, Rewrap, RewrapOutcome, RewrapRequest, RewrapTarget,

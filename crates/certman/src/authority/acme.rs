@@ -65,6 +65,11 @@ impl AcmeAuthority {
         self.account().await.map(|account| account.key_thumbprint().to_owned())
     }
 
+    /// The account's URL, once the CA has said it.
+    pub(crate) fn account_url(&self) -> Option<String> {
+        self.account.get().map(|account| account.id().to_owned())
+    }
+
     /// When the CA wants the certificate of this id to be renewed (RFC 9773, 4).
     pub(crate) async fn advice(&self, id: &str) -> Result<Outcome, Failure> {
         let (info, wait) = match self.account().await?.renewal_info(&identifier(id)?).await {

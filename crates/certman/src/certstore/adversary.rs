@@ -753,6 +753,7 @@ static POLICY: LazyLock<Policy> = LazyLock::new(|| Policy {
     authority: AuthorityId("local".into()),
     retry: SignedDuration::from_secs(60),
     profile: None,
+    looks_first: false,
 });
 const PER_DAY: u32 = 2;
 

@@ -9,7 +9,7 @@
 mod memory;
 mod world;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use certseal_issuance::{
     Moment, Policy, Site, Stage, Turns,
@@ -86,7 +86,12 @@ impl Simulation {
         let scenario = Scenario { overrides: [(LimitName::NewOrders, order_limit)].into(), ..Scenario::default() };
         let world = World::new(chance, broken.clone(), TwinLimits::of(&scenario).unwrap());
         let journal = Journal::on(world.storage.clone(), true).unwrap();
-        let policy = Policy { authority: account().authority, retry: SignedDuration::from_secs(60), profile: None };
+        let policy = Policy {
+            authority: account().authority,
+            retry: SignedDuration::from_secs(60),
+            profile: None,
+            looks_first: seed.is_multiple_of(2),
+        };
         let flights = Vec::new();
         let simulation = Self {
             world,
@@ -295,7 +300,10 @@ fn request(name: &DnsName, upstream: u64) -> SiteRequest {
 
 static RULES: LazyLock<Rules> = LazyLock::new(|| {
     let orders = Limit::new(3, 1, SignedDuration::from_secs(600)).unwrap();
-    Rules { limits: Limits::letsencrypt().with(LimitName::NewOrders, orders), suffixes: Suffixes::new(None).unwrap() }
+    Rules {
+        limits: Limits::letsencrypt().with(LimitName::NewOrders, orders),
+        suffixes: Arc::new(Suffixes::new(None).unwrap()),
+    }
 });
 
 const SITES: usize = 4;

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use certseal_issuance::{AuthorityId, Step, budget::OrderKind};
 use certseal_wire::{DnsName, NameSet, SiteRequest};
 use jiff::SignedDuration;
@@ -13,7 +15,7 @@ fn account() -> AccountRef {
 }
 
 fn rules() -> Rules {
-    Rules { limits: Limits::letsencrypt(), suffixes: Suffixes::new(None).unwrap() }
+    Rules { limits: Limits::letsencrypt(), suffixes: Arc::new(Suffixes::new(None).unwrap()) }
 }
 
 /// A site that is about to order, in the journal.

@@ -3,12 +3,14 @@ use jiff::SignedDuration;
 
 use super::*;
 use crate::{
-    AccountRef, AuthorityId, Progress, SealedKey, Window,
+    AuthorityId, Booked, Failure, FailureKind, Look, Moment, OrderReport, OrderState, Outcome, Progress, SealedKey,
+    Window,
     budget::{Bucket, Delay, Entries},
     site_status,
 };
 
 mod changes;
+mod looks;
 mod orders;
 
 fn now() -> Timestamp {
@@ -24,7 +26,7 @@ fn ca() -> AuthorityId {
 }
 
 fn policy() -> Policy {
-    Policy { authority: ca(), retry: SignedDuration::from_secs(60), profile: None }
+    Policy { authority: ca(), retry: SignedDuration::from_secs(60), profile: None, looks_first: false }
 }
 
 fn request() -> SiteRequest {

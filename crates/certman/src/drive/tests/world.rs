@@ -7,7 +7,7 @@ use certseal_issuance::{
     OrderState, Outcome, SealedKey, Site, Window,
 };
 use certseal_planner::{Answer, Placed, Replaced, Twin, TwinLimits};
-use certseal_wire::{Base64, DnsName};
+use certseal_wire::{Base64, DnsName, Finding, FindingCode, NameReport, NamesReport};
 use jiff::{SignedDuration, Timestamp};
 
 use super::memory::Memory;
@@ -235,6 +235,13 @@ impl World {
                 }
                 None => Outcome::NotAdvised,
             },
+            Action::LookAtNames => {
+                let detail = "stray".to_owned();
+                let finding = Finding { code: FindingCode::StrayIpv6, detail, edits: Vec::new() };
+                let findings = if !self.is_calm && self.chance.one_in(10) { vec![finding] } else { Vec::new() };
+                let report = NameReport::new(site.site.clone(), findings);
+                Outcome::NamesAre(NamesReport::new(at(self.now), vec![report]))
+            }
             other => panic!("nobody asked for {other:?}"),
         }
     }

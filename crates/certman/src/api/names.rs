@@ -1,0 +1,48 @@
+//! Names in the DNS: the records that they should have, and a look at those that they have.
+
+use std::sync::Arc;
+
+use axum::{Json, Router, extract::State, routing::get};
+use certseal_issuance::Site;
+use certseal_service::problem::Refusal;
+use certseal_wire::{DnsPlan, NamesReport, ProblemKind};
+
+use crate::{
+    api::request::{Allowed, Name, change_present, present},
+    preflight::Preflight,
+    worker::Worker,
+};
+
+pub(crate) fn router() -> Router<Arc<Worker>> {
+    Router::new().route("/v1/dns", get(own_plan)).route("/v1/sites/{site}/dns", get(plan).post(look))
+}
+
+async fn own_plan(State(worker): State<Arc<Worker>>, _: Allowed) -> Result<Json<DnsPlan>, Refusal> {
+    Ok(Json(configured(&worker)?.own_plan()))
+}
+
+async fn plan(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<DnsPlan>, Refusal> {
+    let site = present(&worker, &name).await?.site;
+    Ok(Json(configured(&worker)?.plan(&site.names)))
+}
+
+/// Looks at a site's names now. An order that waits for them goes on if they are ready.
+async fn look(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<NamesReport>, Refusal> {
+    let site = present(&worker, &name).await?.site;
+    let report = configured(&worker)?.look(&site.names, worker.authorities.account_url()).await;
+    let (seen, moment) = (report.clone(), worker.moment().map_err(Refusal::internal)?);
+    let looked_at = move |now: Site| {
+        // What was seen is of the names that it had.
+        if now.names == site.names { now.looked_at(seen.clone(), moment) } else { now }
+    };
+    drop(change_present(&worker, &name, looked_at).await?);
+    Ok(Json(report))
+}
+
+fn configured(worker: &Worker) -> Result<&Preflight, Refusal> {
+    let none = || {
+        let detail = "certman looks at no names: its configuration has no [dns] with resolvers and a target";
+        Refusal::new(ProblemKind::NotFound, detail.to_owned())
+    };
+    worker.preflight.as_ref().ok_or_else(none)
+}

@@ -1,0 +1,144 @@
+//! The survey of one name.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+    sync::Arc,
+};
+
+use certseal_issuance::preflight::{CaaLookup, CaaRecord, Observed, Observer, Unresolved, View};
+use certseal_wire::DnsName;
+use hickory_proto::rr::{Name, RData, RecordType};
+use tokio::task::JoinSet;
+
+use crate::{resolver::Resolver, servers::Zone};
+
+/// Which addresses name servers may have to be asked: whoever owns a name chooses them.
+#[derive(Clone)]
+pub struct AllowedServers(Arc<dyn Fn(IpAddr) -> bool + Send + Sync>);
+
+impl AllowedServers {
+    /// Those that `allows` answers true for.
+    pub fn new(allows: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(allows))
+    }
+
+    pub(crate) fn allows(&self, address: IpAddr) -> bool {
+        (self.0)(address)
+    }
+}
+
+impl fmt::Debug for AllowedServers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AllowedServers")
+    }
+}
+
+/// Asks the DNS about names.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    resolvers: Vec<Resolver>,
+    allowed: AllowedServers,
+}
+
+impl Survey {
+    /// A survey by these resolvers, which should validate DNSSEC, as those of CAs do.
+    pub fn new(resolvers: impl IntoIterator<Item = SocketAddr>, allowed: AllowedServers) -> Self {
+        let resolvers = resolvers.into_iter().map(|address| Resolver { address }).collect();
+        Self { resolvers, allowed }
+    }
+
+    /// Everything that is seen of a name; of a wildcard, what is seen of the name that it stands above.
+    pub async fn observe(&self, name: &DnsName) -> Observed {
+        let base = name.as_str().trim_start_matches("*.");
+        let Ok(mut asked) = Name::from_str(base) else {
+            // Every `DnsName` is one; an answer is owed all the same.
+            return Observed { name: name.clone(), is_apex: false, views: Vec::new(), servers: None };
+        };
+        asked.set_fqdn(true);
+        let mut views = JoinSet::new();
+        for resolver in self.resolvers.clone() {
+            let asked = asked.clone();
+            views.spawn(async move { view(resolver, &asked).await });
+        }
+        let mut views = views.join_all().await;
+        views.sort_by_key(|view| self.resolvers.iter().position(|resolver| named(resolver) == view.observer));
+        let fails = |view: &View| {
+            let failed = |why: Option<&Unresolved>| matches!(why, Some(Unresolved::Failed(_)));
+            failed(view.ipv4.records.as_ref().err()) || failed(view.ipv6.records.as_ref().err())
+        };
+        let zone = self.zone(&asked, &views).await;
+        let is_apex = zone.as_ref().is_some_and(|zone| zone.origin == asked);
+        let servers = match &zone {
+            Some(zone) if views.iter().any(fails) => zone.trouble().await,
+            Some(zone) => {
+                views.extend(zone.views(&asked).await);
+                None
+            }
+            None => None,
+        };
+        Observed { name: name.clone(), is_apex, views, servers }
+    }
+
+    /// The name's zone, by a resolver that answered something.
+    async fn zone(&self, asked: &Name, views: &[View]) -> Option<Zone> {
+        let is_silent = |view: &View| matches!(view.ipv4.records, Err(Unresolved::NotAsked(_)));
+        let (resolver, _) = self.resolvers.iter().zip(views).find(|(_, view)| !is_silent(view))?;
+        Zone::of(asked, *resolver, &self.allowed).await
+    }
+}
+
+fn named(resolver: &Resolver) -> Observer {
+    Observer::Resolver(resolver.address.to_string())
+}
+
+async fn view(resolver: Resolver, asked: &Name) -> View {
+    let climb = async {
+        let mut lookups = JoinSet::new();
+        let mut owner = asked.clone();
+        for height in 0.. {
+            if owner.is_root() {
+                break;
+            }
+            let own = owner.clone();
+            lookups.spawn(async move { (height, own.clone(), resolver.lookup(&own, RecordType::CAA, caa).await) });
+            owner = owner.base_name();
+        }
+        let mut climbed: Vec<(u32, _, _)> = lookups.join_all().await;
+        climbed.sort_by_key(|(height, ..)| *height);
+        let lookup = |(_, owner, lookup)| CaaLookup { owner: crate::resolver::text(&owner), lookup };
+        climbed.into_iter().map(lookup).collect()
+    };
+    let (ipv4, ipv6, caa) = tokio::join!(
+        resolver.lookup(asked, RecordType::A, ipv4),
+        resolver.lookup(asked, RecordType::AAAA, ipv6),
+        climb
+    );
+    View { observer: named(&resolver), ipv4, ipv6, caa }
+}
+
+pub(crate) fn ipv4(data: &RData) -> Option<Ipv4Addr> {
+    match data {
+        RData::A(address) => Some(address.0),
+        _ => None,
+    }
+}
+
+pub(crate) fn ipv6(data: &RData) -> Option<Ipv6Addr> {
+    match data {
+        RData::AAAA(address) => Some(address.0),
+        _ => None,
+    }
+}
+
+fn caa(data: &RData) -> Option<CaaRecord> {
+    match data {
+        RData::CAA(caa) => Some(CaaRecord {
+            is_critical: caa.issuer_critical,
+            tag: caa.tag.to_ascii_lowercase(),
+            value: String::from_utf8_lossy(&caa.value).into_owned(),
+        }),
+        _ => None,
+    }
+}

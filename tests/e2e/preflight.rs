@@ -1,0 +1,436 @@
+//! Pre-flight against hundreds of zones with known faults, on real name servers: does it say what is wrong with each?
+//!
+//! The zones come from a seed. `CERTSEAL_ZONE_SEED` takes another one, and `CERTSEAL_ZONES` more zones than the normal run.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use certseal_dns::{AllowedServers, Survey};
+use certseal_issuance::preflight::{Issuer, Targets, judged};
+use certseal_wire::{DnsName, FindingCode, NameReport};
+use tokio::task::JoinSet;
+
+use crate::{
+    name_lab::{
+        BIND, CAA_FAILS, CAA_SILENT, DEAD, GEO, LAME, LIMITED, Lab, MAIN, MUTE, STALE, Signing, UNBOUND, Zone, resolver,
+    },
+    process::run,
+};
+
+#[test]
+fn faults_of_hundreds_of_zones_are_told_apart() {
+    if env::var_os(INSIDE).is_some() {
+        return look_at_all();
+    }
+    // Port 53 and addresses for everybody take a network of one's own.
+    let test = std::thread::current().name().unwrap().to_owned();
+    let mut again = Command::new("unshare");
+    again.args(["--net", "--map-root-user"]).arg(env::current_exe().unwrap()).args(["--exact", &test, "--nocapture"]);
+    let output = run(again.env(INSIDE, "1"));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("zones in"), "nothing was looked at:\n{said}");
+    println!("{said}");
+}
+
+fn look_at_all() {
+    let number = |name: &str, normal| env::var(name).map_or(normal, |text| text.parse::<u64>().unwrap());
+    let (seed, count) = (number("CERTSEAL_ZONE_SEED", 1), number("CERTSEAL_ZONES", 330));
+    let mut random = Random(seed);
+    let cases: Vec<_> = (0..count as usize).map(|number| case(&mut random, number)).collect();
+    let mut zones: Vec<_> = cases.iter().map(|case| case.zone.clone()).collect();
+    zones.push(zone("platform.net", &[&format!("edge IN A {V4}"), &format!("edge IN AAAA {V6}"), CAA_OF_PLATFORM]));
+    zones.push(zone("elsewhere.com", &["old IN A 203.0.113.7", "bare IN MX 0 .", "six IN AAAA 2001:db8:bad::7"]));
+    let lab = Lab::start(&zones, &[("com", &[]), ("net", &[]), ("locked", &["@ IN CAA 0 issue \";\""])]);
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let began = Instant::now();
+    let reports = runtime.block_on(async {
+        // What caches keep of those that change is older than the rest.
+        let changed: Vec<_> = cases.iter().filter(|case| case.later.is_some()).collect();
+        look(changed.iter().copied()).await;
+        lab.change(&changed.iter().filter_map(|case| case.later.clone()).collect::<Vec<_>>());
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        look(cases.iter()).await
+    });
+    println!("seed {seed}: {count} zones in {:.1} s", began.elapsed().as_secs_f64());
+    assert_told_apart(&cases, &reports);
+}
+
+/// Looks at all of the cases, some at a time.
+async fn look(cases: impl Iterator<Item = &Case>) -> BTreeMap<DnsName, NameReport> {
+    let mut waiting: Vec<_> = cases.map(|case| (case.name.clone(), case.resolvers)).collect();
+    let (mut looks, mut reports) = (JoinSet::new(), BTreeMap::new());
+    loop {
+        while looks.len() < 24
+            && let Some((name, resolvers)) = waiting.pop()
+        {
+            looks.spawn(async move {
+                let survey = Survey::new(resolvers.iter().map(|at| resolver(at)), AllowedServers::new(|_| true));
+                let observed = survey.observe(&name).await;
+                let report = judged(&observed, &targets(), &issuer());
+                (name, report, observed)
+            });
+        }
+        let Some(looked) = looks.join_next().await else { return reports };
+        let (name, report, observed) = looked.unwrap();
+        if env::var("CERTSEAL_SHOW").is_ok_and(|shown| shown == name.as_str()) {
+            println!("{observed:#?}\n{report:#?}");
+        }
+        reports.insert(name, report);
+    }
+}
+
+fn targets() -> Targets {
+    Targets {
+        alias: Some("edge.platform.net".parse().unwrap()),
+        addresses: [V4, V4_MORE, V6].map(|address| address.parse().unwrap()).to_vec(),
+    }
+}
+
+fn issuer() -> Issuer {
+    Issuer {
+        identities: vec!["letsencrypt.org".into()],
+        account: Some(ACCOUNT.into()),
+        methods: vec!["http-01".into()],
+    }
+}
+
+/// Prints what was taken for what, and holds it against the bars.
+fn assert_told_apart(cases: &[Case], reports: &BTreeMap<DnsName, NameReport>) {
+    let word = |code: Option<FindingCode>| code.map_or("ready", FindingCode::as_str);
+    let (mut table, mut wrong) = (BTreeMap::<(&str, &str), u32>::new(), Vec::new());
+    for case in cases {
+        let report = &reports[&case.name];
+        let found = report.findings.first().map(|finding| finding.code);
+        *table.entry((word(case.expected), word(found))).or_default() += 1;
+        if found != case.expected {
+            wrong.push(format!("{} ({}) was taken for {}: {report:?}", case.name, case.kind, word(found)));
+        }
+    }
+    let words: BTreeSet<_> = table.keys().flat_map(|(real, found)| [*real, *found]).collect();
+    let count = |of: &dyn Fn(&str, &str) -> bool| {
+        table.iter().filter(|((real, found), _)| of(real, found)).map(|(_, count)| f64::from(*count)).sum::<f64>()
+    };
+    println!("{:<20} {:>5} {:>5} {:>9} {:>7}  taken for", "fault", "zones", "found", "precision", "recall");
+    for word in &words {
+        let hit = count(&|real, found| real == *word && found == *word);
+        let (real, found) = (count(&|real, _| real == *word), count(&|_, found| found == *word));
+        let others = table.iter().filter(|((real, found), _)| real == word && found != word);
+        let others: Vec<_> = others.map(|((_, found), count)| format!("{count} {found}")).collect();
+        println!("{word:<20} {real:>5} {found:>5} {:>9.3} {:>7.3}  {}", hit / found, hit / real, others.join(", "));
+    }
+    wrong.iter().for_each(|line| println!("{line}"));
+    // As a question of yes and no, and as one of which fault.
+    let is_fault = |word: &str| word != "ready" && word != "not-asked";
+    let hit = count(&|real, found| is_fault(real) && is_fault(found));
+    let precision = hit / count(&|_, found| is_fault(found));
+    let recall = hit / count(&|real, _| is_fault(real));
+    let right = count(&|real, found| real == found) / count(&|_, _| true);
+    println!(
+        "a fault or none: precision {precision:.4}, recall {recall:.4}; the right one of {}: {right:.4}",
+        words.len()
+    );
+    assert!(precision >= 0.99 && recall >= 0.99 && right >= 0.99);
+    assert!(words.len() >= 16, "some faults were not tried: {words:?}");
+}
+
+/// A name with its zone, and what is wrong with it.
+struct Case {
+    name: DnsName,
+    kind: &'static str,
+    expected: Option<FindingCode>,
+    zone: Zone,
+    /// The zone after caches have it.
+    later: Option<Zone>,
+    resolvers: &'static [&'static str],
+}
+
+/// The kinds of zones: each as often as it stands here. None for one that is ready.
+const KINDS: &[(&str, Option<FindingCode>)] = {
+    use FindingCode::*;
+    &[
+        ("address", None),
+        ("two kinds of addresses", None),
+        ("alias of the platform", None),
+        ("apex", None),
+        ("alias of its own", None),
+        ("wildcard record", None),
+        ("deep", None),
+        ("signed", None),
+        ("one of two servers is lame", None),
+        ("one of two servers is dead", None),
+        ("CAA at the name", None),
+        ("CAA at the apex", None),
+        ("CAA of the platform overrides", None),
+        ("CAA of the name overrides its TLD", None),
+        ("CAA for other things", None),
+        ("wildcard name", None),
+        ("one resolver is limited", None),
+        ("wrong address", Some(WrongAddress)),
+        ("wrong address", Some(WrongAddress)),
+        ("one wrong address", Some(WrongAddress)),
+        ("wrong apex", Some(WrongAddress)),
+        ("stray AAAA", Some(StrayIpv6)),
+        ("stray AAAA", Some(StrayIpv6)),
+        ("stray AAAA behind an alias", Some(StrayIpv6)),
+        ("alias elsewhere", Some(AliasElsewhere)),
+        ("alias elsewhere", Some(AliasElsewhere)),
+        ("circle of aliases", Some(AliasLoop)),
+        ("circle of aliases", Some(AliasLoop)),
+        ("endless aliases", Some(AliasLoop)),
+        ("no such name", Some(NoSuchName)),
+        ("alias of nothing", Some(NoSuchName)),
+        ("no address", Some(NoAddress)),
+        ("alias without address", Some(NoAddress)),
+        ("CAA at the name forbids", Some(CaaForbids)),
+        ("CAA at the apex forbids", Some(CaaForbids)),
+        ("CAA at the TLD forbids", Some(CaaForbids)),
+        ("CAA behind an alias forbids", Some(CaaForbids)),
+        ("CAA of a wildcard forbids", Some(CaaForbids)),
+        ("CAA fails", Some(CaaUnanswered)),
+        ("CAA is not answered", Some(CaaUnanswered)),
+        ("expired", Some(DnssecBogus)),
+        ("another key's digest", Some(DnssecBogus)),
+        ("digest without signatures", Some(DnssecBogus)),
+        ("expired CAA", Some(DnssecBogus)),
+        ("lame", Some(LameDelegation)),
+        ("lame and dead", Some(LameDelegation)),
+        ("dead", Some(ServersUnreachable)),
+        ("mute", Some(ServersUnreachable)),
+        ("broken", Some(ServersFail)),
+        ("broken", Some(ServersFail)),
+        ("by who asks", Some(AnswersDiffer)),
+        ("by who asks", Some(AnswersDiffer)),
+        ("left-behind secondary", Some(AnswersDiffer)),
+        ("changed a moment ago", Some(NotEverywhereYet)),
+        ("limited resolvers", Some(NotAsked)),
+    ]
+};
+
+fn case(random: &mut Random, number: usize) -> Case {
+    let (kind, expected) = KINDS[number % KINDS.len()];
+    let tld = match kind {
+        "CAA at the TLD forbids" | "CAA of the name overrides its TLD" => "locked",
+        _ => random.one(&["com", "net"]),
+    };
+    let origin = format!("z{number}.{tld}");
+    let host = random.one(&["www", "shop", "a.b", "x-1"]);
+    let name = format!("{host}.{origin}");
+    let here = random.one(&[format!("A {V4}"), format!("A {V4_MORE}")]);
+    let there = format!("A 203.0.113.{}", 1 + random.below(200));
+    let stray = format!("AAAA 2001:db8:bad::{:x}", 1 + random.below(9999));
+    let allows = random.one(&[
+        "0 issue \"letsencrypt.org\"".to_owned(),
+        "128 issue \"letsencrypt.org\"".to_owned(),
+        format!("0 issue \"letsencrypt.org; accounturi={ACCOUNT}\""),
+        "0 issue \"letsencrypt.org; validationmethods=http-01,dns-01\"".to_owned(),
+    ]);
+    let forbids = random.one(&[
+        "0 issue \";\"".to_owned(),
+        "0 issue \"digicert.com\"".to_owned(),
+        format!("0 issue \"letsencrypt.org; accounturi={ACCOUNT}0\""),
+        "0 issue \"letsencrypt.org; validationmethods=dns-01\"".to_owned(),
+        "0 issue \"letsencrypt.org; no equals sign\"".to_owned(),
+        "128 tbs \"unknown\"".to_owned(),
+    ]);
+    let at = |record: &str| format!("{host} IN {record}");
+    let mut resolvers: &[_] = &[UNBOUND, BIND];
+    let (mut servers, mut other, mut later, mut broken) = (vec![MAIN], None, None, false);
+    // Most of those that lead here may be signed as well: that is nothing against them.
+    let mut signing = if random.below(4) == 0 { Signing::Signed } else { Signing::Unsigned };
+    let mut asked = name.clone();
+    let records: Vec<String> = match kind {
+        "address" => vec![at(&here)],
+        "two kinds of addresses" => vec![at(&here), at(&format!("AAAA {V6}"))],
+        "alias of the platform" => vec![at("CNAME edge.platform.net.")],
+        "apex" => {
+            asked = origin.clone();
+            vec![
+                format!("@ IN {here}"),
+                format!("@ IN AAAA {V6}"),
+                "@ IN MX 10 mail".into(),
+                format!("mail IN {there}"),
+            ]
+        }
+        "alias of its own" => vec![at("CNAME web"), "web IN CNAME web2".into(), format!("web2 IN {here}")],
+        "wildcard record" => vec![format!("* IN {here}")],
+        "deep" => {
+            asked = format!("a.b.c.{name}");
+            vec![format!("a.b.c.{host} IN {here}")]
+        }
+        "signed" => {
+            signing = Signing::Signed;
+            vec![at(&here)]
+        }
+        "one of two servers is lame" => {
+            servers = vec![MAIN, LAME];
+            vec![at(&here)]
+        }
+        "one of two servers is dead" => {
+            servers = vec![DEAD, MAIN];
+            vec![at(&here)]
+        }
+        "CAA at the name" => vec![at(&here), at(&format!("CAA {allows}")), "@ IN CAA 0 issue \";\"".into()],
+        "CAA at the apex" => {
+            vec![at(&here), format!("@ IN CAA {allows}"), "@ IN CAA 0 issue \"digicert.com\"".into()]
+        }
+        "CAA of the platform overrides" => vec![at("CNAME edge.platform.net."), "@ IN CAA 0 issue \";\"".into()],
+        "CAA of the name overrides its TLD" => vec![at(&here), at(&format!("CAA {allows}"))],
+        "CAA for other things" => {
+            let other = random.one(&["0 issuewild \";\"", "0 iodef \"mailto:a@example.com\"", "0 tbs \"unknown\""]);
+            vec![at(&here), at(&format!("CAA {other}"))]
+        }
+        "wildcard name" => {
+            asked = format!("*.{origin}");
+            vec![
+                format!("* IN {here}"),
+                "@ IN CAA 0 issue \";\"".into(),
+                "@ IN CAA 0 issuewild \"letsencrypt.org\"".into(),
+            ]
+        }
+        "one resolver is limited" => {
+            resolvers = &[LIMITED, BIND];
+            vec![at(&here)]
+        }
+        "wrong address" => vec![at(&there)],
+        "one wrong address" => vec![at(&here), at(&there)],
+        "wrong apex" => {
+            asked = origin.clone();
+            vec![format!("@ IN {there}"), format!("www IN {here}")]
+        }
+        "stray AAAA" => vec![at(&here), at(&stray)],
+        "stray AAAA behind an alias" => vec![at("CNAME web"), format!("web IN {here}"), format!("web IN {stray}")],
+        "alias elsewhere" => vec![at(random.one(&["CNAME old.elsewhere.com.", "CNAME six.elsewhere.com."]))],
+        "circle of aliases" => random.one(&[
+            vec![at(&format!("CNAME {host}"))],
+            vec![at("CNAME p"), format!("p IN CNAME {host}")],
+            vec![at("CNAME p"), "p IN CNAME q".into(), "q IN CNAME p".into()],
+        ]),
+        "endless aliases" => {
+            let chain = (1..40).map(|i| format!("c{i} IN CNAME c{}", i + 1));
+            [at("CNAME c1")].into_iter().chain(chain).chain([format!("c40 IN {here}")]).collect()
+        }
+        "no such name" => vec![format!("other IN {here}")],
+        "alias of nothing" => vec![at(random.one(&["CNAME gone.elsewhere.com.", "CNAME gone"]))],
+        "no address" => random.one(&[vec![at("MX 0 .")], vec![format!("below.{host} IN {here}")]]),
+        "alias without address" => vec![at("CNAME bare.elsewhere.com.")],
+        "CAA at the name forbids" => {
+            vec![at(&here), at(&format!("CAA {forbids}")), "@ IN CAA 0 issue \"letsencrypt.org\"".into()]
+        }
+        "CAA at the apex forbids" => vec![at(&here), format!("@ IN CAA {forbids}")],
+        "CAA at the TLD forbids" => vec![at(&here)],
+        "CAA behind an alias forbids" => {
+            vec![
+                at("CNAME web"),
+                format!("web IN {here}"),
+                format!("web IN CAA {forbids}"),
+                format!("@ IN CAA {allows}"),
+            ]
+        }
+        "CAA of a wildcard forbids" => {
+            asked = format!("*.{origin}");
+            let wild = random.one(&["0 issuewild \";\"", "0 issuewild \"digicert.com\""]);
+            vec![format!("* IN {here}"), "@ IN CAA 0 issue \"letsencrypt.org\"".into(), format!("@ IN CAA {wild}")]
+        }
+        "CAA fails" | "CAA is not answered" => {
+            servers = vec![if kind == "CAA fails" { CAA_FAILS } else { CAA_SILENT }];
+            signing = Signing::Unsigned;
+            vec![at(&here)]
+        }
+        "expired" => {
+            signing = Signing::Expired;
+            vec![at(&here)]
+        }
+        "another key's digest" => {
+            signing = Signing::WrongDigest;
+            vec![at(&here)]
+        }
+        "digest without signatures" => {
+            signing = Signing::Stripped;
+            vec![at(&here)]
+        }
+        "expired CAA" => {
+            signing = Signing::ExpiredFor("CAA");
+            vec![at(&here), format!("@ IN CAA {allows}")]
+        }
+        "lame" | "lame and dead" | "dead" | "mute" => {
+            servers = match kind {
+                "lame" => vec![LAME],
+                "lame and dead" => vec![LAME, DEAD],
+                "dead" => vec![DEAD],
+                _ => vec![MUTE],
+            };
+            signing = Signing::Unsigned;
+            vec![at(&here)]
+        }
+        "broken" => {
+            (signing, broken) = (Signing::Unsigned, true);
+            Vec::new()
+        }
+        "by who asks" => {
+            (servers, signing) = (vec![GEO], Signing::Unsigned);
+            let elsewhere = random.one(&[vec![at(&there)], vec![at("CNAME old.elsewhere.com.")], Vec::new()]);
+            other = Some(elsewhere);
+            vec![at(&here)]
+        }
+        "left-behind secondary" => {
+            (servers, signing) = (vec![MAIN, STALE], Signing::Unsigned);
+            other = Some(vec![at(&there)]);
+            vec![at(&here)]
+        }
+        "changed a moment ago" => {
+            signing = Signing::Unsigned;
+            later = Some(vec![at(&here)]);
+            vec![format!("{host} 3600 IN {there}")]
+        }
+        "limited resolvers" => {
+            resolvers = &[LIMITED];
+            vec![at(&here)]
+        }
+        other => unreachable!("{other}"),
+    };
+    let zone = Zone { origin, records, other, servers, signing, broken };
+    let later = later.map(|records| Zone { records, ..zone.clone() });
+    Case { name: asked.parse().unwrap(), kind, expected, zone, later, resolvers }
+}
+
+fn zone(origin: &str, records: &[&str]) -> Zone {
+    Zone {
+        origin: origin.to_owned(),
+        records: records.iter().map(|record| record.to_string()).collect(),
+        other: None,
+        servers: vec![MAIN],
+        signing: Signing::Signed,
+        broken: false,
+    }
+}
+
+/// SplitMix64: the same zones for the same seed, whatever else changes.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
+    }
+
+    fn one<T: Clone>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())].clone()
+    }
+}
+
+/// Set for the test that runs in its own network.
+const INSIDE: &str = "CERTSEAL_IN_NAMESPACE";
+
+const V4: &str = "198.51.100.10";
+const V4_MORE: &str = "198.51.100.11";
+const V6: &str = "2001:db8:100::10";
+const CAA_OF_PLATFORM: &str = "edge IN CAA 0 issue \"letsencrypt.org\"";
+const ACCOUNT: &str = "https://ca.example/acct/7";
