@@ -40,6 +40,15 @@ impl Pebble {
     /// Like [`Self::start`], with profiles and the seconds for which their certificates are valid. Pebble takes one at random
     /// for an order that names none.
     pub fn start_with_profiles(nonce_reject: u32, profiles: &[(&str, u32)]) -> Self {
+        Self::start_as(nonce_reject, profiles, None)
+    }
+
+    /// Like [`Self::start`], and it looks names up with this resolver.
+    pub fn start_resolving(resolver: SocketAddr) -> Self {
+        Self::start_as(0, &[("default", 7_776_000)], Some(resolver))
+    }
+
+    fn start_as(nonce_reject: u32, profiles: &[(&str, u32)], resolver: Option<SocketAddr>) -> Self {
         let profile = |(name, seconds): &(&str, u32)| {
             ((*name).to_owned(), serde_json::json!({ "description": name, "validityPeriod": seconds }))
         };
@@ -66,7 +75,7 @@ impl Pebble {
         dns.wait_for(dns_management);
         let mut pebble = Process::start(
             Command::new(tool("pebble"))
-                .args(["-strict", "-dnsserver", &dns_address.to_string(), "-config"])
+                .args(["-strict", "-dnsserver", &resolver.unwrap_or(dns_address).to_string(), "-config"])
                 .arg(path("pebble.json"))
                 .env("PEBBLE_VA_NOSLEEP", "1")
                 .env("PEBBLE_AUTHZREUSE", "0")

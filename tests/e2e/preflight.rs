@@ -11,29 +11,126 @@ use std::{
 
 use certseal_dns::{AllowedServers, Survey};
 use certseal_issuance::preflight::{Issuer, Targets, judged};
-use certseal_wire::{DnsName, FindingCode, NameReport};
+use certseal_wire::{DnsName, FindingCode, NameReport, NamesReport, Readiness, SiteState, SiteStatus};
 use tokio::task::JoinSet;
 
 use crate::{
     name_lab::{
         BIND, CAA_FAILS, CAA_SILENT, DEAD, GEO, LAME, LIMITED, Lab, MAIN, MUTE, STALE, Signing, UNBOUND, Zone, resolver,
     },
+    pebble::Pebble,
+    platform::{Authority, Platform},
     process::run,
 };
 
 #[test]
 fn faults_of_hundreds_of_zones_are_told_apart() {
+    in_own_network(look_at_all);
+}
+
+#[test]
+fn a_site_whose_dns_is_wrong_costs_no_order_and_gets_its_certificate_once_it_is_mended() {
+    in_own_network(|| {
+        tokio::runtime::Runtime::new().unwrap().block_on(mend_one_beside_another());
+    });
+}
+
+/// Runs a test in a network of its own: port 53 and addresses for everybody take one. The test runs itself again there.
+fn in_own_network(test: impl FnOnce()) {
     if env::var_os(INSIDE).is_some() {
-        return look_at_all();
+        test();
+        return println!("{PASSED}");
     }
-    // Port 53 and addresses for everybody take a network of one's own.
-    let test = std::thread::current().name().unwrap().to_owned();
+    let name = std::thread::current().name().unwrap().to_owned();
     let mut again = Command::new("unshare");
-    again.args(["--net", "--map-root-user"]).arg(env::current_exe().unwrap()).args(["--exact", &test, "--nocapture"]);
+    again.args(["--net", "--map-root-user"]).arg(env::current_exe().unwrap()).args(["--exact", &name, "--nocapture"]);
     let output = run(again.env(INSIDE, "1"));
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("zones in"), "nothing was looked at:\n{said}");
+    assert!(said.contains(PASSED), "the test did not run there:\n{said}");
     println!("{said}");
+}
+
+async fn mend_one_beside_another() {
+    let good = zone("good.com", &["www 2 IN CNAME edge.platform.net."]);
+    let bad = zone("bad.com", &["www 2 IN A 203.0.113.5", "www 2 IN AAAA 2001:db8::5"]);
+    let forbidding = zone("strict.com", &["www 2 IN A 127.0.0.1", "www 2 IN CAA 0 issue \"other.example\""]);
+    let own = zone("platform.net", &["edge IN A 127.0.0.1"]);
+    let [good, bad, forbidding] = [good, bad, forbidding].map(|zone| Zone { signing: Signing::Unsigned, ..zone });
+    let lab = Lab::start(&[good, bad.clone(), forbidding.clone(), own], &[("com", &[]), ("net", &[])]);
+    let pebble = Pebble::start_resolving(resolver(UNBOUND));
+    let authority = Authority::Acme { directory: &pebble.directory(), roots: &pebble.tls_root };
+    let mut platform = Platform::start_with_http(authority, pebble.http).await;
+    platform.configure_authority(&format!(
+        "caa_identities = [\"pebble.example\"]\n[dns]\nresolvers = [\"{UNBOUND}\", \"{BIND}\"]\n\
+         target = \"edge.platform.net\"\naddresses = [\"127.0.0.1\"]\nprivate_networks = [\"127.0.0.0/8\"]"
+    ));
+    let [good_name, bad_name, strict_name] =
+        ["www.good.com", "www.bad.com", "www.strict.com"].map(|name| name.parse::<DnsName>().unwrap());
+    platform.add_site(&good_name).await;
+    platform.wait_active(&good_name, 1).await;
+
+    let requests = |platform: &Platform| count(&platform.metrics("man-telemetry"), "certman_acme_requests_total");
+    let before = requests(&platform);
+    let codes = |dns: &NamesReport| dns.names.iter().flat_map(|it| &it.findings).map(|it| it.code).collect::<Vec<_>>();
+    for (name, code) in [(&bad_name, FindingCode::WrongAddress), (&strict_name, FindingCode::CaaForbids)] {
+        platform.add_site(name).await;
+        let status = waits_for_its_names(&platform, name).await;
+        let dns = status.dns.unwrap();
+        assert_eq!((dns.readiness, codes(&dns)), (Readiness::NotReady, vec![code]), "{dns:?}");
+        assert_eq!(status.state, SiteState::Waiting);
+    }
+    assert_eq!(requests(&platform), before, "the CA was asked for names that are not ready");
+
+    let check = platform.certctl(&["dns", "check", "www.bad.com"]);
+    let said = String::from_utf8_lossy(&check.stdout);
+    assert_eq!(check.status.code(), Some(1), "{check:?}");
+    for line in [
+        "remove www.bad.com. 3600 IN A 203.0.113.5",
+        "remove www.bad.com. 3600 IN AAAA 2001:db8::5",
+        "add www.bad.com. 3600 IN CNAME edge.platform.net.",
+    ] {
+        assert!(said.contains(line), "{line} is missing in:\n{said}");
+    }
+    let plan = platform.certctl(&["dns", "plan", "--all"]);
+    let plan = String::from_utf8_lossy(&plan.stdout);
+    assert!(plan.contains("edge.platform.net. 3600 IN CAA 0 issue \"pebble.example\""), "{plan}");
+    assert!(plan.contains("www.strict.com. 3600 IN CNAME edge.platform.net."), "{plan}");
+
+    // What the finding says is done, caches forget what was before, and the next look has the order go on.
+    lab.change(&[
+        Zone { records: vec!["www 2 IN CNAME edge.platform.net.".into()], ..bad },
+        Zone { records: vec!["www 2 IN CNAME edge.platform.net.".into()], ..forbidding },
+    ]);
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while !platform.certctl(&["dns", "check", "--all"]).status.success() {
+        assert!(Instant::now() < deadline, "still not ready");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let mended = Instant::now();
+    for name in [&bad_name, &strict_name] {
+        platform.wait_active(name, 1).await;
+    }
+    // By itself it would have looked again a minute later.
+    assert!(mended.elapsed() < Duration::from_secs(30), "{:?}", mended.elapsed());
+}
+
+/// The site's status once its names were looked at.
+async fn waits_for_its_names(platform: &Platform, name: &DnsName) -> SiteStatus {
+    let certman = platform.certman_as("platform");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let status = certman.site(name).await.unwrap().unwrap();
+        if status.dns.is_some() {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn count(metrics: &str, name: &str) -> u64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim().parse().unwrap()
 }
 
 fn look_at_all() {
@@ -426,8 +523,9 @@ impl Random {
     }
 }
 
-/// Set for the test that runs in its own network.
+/// Set for the test that runs in its own network, and what it says in the end.
 const INSIDE: &str = "CERTSEAL_IN_NAMESPACE";
+const PASSED: &str = "the test in its own network passed";
 
 const V4: &str = "198.51.100.10";
 const V4_MORE: &str = "198.51.100.11";
