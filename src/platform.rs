@@ -157,6 +157,7 @@ fn authority(options: &Options, pki_dir: &Path) -> anyhow::Result<(AuthorityConf
             limits: None,
             overrides: Default::default(),
             caa_identities: None,
+            challenges: Vec::new(),
             public_suffix_list: None,
         };
         return Ok((authority, None));

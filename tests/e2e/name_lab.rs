@@ -56,6 +56,9 @@ pub const BIND: &str = "127.20.0.2";
 /// Unbound, for one question a second from each address.
 pub const LIMITED: &str = "127.20.0.3";
 
+/// Signs updates under the name `certman`, in base64.
+pub const UPDATE_KEY: &str = "dGhpcyBpcyBhIHNlY3JldCBvZiAzMiBvY3RldHMgLi4=";
+
 /// What the servers say of a zone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Zone {
@@ -70,6 +73,8 @@ pub struct Zone {
     pub signing: Signing,
     /// The file is not one, so that its server fails.
     pub broken: bool,
+    /// Its server takes updates that are signed with [`UPDATE_KEY`].
+    pub updated: bool,
 }
 
 /// How a zone is signed.
@@ -282,6 +287,10 @@ fn start_named(dir: &Path, zones: &[Zone], tlds: &[(&str, &[&str])]) -> Process 
     let mut all = String::new();
     for it in zones {
         let zone = zone(&it.origin, it.origin.clone());
+        if it.updated {
+            main += &zone.replace("};", "allow-update { key certman; }; };");
+            continue;
+        }
         if it.servers.contains(&MAIN) {
             main += &zone;
         }
@@ -295,6 +304,7 @@ fn start_named(dir: &Path, zones: &[Zone], tlds: &[(&str, &[&str])]) -> Process 
         "options {{ directory \"{dir}\"; pid-file none; session-keyfile none; listen-on port 53 {{ {listen} }}; \
          listen-on-v6 {{ none; }}; recursion no; dnssec-validation no; notify no; minimal-responses no; \
          allow-transfer {{ none; }}; max-cache-size 8m; }};\ncontrols {{ }};\n\
+         key certman {{ algorithm hmac-sha256; secret \"{UPDATE_KEY}\"; }};\n\
          view \"elsewhere\" {{ match-destinations {{ {GEO}; }}; match-clients {{ {BIND}; }};\n{other}}};\n\
          view \"stale\" {{ match-destinations {{ {STALE}; }};\n{other}}};\n\
          view \"lame\" {{ match-destinations {{ {LAME}; }};\n}};\n\

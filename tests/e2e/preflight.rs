@@ -4,19 +4,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env,
+    env, fs,
+    os::unix::fs::PermissionsExt,
     process::Command,
     time::{Duration, Instant},
 };
 
-use certseal_dns::{AllowedServers, Survey};
+use certseal_dns::{AllowedServers, Survey, UpdateError, ZoneWriter};
 use certseal_issuance::preflight::{Issuer, Targets, judged};
-use certseal_wire::{DnsName, FindingCode, NameReport, NamesReport, Readiness, SiteState, SiteStatus};
+use certseal_wire::{
+    DnsName, FindingCode, NameReport, NameSet, NamesReport, Readiness, SiteRequest, SiteState, SiteStatus,
+};
 use tokio::task::JoinSet;
 
 use crate::{
     name_lab::{
-        BIND, CAA_FAILS, CAA_SILENT, DEAD, GEO, LAME, LIMITED, Lab, MAIN, MUTE, STALE, Signing, UNBOUND, Zone, resolver,
+        BIND, CAA_FAILS, CAA_SILENT, DEAD, GEO, LAME, LIMITED, Lab, MAIN, MUTE, STALE, Signing, UNBOUND, UPDATE_KEY, Zone, resolver,
     },
     pebble::Pebble,
     platform::{Authority, Platform},
@@ -33,6 +36,80 @@ fn a_site_whose_dns_is_wrong_costs_no_order_and_gets_its_certificate_once_it_is_
     in_own_network(|| {
         tokio::runtime::Runtime::new().unwrap().block_on(mend_one_beside_another());
     });
+}
+
+#[test]
+fn wildcards_are_validated_by_dns_01_in_a_zone_to_which_customers_delegate() {
+    in_own_network(|| {
+        tokio::runtime::Runtime::new().unwrap().block_on(issue_wildcards());
+    });
+}
+
+async fn issue_wildcards() {
+    let wild = zone("wild.com", &["@ IN A 127.0.0.1", "* IN A 127.0.0.1", "_acme-challenge IN CNAME wild.com.acme.net."]);
+    let other = zone("other.com", &["@ IN A 127.0.0.1", "* IN A 127.0.0.1"]);
+    let own = zone("platform.net", &["edge IN A 127.0.0.1"]);
+    let answers = Zone { updated: true, ..zone("acme.net", &[]) };
+    let zones = [wild, other, own, answers].map(|zone| Zone { signing: Signing::Unsigned, ..zone });
+    let _lab = Lab::start(&zones, &[("com", &[]), ("net", &[])]);
+    let pebble = Pebble::start_resolving(resolver(UNBOUND));
+    let authority = Authority::Acme { directory: &pebble.directory(), roots: &pebble.tls_root };
+    let mut platform = Platform::start_with_http(authority, pebble.http).await;
+    let key = platform.dir.path().join("tsig.key");
+    fs::write(&key, UPDATE_KEY).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    platform.configure_authority(&format!(
+        "[dns]\nresolvers = [\"{UNBOUND}\", \"{BIND}\"]\ntarget = \"edge.platform.net\"\naddresses = [\"127.0.0.1\"]\n\
+         private_networks = [\"127.0.0.0/8\"]\n[dns.challenges]\nzone = \"acme.net\"\nserver = \"{MAIN}\"\n\
+         key_name = \"certman\"\nkey_file = \"{}\"",
+        key.display()
+    ));
+    let add = async |name: &str| {
+        let site: DnsName = name.parse().unwrap();
+        let names = vec![site.clone(), format!("*.{name}").parse().unwrap()];
+        let request = SiteRequest { names: NameSet::try_from(names).unwrap(), ..platform.request(&site) };
+        platform.certman_as("platform").put_site(&site, &request).await.unwrap();
+        site
+    };
+    // Its own name over HTTP, and the wildcard beside it.
+    let wild = add("wild.com").await;
+    platform.wait_active(&wild, 1).await;
+    let visited = platform.curl(&pebble.issuing_root(), &"any.wild.com".parse().unwrap());
+    assert!(visited.status.success(), "{visited:?}");
+
+    // The answer is taken out again, and nothing else can write there.
+    let survey = Survey::new([resolver(UNBOUND)], AllowedServers::new(|_| true));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let texts = survey.texts("wild.com.acme.net").await;
+        assert!(!texts.is_empty());
+        if texts.iter().all(|(_, texts)| texts.as_ref().is_ok_and(Vec::is_empty) || texts.is_err()) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{texts:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let writer = |secret: &[u8]| {
+        let zone = "acme.net".parse().unwrap();
+        ZoneWriter::new(resolver(MAIN), &zone, "certman", "hmac-sha256", secret.to_vec()).unwrap()
+    };
+    let right = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, UPDATE_KEY).unwrap();
+    writer(&right).add_text("x.acme.net", "a").await.unwrap();
+    writer(&right).add_text("x.acme.net", "b").await.unwrap();
+    writer(&right).remove_text("x.acme.net", "a").await.unwrap();
+    assert_eq!(survey.texts("x.acme.net").await[0].1, Ok(vec!["b".to_owned()]));
+    writer(&[7; 32]).add_text("x.acme.net", "c").await.unwrap_err();
+    assert!(matches!(writer(&right).add_text("x.other.com", "c").await, Err(UpdateError::Outside { .. })));
+    assert_eq!(survey.texts("x.acme.net").await[0].1, Ok(vec!["b".to_owned()]));
+
+    let other = add("other.com").await;
+    let dns = waits_for_its_names(&platform, &other).await.dns.unwrap();
+    let finding = &dns.names[0].findings[0];
+    assert_eq!((dns.names[0].name.as_str(), finding.code), ("*.other.com", FindingCode::ChallengeNotDelegated));
+    let edits: Vec<_> = finding.edits.iter().map(ToString::to_string).collect();
+    assert_eq!(edits, ["add _acme-challenge.other.com. 3600 IN CNAME other.com.acme.net."]);
+    let plan = platform.certctl(&["dns", "plan", "other.com"]);
+    assert!(String::from_utf8_lossy(&plan.stdout).contains("_acme-challenge.other.com. 3600 IN CNAME"), "{plan:?}");
 }
 
 /// Runs a test in a network of its own: port 53 and addresses for everybody take one. The test runs itself again there.
@@ -490,7 +567,7 @@ fn case(random: &mut Random, number: usize) -> Case {
         }
         other => unreachable!("{other}"),
     };
-    let zone = Zone { origin, records, other, servers, signing, broken };
+    let zone = Zone { origin, records, other, servers, signing, broken, updated: false };
     let later = later.map(|records| Zone { records, ..zone.clone() });
     Case { name: asked.parse().unwrap(), kind, expected, zone, later, resolvers }
 }
@@ -503,6 +580,7 @@ fn zone(origin: &str, records: &[&str]) -> Zone {
         servers: vec![MAIN],
         signing: Signing::Signed,
         broken: false,
+        updated: false,
     }
 }
 

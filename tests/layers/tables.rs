@@ -52,7 +52,8 @@ pub(crate) const LAYERS: &[Layers] = &[
         folder: "crates/certman",
         layers: &[
             &["config", "drive", "indexes", "leases", "metrics", "new_key", "suffixes"],
-            &["preflight", "queue"],
+            &["dns_challenges", "queue"],
+            &["preflight"],
             &["authority", "journal"],
             &["ledger", "recent", "witness"],
             &["certstore"],

@@ -4,10 +4,10 @@ mod acme;
 mod local;
 
 use certseal_issuance::{
-    AccountRef, Answer, AuthorityId, Failure, FailureKind, Lineage, OrderRef, OrderReport, OrderState, Outcome,
+    AccountRef, Answer, AuthorityId, Failure, FailureKind, Lineage, Method, OrderRef, OrderReport, OrderState, Outcome,
     Revocation, SealedKey,
 };
-use certseal_wire::{NameSet, ProfileName};
+use certseal_wire::{DnsName, NameSet, ProfileName};
 use jiff::SignedDuration;
 
 pub(crate) use acme::{AcmeAuthority, certificate_id};
@@ -114,17 +114,27 @@ pub(crate) enum Authority {
 
 impl Authority {
     /// The challenges of those of `names` that are not authorized yet. A CA that asks for another one is refused.
-    pub(crate) async fn challenges(&self, order_url: &str, names: &NameSet) -> Result<Vec<Answer>, Failure> {
+    /// `method` chooses the way for a name.
+    pub(crate) async fn challenges(
+        &self,
+        order_url: &str,
+        names: &NameSet,
+        method: impl Fn(&DnsName) -> Method,
+    ) -> Result<Vec<Answer>, Failure> {
         match self {
-            Self::Acme(acme) => acme.challenges(order_url, names).await,
+            Self::Acme(acme) => acme.challenges(order_url, names, method).await,
             Self::Local(_) => Ok(Vec::new()),
         }
     }
 
     /// Tells the CA that all pending challenges can be validated. Answers how long it asks to be left alone.
-    pub(crate) async fn begin_validation(&self, order_url: &str) -> Result<Option<SignedDuration>, Failure> {
+    pub(crate) async fn begin_validation(
+        &self,
+        order_url: &str,
+        answers: &[Answer],
+    ) -> Result<Option<SignedDuration>, Failure> {
         match self {
-            Self::Acme(acme) => acme.begin_validation(order_url).await,
+            Self::Acme(acme) => acme.begin_validation(order_url, answers).await,
             Self::Local(_) => Ok(None),
         }
     }

@@ -105,9 +105,9 @@ impl Certstore {
         Ok(StoredChange { at: Timestamp::now(), pools, change })
     }
 
-    pub(crate) async fn publish(&self, answers: &[Answer]) -> Result<(), Failure> {
+    pub(crate) async fn publish(&self, answers: &[&Answer]) -> Result<(), Failure> {
         let expires_at = Timestamp::now() + SignedDuration::from_hours(1);
-        for Answer { host, token, key_authorization } in answers {
+        for Answer { host, token, key_authorization, .. } in answers {
             let challenge = Challenge {
                 host: host.clone(),
                 token: token.clone(),
@@ -120,7 +120,7 @@ impl Certstore {
     }
 
     /// Forgets challenges that have served. A challenge whose deletion fails is left to expire.
-    pub(crate) async fn retract(&self, answers: &[Answer]) {
+    pub(crate) async fn retract(&self, answers: &[&Answer]) {
         for Answer { host, token, .. } in answers {
             if let Err(error) = self.store.delete_challenge(host, token).await {
                 tracing::debug!(%host, %error, "challenge left to expire");

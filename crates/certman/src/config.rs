@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::Context;
-use certseal_issuance::budget::{Limit, LimitName, Limits};
+use certseal_issuance::{
+    Method,
+    budget::{Limit, LimitName, Limits},
+};
 use certseal_service::{
     networks::Network,
     tls::{Peer, TlsFiles},
@@ -82,6 +85,28 @@ pub struct Dns {
     /// Networks that are not public, and whose name servers may be asked all the same.
     #[serde(default)]
     pub private_networks: Vec<Network>,
+    /// How answers to dns-01 challenges come into the DNS; there are none when absent.
+    pub challenges: Option<DnsChallenges>,
+}
+
+/// A zone of the platform for answers to dns-01 challenges: customers delegate `_acme-challenge` to it by a CNAME.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DnsChallenges {
+    /// The zone.
+    pub zone: DnsName,
+    /// Its primary server, which takes dynamic updates (RFC 2136).
+    pub server: Option<String>,
+    /// The name of the key that signs updates (TSIG).
+    pub key_name: Option<String>,
+    /// The key in base64; readable by its owner only.
+    pub key_file: Option<PathBuf>,
+    /// `hmac-sha256`, `hmac-sha384` or `hmac-sha512`.
+    #[serde(default = "default_algorithm")]
+    pub algorithm: String,
+    /// In place of a server: a program and its first arguments, called with `add` or `remove`, the record's owner and its text. It
+    /// must do nothing when it is called with the same again.
+    pub command: Option<Vec<String>>,
 }
 
 /// Envelopes that share a content key, which is in memory as long as their group is open. `SECURITY.md` says what that
@@ -136,6 +161,10 @@ pub enum Authority {
         /// The names that stand for the CA in CAA records. When absent, what is known of the directory's host: CAA is not looked
         /// at for CAs that are not known.
         caa_identities: Option<Vec<String>>,
+        /// How names are validated, `http-01` or `dns-01`, the first first; after a rejection the next one. Wildcards take dns-01
+        /// in any case.
+        #[serde(default = "default_methods")]
+        challenges: Vec<Method>,
         /// The list of publicsuffix.org, by which registered domains are told; the one that this release carries when absent.
         public_suffix_list: Option<PathBuf>,
     },
@@ -151,6 +180,14 @@ pub struct LimitOverride {
     pub count: u32,
     /// The period, in seconds.
     pub period_seconds: u32,
+}
+
+/// The address of a name server, on port 53 where it says none.
+pub(crate) fn address(text: &str) -> anyhow::Result<SocketAddr> {
+    let with_port = || text.parse().map(|address| SocketAddr::new(address, 53));
+    text.parse().or_else(|_| with_port()).with_context(|| {
+        format!("expected the address of a resolver such as 10.0.0.53 or [fd00::53]:5353, got {text:?}")
+    })
 }
 
 /// The names that stand for the CA of a directory in CAA records (RFC 8659, 4.2).
@@ -195,6 +232,14 @@ pub(crate) fn limits(
         limits = limits.with(*name, limit);
     }
     Ok(limits)
+}
+
+fn default_methods() -> Vec<Method> {
+    vec![Method::Http]
+}
+
+fn default_algorithm() -> String {
+    "hmac-sha256".to_owned()
 }
 
 fn default_workers() -> usize {

@@ -29,6 +29,7 @@ mod authority;
 mod certstore;
 mod checkpoint;
 mod config;
+mod dns_challenges;
 mod drive;
 mod indexes;
 mod journal;
@@ -47,7 +48,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use certseal_client::{Connection, StoreClient};
-use certseal_issuance::{Policy, budget};
+use certseal_issuance::{Method, Policy, budget};
 use certseal_seal::{SigningKey, VerifyingKey};
 use certseal_service::{
     Shutdown,
@@ -60,7 +61,10 @@ use certseal_service::{
 use jiff::SignedDuration;
 use tokio::{sync::Notify, task::JoinHandle};
 
-pub use config::{Authority as AuthorityConfig, Config, Dns as DnsConfig, Groups as GroupsConfig, LimitOverride};
+pub use config::{
+    Authority as AuthorityConfig, Config, Dns as DnsConfig, DnsChallenges as DnsChallengesConfig,
+    Groups as GroupsConfig, LimitOverride,
+};
 
 use authority::{AcmeAuthority, Authorities, Authority, LocalAuthority};
 use certstore::Certstore;
@@ -135,7 +139,13 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         AuthorityConfig::Acme { profile, .. } => profile.clone(),
         AuthorityConfig::Local { .. } => None,
     };
-    let policy = Policy { authority: authorities.id().clone(), retry, profile, looks_first: preflight.is_some() };
+    let policy = Policy {
+        authority: authorities.id().clone(),
+        retry,
+        profile,
+        looks_first: preflight.is_some(),
+        methods: methods(&config.authority),
+    };
 
     if let Some(address) = config.telemetry {
         let readiness = journal.clone();
@@ -152,6 +162,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let checkpoints = tokio::spawn(checkpoints);
     let worker = Arc::new(Worker {
         certstore,
+        dns_challenges: preflight.as_ref().and_then(Preflight::challenges),
         preflight,
         journal,
         ledger,
@@ -199,7 +210,15 @@ fn preflight(dns: Option<&DnsConfig>, authority: &AuthorityConfig, rules: &Rules
         }
         AuthorityConfig::Local { .. } => Vec::new(),
     };
-    dns.map(|dns| Preflight::new(dns, identities, rules.suffixes.clone())).transpose()
+    dns.map(|dns| Preflight::new(dns, identities, rules.suffixes.clone(), methods(authority))).transpose()
+}
+
+/// How names are validated.
+fn methods(authority: &AuthorityConfig) -> Vec<Method> {
+    match authority {
+        AuthorityConfig::Acme { challenges, .. } => challenges.clone(),
+        AuthorityConfig::Local { .. } => Vec::new(),
+    }
 }
 
 /// How the CA's limits are counted.

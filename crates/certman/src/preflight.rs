@@ -2,15 +2,24 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use certseal_dns::{AllowedServers, Survey};
-use certseal_issuance::preflight::{self, Issuer, Targets};
+use certseal_issuance::{
+    Method,
+    preflight::{self, Issuer, Targets},
+};
 use certseal_service::networks::{Denied, NOT_PUBLIC};
-use certseal_wire::{DnsName, DnsPlan, DnsRecord, NameReport, NameSet, NamesReport};
+use certseal_wire::{
+    DnsName, DnsPlan, DnsRecord, Edit, Finding, FindingCode, NameReport, NameSet, NamesReport, RecordEdit,
+};
 use jiff::Timestamp;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use crate::{config::Dns, suffixes::Suffixes};
+use crate::{
+    config::{Dns, address},
+    dns_challenges::DnsChallenges,
+    suffixes::Suffixes,
+};
 
 /// Looks at names, some at a time.
 pub(crate) struct Preflight {
@@ -19,29 +28,36 @@ pub(crate) struct Preflight {
     identities: Vec<String>,
     denied: Vec<DnsName>,
     suffixes: Arc<Suffixes>,
+    /// The ways in which names are validated.
+    methods: Vec<Method>,
+    challenges: Option<Arc<DnsChallenges>>,
     looks: Arc<Semaphore>,
 }
 
 impl Preflight {
     /// `identities` stand for the CA in CAA records.
-    pub(crate) fn new(config: &Dns, identities: Vec<String>, suffixes: Arc<Suffixes>) -> anyhow::Result<Self> {
-        let resolvers: Vec<SocketAddr> = config.resolvers.iter().map(|it| address(it)).collect::<Result<_, _>>()?;
-        ensure!(
-            (2..=MOST_RESOLVERS).contains(&resolvers.len()),
-            "expected 2 to {MOST_RESOLVERS} dns.resolvers, which see names from different places, got {}",
-            resolvers.len()
-        );
+    pub(crate) fn new(
+        config: &Dns,
+        identities: Vec<String>,
+        suffixes: Arc<Suffixes>,
+        methods: Vec<Method>,
+    ) -> anyhow::Result<Self> {
+        let survey = survey(config)?;
         let targets = Targets {
             alias: config.target.clone(),
             addresses: config.addresses.iter().map(|address| address.to_canonical()).collect(),
         };
         ensure!(!targets.is_empty(), "expected dns.target or dns.addresses: names are compared with them");
-        let (denied, private) = (Denied::new(&NOT_PUBLIC), config.private_networks.clone());
-        let allowed = AllowedServers::new(move |address| {
-            denied.allows(address) || private.iter().any(|network| network.contains(address))
-        });
+        let challenges = config.challenges.as_ref().map(|settings| DnsChallenges::new(settings, survey.clone()));
+        let challenges = challenges.transpose()?.map(Arc::new);
+        ensure!(
+            challenges.is_some() || !methods.contains(&Method::Dns),
+            "expected [dns.challenges] for challenges of type dns-01"
+        );
         Ok(Self {
-            survey: Survey::new(resolvers, allowed),
+            survey,
+            challenges,
+            methods,
             targets,
             identities,
             denied: config.denied.clone(),
@@ -62,10 +78,16 @@ impl Preflight {
             }
             let (survey, targets) = (self.survey.clone(), self.targets.clone());
             let (issuer, looks_at_once) = (issuer.clone(), self.looks.clone());
+            let challenges = self.challenges.clone().filter(|_| self.takes_dns(&name));
             looks.spawn(async move {
                 // It is never closed.
                 let _one = looks_at_once.acquire().await;
-                preflight::judged(&survey.observe(&name).await, &targets, &issuer)
+                let mut report = preflight::judged(&survey.observe(&name).await, &targets, &issuer);
+                if let Some(challenges) = challenges {
+                    let findings = report.findings.into_iter().chain(delegation(&challenges, &name).await);
+                    report = NameReport::new(name, findings.collect());
+                }
+                report
             });
         }
         let mut reports = looks.join_all().await;
@@ -76,10 +98,14 @@ impl Preflight {
     /// The records that lead names here.
     pub(crate) fn plan(&self, names: &NameSet) -> DnsPlan {
         let of_name = |name: &DnsName| {
-            let is_apex = self.suffixes.registered(name) == name.as_str().trim_start_matches("*.");
-            self.targets.records(name, is_apex)
+            let is_apex = self.suffixes.registered(name) == name.as_str();
+            let leading = self.targets.records(name, is_apex).into_iter().map(|edit| edit.record);
+            let challenges = self.challenges.as_ref().filter(|_| self.takes_dns(name));
+            leading.chain(challenges.map(|challenges| challenges.delegation(name))).collect::<Vec<_>>()
         };
-        DnsPlan { records: names.iter().flat_map(of_name).map(|edit| edit.record).collect() }
+        let mut records: Vec<_> = names.iter().flat_map(of_name).collect();
+        records.dedup();
+        DnsPlan { records }
     }
 
     /// The platform's own records: those of its target, and the CAA beside it, which speaks for all that are aliases of it.
@@ -95,16 +121,52 @@ impl Preflight {
         DnsPlan { records: addresses.chain(allowing).collect() }
     }
 
+    /// Answers to dns-01 challenges, where there are any.
+    pub(crate) fn challenges(&self) -> Option<Arc<DnsChallenges>> {
+        self.challenges.clone()
+    }
+
+    fn takes_dns(&self, name: &DnsName) -> bool {
+        name.is_wildcard() || self.methods.contains(&Method::Dns)
+    }
+
     fn issuer(&self, account: Option<String>) -> Issuer {
-        Issuer { identities: self.identities.clone(), account, methods: vec!["http-01".to_owned()] }
+        let methods = self.methods.iter().map(|method| method.as_str().to_owned()).collect();
+        Issuer { identities: self.identities.clone(), account, methods }
     }
 }
 
-fn address(text: &str) -> anyhow::Result<SocketAddr> {
-    let with_port = || text.parse().map(|address| SocketAddr::new(address, 53));
-    text.parse().or_else(|_| with_port()).with_context(|| {
-        format!("expected the address of a resolver such as 10.0.0.53 or [fd00::53]:5353, got {text:?}")
-    })
+/// What stands in the way of a dns-01 challenge.
+async fn delegation(challenges: &DnsChallenges, name: &DnsName) -> Option<Finding> {
+    let (code, detail, edits) = match challenges.owner(name).await {
+        Ok(Some(_)) => return None,
+        Ok(None) => {
+            let record = challenges.delegation(name);
+            let detail = format!("its challenges are not delegated to the platform: expected {record}");
+            (FindingCode::ChallengeNotDelegated, detail, vec![RecordEdit { edit: Edit::Add, record }])
+        }
+        Err(why) => (
+            FindingCode::NotAsked,
+            format!("whether its challenges are delegated could not be asked: {why}"),
+            Vec::new(),
+        ),
+    };
+    Some(Finding { code, detail, edits })
+}
+
+/// The resolvers, and the servers that may be asked besides.
+fn survey(config: &Dns) -> anyhow::Result<Survey> {
+    let resolvers: Vec<SocketAddr> = config.resolvers.iter().map(|it| address(it)).collect::<Result<_, _>>()?;
+    ensure!(
+        (2..=MOST_RESOLVERS).contains(&resolvers.len()),
+        "expected 2 to {MOST_RESOLVERS} dns.resolvers, which see names from different places, got {}",
+        resolvers.len()
+    );
+    let (denied, private) = (Denied::new(&NOT_PUBLIC), config.private_networks.clone());
+    let allowed = AllowedServers::new(move |address| {
+        denied.allows(address) || private.iter().any(|network| network.contains(address))
+    });
+    Ok(Survey::new(resolvers, allowed))
 }
 
 /// Names under observation at one time: each takes a dozen questions.

@@ -7,7 +7,8 @@ use std::{
 };
 
 use certseal_issuance::{
-    Action, Booking, Failure, FailureKind, Moment, Outcome, Policy, RecordError, Site, Stage, Step, Turns,
+    Action, Answer, Booking, Failure, FailureKind, Method, Moment, Outcome, Policy, RecordError, Site, Stage, Step,
+    Turns,
 };
 use certseal_service::Shutdown;
 use certseal_wire::{Base64, DnsName, NamesReport, causes};
@@ -17,6 +18,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use crate::{
     authority::{Authorities, certificate_id},
     certstore::{Certstore, versions_used_up},
+    dns_challenges::DnsChallenges,
     drive::{self, Todo},
     journal::{Entry, Journal, StoredChange},
     leases,
@@ -34,6 +36,8 @@ pub(crate) struct Worker {
     pub(crate) certstore: Arc<Certstore>,
     /// None where names are not looked at.
     pub(crate) preflight: Option<Preflight>,
+    /// None where nothing is put into the DNS.
+    pub(crate) dns_challenges: Option<Arc<DnsChallenges>>,
     pub(crate) metrics: Metrics,
     pub(crate) policy: Policy,
     /// Actions at one time.
@@ -294,7 +298,11 @@ impl Worker {
                 Outcome::Deactivated(order.clone())
             }
             Action::RetractChallenges(answers) => {
-                self.certstore.retract(answers).await;
+                let (beside, below) = by_method(answers);
+                if let Some(dns) = &self.dns_challenges {
+                    dns.retract(&beside).await;
+                }
+                self.certstore.retract(&below).await;
                 Outcome::Retracted
             }
             Action::OpenAccount(authority) => {
@@ -321,14 +329,22 @@ impl Worker {
                 )
             }
             Action::FetchChallenges(order) => {
-                Outcome::ChallengesKnown(self.authorities.of(order)?.challenges(&order.url, &site.names).await?)
+                let method = |host: &DnsName| self.policy.method(host, site.attempts.order.rejected);
+                Outcome::ChallengesKnown(self.authorities.of(order)?.challenges(&order.url, &site.names, method).await?)
             }
             Action::PublishChallenges(answers) => {
-                self.certstore.publish(answers).await?;
+                let (beside, below) = by_method(answers);
+                match &self.dns_challenges {
+                    Some(dns) => dns.publish(&beside).await?,
+                    None if beside.is_empty() => {}
+                    None => return Err(no_dns_challenges()),
+                }
+                self.certstore.publish(&below).await?;
                 Outcome::Published
             }
             Action::BeginValidation(order) => {
-                let retry_after = self.authorities.of(order)?.begin_validation(&order.url).await?;
+                let answers = site.order.as_ref().map(Step::published).unwrap_or_default();
+                let retry_after = self.authorities.of(order)?.begin_validation(&order.url, answers).await?;
                 Outcome::ValidationBegun { retry_after }
             }
             Action::LookAtOrder(order) => Outcome::OrderIs(self.authorities.of(order)?.order_report(&order.url).await?),
@@ -422,6 +438,16 @@ impl Worker {
         // Held for single operations only, which leave no half-made state behind.
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The answers that go into the DNS, and those for edges.
+fn by_method(answers: &[Answer]) -> (Vec<&Answer>, Vec<&Answer>) {
+    answers.iter().partition(|answer| answer.method == Method::Dns)
+}
+
+fn no_dns_challenges() -> Failure {
+    let detail = "a wildcard takes dns-01, for which the configuration has no [dns.challenges]";
+    Failure::new(FailureKind::Hopeless, detail)
 }
 
 /// How long a site rests after its journal could not be read or written.

@@ -1,4 +1,4 @@
-//! What the DNS says of a name, before a CA is asked for a certificate for it.
+//! What the DNS says of a name, before a CA is asked for a certificate for it; and changes in a zone of the platform.
 //!
 //! [`Survey`] puts the questions that a CA would put (RFC 8555, 8; RFC 8659, 3) to resolvers of the platform, and to the zone's own
 //! servers. It judges nothing: [`certseal_issuance::preflight`] does.
@@ -18,5 +18,7 @@ mod ask;
 mod resolver;
 mod servers;
 mod survey;
+mod update;
 
 pub use survey::{AllowedServers, Survey};
+pub use update::{UpdateError, ZoneWriter};

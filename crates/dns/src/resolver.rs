@@ -76,6 +76,26 @@ impl Resolver {
         }
     }
 
+    /// The last alias of a name, or the first in `zone`, found step by step.
+    pub(crate) async fn end_of_aliases(&self, name: &Name, zone: &Name) -> Result<Name, String> {
+        let mut last = name.clone();
+        for _ in 0..MOST_ALIASES {
+            if zone.zone_of(&last) {
+                return Ok(last);
+            }
+            let answer = self.ask(&last, RecordType::CNAME, true).await?;
+            match answer.metadata.response_code {
+                ResponseCode::NoError | ResponseCode::NXDomain => {}
+                other => return Err(format!("it answers {} for {}", code_name(other), text(&last))),
+            }
+            match alias_of(&answer, &last) {
+                Some(next) => last = next,
+                None => return Ok(last),
+            }
+        }
+        Err(format!("the aliases of {} do not end", text(name)))
+    }
+
     /// Follows aliases one by one: a resolver that meets a circle may say nothing but that it fails.
     async fn aliases_loop(&self, name: &Name) -> bool {
         let mut seen = vec![name.clone()];

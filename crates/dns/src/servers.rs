@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use crate::{
     ask::{Question, ask},
     resolver::{Resolver, code_name, found, text},
-    survey::{AllowedServers, ipv4, ipv6},
+    survey::{AllowedServers, ipv4, ipv6, txt},
 };
 
 /// The servers that have, or should have, a zone.
@@ -125,6 +125,22 @@ impl Zone {
             });
         }
         views.join_all().await
+    }
+}
+
+impl Zone {
+    /// The TXT records that each server has of a name.
+    pub(crate) async fn texts(&self, name: &Name) -> Vec<(String, Result<Vec<String>, String>)> {
+        let mut texts = JoinSet::new();
+        for server in &self.servers {
+            let (server, address, name) = (server.name.clone(), server.address, name.clone());
+            texts.spawn(async move {
+                let Some(address) = address else { return (server, Err("it has no address".to_owned())) };
+                let lookup = read(direct(address, &name, RecordType::TXT).await, &name, RecordType::TXT, txt);
+                (server, lookup.records.map_err(|why| format!("{why:?}")))
+            });
+        }
+        texts.join_all().await
     }
 }
 

@@ -12,7 +12,10 @@ use certseal_wire::DnsName;
 use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::task::JoinSet;
 
-use crate::{resolver::Resolver, servers::Zone};
+use crate::{
+    resolver::{Resolver, text},
+    servers::Zone,
+};
 
 /// Which addresses name servers may have to be asked: whoever owns a name chooses them.
 #[derive(Clone)]
@@ -81,6 +84,38 @@ impl Survey {
         Observed { name: name.clone(), is_apex, views, servers }
     }
 
+    /// The last of a name's aliases, or the first that is in `zone`; the name itself where it is none. Nothing in the zone is asked
+    /// for: caches would keep that it is not there.
+    ///
+    /// # Errors
+    /// When no resolver can be asked, or the aliases do not end.
+    pub async fn end_of_aliases(&self, name: &str, zone: &DnsName) -> Result<String, String> {
+        let parse = |text: &str| Name::from_str(text).map_err(|error| error.to_string());
+        let (mut asked, mut zone) = (parse(name)?, parse(zone.as_str())?);
+        asked.set_fqdn(true);
+        zone.set_fqdn(true);
+        let mut why = "no resolver is configured".to_owned();
+        for resolver in &self.resolvers {
+            match resolver.end_of_aliases(&asked, &zone).await {
+                Ok(end) => return Ok(text(&end)),
+                Err(error) => why = format!("{}: {error}", resolver.address),
+            }
+        }
+        Err(why)
+    }
+
+    /// The TXT records of a name as each server of its zone has them, by the server's address.
+    pub async fn texts(&self, name: &str) -> Vec<(String, Result<Vec<String>, String>)> {
+        let Ok(mut asked) = Name::from_str(name) else { return Vec::new() };
+        asked.set_fqdn(true);
+        for resolver in &self.resolvers {
+            if let Some(zone) = Zone::of(&asked, *resolver, &self.allowed).await {
+                return zone.texts(&asked).await;
+            }
+        }
+        Vec::new()
+    }
+
     /// The name's zone, by a resolver that answered something.
     async fn zone(&self, asked: &Name, views: &[View]) -> Option<Zone> {
         let is_silent = |view: &View| matches!(view.ipv4.records, Err(Unresolved::NotAsked(_)));
@@ -107,7 +142,7 @@ async fn view(resolver: Resolver, asked: &Name) -> View {
         }
         let mut climbed: Vec<(u32, _, _)> = lookups.join_all().await;
         climbed.sort_by_key(|(height, ..)| *height);
-        let lookup = |(_, owner, lookup)| CaaLookup { owner: crate::resolver::text(&owner), lookup };
+        let lookup = |(_, owner, lookup)| CaaLookup { owner: text(&owner), lookup };
         climbed.into_iter().map(lookup).collect()
     };
     let (ipv4, ipv6, caa) = tokio::join!(
@@ -128,6 +163,13 @@ pub(crate) fn ipv4(data: &RData) -> Option<Ipv4Addr> {
 pub(crate) fn ipv6(data: &RData) -> Option<Ipv6Addr> {
     match data {
         RData::AAAA(address) => Some(address.0),
+        _ => None,
+    }
+}
+
+pub(crate) fn txt(data: &RData) -> Option<String> {
+    match data {
+        RData::TXT(txt) => Some(txt.txt_data.iter().map(|part| String::from_utf8_lossy(part)).collect()),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use certseal_wire::{Base64, DnsName, NamesReport, ProfileName};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    AccountRef, Answer, AuthorityId, Lineage, OrderRef, OrderReport, Revocation, SealedKey, Stage,
+    AccountRef, Answer, AuthorityId, Lineage, Method, OrderRef, OrderReport, Revocation, SealedKey, Stage,
     budget::{Delay, OrderKind, Reserved, Settlement},
     lane::Lane,
     renewal::Window,
@@ -317,4 +317,17 @@ pub struct Policy {
     pub profile: Option<ProfileName>,
     /// Names are looked at in the DNS before a CA is asked for anything.
     pub looks_first: bool,
+    /// The ways to validate names, the first first; after a rejection the next one. With none, http-01.
+    pub methods: Vec<Method>,
+}
+
+impl Policy {
+    /// The way to validate `host` after so many rejections.
+    pub fn method(&self, host: &DnsName, rejected: u32) -> Method {
+        if host.is_wildcard() {
+            return Method::Dns;
+        }
+        let turn = rejected as usize % self.methods.len().max(1);
+        self.methods.get(turn).copied().unwrap_or_default()
+    }
 }

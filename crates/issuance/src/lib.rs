@@ -49,8 +49,8 @@ pub use lane::{Lane, Turns};
 pub use looked::Looked;
 pub use moment::Moment;
 pub use order::{
-    AccountRef, Answer, AuthorityId, Lineage, Look, OrderRef, OrderReport, OrderState, Revocation, SealedKey, Stage,
-    Step,
+    AccountRef, Answer, AuthorityId, Lineage, Look, Method, OrderRef, OrderReport, OrderState, Revocation, SealedKey,
+    Stage, Step,
 };
 pub use record::{RecordError, read};
 pub use renewal::{Advice, Window};

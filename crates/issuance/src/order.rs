@@ -79,7 +79,33 @@ pub struct OrderReport {
     pub retry_after: Option<SignedDuration>,
 }
 
-/// An http-01 challenge and its answer.
+/// A way to validate a name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Method {
+    /// A file under the name (RFC 8555, 8.3).
+    #[default]
+    #[serde(rename = "http-01")]
+    Http,
+    /// A TXT record beside it (RFC 8555, 8.4): the only way for wildcards.
+    #[serde(rename = "dns-01")]
+    Dns,
+}
+
+impl Method {
+    /// As CAs and CAA records name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http-01",
+            Self::Dns => "dns-01",
+        }
+    }
+
+    fn is_usual(&self) -> bool {
+        *self == Self::Http
+    }
+}
+
+/// A challenge and its answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// The name under validation.
@@ -88,6 +114,9 @@ pub struct Answer {
     pub token: String,
     /// The answer.
     pub key_authorization: String,
+    /// Where it is given.
+    #[serde(default, skip_serializing_if = "Method::is_usual")]
+    pub method: Method,
 }
 
 /// A key after its sealing: all that is left of it here.
@@ -268,8 +297,8 @@ impl Step {
         }
     }
 
-    /// The challenges that certstore may have.
-    pub(crate) fn published(&self) -> &[Answer] {
+    /// The challenges that certstore, or the DNS, may have.
+    pub fn published(&self) -> &[Answer] {
         match self {
             Self::ChallengesKnown { answers, .. }
             | Self::Published { answers, .. }

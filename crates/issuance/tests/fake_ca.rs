@@ -23,6 +23,7 @@ fn five_thousand_sites_get_their_certificates_and_renew_them_whatever_the_ca_doe
         retry: SignedDuration::from_secs(60),
         profile: None,
         looks_first: true,
+        methods: Default::default(),
     };
     let start: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
     let mut sites: Vec<Site> = (0..SITES).map(site).collect();
@@ -123,6 +124,7 @@ impl World {
                 host: "shop.example".parse().unwrap(),
                 token: "t".into(),
                 key_authorization: "t.print".into(),
+                method: Default::default(),
             }]),
             Action::PublishChallenges(_) => Outcome::Published,
             Action::BeginValidation(_) => Outcome::ValidationBegun { retry_after: None },

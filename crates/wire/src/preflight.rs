@@ -126,6 +126,8 @@ pub enum FindingCode {
     ServersUnreachable,
     /// Its name servers answer with errors.
     ServersFail,
+    /// Its dns-01 challenges are not delegated to a zone of the platform.
+    ChallengeNotDelegated,
     /// It depends on who asks: CAs ask from several places.
     AnswersDiffer,
     /// Its own servers have the right records, and caches not yet.
@@ -155,6 +157,7 @@ impl FindingCode {
             Self::LameDelegation => "lame-delegation",
             Self::ServersUnreachable => "servers-unreachable",
             Self::ServersFail => "servers-fail",
+            Self::ChallengeNotDelegated => "challenge-not-delegated",
             Self::AnswersDiffer => "answers-differ",
             Self::NotEverywhereYet => "not-everywhere-yet",
             Self::NotAsked => "not-asked",

@@ -1,4 +1,4 @@
-//! An ACME CA (RFC 8555), with http-01 (8.3).
+//! An ACME CA (RFC 8555), with http-01 (8.3) and dns-01 (8.4).
 
 mod client;
 mod pace;
@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use certseal_issuance::{Answer, Failure, FailureKind, OrderReport, OrderState, Outcome, Window};
+use certseal_issuance::{Answer, Failure, FailureKind, Method, OrderReport, OrderState, Outcome, Window};
 use certseal_seal::secret_pem;
 use certseal_service::config::{self, ConfigError};
 use certseal_wire::{DnsName, NameSet, ProfileName, causes};
@@ -107,7 +107,13 @@ impl AcmeAuthority {
         Ok(url)
     }
 
-    pub(crate) async fn challenges(&self, order_url: &str, names: &NameSet) -> Result<Vec<Answer>, Failure> {
+    /// The answers to give. `method` chooses the way for a name.
+    pub(crate) async fn challenges(
+        &self,
+        order_url: &str,
+        names: &NameSet,
+        method: impl Fn(&DnsName) -> Method,
+    ) -> Result<Vec<Answer>, Failure> {
         let mut order = self.take(order_url).await?;
         let mut authorizations = order.authorizations();
         let (mut answers, mut is_over) = (Vec::new(), false);
@@ -122,10 +128,12 @@ impl AcmeAuthority {
                     break;
                 }
             }
-            let challenge = authorization.challenge(ChallengeType::Http01);
-            let challenge =
-                challenge.ok_or_else(|| hopeless(format!("the CA offers no http-01 challenge for {host}")))?;
+            let method = method(&host);
+            let challenge = authorization.challenge(challenge_type(method));
+            let none = || hopeless(format!("the CA offers no {} challenge for {host}", method.as_str()));
+            let challenge = challenge.ok_or_else(none)?;
             answers.push(Answer {
+                method,
                 host,
                 token: challenge.token.clone(),
                 key_authorization: challenge.key_authorization().as_str().to_owned(),
@@ -138,8 +146,12 @@ impl AcmeAuthority {
         Ok(answers)
     }
 
-    /// Answers how long the CA asks to be left alone.
-    pub(crate) async fn begin_validation(&self, order_url: &str) -> Result<Option<SignedDuration>, Failure> {
+    /// Tells the CA that these answers are given. Answers how long it asks to be left alone.
+    pub(crate) async fn begin_validation(
+        &self,
+        order_url: &str,
+        answers: &[Answer],
+    ) -> Result<Option<SignedDuration>, Failure> {
         let mut order = self.take(order_url).await?;
         let mut authorizations = order.authorizations();
         let mut wait = None;
@@ -148,7 +160,9 @@ impl AcmeAuthority {
             if authorization.status != AuthorizationStatus::Pending {
                 continue;
             }
-            if let Some(mut challenge) = authorization.challenge(ChallengeType::Http01) {
+            let host = authorization.identifier().to_string();
+            let Some(answer) = answers.iter().find(|answer| answer.host.as_str() == host) else { continue };
+            if let Some(mut challenge) = authorization.challenge(challenge_type(answer.method)) {
                 let (ready, retry_after) = with_retry_after(challenge.set_ready()).await;
                 match ready {
                     // The CA was told before, and its answer did not come here.
@@ -301,6 +315,13 @@ impl AcmeAuthority {
             .with_context(|| format!("expected a PEM private key in {}", self.account_key.display()))?;
         let der = PrivatePkcs8KeyDer::from(der.to_vec());
         Ok((Key::from_pkcs8_der(der.clone_key())?, der.into()))
+    }
+}
+
+fn challenge_type(method: Method) -> ChallengeType {
+    match method {
+        Method::Http => ChallengeType::Http01,
+        Method::Dns => ChallengeType::Dns01,
     }
 }
 

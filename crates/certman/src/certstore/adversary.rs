@@ -754,6 +754,7 @@ static POLICY: LazyLock<Policy> = LazyLock::new(|| Policy {
     retry: SignedDuration::from_secs(60),
     profile: None,
     looks_first: false,
+    methods: Default::default(),
 });
 const PER_DAY: u32 = 2;
 

@@ -91,6 +91,7 @@ impl Simulation {
             retry: SignedDuration::from_secs(60),
             profile: None,
             looks_first: seed.is_multiple_of(2),
+            methods: Default::default(),
         };
         let flights = Vec::new();
         let simulation = Self {

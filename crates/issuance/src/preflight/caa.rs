@@ -103,7 +103,7 @@ fn forbidden(
     let wild = of_tag(ISSUE_WILD);
     let (tag, said) =
         if observed.name.is_wildcard() && !wild.is_empty() { (ISSUE_WILD, wild) } else { (ISSUE, of_tag(ISSUE)) };
-    if said.is_empty() || said.iter().any(|record| allows(&record.value, issuer)) {
+    if said.is_empty() || said.iter().any(|record| allows(&record.value, issuer, observed.name.is_wildcard())) {
         return None;
     }
     let ours = &issuer.identities[0];
@@ -121,7 +121,7 @@ fn forbidden(
 }
 
 /// Whether an `issue` or `issuewild` property lets our account issue in our way.
-fn allows(value: &str, issuer: &Issuer) -> bool {
+fn allows(value: &str, issuer: &Issuer, is_wildcard: bool) -> bool {
     let Some((domain, parameters)) = parsed(value) else { return false };
     let stated =
         |tag: &str| parameters.iter().filter(|(name, _)| *name == tag).map(|(_, value)| *value).collect::<Vec<_>>();
@@ -134,6 +134,8 @@ fn allows(value: &str, issuer: &Issuer) -> bool {
     };
     let by_method = match stated("validationmethods")[..] {
         [] => true,
+        // For wildcards there is one way only.
+        [methods] if is_wildcard => methods.split(',').any(|method| method == "dns-01"),
         [methods] => methods.split(',').any(|method| issuer.methods.iter().any(|ours| ours == method)),
         _ => false,
     };

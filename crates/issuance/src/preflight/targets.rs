@@ -46,7 +46,7 @@ impl Targets {
 
 /// A record to be put in or taken out.
 pub(super) fn record(edit: Edit, owner: &str, kind: &str, value: String) -> RecordEdit {
-    let owner = owner.trim_start_matches("*.").trim_end_matches('.').to_owned();
+    let owner = owner.trim_end_matches('.').to_owned();
     RecordEdit { edit, record: DnsRecord { owner, ttl: TTL, kind: kind.to_owned(), value } }
 }
 

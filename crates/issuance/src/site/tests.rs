@@ -26,7 +26,13 @@ fn ca() -> AuthorityId {
 }
 
 fn policy() -> Policy {
-    Policy { authority: ca(), retry: SignedDuration::from_secs(60), profile: None, looks_first: false }
+    Policy {
+        authority: ca(),
+        retry: SignedDuration::from_secs(60),
+        profile: None,
+        looks_first: false,
+        methods: Default::default(),
+    }
 }
 
 fn request() -> SiteRequest {
@@ -133,8 +139,12 @@ fn wait(site: &Site) -> SignedDuration {
 
 #[test]
 fn an_order_takes_one_action_after_another() {
-    let answers =
-        vec![Answer { host: "shop.example".parse().unwrap(), token: "t".into(), key_authorization: "t.p".into() }];
+    let answers = vec![Answer {
+        host: "shop.example".parse().unwrap(),
+        token: "t".into(),
+        key_authorization: "t.p".into(),
+        method: Default::default(),
+    }];
     let chain = vec![Base64(vec![3])];
     let steps = [
         (Action::StoreRoute, Outcome::RouteStored),
@@ -333,8 +343,12 @@ fn a_version_that_certstore_has_already_is_gone_beyond() {
 
 #[test]
 fn a_failed_validation_names_hosts_and_a_long_diagnosis_is_cut() {
-    let answers =
-        vec![Answer { host: "shop.example".parse().unwrap(), token: "t".into(), key_authorization: "t.p".into() }];
+    let answers = vec![Answer {
+        host: "shop.example".parse().unwrap(),
+        token: "t".into(),
+        key_authorization: "t.p".into(),
+        method: Default::default(),
+    }];
     let look = Look::first(now());
     let pending = at_step(routed(), Step::ChallengePending { order: order(), answers: answers.clone(), look });
     let site = fails(pending, FailureKind::Rejected);

@@ -176,6 +176,7 @@ impl World {
                     host: site.site.clone(),
                     token: order.url.clone(),
                     key_authorization: String::new(),
+                    method: Default::default(),
                 }]),
                 State::Invalid => self.invalid(&site.site, order),
                 _ => Outcome::ChallengesKnown(Vec::new()),

@@ -5,7 +5,7 @@ use certseal_wire::{Finding, FindingCode, NameReport, NamesReport, Readiness};
 use super::*;
 
 fn looking() -> Policy {
-    Policy { looks_first: true, ..policy() }
+    Policy { looks_first: true, methods: Default::default(), ..policy() }
 }
 
 fn report(at: Timestamp, code: Option<FindingCode>) -> NamesReport {

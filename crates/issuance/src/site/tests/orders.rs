@@ -82,7 +82,12 @@ fn an_order_without_a_certificate_gives_back_what_it_did_not_use() {
 #[test]
 fn a_failed_validation_counts_until_one_succeeds() {
     let name: DnsName = "shop.example".parse().unwrap();
-    let answers = vec![Answer { host: name.clone(), token: "t".into(), key_authorization: "t.p".into() }];
+    let answers = vec![Answer {
+        host: name.clone(),
+        token: "t".into(),
+        key_authorization: "t.p".into(),
+        method: Default::default(),
+    }];
     let pending = Step::ChallengePending { order: order(), answers, look: Look::first(now()) };
     let elsewhere = "elsewhere.example".parse().unwrap();
     let failure = Failure { names: vec![name.clone(), elsewhere], ..Failure::new(FailureKind::Rejected, "404") };
