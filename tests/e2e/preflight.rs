@@ -19,7 +19,8 @@ use tokio::task::JoinSet;
 
 use crate::{
     name_lab::{
-        BIND, CAA_FAILS, CAA_SILENT, DEAD, GEO, LAME, LIMITED, Lab, MAIN, MUTE, STALE, Signing, UNBOUND, UPDATE_KEY, Zone, resolver,
+        BIND, CAA_FAILS, CAA_SILENT, DEAD, GEO, LAME, LIMITED, Lab, MAIN, MUTE, STALE, Signing, UNBOUND, UPDATE_KEY,
+        Zone, resolver,
     },
     pebble::Pebble,
     platform::{Authority, Platform},
@@ -46,7 +47,8 @@ fn wildcards_are_validated_by_dns_01_in_a_zone_to_which_customers_delegate() {
 }
 
 async fn issue_wildcards() {
-    let wild = zone("wild.com", &["@ IN A 127.0.0.1", "* IN A 127.0.0.1", "_acme-challenge IN CNAME wild.com.acme.net."]);
+    let wild =
+        zone("wild.com", &["@ IN A 127.0.0.1", "* IN A 127.0.0.1", "_acme-challenge IN CNAME wild.com.acme.net."]);
     let other = zone("other.com", &["@ IN A 127.0.0.1", "* IN A 127.0.0.1"]);
     let own = zone("platform.net", &["edge IN A 127.0.0.1"]);
     let answers = Zone { updated: true, ..zone("acme.net", &[]) };

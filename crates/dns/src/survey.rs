@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
     sync::Arc,
+    time::Instant,
 };
 
 use certseal_issuance::preflight::{CaaLookup, CaaRecord, Observed, Observer, Unresolved, View};
@@ -57,9 +58,10 @@ impl Survey {
         let base = name.as_str().trim_start_matches("*.");
         let Ok(mut asked) = Name::from_str(base) else {
             // Every `DnsName` is one; an answer is owed all the same.
-            return Observed { name: name.clone(), is_apex: false, views: Vec::new(), servers: None };
+            return Observed { name: name.clone(), is_apex: false, views: Vec::new(), servers: None, took: 0 };
         };
         asked.set_fqdn(true);
+        let began = Instant::now();
         let mut views = JoinSet::new();
         for resolver in self.resolvers.clone() {
             let asked = asked.clone();
@@ -81,7 +83,8 @@ impl Survey {
             }
             None => None,
         };
-        Observed { name: name.clone(), is_apex, views, servers }
+        let took = u32::try_from(began.elapsed().as_secs()).unwrap_or(u32::MAX);
+        Observed { name: name.clone(), is_apex, views, servers, took }
     }
 
     /// The last of a name's aliases, or the first that is in `zone`; the name itself where it is none. Nothing in the zone is asked

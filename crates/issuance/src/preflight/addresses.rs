@@ -94,7 +94,7 @@ pub(super) fn misled(observed: &Observed, targets: &Targets) -> Option<Finding> 
     };
     let answered = servers.iter().map(|(view, _)| of_addresses(view).ttl).max().unwrap_or_default();
     let Kept { ttl: kept, from_the_beginning } = of_addresses(stale);
-    if all_servers_agree && kept.abs_diff(from_the_beginning.unwrap_or(answered)) > FRESH {
+    if all_servers_agree && kept.abs_diff(from_the_beginning.unwrap_or(answered)) > observed.took.saturating_add(FRESH) {
         let detail = format!(
             "its name servers have the right records, and {} has others for {kept} s more: should it still be so after that, \
              the answer depends on who asks",
@@ -256,6 +256,5 @@ fn at(view: &View) -> &str {
     }
 }
 
-/// Seconds by which an answer that a resolver got for us may be older than one of the zone's own servers: they are asked last,
-/// and a survey takes its time.
-const FRESH: u32 = 15;
+/// Seconds by which an answer that a resolver got for us may seem older than one of the zone's own servers: both count whole ones.
+const FRESH: u32 = 2;

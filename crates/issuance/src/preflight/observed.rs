@@ -15,6 +15,8 @@ pub struct Observed {
     pub views: Vec<View>,
     /// What is wrong with the name servers, of a name whose resolution fails.
     pub servers: Option<ServerTrouble>,
+    /// Seconds that it took: by so much the first answers are older than the last.
+    pub took: u32,
 }
 
 /// What one observer said.

@@ -70,7 +70,11 @@ fn with_caa(climbed: &[(&str, &[&str])]) -> View {
 }
 
 fn look(views: Vec<View>) -> NameReport {
-    judged(&Observed { name: name("shop.example.com"), is_apex: false, views, servers: None }, &targets(), &issuer())
+    judged(
+        &Observed { name: name("shop.example.com"), is_apex: false, views, servers: None, took: 0 },
+        &targets(),
+        &issuer(),
+    )
 }
 
 fn codes(report: &NameReport) -> Vec<FindingCode> {
@@ -159,7 +163,7 @@ fn what_leads_elsewhere_is_told_apart_with_the_records_that_put_it_right() {
 #[test]
 fn a_registered_domain_gets_addresses_since_it_can_be_no_alias() {
     let views = vec![resolver(found(&["192.0.2.1".parse().unwrap(), "203.0.113.5".parse().unwrap()]), found(&[]))];
-    let observed = Observed { name: name("example.com"), is_apex: true, views, servers: None };
+    let observed = Observed { name: name("example.com"), is_apex: true, views, servers: None, took: 0 };
     let report = judged(&observed, &targets(), &issuer());
     let expected = [
         "remove example.com. 3600 IN A 203.0.113.5",
@@ -176,6 +180,13 @@ fn an_answer_that_depends_on_who_asks_is_no_old_one() {
     assert_eq!(codes(&look(vec![here(), there(300)])), [FindingCode::AnswersDiffer]);
     // The zone's own servers have the right one, and the resolver asked them just now.
     assert_eq!(codes(&look(vec![here(), there(299), server(v4("192.0.2.1"))])), [FindingCode::AnswersDiffer]);
+    // A survey that took long has old answers of its own.
+    let slow = |took| {
+        let views = vec![here(), there(280), server(v4("192.0.2.1"))];
+        let observed = Observed { name: name("shop.example.com"), is_apex: false, views, servers: None, took };
+        codes(&judged(&observed, &targets(), &issuer()))
+    };
+    assert_eq!((slow(18), slow(17)), (vec![FindingCode::AnswersDiffer], vec![FindingCode::NotEverywhereYet]));
     // It asked them before.
     assert_eq!(codes(&look(vec![here(), there(120), server(v4("192.0.2.1"))])), [FindingCode::NotEverywhereYet]);
     assert_eq!(codes(&look(vec![there(120), there(120), server(v4("192.0.2.1"))])), [FindingCode::NotEverywhereYet]);
@@ -218,7 +229,7 @@ fn failures_are_told_apart_by_the_servers_of_the_zone() {
         (None, FindingCode::ServersFail),
     ] {
         let views = vec![view(), view()];
-        let observed = Observed { name: name("shop.example.com"), is_apex: false, views, servers: trouble };
+        let observed = Observed { name: name("shop.example.com"), is_apex: false, views, servers: trouble, took: 0 };
         assert_eq!(codes(&judged(&observed, &targets(), &issuer())), [code]);
     }
     // One resolver alone may be at fault itself.
@@ -284,7 +295,8 @@ fn a_wildcard_goes_by_issuewild_and_needs_no_address() {
     let judged_wildcard = |records: &[&str]| {
         let mut view = with_caa(&[("example.com", records)]);
         view.ipv4 = found(&[]);
-        let observed = Observed { name: name("*.example.com"), is_apex: true, views: vec![view], servers: None };
+        let observed =
+            Observed { name: name("*.example.com"), is_apex: true, views: vec![view], servers: None, took: 0 };
         judged(&observed, &targets(), &issuer())
     };
     assert_eq!(codes(&judged_wildcard(&["0 issue letsencrypt.org"])), []);
@@ -360,7 +372,7 @@ proptest! {
         let caa = CaaLookup { owner: "example.com".into(), lookup: Lookup { aliases, records: Ok(vec![record; 9]), ttl: 1, negative_ttl: None } };
         let view = View { caa: vec![caa], ..resolver(ipv4, found(&[])) };
         let views = vec![view.clone(), view];
-        let report = judged(&Observed { name: name("a.example.com"), is_apex: apex, views, servers: None }, &targets(), &issuer());
+        let report = judged(&Observed { name: name("a.example.com"), is_apex: apex, views, servers: None, took: 0 }, &targets(), &issuer());
         for finding in &report.findings {
             prop_assert!(finding.detail.chars().count() < 4_000, "{}", finding.detail.len());
             prop_assert!(finding.edits.len() < 100);
