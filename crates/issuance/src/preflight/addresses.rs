@@ -94,7 +94,8 @@ pub(super) fn misled(observed: &Observed, targets: &Targets) -> Option<Finding> 
     };
     let answered = servers.iter().map(|(view, _)| of_addresses(view).ttl).max().unwrap_or_default();
     let Kept { ttl: kept, from_the_beginning } = of_addresses(stale);
-    if all_servers_agree && kept.abs_diff(from_the_beginning.unwrap_or(answered)) > observed.took.saturating_add(FRESH) {
+    if all_servers_agree && kept.abs_diff(from_the_beginning.unwrap_or(answered)) > observed.took.saturating_add(FRESH)
+    {
         let detail = format!(
             "its name servers have the right records, and {} has others for {kept} s more: should it still be so after that, \
              the answer depends on who asks",
