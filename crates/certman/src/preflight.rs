@@ -1,6 +1,6 @@
 //! Pre-flight: a look at names in the DNS before a CA is asked for anything. `certseal-issuance` judges.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::ensure;
 use certseal_dns::{AllowedServers, Survey};
@@ -79,15 +79,24 @@ impl Preflight {
             let (survey, targets) = (self.survey.clone(), self.targets.clone());
             let (issuer, looks_at_once) = (issuer.clone(), self.looks.clone());
             let challenges = self.challenges.clone().filter(|_| self.takes_dns(&name));
-            looks.spawn(async move {
-                // It is never closed.
-                let _one = looks_at_once.acquire().await;
-                let mut report = preflight::judged(&survey.observe(&name).await, &targets, &issuer);
-                if let Some(challenges) = challenges {
-                    let findings = report.findings.into_iter().chain(delegation(&challenges, &name).await);
-                    report = NameReport::new(name, findings.collect());
+            let look = {
+                let name = name.clone();
+                async move {
+                    // It is never closed.
+                    let _one = looks_at_once.acquire().await;
+                    let report = preflight::judged(&survey.observe(&name).await, &targets, &issuer);
+                    match challenges {
+                        Some(challenges) => {
+                            let findings = report.findings.into_iter().chain(delegation(&challenges, &name).await);
+                            NameReport::new(name, findings.collect())
+                        }
+                        None => report,
+                    }
                 }
-                report
+            };
+            looks.spawn(async move {
+                let looked = tokio::time::timeout(PATIENCE, look).await;
+                looked.unwrap_or_else(|_| NameReport::new(name, vec![too_slow()]))
             });
         }
         let mut reports = looks.join_all().await;
@@ -136,6 +145,12 @@ impl Preflight {
     }
 }
 
+/// A name that takes too long is unknown, and holds up neither its order nor whoever asked.
+fn too_slow() -> Finding {
+    let detail = format!("looking at it took more than {} s", PATIENCE.as_secs());
+    Finding { code: FindingCode::NotAsked, detail, edits: Vec::new() }
+}
+
 /// What stands in the way of a dns-01 challenge.
 async fn delegation(challenges: &DnsChallenges, name: &DnsName) -> Option<Finding> {
     let (code, detail, edits) = match challenges.owner(name).await {
@@ -169,6 +184,8 @@ fn survey(config: &Dns) -> anyhow::Result<Survey> {
     Ok(Survey::new(resolvers, allowed))
 }
 
+/// For a look at a name, its wait for a place among the others included.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Names under observation at one time: each takes a dozen questions.
 const LOOKS: usize = 64;
 const MOST_RESOLVERS: usize = 8;

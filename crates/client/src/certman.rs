@@ -1,5 +1,7 @@
 //! The client of certman.
 
+use std::time::Duration;
+
 use certseal_wire::{
     BudgetReport, DnsName, DnsPlan, Import, NamesReport, OrderList, OrderStatus, Renewal, Replacement, Reseal,
     SiteList, SiteRequest, SiteStatus,
@@ -80,7 +82,7 @@ impl CertmanClient {
 
     /// Has certman look at a site's names in the DNS.
     pub async fn look_at_dns(&self, site: &DnsName) -> Result<Option<NamesReport>, ClientError> {
-        self.0.found_json(Call::post_json(&format!("/v1/sites/{site}/dns"), &()).patient(PATIENCE)).await
+        self.0.found_json(Call::post_json(&format!("/v1/sites/{site}/dns"), &()).patient(LOOK)).await
     }
 
     /// The CA's limits, and what of them is used.
@@ -120,3 +122,6 @@ impl CertmanClient {
         self.0.bytes(Call::delete(&format!("/v1/sites/{site}")).patient(PATIENCE)).await.map(drop)
     }
 }
+
+/// For a look at the names of a site: slow servers of customers have their time.
+const LOOK: Duration = Duration::from_secs(60);
