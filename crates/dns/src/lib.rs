@@ -14,11 +14,14 @@
 //! Whoever owns a name chooses its servers, so that their addresses are as hostile as any input: [`Survey`] asks only those that
 //! its caller allows, few of them, and none for long.
 
+mod allowed;
 mod ask;
+mod records;
 mod resolver;
 mod servers;
 mod survey;
 mod update;
 
-pub use survey::{AllowedServers, Survey};
+pub use allowed::AllowedServers;
+pub use survey::Survey;
 pub use update::{UpdateError, ZoneWriter};

@@ -13,9 +13,10 @@ use hickory_proto::{
 use tokio::task::JoinSet;
 
 use crate::{
+    allowed::AllowedServers,
     ask::{Question, ask},
+    records::{ipv4, ipv6, txt},
     resolver::{Resolver, code_name, found, text},
-    survey::{AllowedServers, ipv4, ipv6, txt},
 };
 
 /// The servers that have, or should have, a zone.

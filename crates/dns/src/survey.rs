@@ -1,43 +1,18 @@
 //! The survey of one name.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    str::FromStr,
-    sync::Arc,
-    time::Instant,
-};
+use std::{net::SocketAddr, str::FromStr, time::Instant};
 
-use certseal_issuance::preflight::{CaaLookup, CaaRecord, Observed, Observer, Unresolved, View};
+use certseal_issuance::preflight::{CaaLookup, Observed, Observer, Unresolved, View};
 use certseal_wire::DnsName;
-use hickory_proto::rr::{Name, RData, RecordType};
+use hickory_proto::rr::{Name, RecordType};
 use tokio::task::JoinSet;
 
 use crate::{
+    allowed::AllowedServers,
+    records::{caa, ipv4, ipv6},
     resolver::{Resolver, text},
     servers::Zone,
 };
-
-/// Which addresses name servers may have to be asked: whoever owns a name chooses them.
-#[derive(Clone)]
-pub struct AllowedServers(Arc<dyn Fn(IpAddr) -> bool + Send + Sync>);
-
-impl AllowedServers {
-    /// Those that `allows` answers true for.
-    pub fn new(allows: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
-        Self(Arc::new(allows))
-    }
-
-    pub(crate) fn allows(&self, address: IpAddr) -> bool {
-        (self.0)(address)
-    }
-}
-
-impl fmt::Debug for AllowedServers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AllowedServers")
-    }
-}
 
 /// Asks the DNS about names.
 #[derive(Debug, Clone)]
@@ -154,36 +129,4 @@ async fn view(resolver: Resolver, asked: &Name) -> View {
         climb
     );
     View { observer: named(&resolver), ipv4, ipv6, caa }
-}
-
-pub(crate) fn ipv4(data: &RData) -> Option<Ipv4Addr> {
-    match data {
-        RData::A(address) => Some(address.0),
-        _ => None,
-    }
-}
-
-pub(crate) fn ipv6(data: &RData) -> Option<Ipv6Addr> {
-    match data {
-        RData::AAAA(address) => Some(address.0),
-        _ => None,
-    }
-}
-
-pub(crate) fn txt(data: &RData) -> Option<String> {
-    match data {
-        RData::TXT(txt) => Some(txt.txt_data.iter().map(|part| String::from_utf8_lossy(part)).collect()),
-        _ => None,
-    }
-}
-
-fn caa(data: &RData) -> Option<CaaRecord> {
-    match data {
-        RData::CAA(caa) => Some(CaaRecord {
-            is_critical: caa.issuer_critical,
-            tag: caa.tag.to_ascii_lowercase(),
-            value: String::from_utf8_lossy(&caa.value).into_owned(),
-        }),
-        _ => None,
-    }
 }
