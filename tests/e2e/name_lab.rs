@@ -313,12 +313,17 @@ fn start_named(dir: &Path, zones: &[Zone], tlds: &[(&str, &[&str])]) -> Process 
         dir = dir.display(),
         listen = [MAIN, BACKEND, GEO, LAME, STALE].map(|address| format!("{address};")).join(" "),
     );
-    let path = dir.join("named.conf");
+    start(dir, "named", &["-g", "-n", "1"], &config, MAIN)
+}
+
+/// Starts a program with a configuration, and waits until it listens.
+fn start(dir: &Path, program: &str, arguments: &[&str], config: &str, address: &str) -> Process {
+    let path = dir.join(format!("{program}-{address}.conf"));
     fs::write(&path, config).unwrap();
-    let mut named =
-        Process::start(Command::new(tool("named")).args(["-g", "-n", "1", "-c"]).arg(&path), &dir.join("named.log"));
-    named.wait_for(SocketAddr::new(MAIN.parse().unwrap(), 53));
-    named
+    let log = dir.join(format!("{program}-{address}.log"));
+    let mut process = Process::start(Command::new(tool(program)).args(arguments).arg("-c").arg(&path), &log);
+    process.wait_for(resolver(address));
+    process
 }
 
 fn start_bind_resolver(dir: &Path, anchor: &str) -> Process {
@@ -338,16 +343,10 @@ fn start_bind_resolver(dir: &Path, anchor: &str) -> Process {
         fields[at + 4..].concat(),
         dir = own.display(),
     );
-    let path = own.join("named.conf");
-    fs::write(&path, config).unwrap();
-    let mut named =
-        Process::start(Command::new(tool("named")).args(["-g", "-n", "1", "-c"]).arg(&path), &dir.join("bind.log"));
-    named.wait_for(SocketAddr::new(BIND.parse().unwrap(), 53));
-    named
+    start(dir, "named", &["-g", "-n", "1"], &config, BIND)
 }
 
 fn start_unbound(dir: &Path, address: &str, anchor: &str, more: &str) -> Process {
-    let path = dir.join(format!("unbound-{address}.conf"));
     let hints = dir.join("hints");
     fs::write(&hints, format!(". 3600 IN NS main.lab.net.\nmain.lab.net. 3600 IN A {MAIN}\n")).unwrap();
     let config = format!(
@@ -358,11 +357,7 @@ fn start_unbound(dir: &Path, address: &str, anchor: &str, more: &str) -> Process
         hints.display(),
         dir.display(),
     );
-    fs::write(&path, config).unwrap();
-    let log = dir.join(format!("unbound-{address}.log"));
-    let mut unbound = Process::start(Command::new(tool("unbound")).args(["-d", "-c"]).arg(&path), &log);
-    unbound.wait_for(SocketAddr::new(address.parse().unwrap(), 53));
-    unbound
+    start(dir, "unbound", &["-d"], &config, address)
 }
 
 /// A server before the backend that cannot do CAA, as some load balancers cannot: it fails, or stays silent.
@@ -396,7 +391,7 @@ fn refuse_caa(address: &str, silent: bool) {
 /// For the root's servers: a header that wants recursion, the root, NS, IN (RFC 1035, 4.1).
 const QUESTION: &[u8] = &[0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 
-/// The address of a resolver.
+/// The address of a server.
 pub fn resolver(address: &str) -> SocketAddr {
     SocketAddr::new(address.parse::<IpAddr>().unwrap(), 53)
 }

@@ -13,7 +13,7 @@ use std::{
 use certseal_dns::{AllowedServers, Survey, UpdateError, ZoneWriter};
 use certseal_issuance::preflight::{Issuer, Targets, judged};
 use certseal_wire::{
-    DnsName, FindingCode, NameReport, NameSet, NamesReport, Readiness, SiteRequest, SiteState, SiteStatus,
+    DnsName, FindingCode, NameReport, NameSet, NamesReport, OrderSummary, Readiness, SiteRequest, SiteState, SiteStatus,
 };
 use tokio::task::JoinSet;
 
@@ -50,9 +50,11 @@ async fn issue_wildcards() {
     let wild =
         zone("wild.com", &["@ IN A 127.0.0.1", "* IN A 127.0.0.1", "_acme-challenge IN CNAME wild.com.acme.net."]);
     let other = zone("other.com", &["@ IN A 127.0.0.1", "* IN A 127.0.0.1"]);
+    let thief = ["@ IN A 127.0.0.1", "* IN A 127.0.0.1", "_acme-challenge IN CNAME wild.com.acme.net."];
+    let thief = zone("thief.com", &thief);
     let own = zone("platform.net", &["edge IN A 127.0.0.1"]);
     let answers = Zone { updated: true, ..zone("acme.net", &[]) };
-    let zones = [wild, other, own, answers].map(|zone| Zone { signing: Signing::Unsigned, ..zone });
+    let zones = [wild, other, thief, own, answers].map(|zone| Zone { signing: Signing::Unsigned, ..zone });
     let _lab = Lab::start(&zones, &[("com", &[]), ("net", &[])]);
     let pebble = Pebble::start_resolving(resolver(UNBOUND));
     let authority = Authority::Acme { directory: &pebble.directory(), roots: &pebble.tls_root };
@@ -113,6 +115,23 @@ async fn issue_wildcards() {
     assert!(matches!(writer(&right).add_text("x.other.com", "c").await, Err(UpdateError::Outside { .. })));
     assert_eq!(survey.texts("x.acme.net").await[0].1, Ok(vec!["b".to_owned()]));
 
+    // Nobody's answers go where another customer's are.
+    let thief = add("thief.com").await;
+    let dns = waits_for_its_names(&platform, &thief).await.dns.unwrap();
+    let edits: Vec<_> = dns.names[0].findings[0].edits.iter().map(ToString::to_string).collect();
+    assert_eq!(dns.names[0].findings[0].code, FindingCode::ChallengeNotDelegated);
+    assert_eq!(edits, ["add _acme-challenge.thief.com. 3600 IN CNAME thief.com.acme.net."]);
+    // Also when people say that the order is to go on.
+    assert!(platform.certctl(&["order", "retry", "thief.com"]).status.success());
+    rejected(&platform, &thief, "are not delegated").await;
+    assert!(
+        survey
+            .texts("wild.com.acme.net")
+            .await
+            .iter()
+            .all(|(_, texts)| texts.as_ref().is_ok_and(Vec::is_empty) || texts.is_err())
+    );
+
     let other = add("other.com").await;
     let dns = waits_for_its_names(&platform, &other).await.dns.unwrap();
     let finding = &dns.names[0].findings[0];
@@ -150,7 +169,8 @@ async fn mend_one_beside_another() {
     let mut platform = Platform::start_with_http(authority, pebble.http).await;
     platform.configure_authority(&format!(
         "caa_identities = [\"pebble.example\"]\n[dns]\nresolvers = [\"{UNBOUND}\", \"{BIND}\"]\n\
-         target = \"edge.platform.net\"\naddresses = [\"127.0.0.1\"]\nprivate_networks = [\"127.0.0.0/8\"]"
+         target = \"edge.platform.net\"\naddresses = [\"127.0.0.1\"]\nprivate_networks = [\"127.0.0.0/8\"]\n\
+         denied = [\"denied.com\"]"
     ));
     let [good_name, bad_name, strict_name] =
         ["www.good.com", "www.bad.com", "www.strict.com"].map(|name| name.parse::<DnsName>().unwrap());
@@ -167,6 +187,13 @@ async fn mend_one_beside_another() {
         assert_eq!((dns.readiness, codes(&dns)), (Readiness::NotReady, vec![code]), "{dns:?}");
         assert_eq!(status.state, SiteState::Waiting);
     }
+    // What the platform denies is ordered for nobody, not even when people say that the order is to go on.
+    let denied: DnsName = "www.denied.com".parse().unwrap();
+    platform.add_site(&denied).await;
+    assert_eq!(codes(&waits_for_its_names(&platform, &denied).await.dns.unwrap()), [FindingCode::Denied]);
+    assert!(platform.certctl(&["order", "retry", "www.denied.com"]).status.success());
+    rejected(&platform, &denied, "deny list").await;
+    assert!(platform.certctl(&["site", "remove", "www.denied.com"]).status.success());
     assert_eq!(requests(&platform), before, "the CA was asked for names that are not ready");
 
     let check = platform.certctl(&["dns", "check", "www.bad.com"]);
@@ -200,6 +227,23 @@ async fn mend_one_beside_another() {
     }
     // By itself it would have looked again a minute later.
     assert!(mended.elapsed() < Duration::from_secs(30), "{:?}", mended.elapsed());
+}
+
+/// Waits until the site's order failed for a reason.
+async fn rejected(platform: &Platform, name: &DnsName, reason: &str) {
+    let certman = platform.certman_as("platform");
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let status = certman.site(name).await.unwrap().unwrap();
+        let is_so = |order: &OrderSummary| {
+            order.rejections > 0 && order.diagnosis.as_ref().is_some_and(|said| said.contains(reason))
+        };
+        if status.order.as_ref().is_some_and(is_so) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// The site's status once its names were looked at.
@@ -273,6 +317,7 @@ fn targets() -> Targets {
     Targets {
         alias: Some("edge.platform.net".parse().unwrap()),
         addresses: [V4, V4_MORE, V6].map(|address| address.parse().unwrap()).to_vec(),
+        found: Vec::new(),
     }
 }
 

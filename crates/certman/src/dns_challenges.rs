@@ -30,6 +30,7 @@ enum Way {
 }
 
 impl DnsChallenges {
+    /// `survey` may ask servers at any address: those of the zone are the platform's own.
     pub(crate) fn new(settings: &Settings, survey: Survey) -> anyhow::Result<Self> {
         let Settings { zone, server, key_name, key_file, algorithm, command } = settings;
         let way = match (server, command) {
@@ -56,68 +57,71 @@ impl DnsChallenges {
 
     /// The record by which `host` delegates its challenges.
     pub(crate) fn delegation(&self, host: &DnsName) -> DnsRecord {
-        let base = host.as_str().trim_start_matches("*.");
         DnsRecord {
-            owner: format!("{PREFIX}{base}"),
+            owner: format!("{PREFIX}{}", base(host)),
             ttl: certseal_issuance::preflight::TTL,
             kind: "CNAME".to_owned(),
-            value: format!("{base}.{}.", self.zone),
+            value: format!("{}.", self.owner(host)),
         }
     }
 
-    /// Where the answer for `host` goes: the end of the aliases of its `_acme-challenge`. None where that is in another zone.
-    pub(crate) async fn owner(&self, host: &DnsName) -> Result<Option<String>, String> {
-        let base = host.as_str().trim_start_matches("*.");
-        let owner = self.survey.end_of_aliases(&format!("{PREFIX}{base}"), &self.zone).await?;
-        let is_ours = owner.strip_suffix(self.zone.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        Ok(is_ours.then_some(owner))
+    /// Whether the challenges of `host` are delegated: to its own record in the zone, and to no other customer's.
+    pub(crate) async fn is_delegated(&self, host: &DnsName) -> Result<bool, String> {
+        self.survey.leads_to(&format!("{PREFIX}{}", base(host)), &self.owner(host)).await
     }
 
-    /// Adds the answers, and looks whether all servers of the zone have them: a CA asks any.
+    /// Adds the answers, and looks whether the servers of the zone have them: a CA asks any.
     pub(crate) async fn publish(&self, answers: &[&Answer]) -> Result<(), Failure> {
-        let mut published = Vec::new();
+        let published = tokio::time::timeout(ALL, self.publish_all(answers)).await;
+        published.unwrap_or_else(|_| Err(unavailable(format!("the records were not there within {} s", ALL.as_secs()))))
+    }
+
+    async fn publish_all(&self, answers: &[&Answer]) -> Result<(), Failure> {
         for answer in answers {
-            let owner =
-                self.owner(&answer.host).await.map_err(unavailable)?.ok_or_else(|| self.not_delegated(answer))?;
-            let value = value(answer);
-            self.change("add", &owner, &value).await?;
-            published.push((owner, value));
-        }
-        for (owner, value) in published {
-            let servers = self.survey.texts(&owner).await;
-            if servers.is_empty() {
-                return Err(unavailable(format!("no server of {owner} is known")));
+            if !self.is_delegated(&answer.host).await.map_err(unavailable)? {
+                let (host, record) = (&answer.host, self.delegation(&answer.host));
+                let detail = format!("the challenges of {host} are not delegated: expected {record}");
+                return Err(Failure::new(FailureKind::Rejected, detail));
             }
-            for (server, texts) in servers {
-                if !texts.is_ok_and(|texts| texts.contains(&value)) {
-                    return Err(unavailable(format!("server {server} does not have the new record of {owner} yet")));
-                }
+            self.change("add", answer).await?;
+        }
+        for answer in answers {
+            let (owner, value) = (self.owner(&answer.host), value(answer));
+            // One that does not answer us does not answer a CA, which asks another one.
+            let servers = self.survey.texts(&owner).await;
+            let answering: Vec<_> = servers.into_iter().filter_map(|(at, texts)| Some((at, texts.ok()?))).collect();
+            if answering.is_empty() {
+                return Err(unavailable(format!("no server of {owner} answers")));
+            }
+            if let Some((server, _)) = answering.iter().find(|(_, texts)| !texts.contains(&value)) {
+                return Err(unavailable(format!("server {server} does not have the new record of {owner} yet")));
             }
         }
         Ok(())
     }
 
-    /// Takes answers out that have served. One that stays harms nobody.
+    /// Takes answers out that have served. One that stays proves nothing any more: no CA waits for it.
     pub(crate) async fn retract(&self, answers: &[&Answer]) {
         for answer in answers {
-            let Ok(Some(owner)) = self.owner(&answer.host).await else { continue };
-            if let Err(failure) = self.change("remove", &owner, &value(answer)).await {
+            if let Err(failure) = self.change("remove", answer).await {
+                let owner = self.owner(&answer.host);
                 tracing::warn!(owner, detail = failure.detail, "a TXT record is left");
             }
         }
     }
 
-    async fn change(&self, verb: &str, owner: &str, value: &str) -> Result<(), Failure> {
-        match &self.way {
-            Way::Update(writer) if verb == "add" => writer.add_text(owner, value).await.map_err(unavailable),
-            Way::Update(writer) => writer.remove_text(owner, value).await.map_err(unavailable),
-            Way::Command(command) => run(command, [verb, owner, value]).await.map_err(unavailable),
-        }
+    /// Where the answers for `host` go.
+    fn owner(&self, host: &DnsName) -> String {
+        format!("{}.{}", base(host), self.zone)
     }
 
-    fn not_delegated(&self, answer: &Answer) -> Failure {
-        let detail = format!("{} is not delegated: expected {}", answer.host, self.delegation(&answer.host));
-        Failure::new(FailureKind::Rejected, detail)
+    async fn change(&self, verb: &str, answer: &Answer) -> Result<(), Failure> {
+        let (owner, value) = (self.owner(&answer.host), value(answer));
+        match &self.way {
+            Way::Update(writer) if verb == "add" => writer.add_text(&owner, &value).await.map_err(unavailable),
+            Way::Update(writer) => writer.remove_text(&owner, &value).await.map_err(unavailable),
+            Way::Command(command) => run(command, [verb, &owner, &value]).await.map_err(unavailable),
+        }
     }
 }
 
@@ -136,6 +140,11 @@ async fn run(command: &[String], arguments: [&str; 3]) -> Result<(), String> {
     Err(format!("{} {} ended with {}: {said}", command[0], arguments[0], output.status))
 }
 
+/// The name that a wildcard stands above; another name itself. Both share a record (RFC 8555, 8.4).
+fn base(host: &DnsName) -> &str {
+    host.as_str().trim_start_matches("*.")
+}
+
 /// The digest of the key authorization, base64url (RFC 8555, 8.4).
 fn value(answer: &Answer) -> String {
     let digest = digest::digest(&digest::SHA256, answer.key_authorization.as_bytes());
@@ -147,6 +156,8 @@ fn unavailable(detail: impl ToString) -> Failure {
 }
 
 const PREFIX: &str = "_acme-challenge.";
+/// For all answers of an order together: it holds one of the places for orders.
+const ALL: Duration = Duration::from_secs(120);
 /// For the operator's program.
 const PATIENCE: Duration = Duration::from_secs(30);
 

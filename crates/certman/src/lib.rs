@@ -172,6 +172,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         policy,
         slots: Slots::new(config.workers),
         wake: Notify::new(),
+        looking: Default::default(),
         busy: Default::default(),
         groups: groups.into(),
         reorders_per_day: config.reorders_per_day,

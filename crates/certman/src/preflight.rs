@@ -1,6 +1,10 @@
 //! Pre-flight: a look at names in the DNS before a CA is asked for anything. `certseal-issuance` judges.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::ensure;
 use certseal_dns::{AllowedServers, Survey};
@@ -13,7 +17,11 @@ use certseal_wire::{
     DnsName, DnsPlan, DnsRecord, Edit, Finding, FindingCode, NameReport, NameSet, NamesReport, RecordEdit,
 };
 use jiff::Timestamp;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    task::JoinSet,
+    time::Instant,
+};
 
 use crate::{
     config::{Dns, address},
@@ -32,6 +40,8 @@ pub(crate) struct Preflight {
     methods: Vec<Method>,
     challenges: Option<Arc<DnsChallenges>>,
     looks: Arc<Semaphore>,
+    /// The target's addresses, and when they were asked for.
+    found: Mutex<Option<(Instant, Vec<IpAddr>)>>,
 }
 
 impl Preflight {
@@ -46,9 +56,11 @@ impl Preflight {
         let targets = Targets {
             alias: config.target.clone(),
             addresses: config.addresses.iter().map(|address| address.to_canonical()).collect(),
+            found: Vec::new(),
         };
         ensure!(!targets.is_empty(), "expected dns.target or dns.addresses: names are compared with them");
-        let challenges = config.challenges.as_ref().map(|settings| DnsChallenges::new(settings, survey.clone()));
+        let anywhere = Survey::new(resolvers(config)?, AllowedServers::new(|_| true));
+        let challenges = config.challenges.as_ref().map(|settings| DnsChallenges::new(settings, anywhere));
         let challenges = challenges.transpose()?.map(Arc::new);
         ensure!(
             challenges.is_some() || !methods.contains(&Method::Dns),
@@ -63,45 +75,63 @@ impl Preflight {
             denied: config.denied.clone(),
             suffixes,
             looks: Arc::new(Semaphore::new(LOOKS)),
+            found: Mutex::default(),
         })
     }
 
     /// A look at all of a site's names. `account` is ours at the CA, once it is known.
     pub(crate) async fn look(&self, names: &NameSet, account: Option<String>) -> NamesReport {
-        let issuer = Arc::new(self.issuer(account));
+        let targets = Targets { found: self.target_addresses().await, ..self.targets.clone() };
+        let look = Arc::new(Look {
+            survey: self.survey.clone(),
+            targets,
+            issuer: self.issuer(account),
+            challenges: self.challenges.clone(),
+        });
+        let own = Arc::new(Semaphore::new(LOOKS_OF_A_SITE));
+        let until = Instant::now() + PATIENCE;
         let mut looks = JoinSet::new();
-        for name in names.iter() {
-            let name = name.clone();
-            if let Some(finding) = preflight::refused(&name, self.suffixes.standing(&name), &self.denied) {
+        for name in names.iter().cloned() {
+            if let Some(finding) = self.refused(&name) {
                 looks.spawn(async move { NameReport::new(name, vec![finding]) });
                 continue;
             }
-            let (survey, targets) = (self.survey.clone(), self.targets.clone());
-            let (issuer, looks_at_once) = (issuer.clone(), self.looks.clone());
-            let challenges = self.challenges.clone().filter(|_| self.takes_dns(&name));
-            let look = {
-                let name = name.clone();
-                async move {
-                    // It is never closed.
-                    let _one = looks_at_once.acquire().await;
-                    let report = preflight::judged(&survey.observe(&name).await, &targets, &issuer);
-                    match challenges {
-                        Some(challenges) => {
-                            let findings = report.findings.into_iter().chain(delegation(&challenges, &name).await);
-                            NameReport::new(name, findings.collect())
-                        }
-                        None => report,
-                    }
-                }
-            };
+            let (look, own, all, takes_dns) = (look.clone(), own.clone(), self.looks.clone(), self.takes_dns(&name));
             looks.spawn(async move {
-                let looked = tokio::time::timeout(PATIENCE, look).await;
-                looked.unwrap_or_else(|_| NameReport::new(name, vec![too_slow()]))
+                let looked = tokio::time::timeout_at(until, async {
+                    // They are never closed.
+                    let _one = (own.acquire().await, all.acquire().await);
+                    look.at(&name, takes_dns).await
+                });
+                looked.await.unwrap_or_else(|_| NameReport::new(name.clone(), vec![too_slow()]))
             });
         }
         let mut reports = looks.join_all().await;
         reports.sort_by(|a, b| a.name.cmp(&b.name));
         NamesReport::new(Timestamp::now(), reports)
+    }
+
+    /// Why there is to be no certificate for one of the names at all, whatever the DNS says.
+    pub(crate) fn denied(&self, names: &NameSet) -> Option<Finding> {
+        let refused = names.iter().filter_map(|name| self.refused(name));
+        refused.into_iter().find(|finding| finding.code == FindingCode::Denied)
+    }
+
+    fn refused(&self, name: &DnsName) -> Option<Finding> {
+        preflight::refused(name, self.suffixes.standing(name), &self.denied)
+    }
+
+    /// The addresses of the target, as they were a minute ago at most.
+    async fn target_addresses(&self) -> Vec<IpAddr> {
+        let Some(target) = &self.targets.alias else { return Vec::new() };
+        let mut known = self.found.lock().await;
+        if known.as_ref().is_none_or(|(at, _)| at.elapsed() > FOUND_FRESH) {
+            let found = tokio::time::timeout(PATIENCE / 4, self.survey.addresses(target)).await.unwrap_or_default();
+            // Where nobody answers, what was known is known still.
+            let found = if found.is_empty() { known.take().map(|(_, found)| found).unwrap_or_default() } else { found };
+            *known = Some((Instant::now(), found));
+        }
+        known.as_ref().map(|(_, found)| found.clone()).unwrap_or_default()
     }
 
     /// The records that lead names here.
@@ -136,13 +166,41 @@ impl Preflight {
     }
 
     fn takes_dns(&self, name: &DnsName) -> bool {
-        name.is_wildcard() || self.methods.contains(&Method::Dns)
+        // Beside another way it is one that may be missing.
+        name.is_wildcard() || self.methods == [Method::Dns]
     }
 
     fn issuer(&self, account: Option<String>) -> Issuer {
         let methods = self.methods.iter().map(|method| method.as_str().to_owned()).collect();
         Issuer { identities: self.identities.clone(), account, methods }
     }
+}
+
+/// What a look at each of a site's names goes by.
+struct Look {
+    survey: Survey,
+    targets: Targets,
+    issuer: Issuer,
+    challenges: Option<Arc<DnsChallenges>>,
+}
+
+impl Look {
+    async fn at(&self, name: &DnsName, takes_dns: bool) -> NameReport {
+        let report = preflight::judged(&self.survey.observe(name).await, &self.targets, &self.issuer);
+        if !takes_dns {
+            return report;
+        }
+        let delegation = match &self.challenges {
+            Some(challenges) => delegation(challenges, name).await,
+            None => Some(no_challenges()),
+        };
+        NameReport::new(name.clone(), report.findings.into_iter().chain(delegation).collect())
+    }
+}
+
+fn no_challenges() -> Finding {
+    let detail = "a wildcard takes dns-01, and the platform has no [dns.challenges]".to_owned();
+    Finding { code: FindingCode::NameRefused, detail, edits: Vec::new() }
 }
 
 /// A name that takes too long is unknown, and holds up neither its order nor whoever asked.
@@ -153,9 +211,9 @@ fn too_slow() -> Finding {
 
 /// What stands in the way of a dns-01 challenge.
 async fn delegation(challenges: &DnsChallenges, name: &DnsName) -> Option<Finding> {
-    let (code, detail, edits) = match challenges.owner(name).await {
-        Ok(Some(_)) => return None,
-        Ok(None) => {
+    let (code, detail, edits) = match challenges.is_delegated(name).await {
+        Ok(true) => return None,
+        Ok(false) => {
             let record = challenges.delegation(name);
             let detail = format!("its challenges are not delegated to the platform: expected {record}");
             (FindingCode::ChallengeNotDelegated, detail, vec![RecordEdit { edit: Edit::Add, record }])
@@ -169,23 +227,30 @@ async fn delegation(challenges: &DnsChallenges, name: &DnsName) -> Option<Findin
     Some(Finding { code, detail, edits })
 }
 
-/// The resolvers, and the servers that may be asked besides.
-fn survey(config: &Dns) -> anyhow::Result<Survey> {
+fn resolvers(config: &Dns) -> anyhow::Result<Vec<SocketAddr>> {
     let resolvers: Vec<SocketAddr> = config.resolvers.iter().map(|it| address(it)).collect::<Result<_, _>>()?;
     ensure!(
         (2..=MOST_RESOLVERS).contains(&resolvers.len()),
         "expected 2 to {MOST_RESOLVERS} dns.resolvers, which see names from different places, got {}",
         resolvers.len()
     );
+    Ok(resolvers)
+}
+
+/// The resolvers, and the servers of customers that may be asked besides.
+fn survey(config: &Dns) -> anyhow::Result<Survey> {
     let (denied, private) = (Denied::new(&NOT_PUBLIC), config.private_networks.clone());
     let allowed = AllowedServers::new(move |address| {
         denied.allows(address) || private.iter().any(|network| network.contains(address))
     });
-    Ok(Survey::new(resolvers, allowed))
+    Ok(Survey::new(resolvers(config)?, allowed))
 }
 
-/// For a look at a name, its wait for a place among the others included.
+/// For a look at all of a site's names.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Names under observation at one time: each takes a dozen questions.
-const LOOKS: usize = 64;
+/// For how long the target's addresses are taken to be what they were.
+const FOUND_FRESH: Duration = Duration::from_secs(60);
+/// Names under observation at one time: each takes a dozen questions. One site's slow ones leave most places to the others.
+const LOOKS: usize = 128;
+const LOOKS_OF_A_SITE: usize = 8;
 const MOST_RESOLVERS: usize = 8;

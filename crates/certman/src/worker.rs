@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,7 +14,7 @@ use certseal_issuance::{
     Turns,
 };
 use certseal_service::Shutdown;
-use certseal_wire::{Base64, DnsName, NamesReport, causes};
+use certseal_wire::{Base64, DnsName, NamesReport, Readiness, causes};
 use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -46,6 +49,8 @@ pub(crate) struct Worker {
     pub(crate) turns: Mutex<Turns>,
     /// Wakes the worker when something became due.
     pub(crate) wake: Notify,
+    /// Sites whose names are looked at: those that are worked on besides are bounded without them.
+    pub(crate) looking: AtomicUsize,
     /// Sites that are worked on, or that wait for a moment.
     pub(crate) busy: Mutex<HashSet<DnsName>>,
     pub(crate) groups: Mutex<Groups>,
@@ -136,7 +141,8 @@ impl Worker {
         // Each site begins there, and goes on where it was.
         let first = self.slots.of(Stage::Authorize);
         let (free, worker) = (first.available_permits(), self.clone());
-        if free == 0 || self.busy().len() >= self.slots.each as usize * IN_FLIGHT {
+        let looking = self.looking.load(Ordering::Relaxed).min(MOST_LOOKING);
+        if free == 0 || self.busy().len() >= looking + self.slots.each as usize * IN_FLIGHT {
             return;
         }
         let due = self.journaled(move |journal| {
@@ -233,7 +239,12 @@ impl Worker {
                 }
             };
             let stage = action.stage();
-            if slot.as_ref().is_none_or(|(held, _)| *held != stage) {
+            let looking = matches!(action, Action::LookAtNames).then(|| Looking::new(self));
+            if looking.is_some() {
+                // A look waits for customers' servers, and takes no place of the orders.
+                drop(slot.take());
+                self.wake.notify_one();
+            } else if slot.as_ref().is_none_or(|(held, _)| *held != stage) {
                 if slot.take().is_some() {
                     self.wake.notify_one();
                 }
@@ -242,6 +253,7 @@ impl Worker {
             has_acted = true;
             let mut stored = Vec::new();
             let outcome = self.perform(&site, &action, &mut stored).await.unwrap_or_else(Outcome::Failed);
+            drop(looking);
             self.metrics.performed(&outcome);
             if let Outcome::Failed(Failure { kind, detail, .. }) = &outcome {
                 tracing::warn!(site = %name, ?kind, detail, "attempt failed");
@@ -319,10 +331,17 @@ impl Worker {
             Action::LookAtNames => match &self.preflight {
                 Some(preflight) => Outcome::NamesAre(preflight.look(&site.names, self.authorities.account_url()).await),
                 // The configuration was another one when somebody wanted a look.
-                None => Outcome::NamesAre(NamesReport::new(Timestamp::now(), Vec::new())),
+                None => Outcome::NamesAre(NamesReport {
+                    looked_at: Timestamp::now(),
+                    readiness: Readiness::Ready,
+                    names: Vec::new(),
+                }),
             },
             Action::AskAdvice(lineage) => self.authorities.advice(lineage).await?,
             Action::OpenOrder { account, replaces, profile } => {
+                if let Some(denied) = self.preflight.as_ref().and_then(|preflight| preflight.denied(&site.names)) {
+                    return Err(Failure::new(FailureKind::Hopeless, denied.detail));
+                }
                 let replaces = replaces.as_deref();
                 Outcome::OrderOpened(
                     self.authorities.open_order(account, &site.names, replaces, profile.as_ref()).await?,
@@ -440,6 +459,22 @@ impl Worker {
     }
 }
 
+/// A site whose names are looked at, as long as this lives.
+struct Looking<'a>(&'a Worker);
+
+impl<'a> Looking<'a> {
+    fn new(worker: &'a Worker) -> Self {
+        worker.looking.fetch_add(1, Ordering::Relaxed);
+        Self(worker)
+    }
+}
+
+impl Drop for Looking<'_> {
+    fn drop(&mut self) {
+        self.0.looking.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// The answers that go into the DNS, and those for edges.
 fn by_method(answers: &[Answer]) -> (Vec<&Answer>, Vec<&Answer>) {
     answers.iter().partition(|answer| answer.method == Method::Dns)
@@ -461,6 +496,9 @@ const LEFT_ALONE: Duration = Duration::from_secs(300);
 
 /// Longer waits are written down, and the site leaves memory.
 const SHORT_WAIT: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
+
+/// Sites whose names are looked at beside those under way. With more of them everything waits for looks.
+const MOST_LOOKING: usize = 4096;
 
 /// Sites under way for each slot: most of them wait for the CA.
 const IN_FLIGHT: usize = 64;

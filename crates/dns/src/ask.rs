@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use hickory_net::{
+    NetError,
     runtime::TokioRuntimeProvider,
     tcp::TcpClientStream,
     udp::UdpClientStream,
@@ -24,40 +25,50 @@ pub(crate) struct Question {
     pub(crate) unchecked: bool,
 }
 
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unanswered {
+    #[error("no answer within {0} s")]
+    TimedOut(u64),
+    /// The network or the answer itself is at fault.
+    #[error("{0}")]
+    Broken(String),
+}
+
 /// Puts a question, again over TCP where the answer does not fit.
 ///
 /// # Errors
 /// When no answer comes in time, or one that cannot be read.
-pub(crate) async fn ask(server: SocketAddr, question: &Question, patience: Duration) -> Result<Message, String> {
-    let answer = tokio::time::timeout(patience, exchange(server, question, patience)).await;
-    answer.unwrap_or_else(|_| Err(format!("no answer within {} s", patience.as_secs())))
+pub(crate) async fn ask(server: SocketAddr, question: &Question, patience: Duration) -> Result<Message, Unanswered> {
+    let timed_out = Unanswered::TimedOut(patience.as_secs());
+    match tokio::time::timeout(patience, exchange(server, question, patience)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(NetError::Timeout)) | Err(_) => Err(timed_out),
+        Ok(Err(error)) => Err(Unanswered::Broken(error.to_string())),
+    }
 }
 
-async fn exchange(server: SocketAddr, question: &Question, patience: Duration) -> Result<Message, String> {
+async fn exchange(server: SocketAddr, question: &Question, patience: Duration) -> Result<Message, NetError> {
     let mut stream = UdpClientStream::builder(server, TokioRuntimeProvider::new())
         .with_timeout(Some(patience))
-        .with_max_retries(RETRIES)
-        .with_retry_interval_floor(patience.as_millis() as u64 / (u64::from(RETRIES) + 1))
+        .with_max_retries(SENDINGS)
+        .with_retry_interval_floor(patience.as_millis() as u64 / u64::from(SENDINGS))
         .build();
-    let answer = stream.send_message(request(question)).first_answer().await.map_err(|error| error.to_string())?;
+    let answer = stream.send_message(request(question)).first_answer().await?;
     if !answer.truncation {
         return Ok(answer.into_message());
     }
-    let exchange = TcpClientStream::exchange(server, None, patience, None, TokioRuntimeProvider::new()).await;
-    let exchange = exchange.map_err(|error| format!("over TCP: {error}"))?;
-    let answer = exchange.send(request(question)).first_answer().await;
-    Ok(answer.map_err(|error| format!("over TCP: {error}"))?.into_message())
+    let exchange = TcpClientStream::exchange(server, None, patience, None, TokioRuntimeProvider::new()).await?;
+    Ok(exchange.send(request(question)).first_answer().await?.into_message())
 }
 
 fn request(question: &Question) -> DnsRequest {
     let mut options = DnsRequestOptions::default();
     options.recursion_desired = question.recursion;
-    // As resolvers of CAs do, against forged answers (draft-vixie-dnsext-dns0x20).
-    options.case_randomization = true;
     let mut request = DnsRequest::from_query(Query::query(question.name.clone(), question.kind), options);
     request.metadata.checking_disabled = question.unchecked;
     request
 }
 
-/// How often a question goes out again over UDP.
-const RETRIES: u8 = 2;
+/// How often a question goes out over UDP.
+const SENDINGS: u8 = 3;

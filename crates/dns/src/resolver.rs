@@ -11,7 +11,7 @@ use hickory_proto::{
     },
 };
 
-use crate::ask::{Question, ask};
+use crate::ask::{Question, Unanswered, ask};
 
 /// A resolver of the platform. It follows aliases and validates.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +28,17 @@ impl Resolver {
         };
         match answer.metadata.response_code {
             ResponseCode::NoError | ResponseCode::NXDomain => found(&answer, name, kind, read),
-            ResponseCode::ServFail => Lookup::failed(self.failure(&answer, name, kind).await),
+            ResponseCode::ServFail => {
+                let why = self.failure(&answer, name, kind).await;
+                // It may have passed: a check that fails fails again.
+                if matches!(why, Unresolved::Bogus(None))
+                    && let Ok(again) = self.ask(name, kind, false).await
+                    && again.metadata.response_code != ResponseCode::ServFail
+                {
+                    return found(&again, name, kind, read);
+                }
+                Lookup::failed(why)
+            }
             other => Lookup::failed(Unresolved::NotAsked(format!("it answers {}", code_name(other)))),
         }
     }
@@ -38,17 +48,20 @@ impl Resolver {
         self.ask(name, kind, true).await.ok().filter(|answer| answer.metadata.response_code == ResponseCode::NoError)
     }
 
-    async fn ask(&self, name: &Name, kind: RecordType, unchecked: bool) -> Result<Message, String> {
+    async fn ask(&self, name: &Name, kind: RecordType, unchecked: bool) -> Result<Message, Unanswered> {
         let question = Question { name: name.clone(), kind, recursion: true, unchecked };
         ask(self.address, &question, PATIENCE).await
     }
 
     /// What it means that no answer came: a resolver that answers other questions waits for the servers of this name.
-    async fn silence(&self, why: String) -> Unresolved {
+    async fn silence(&self, why: Unanswered) -> Unresolved {
+        if let Unanswered::Broken(why) = why {
+            return Unresolved::NotAsked(why);
+        }
         match self.ask(&Name::root(), RecordType::NS, true).await {
-            Ok(answer) if answer.metadata.response_code == ResponseCode::NoError => Unresolved::Failed(why),
+            Ok(answer) if answer.metadata.response_code == ResponseCode::NoError => Unresolved::Failed(why.to_string()),
             Ok(answer) => Unresolved::NotAsked(format!("it answers {}", code_name(answer.metadata.response_code))),
-            Err(why) => Unresolved::NotAsked(why),
+            Err(why) => Unresolved::NotAsked(why.to_string()),
         }
     }
 
@@ -76,21 +89,21 @@ impl Resolver {
         }
     }
 
-    /// The last alias of a name, or the first in `zone`, found step by step.
-    pub(crate) async fn end_of_aliases(&self, name: &Name, zone: &Name) -> Result<Name, String> {
+    /// Whether the aliases of a name come to `end`, found step by step. Nothing is asked about `end` itself.
+    pub(crate) async fn leads_to(&self, name: &Name, end: &Name) -> Result<bool, String> {
         let mut last = name.clone();
         for _ in 0..MOST_ALIASES {
-            if zone.zone_of(&last) {
-                return Ok(last);
+            if last == *end {
+                return Ok(true);
             }
-            let answer = self.ask(&last, RecordType::CNAME, true).await?;
+            let answer = self.ask(&last, RecordType::CNAME, true).await.map_err(|why| why.to_string())?;
             match answer.metadata.response_code {
                 ResponseCode::NoError | ResponseCode::NXDomain => {}
                 other => return Err(format!("it answers {} for {}", code_name(other), text(&last))),
             }
             match alias_of(&answer, &last) {
                 Some(next) => last = next,
-                None => return Ok(last),
+                None => return Ok(false),
             }
         }
         Err(format!("the aliases of {} do not end", text(name)))
@@ -126,19 +139,19 @@ pub(crate) fn found<T>(answer: &Message, name: &Name, kind: RecordType, read: fn
     }
     let of_kind = answer.answers.iter().filter(|record| record.record_type() == kind && record.name == at);
     let records: Vec<_> = of_kind.filter_map(|record| read(&record.data)).take(MOST_RECORDS).collect();
-    let ttl = answer.answers.iter().map(|record| record.ttl).min();
-    // An answer without records is kept as long as the zone's SOA says (RFC 2308, 5).
+    // Of the name's own record: what comes after it others may have asked for long before.
+    let own = answer.answers.iter().filter(|record| record.name == *name).map(|record| record.ttl).min();
+    // An answer without one is kept as long as the zone's SOA says (RFC 2308, 5).
     let soa = answer.authorities.iter().find_map(|record| match &record.data {
-        RData::SOA(soa) => Some((record.ttl, soa.minimum)),
+        RData::SOA(soa) if own.is_none() => Some((record.ttl, soa.minimum)),
         _ => None,
     });
-    let soa = soa.filter(|_| records.is_empty());
     let is_missing = records.is_empty() && answer.metadata.response_code == ResponseCode::NXDomain;
     let records = if is_missing { Err(Unresolved::NoSuchName) } else { Ok(records) };
     Lookup {
         aliases: aliases.iter().map(text).collect(),
         records,
-        ttl: soa.map(|(ttl, _)| ttl).or(ttl).unwrap_or(0),
+        ttl: soa.map(|(ttl, _)| ttl).or(own).unwrap_or(0),
         negative_ttl: soa.map(|(_, minimum)| minimum),
     }
 }

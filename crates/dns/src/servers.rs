@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     allowed::AllowedServers,
-    ask::{Question, ask},
+    ask::{Question, Unanswered, ask},
     records::{ipv4, ipv6, txt},
     resolver::{Resolver, code_name, found, text},
 };
@@ -87,14 +87,16 @@ impl Zone {
             states.spawn(async move {
                 match address {
                     Some(address) => (format!("{name} {}", address.ip()), state(address, &origin).await),
-                    None => (name, State::Unreachable),
+                    None => (name, State::NotAsked),
                 }
             });
         }
         let (mut lame, mut failing, mut unreachable) = (Vec::new(), Vec::new(), Vec::new());
         for (server, state) in states.join_all().await {
             match state {
-                State::Good => {}
+                // The zone can be had: whoever fails at it fails for another reason.
+                State::Good => return None,
+                State::NotAsked => {}
                 State::Lame => lame.push(server),
                 State::Failing => failing.push(server),
                 State::Unreachable => unreachable.push(server),
@@ -127,9 +129,7 @@ impl Zone {
         }
         views.join_all().await
     }
-}
 
-impl Zone {
     /// The TXT records that each server has of a name.
     pub(crate) async fn texts(&self, name: &Name) -> Vec<(String, Result<Vec<String>, String>)> {
         let mut texts = JoinSet::new();
@@ -145,9 +145,14 @@ impl Zone {
     }
 }
 
-fn read<T>(answer: Result<Message, String>, name: &Name, kind: RecordType, of: fn(&RData) -> Option<T>) -> Lookup<T> {
+fn read<T>(
+    answer: Result<Message, Unanswered>,
+    name: &Name,
+    kind: RecordType,
+    of: fn(&RData) -> Option<T>,
+) -> Lookup<T> {
     match answer {
-        Err(why) => Lookup::failed(Unresolved::NotAsked(why)),
+        Err(why) => Lookup::failed(Unresolved::NotAsked(why.to_string())),
         Ok(answer) if !answer.metadata.authoritative => {
             let why = format!("it is no authority, and answers {}", code_name(answer.metadata.response_code));
             Lookup::failed(Unresolved::NotAsked(why))
@@ -158,6 +163,8 @@ fn read<T>(answer: Result<Message, String>, name: &Name, kind: RecordType, of: f
 
 enum State {
     Good,
+    /// It has no address, or none that may be asked.
+    NotAsked,
     Lame,
     Failing,
     Unreachable,
@@ -174,7 +181,7 @@ async fn state(server: SocketAddr, origin: &Name) -> State {
     }
 }
 
-async fn direct(server: SocketAddr, name: &Name, kind: RecordType) -> Result<Message, String> {
+async fn direct(server: SocketAddr, name: &Name, kind: RecordType) -> Result<Message, Unanswered> {
     let question = Question { name: name.clone(), kind, recursion: false, unchecked: true };
     ask(server, &question, PATIENCE).await
 }
@@ -198,13 +205,13 @@ async fn addressed(
     let mut servers = Vec::new();
     for name in names {
         let glued = glue.iter().filter(|record| record.name == name).find_map(|record| address(&record.data));
-        let address = match glued {
-            Some(address) => Some(address),
-            None => {
-                let looked_up = resolver.unchecked(&name, RecordType::A).await;
-                looked_up.and_then(|answer| answer.answers.iter().find_map(|record| address(&record.data)))
+        let mut address = glued;
+        for kind in [RecordType::A, RecordType::AAAA] {
+            if address.is_none() {
+                let looked_up = resolver.unchecked(&name, kind).await;
+                address = looked_up.and_then(|answer| answer.answers.iter().find_map(|it| self::address(&it.data)));
             }
-        };
+        }
         let address = address.filter(|address| allowed.allows(*address)).map(|address| SocketAddr::new(address, PORT));
         servers.push(Server { name: text(&name), address });
     }
@@ -212,7 +219,7 @@ async fn addressed(
 }
 
 fn address(data: &RData) -> Option<IpAddr> {
-    ipv4(data).map(IpAddr::from)
+    ipv4(data).map(IpAddr::from).or_else(|| ipv6(data).map(IpAddr::from))
 }
 
 /// For an answer of one of the zone's own servers.

@@ -1,6 +1,10 @@
 //! The survey of one name.
 
-use std::{net::SocketAddr, str::FromStr, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Instant,
+};
 
 use certseal_issuance::preflight::{CaaLookup, Observed, Observer, Unresolved, View};
 use certseal_wire::DnsName;
@@ -62,24 +66,38 @@ impl Survey {
         Observed { name: name.clone(), is_apex, views, servers, took }
     }
 
-    /// The last of a name's aliases, or the first that is in `zone`; the name itself where it is none. Nothing in the zone is asked
-    /// for: caches would keep that it is not there.
+    /// Whether a name's aliases come to `end`. Nothing is asked about that itself: caches would keep that it is not there.
     ///
     /// # Errors
     /// When no resolver can be asked, or the aliases do not end.
-    pub async fn end_of_aliases(&self, name: &str, zone: &DnsName) -> Result<String, String> {
+    pub async fn leads_to(&self, name: &str, end: &str) -> Result<bool, String> {
         let parse = |text: &str| Name::from_str(text).map_err(|error| error.to_string());
-        let (mut asked, mut zone) = (parse(name)?, parse(zone.as_str())?);
+        let (mut asked, mut end) = (parse(name)?, parse(end)?);
         asked.set_fqdn(true);
-        zone.set_fqdn(true);
+        end.set_fqdn(true);
         let mut why = "no resolver is configured".to_owned();
         for resolver in &self.resolvers {
-            match resolver.end_of_aliases(&asked, &zone).await {
-                Ok(end) => return Ok(text(&end)),
+            match resolver.leads_to(&asked, &end).await {
+                Ok(leads) => return Ok(leads),
                 Err(error) => why = format!("{}: {error}", resolver.address),
             }
         }
         Err(why)
+    }
+
+    /// The addresses of a name as all resolvers see them together.
+    pub async fn addresses(&self, name: &DnsName) -> Vec<IpAddr> {
+        let Ok(mut asked) = Name::from_str(name.as_str()) else { return Vec::new() };
+        asked.set_fqdn(true);
+        let mut found = Vec::new();
+        for resolver in &self.resolvers {
+            let v4 = resolver.lookup(&asked, RecordType::A, ipv4).await.records.unwrap_or_default();
+            let v6 = resolver.lookup(&asked, RecordType::AAAA, ipv6).await.records.unwrap_or_default();
+            found.extend(v4.into_iter().map(IpAddr::from).chain(v6.into_iter().map(IpAddr::from)));
+        }
+        found.sort();
+        found.dedup();
+        found
     }
 
     /// The TXT records of a name as each server of its zone has them, by the server's address.

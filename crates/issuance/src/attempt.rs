@@ -24,6 +24,28 @@ pub struct Attempt {
     /// No further attempt follows without a change.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dead: bool,
+    /// The reason of the wait until `retry_at`.
+    #[serde(skip_serializing_if = "Wait::is_other")]
+    pub wait: Wait,
+}
+
+/// Why an attempt waits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wait {
+    /// For somebody who is away, who wants to be left alone, or for room in a budget.
+    #[default]
+    Other,
+    /// The CA rejected the last order.
+    Rejected,
+    /// The site's names are not ready.
+    Names,
+}
+
+impl Wait {
+    fn is_other(&self) -> bool {
+        *self == Self::Other
+    }
 }
 
 impl Attempt {
@@ -58,6 +80,10 @@ impl Attempt {
         }
         // Up to a fifth longer, so that what failed together does not come back together.
         self.retry_at = wait.and_then(|wait| moment.now.checked_add(wait + fraction(wait, moment.chance / 5.0)).ok());
+        self.wait = match failure.kind {
+            FailureKind::Rejected | FailureKind::AlreadyReplaced => Wait::Rejected,
+            _ => Wait::Other,
+        };
         self.diagnosis = Some(failure.detail);
         self.dead = wait.is_none();
     }
@@ -65,14 +91,22 @@ impl Attempt {
     /// The attempt waits until somebody mends the site's names. The CA was not asked: that is no failure.
     pub(crate) fn held_back(&mut self, until: Option<Timestamp>, why: Option<String>) {
         let why = why.map(|why| why.chars().take(Failure::MAX_DETAIL).collect());
-        (self.retry_at, self.diagnosis) = (until, why);
+        (self.retry_at, self.diagnosis, self.wait) = (until, why, Wait::Names);
+    }
+
+    /// The attempt no longer waits for the site's names.
+    pub(crate) fn released(&mut self) {
+        self.retry_at = None;
+        if self.wait == Wait::Names {
+            (self.diagnosis, self.wait) = (None, Wait::Other);
+        }
     }
 
     /// The attempt waits for room in the budget of the CA. That is no failure.
     pub(crate) fn delayed(&mut self, delay: &Delay) {
         let subject: String = delay.bucket.subject.chars().take(Failure::MAX_DETAIL / 2).collect();
         let of = if subject.is_empty() { String::new() } else { format!(" of {subject}") };
-        self.retry_at = Some(delay.until);
+        (self.retry_at, self.wait) = (Some(delay.until), Wait::Other);
         self.diagnosis =
             Some(format!("waits until {} for room in the CA's limit {}{of}", delay.until, delay.bucket.limit));
     }

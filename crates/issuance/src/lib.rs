@@ -43,7 +43,7 @@ mod status;
 mod version;
 
 pub use action::{Action, Booked, Booking, Due, Failure, FailureKind, Next, Outcome, Policy, Work};
-pub use attempt::{Attempt, Attempts};
+pub use attempt::{Attempt, Attempts, Wait};
 pub use issued::{Compromised, Issued};
 pub use lane::{Lane, Turns};
 pub use looked::Looked;

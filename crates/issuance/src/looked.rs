@@ -16,9 +16,12 @@ pub struct Looked {
     /// The first of the names that are not ready, or of which nobody knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<NameReport>,
-    /// Looks in a row that found them not ready.
+    /// Looks in a row that did not find them ready.
     #[serde(default)]
     pub failures: u32,
+    /// The last look at which somebody could say so found them not ready.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub was_bad: bool,
     /// How often names that were mended had a rejected order tried again since the last success. Names that seem mended again
     /// and again, and are not, cost a CA's patience.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -42,15 +45,29 @@ impl Looked {
             finding.edits.truncate(MOST_EDITS);
         }
         let failures = match readiness {
-            Readiness::NotReady => before.map_or(0, |before| before.failures).saturating_add(1),
-            _ => 0,
+            Readiness::Ready => 0,
+            _ => before.map_or(0, |before| before.failures).saturating_add(1),
         };
-        Self { at: now, readiness, names, failures, woken: before.map_or(0, |before| before.woken), again_at: None }
+        let was_bad = match readiness {
+            Readiness::Ready => false,
+            Readiness::NotReady => true,
+            Readiness::Unknown => before.is_some_and(|before| before.was_bad),
+        };
+        let woken = before.map_or(0, |before| before.woken);
+        Self { at: now, readiness, names, failures, was_bad, woken, again_at: None }
     }
 
-    /// What the next look after a rejection is compared with, where there was no look before the order.
+    /// No look: an order may go, and what the next look finds is no change.
     pub(crate) fn unknown(at: Timestamp) -> Self {
-        Self { at, readiness: Readiness::Unknown, names: Vec::new(), failures: 0, woken: 0, again_at: None }
+        Self {
+            at,
+            readiness: Readiness::Unknown,
+            names: Vec::new(),
+            failures: 0,
+            was_bad: false,
+            woken: 0,
+            again_at: None,
+        }
     }
 
     /// Whether an order may go by it.

@@ -30,10 +30,14 @@ pub fn judged(observed: &Observed, targets: &Targets, issuer: &Issuer) -> NameRe
     let mut findings: Vec<_> = match addresses::unresolved(observed) {
         Some(finding) => vec![finding],
         None => {
-            let leads = (!observed.name.is_wildcard()).then(|| addresses::misled(observed, targets)).flatten();
+            let leads = issuer.visits(&observed.name).then(|| addresses::misled(observed, targets)).flatten();
             leads.into_iter().chain(caa::objection(observed, targets, issuer)).collect()
         }
     };
     findings.dedup_by_key(|finding| finding.code);
+    findings.iter_mut().for_each(|finding| finding.edits.truncate(MOST_EDITS));
     NameReport::new(observed.name.clone(), findings)
 }
+
+/// Edits of one finding: nobody pastes more.
+const MOST_EDITS: usize = 20;

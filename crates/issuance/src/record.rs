@@ -136,7 +136,7 @@ impl FirstSite {
     fn into_site(self, is_envelope: impl Fn(&[u8]) -> bool) -> Site {
         let FirstAttempt { failures, retry_at, diagnosis, dead } = self.attempt;
         // The record does not say what failed: the order waits longest.
-        let order = Attempt { unavailable: 0, rejected: failures, retry_at, diagnosis, dead };
+        let order = Attempt { rejected: failures, retry_at, diagnosis, dead, ..Attempt::default() };
         let revocation = |leaf| Revocation { authority: None, leaf };
         Site {
             format: Format::Second,

@@ -272,8 +272,10 @@ impl Site {
     }
 
     /// The site with its order tried again now, whatever failed before.
-    pub fn order_retried(mut self) -> Self {
+    /// Whatever was seen of its names counts no more.
+    pub fn order_retried(mut self, now: Timestamp) -> Self {
         self.attempts.order = Attempt::default();
+        self.looked = Some(Looked::unknown(now));
         if self.order.is_none() && self.certificate.is_none() {
             self.order = Some(Step::Requested);
         }
@@ -309,6 +311,7 @@ impl Site {
         let due_then = Work::ALL.into_iter().filter(|work| self.due_at(*work) == Some(at));
         let lane = |work| match work {
             Work::Advice => Lane::Renewal,
+            Work::Names => Lane::Backfill,
             _ => self.lane(at.or(self.written_at)),
         };
         due_then.map(lane).min().map(|lane| Due { lane, at })
@@ -355,7 +358,8 @@ impl Site {
             return certificate.lineage.as_ref().map(|_| Some(at));
         }
         if work == Work::Names {
-            return self.looked.as_ref().filter(|_| self.is_settled())?.again_at.map(Some);
+            let is_wanted = self.is_settled() && self.begins() && !self.attempts.order.dead;
+            return self.looked.as_ref().filter(|_| is_wanted)?.again_at.map(Some);
         }
         let attempt = self.attempts.of(work);
         if attempt.dead {
@@ -417,9 +421,18 @@ impl Site {
     }
 
     /// Whether the names are looked at before an order. Nothing that was seen of them has a certificate expire.
-    fn is_to_be_looked_at(&self, now: Timestamp) -> bool {
-        let is_urgent = matches!(self.lane(Some(now)), Lane::Incident | Lane::Expiring);
-        !is_urgent && !self.looked.as_ref().is_some_and(|looked| looked.is_fresh(now))
+    fn is_to_be_looked_at(&self, now: Timestamp, policy: &Policy) -> bool {
+        let is_fresh = self.looked.as_ref().is_some_and(|looked| looked.is_fresh(now));
+        policy.looks_first && !is_fresh && !self.is_urgent(now)
+    }
+
+    fn is_urgent(&self, now: Timestamp) -> bool {
+        matches!(self.lane(Some(now)), Lane::Incident | Lane::Expiring)
+    }
+
+    /// Whether the CA has heard of no order that is under way.
+    fn begins(&self) -> bool {
+        self.order.as_ref().is_none_or(|step| step.order().is_none() && step.sealed().is_none())
     }
 
     fn step(&self, work: Work, now: Timestamp, policy: &Policy) -> Next {
@@ -448,7 +461,7 @@ impl Site {
 
     fn order_step(&self, now: Timestamp, policy: &Policy) -> Next {
         Next::Do(match self.order.as_ref().unwrap_or(&Step::Requested) {
-            Step::Requested if policy.looks_first && self.is_to_be_looked_at(now) => Action::LookAtNames,
+            Step::Requested if self.is_to_be_looked_at(now, policy) => Action::LookAtNames,
             Step::Requested => Action::OpenAccount(policy.authority.clone()),
             Step::AccountReady { account } => Action::VouchForAccount(account.clone()),
             Step::Vouched { account } => match &self.reserved {
@@ -458,6 +471,8 @@ impl Site {
                     let profile = self.profile.as_ref().or(policy.profile.as_ref()).cloned();
                     Action::OpenOrder { account: account.clone(), replaces, profile }
                 }
+                // It may have waited for room for days.
+                _ if self.is_to_be_looked_at(now, policy) => Action::LookAtNames,
                 reserved => {
                     let kind = self.order_kind(account, now);
                     let (lane, again) = (self.lane(Some(now)), reserved.is_some());

@@ -1,6 +1,6 @@
 //! Staged onboarding: many new sites in steps, a few first. The next step follows a good one; none follows bad signs.
 
-use certseal_wire::{Readiness, SiteState, SiteStatus};
+use certseal_wire::{NamesReport, Readiness, SiteState, SiteStatus};
 use serde::{Deserialize, Serialize};
 
 /// How large steps are, and how many of their sites may fail.
@@ -30,11 +30,15 @@ impl Progress {
         match &status.order {
             _ if status.state == SiteState::Failed => Self::Failing,
             Some(order) if order.rejections > 0 => Self::Failing,
-            _ if status.dns.as_ref().is_some_and(|dns| dns.readiness == Readiness::NotReady) => Self::Failing,
+            _ if status.state == SiteState::Waiting && status.dns.as_ref().is_some_and(is_not_ready) => Self::Failing,
             None if status.version > 0 => Self::Active,
             _ => Self::Open,
         }
     }
+}
+
+fn is_not_ready(dns: &NamesReport) -> bool {
+    dns.readiness == Readiness::NotReady
 }
 
 /// What became of the sites of a step.

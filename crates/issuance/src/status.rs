@@ -2,7 +2,7 @@
 
 use certseal_wire::{LOST, NamesReport, OrderStatus, OrderSummary, RenewalAdvice, SiteState, SiteStatus};
 
-use crate::{Advice, Looked, OrderRef, Site, Step, Window};
+use crate::{Advice, OrderRef, Site, Step, Wait, Window};
 
 /// How the site is doing.
 pub fn site_status(site: &Site) -> SiteStatus {
@@ -10,7 +10,7 @@ pub fn site_status(site: &Site) -> SiteStatus {
     let state = match attempt {
         attempt if attempt.dead => SiteState::Failed,
         attempt if attempt.failures() > 0 => SiteState::Waiting,
-        _ if site.looked.as_ref().is_some_and(Looked::is_not_ready) => SiteState::Waiting,
+        _ if site.attempts.order.wait == Wait::Names => SiteState::Waiting,
         _ if site.certificate.is_none() => SiteState::Pending,
         _ => SiteState::Active,
     };

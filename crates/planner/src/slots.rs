@@ -135,8 +135,8 @@ impl Slots {
             rejected: rejected.into(),
             unavailable: unavailable.into(),
             retry_at: (retry_at != NEVER).then(|| at(retry_at)),
-            diagnosis: None,
             dead: is_dead,
+            ..Attempt::default()
         };
         Site {
             site: name.clone(),

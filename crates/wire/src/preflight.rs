@@ -167,7 +167,8 @@ impl FindingCode {
 
     fn readiness(self) -> Readiness {
         match self {
-            Self::NotAsked | Self::Other => Readiness::Unknown,
+            // CAs keep answers for a minute or so, whatever their TTL.
+            Self::NotAsked | Self::NotEverywhereYet | Self::Other => Readiness::Unknown,
             _ => Readiness::NotReady,
         }
     }

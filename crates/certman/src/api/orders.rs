@@ -10,6 +10,7 @@ use axum::{
 use certseal_issuance::{Site, Stage, order_status};
 use certseal_service::problem::Refusal;
 use certseal_wire::{DnsName, OrderList, OrderStatus, ProblemKind, SiteStatus};
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::{
@@ -42,7 +43,7 @@ async fn order(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) 
 }
 
 async fn retry(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<SiteStatus>, Refusal> {
-    change_present(&worker, &name, Site::order_retried).await
+    change_present(&worker, &name, |site| site.order_retried(Timestamp::now())).await
 }
 
 async fn discard(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<SiteStatus>, Refusal> {

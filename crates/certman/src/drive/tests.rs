@@ -153,7 +153,7 @@ impl Simulation {
             let entry = self.journal.read(name).unwrap().unwrap();
             let site = match world.chance.below(4) {
                 0 => entry.site.clone().renewed(None),
-                1 => entry.site.clone().order_retried(),
+                1 => entry.site.clone().order_retried(world::at(world.now)),
                 2 => entry.site.clone().unconfirmed(),
                 _ => {
                     self.upstreams[number] = 1 + world.chance.below(2);

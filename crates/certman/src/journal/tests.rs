@@ -145,7 +145,10 @@ fn dead_letters_and_certificates_near_their_end_are_listed_until_they_are_no_mor
     assert_eq!((dead(None), dead(Some("lost.example"))), (vec!["lost.example".to_owned()], vec![]));
     let trouble = journal.trouble(end).unwrap();
     assert_eq!((trouble.expiring, trouble.dead_letters), (1, 1));
-    journal.write(Some(&lost), &lost.site.clone().order_retried(), Writer::Request, &[]).unwrap().unwrap();
+    journal
+        .write(Some(&lost), &lost.site.clone().order_retried(Timestamp::now()), Writer::Request, &[])
+        .unwrap()
+        .unwrap();
     journal.write(Some(&entry), &near.departed(), Writer::Request, &[]).unwrap().unwrap();
     assert_eq!((dead(None), expiring(end)), (Vec::<String>::new(), vec![]));
 }

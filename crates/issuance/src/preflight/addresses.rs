@@ -16,22 +16,33 @@ pub(super) fn unresolved(observed: &Observed) -> Option<Finding> {
         Observer::Resolver(at) => Some((at, failure(view))),
         Observer::Authoritative(_) => None,
     });
-    let (mut silent, mut failing, mut answers) = (Vec::new(), Vec::new(), 0);
+    let (mut silent, mut failing, mut bogus, mut answers) = (Vec::new(), Vec::new(), None, 0);
     for (at, failure) in views {
         match failure {
             None | Some(Unresolved::NoSuchName) => answers += 1,
             Some(Unresolved::NotAsked(why)) => silent.push(format!("{at}: {why}")),
             Some(Unresolved::Failed(why)) => failing.push(format!("{at}: {why}")),
             Some(Unresolved::AliasLoop) => return Some(loops(observed)),
-            Some(Unresolved::Bogus(why)) => {
-                let why = why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-                let detail = format!(
-                    "DNSSEC of {name} does not validate at {at}{why}: sign the zone anew, or take the DS record out at the \
-                     registrar"
-                );
-                return Some(Finding { code: FindingCode::DnssecBogus, detail, edits: Vec::new() });
-            }
+            // The first that gives a reason, else the first.
+            Some(Unresolved::Bogus(why)) => match bogus {
+                Some((_, Some(_))) => {}
+                Some(_) if why.is_none() => {}
+                _ => bogus = Some((at, why.as_ref())),
+            },
         }
+    }
+    match bogus {
+        // One that gives no reason, where others answer, may have failed for another.
+        Some((at, None)) if answers > 0 => failing.push(format!("{at}: SERVFAIL")),
+        Some((at, why)) => {
+            let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+            let detail = format!(
+                "DNSSEC of {name} does not validate at {at}{why}: sign the zone anew, or take the DS record out at the \
+                 registrar"
+            );
+            return Some(Finding { code: FindingCode::DnssecBogus, detail, edits: Vec::new() });
+        }
+        None => {}
     }
     if failing.is_empty() {
         let detail = format!("no resolver could be asked: {}", joined(silent.iter()));
@@ -39,6 +50,8 @@ pub(super) fn unresolved(observed: &Observed) -> Option<Finding> {
     }
     let said = joined(failing.iter());
     let (code, detail) = match &observed.servers {
+        // Others resolve it: the resolver may be at fault.
+        _ if answers > 0 => (FindingCode::NotAsked, format!("some resolvers fail at it, and others do not: {said}")),
         Some(ServerTrouble::Lame(servers)) => (
             FindingCode::LameDelegation,
             format!(
@@ -55,11 +68,7 @@ pub(super) fn unresolved(observed: &Observed) -> Option<Finding> {
             FindingCode::ServersFail,
             format!("its name servers answer with errors ({}): have the zone mended", joined(servers.iter())),
         ),
-        None if answers == 0 => {
-            (FindingCode::ServersFail, format!("it cannot be resolved ({said}): have its zone mended"))
-        }
-        // Others resolve it: the resolver may be at fault.
-        None => (FindingCode::NotAsked, format!("some resolvers fail at it, and others do not: {said}")),
+        None => (FindingCode::ServersFail, format!("it cannot be resolved ({said}): have its zone mended")),
     };
     Some(Finding { code, detail, edits: Vec::new() })
 }

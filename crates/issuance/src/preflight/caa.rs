@@ -1,6 +1,6 @@
 //! Certification Authority Authorization (RFC 8659), with accounts and methods (RFC 8657).
 
-use certseal_wire::{Edit, Finding, FindingCode};
+use certseal_wire::{DnsName, Edit, Finding, FindingCode};
 
 use super::{
     observed::{CaaLookup, CaaRecord, Observed, Observer, Unresolved},
@@ -18,15 +18,23 @@ pub struct Issuer {
     pub methods: Vec<String>,
 }
 
+impl Issuer {
+    /// Whether the CA comes to the name itself, and so to its addresses.
+    pub(super) fn visits(&self, name: &DnsName) -> bool {
+        !name.is_wildcard() && (self.methods.is_empty() || self.methods.iter().any(|method| method != DNS))
+    }
+}
+
 /// What CAA has against an order.
 pub(super) fn objection(observed: &Observed, targets: &Targets, issuer: &Issuer) -> Option<Finding> {
     let resolvers = observed.views.iter().filter(|view| matches!(view.observer, Observer::Resolver(_)));
     let seen: Vec<_> = resolvers.map(|view| relevant(&view.caa)).collect();
-    // A resolver that fails where another one answers may be at fault itself. What DNSSEC forbids one it may forbid a CA.
+    // A resolver that fails where another one answers may be at fault itself, unless it says that DNSSEC is the reason.
     let is_answer = |it: &Relevant<'_>| matches!(it, Relevant::None | Relevant::Records(..));
     let has_answer = seen.iter().any(is_answer);
-    let counts =
-        |it: &Relevant<'_>| is_answer(it) || !has_answer || matches!(it, Relevant::Unanswered(_, Unresolved::Bogus(_)));
+    let counts = |it: &Relevant<'_>| {
+        is_answer(it) || !has_answer || matches!(it, Relevant::Unanswered(_, Unresolved::Bogus(Some(_))))
+    };
     let found = seen.into_iter().filter(counts).filter_map(|it| match it {
         Relevant::None => None,
         Relevant::Unanswered(owner, why) => unanswered(owner, why),
@@ -135,7 +143,7 @@ fn allows(value: &str, issuer: &Issuer, is_wildcard: bool) -> bool {
     let by_method = match stated("validationmethods")[..] {
         [] => true,
         // For wildcards there is one way only.
-        [methods] if is_wildcard => methods.split(',').any(|method| method == "dns-01"),
+        [methods] if is_wildcard => methods.split(',').any(|method| method == DNS),
         [methods] => methods.split(',').any(|method| issuer.methods.iter().any(|ours| ours == method)),
         _ => false,
     };
@@ -169,5 +177,7 @@ fn zone_form(CaaRecord { is_critical, tag, value }: &CaaRecord) -> String {
     format!("{} {tag} \"{value}\"", if *is_critical { 128 } else { 0 })
 }
 
+/// The only way for wildcards (RFC 8555, 8.4).
+const DNS: &str = "dns-01";
 const ISSUE: &str = "issue";
 const ISSUE_WILD: &str = "issuewild";

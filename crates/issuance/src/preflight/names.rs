@@ -14,7 +14,7 @@ pub enum Suffix {
 }
 
 /// Why no CA gives a certificate for the name, if none does. `denied` are the names that the platform does not serve, with all
-/// names below them. The rules are Boulder's (`policy/pa.go`), and that no label is said twice or thrice by mistake.
+/// names below them. The rules are Boulder's (`policy/pa.go`), and that a name that begins with www.www is a slip.
 pub fn refused(name: &DnsName, suffix: Suffix, denied: &[DnsName]) -> Option<Finding> {
     if let Some(listed) = denied.iter().find(|denied| is_within(name, denied)) {
         let detail = format!("the platform's deny list has {listed}: no certificate is ordered");
@@ -27,7 +27,8 @@ pub fn refused(name: &DnsName, suffix: Suffix, denied: &[DnsName]) -> Option<Fin
 
 fn is_within(name: &DnsName, domain: &DnsName) -> bool {
     let rest = name.as_str().strip_suffix(domain.as_str());
-    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    // A wildcard over it would be a certificate for it, too.
+    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.')) || domain.covering_wildcard().as_ref() == Some(name)
 }
 
 fn by_suffix(name: &DnsName, suffix: Suffix) -> Option<String> {
@@ -49,9 +50,6 @@ fn by_labels(name: &str) -> Option<String> {
     }
     if labels.starts_with(&["www", "www"]) {
         return Some("it begins with www.www".to_owned());
-    }
-    if let Some(thrice) = labels.windows(3).find(|three| three.iter().all(|label| *label == three[0])) {
-        return Some(format!("it repeats {:?} three times in a row", thrice[0]));
     }
     labels.into_iter().find_map(by_hyphens)
 }

@@ -48,7 +48,7 @@ pub struct Lookup<T> {
     pub aliases: Vec<String>,
     /// The records at the end of the way; none for a name that has none of the kind.
     pub records: Result<Vec<T>, Unresolved>,
-    /// Seconds for which the observer keeps the answer.
+    /// Seconds for which the observer keeps the name's own record, or that there is none.
     pub ttl: u32,
     /// Seconds for which an answer without records is kept from the beginning (RFC 2308, 5), where it says so.
     pub negative_ttl: Option<u32>,
@@ -66,7 +66,7 @@ impl<T> Lookup<T> {
 pub enum Unresolved {
     /// There is no such name (NXDOMAIN).
     NoSuchName,
-    /// DNSSEC does not validate: without the check there would be records. The resolver's reason, where it gives one.
+    /// DNSSEC does not validate: without the check there would be records. The resolver's reason, where it gives one (RFC 8914).
     Bogus(Option<String>),
     /// The observer fails at this name, and answers other questions.
     Failed(String),

@@ -1,6 +1,6 @@
 //! Where customers' names should lead.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use certseal_wire::{DnsName, DnsRecord, Edit, RecordEdit};
 
@@ -11,6 +11,9 @@ pub struct Targets {
     pub alias: Option<DnsName>,
     /// The addresses of the platform's edges. A name that can be no alias, such as a zone's own, has them itself.
     pub addresses: Vec<IpAddr>,
+    /// Addresses that `alias` leads to, wherever somebody asked: names that have these lead here, too, those of zones that flatten
+    /// aliases for example.
+    pub found: Vec<IpAddr>,
 }
 
 impl Targets {
@@ -20,7 +23,9 @@ impl Targets {
     }
 
     pub(super) fn is_ours(&self, address: IpAddr) -> bool {
-        self.addresses.contains(&address.to_canonical())
+        let address = address.to_canonical();
+        let is_known = |address| self.addresses.contains(&address) || self.found.contains(&address);
+        is_known(address) || behind_nat64(address).is_some_and(is_known)
     }
 
     pub(super) fn is_alias(&self, host: &str) -> bool {
@@ -31,6 +36,7 @@ impl Targets {
     pub fn records(&self, name: &DnsName, is_apex: bool) -> Vec<RecordEdit> {
         match &self.alias {
             Some(alias) if !is_apex => vec![record(Edit::Add, name.as_str(), "CNAME", format!("{alias}."))],
+            // Found ones may be of one region only: they are not to be pasted.
             _ => self.addresses.iter().map(|address| address_record(Edit::Add, name.as_str(), *address)).collect(),
         }
     }
@@ -39,8 +45,19 @@ impl Targets {
     pub(super) fn described(&self, is_apex: bool) -> String {
         match &self.alias {
             Some(alias) if !is_apex => format!("a CNAME to {alias}"),
+            _ if self.addresses.is_empty() => joined(self.found.iter()),
             _ => joined(self.addresses.iter()),
         }
+    }
+}
+
+/// The address that a resolver with DNS64 made one of IPv6 from (RFC 6052, 2.1).
+fn behind_nat64(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V6(v6) if v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => {
+            Some(Ipv4Addr::from_bits(v6.to_bits() as u32).into())
+        }
+        _ => None,
     }
 }
 

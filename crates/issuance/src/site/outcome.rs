@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::{
     Action, Advice, Attempt, Booked, Booking, Failure, FailureKind, Issued, Lineage, Look, Looked, Moment, OrderReport,
-    OrderState, Outcome, Policy, Site, Step, Work, budget::Reserved, renewal,
+    OrderState, Outcome, Policy, Site, Step, Wait, Work, budget::Reserved, renewal,
 };
 
 impl Site {
@@ -70,24 +70,30 @@ impl Site {
         let before = self.looked.take();
         let mut looked = Looked::new(report, before.as_ref(), moment.now);
         let again_at = looked.pause(moment);
+        let is_mended = looked.readiness == Readiness::Ready && before.is_some_and(|before| before.was_bad);
+        let is_asked_for = self.order.is_some() || self.is_to_be_renewed(moment.now);
+        let begins = self.begins() && is_asked_for && !self.is_urgent(moment.now);
         let order = &mut self.attempts.order;
         if order.rejected == 0 {
             looked.woken = 0;
         }
-        let waits_after_rejection = order.dead || order.retry_at.is_some_and(|at| at > moment.now);
-        let is_mended = !looked.is_not_ready() && before.is_some_and(|before| before.is_not_ready());
-        if waits_after_rejection {
-            if is_mended && looked.may_wake() {
-                (order.dead, order.retry_at) = (false, None);
-                looked.woken += 1;
-            } else if looked.readiness != Readiness::Ready && looked.may_wake() {
-                // Where nothing is seen, nothing will be seen to be mended.
-                looked.again_at = again_at;
+        let waits = order.retry_at.is_some_and(|at| at > moment.now);
+        match order.wait {
+            // An order under way, an urgent one, and one that nobody wants: the look is noted.
+            _ if !begins || order.dead => {}
+            Wait::Rejected if waits && looked.may_wake() => {
+                if is_mended {
+                    order.retry_at = None;
+                    looked.woken += 1;
+                } else if looked.readiness != Readiness::Ready {
+                    // Where nothing is seen, nothing will be seen to be mended.
+                    looked.again_at = again_at;
+                }
             }
-        } else if looked.is_not_ready() {
-            order.held_back(again_at, looked.summary());
-        } else {
-            order.held_back(None, order.diagnosis.clone().filter(|_| order.failures() > 0));
+            // It waits for the CA, which no look makes quicker.
+            Wait::Rejected | Wait::Other if waits => {}
+            _ if looked.is_not_ready() => order.held_back(again_at, looked.summary()),
+            _ => order.released(),
         }
         Self { looked: Some(looked), ..self }
     }

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use super::*;
 use crate::{
     AuthorityId, Booked, Failure, FailureKind, Look, Moment, OrderReport, OrderState, Outcome, Progress, SealedKey,
-    Window,
+    Wait, Window,
     budget::{Bucket, Delay, Entries},
     site_status,
 };

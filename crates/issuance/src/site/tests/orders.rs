@@ -248,11 +248,11 @@ fn an_order_can_be_given_up_and_tried_again() {
     });
     assert_eq!(rejected.stage(), Some(Stage::DeadLetter));
     assert_eq!(action(&rejected), None);
-    assert_eq!(action(&rejected.clone().order_retried()), Some(Action::OpenAccount(ca())));
+    assert_eq!(action(&rejected.clone().order_retried(now())), Some(Action::OpenAccount(ca())));
     let discarded = at_step(rejected, Step::Authorizing { order: order() }).order_discarded();
     let discarded = does(discarded, Outcome::Deactivated(order()));
     assert_eq!((discarded.due(), discarded.stage()), (None, Some(Stage::DeadLetter)));
-    assert_eq!(action(&discarded.order_retried()), Some(Action::OpenAccount(ca())));
+    assert_eq!(action(&discarded.order_retried(now())), Some(Action::OpenAccount(ca())));
     // Where none is under way there is nothing to give up.
     let active = stored(routed());
     assert_eq!(active.clone().order_discarded(), active);
