@@ -33,7 +33,7 @@ pub(crate) const LAYERS: &[Layers] = &[
             &["domain.rs"],
             &["feed"],
             &["snapshot"],
-            &["http/problem_document", "http/request", "http/service"],
+            &["http/request", "http/service"],
             &["http/answer", "http/caller"],
             &["http/accounting", "http/record"],
             &[
@@ -51,7 +51,7 @@ pub(crate) const LAYERS: &[Layers] = &[
     Layers {
         folder: "crates/certman",
         layers: &[
-            &["config", "drive", "indexes", "leases", "metrics", "new_key", "suffixes"],
+            &["config", "drive", "indexes", "leases", "metrics", "new_key", "repeats", "suffixes"],
             &["dns_challenges", "queue"],
             &["preflight"],
             &["authority", "journal"],
@@ -59,7 +59,8 @@ pub(crate) const LAYERS: &[Layers] = &[
             &["certstore"],
             &["checkpoint", "worker"],
             &["api/request"],
-            &["api/budget", "api/import", "api/names", "api/orders", "api/sites"],
+            &["api/budget", "api/bulk", "api/import", "api/names", "api/orders", "api/sites"],
+            &["api/openapi"],
             &["api.rs"],
             &["lib"],
             &["main"],
@@ -87,6 +88,7 @@ pub(crate) const LAYERS: &[Layers] = &[
             &["export", "import/folder", "legacy", "migration/pace", "onboarding/list", "pki", "ring_memory"],
             &[
                 "import/source",
+                "onboarding/import",
                 "migration/appoint",
                 "migration/plan",
                 "migration/remaining",
@@ -115,6 +117,7 @@ pub(crate) const LAYERS: &[Layers] = &[
             &["progress_bar"],
             &["nouns/keys/key_place", "nouns/keys/ring_text"],
             &["nouns/keys/generate", "nouns/keys/issuers", "nouns/keys/rotation_text", "nouns/onboard"],
+            &["nouns/site_import"],
             &["nouns/keys/rotate"],
             &[
                 "nouns/audit", "nouns/backup", "nouns/budget", "nouns/bundle", "nouns/dns", "nouns/drill",

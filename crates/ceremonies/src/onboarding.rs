@@ -2,6 +2,7 @@
 //!
 //! certman holds all state: the same onboarding can be run again, and goes on with the sites that have no certificate.
 
+mod import;
 mod list;
 
 use std::{
@@ -16,7 +17,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-pub use self::list::{NewSite, SiteDefaults, read};
+pub use self::{
+    import::{Imported, import},
+    list::{NewSite, SiteDefaults, read},
+};
 use crate::error::{Error, OnboardingError};
 
 /// What became of an onboarding.

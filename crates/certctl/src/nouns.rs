@@ -16,6 +16,7 @@ mod order;
 mod pki;
 mod plan;
 mod site;
+mod site_import;
 
 use certseal_service::config::ConfigError;
 use clap::Subcommand;

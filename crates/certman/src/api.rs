@@ -1,8 +1,10 @@
 //! The HTTP interface for the platform and for operators.
 
 mod budget;
+mod bulk;
 mod import;
 mod names;
+mod openapi;
 mod orders;
 mod request;
 mod sites;
@@ -16,19 +18,16 @@ use certseal_service::{
 };
 
 use crate::worker::Worker;
-use import::MAX_IMPORT;
+use bulk::MAX_CHANGES;
+use openapi::described;
 
-/// The router of certman's interface. All of it needs role platform or admin.
+/// The router of certman's interface. All of it but its description needs role platform or admin.
 pub(crate) fn router(worker: Arc<Worker>, rates: Rates) -> Router {
-    sites::router()
-        .merge(budget::router())
-        .merge(import::router())
-        .merge(names::router())
-        .merge(orders::router())
+    described()
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(64 * 1024))
-        .layer(middleware::from_fn_with_state(Bodies::new(BodyLimits::new(MAX_IMPORT)), within_budget))
+        .layer(middleware::from_fn_with_state(Bodies::new(BodyLimits::new(MAX_CHANGES)), within_budget))
         .layer(middleware::from_fn_with_state(Arc::new(rates), within_rate))
         .with_state(worker)
 }

@@ -1,19 +1,23 @@
 //! Sites on disk, the names that lead to them, and their places in the queue: records that belong together are written
 //! in one transaction. Several processes may share a journal.
 
+pub(crate) mod claims;
+mod held;
+
 use std::{collections::VecDeque, path::Path, sync::Arc};
 
 use anyhow::{Context, anyhow};
 use certseal_issuance::{Site, Stage, Turns, budget::Limit};
 use certseal_seal::{RingMark, Sealed, sha256};
 use certseal_store::{
-    Expect, PostgresOptions, PostgresStore, SledOptions, SledStore, Storage, StoreError, Table, Write,
+    Expect, PostgresOptions, PostgresStore, Record, SledOptions, SledStore, Storage, StoreError, Table, Write,
 };
 use certseal_wire::{AuditMark, Change, DnsName, KeyRing, PoolName, Signed, SignerId};
 use jiff::{SignedDuration, Timestamp};
 use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 
+use self::held::{Held, under};
 use crate::{
     indexes,
     leases::Leases,
@@ -37,6 +41,10 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    fn read(record: Record) -> anyhow::Result<Self> {
+        Ok(Self { site: parse(&record.value)?, revision: record.version })
+    }
+
     /// Whether nobody wrote the site between the two.
     pub(crate) fn is_as_in(&self, other: &Self) -> bool {
         self.revision == other.revision
@@ -93,9 +101,7 @@ impl Journal {
     }
 
     pub(crate) fn read(&self, name: &DnsName) -> anyhow::Result<Option<Entry>> {
-        let Some(record) = self.storage.get(SITES, name.as_str().as_bytes())? else { return Ok(None) };
-        let site = parse(&record.value)?;
-        Ok(Some(Entry { site, revision: record.version }))
+        self.storage.get(SITES, name.as_str().as_bytes())?.map(Entry::read).transpose()
     }
 
     /// Sites after the name `after`, in the order of their names.
@@ -216,63 +222,6 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes a site in place of `before`, unless a name that it did not have before is another site's, or lies under
-    /// another owner's wildcard, or has another owner's name under it.
-    pub(crate) fn claim(&self, before: Option<&Entry>, site: &Site) -> anyhow::Result<Claim> {
-        // Read before the look at who has what: a claim with a wildcard changes it, and each claim needs it as it was.
-        let claims = self.storage.get(META, CLAIMS)?.map(|record| record.version);
-        let before_site = before.map(|entry| &entry.site).filter(|before| !before.departed);
-        let had = |name: &DnsName| before_site.is_some_and(|before| before.names.iter().any(|had| had == name));
-        let same_owner = before_site.is_none_or(|before| before.owner == site.owner);
-        if !site.departed {
-            for name in site.names.iter().filter(|name| !(had(name) && same_owner)) {
-                if let Some(holder) = self.holder(name)?.filter(|holder| *holder != site.site) {
-                    return Ok(Claim::Taken { name: name.clone(), holder });
-                }
-                if let Some((other, holder)) = self.covered(name, site)? {
-                    return Ok(Claim::Covered { name: name.clone(), other, holder });
-                }
-            }
-        }
-        let Some((mut writes, _)) = self.writes(before, site, Writer::Request, &[])? else { return Ok(Claim::Outrun) };
-        let is_new = |name: &&DnsName| !(site.departed || had(name) && same_owner);
-        let mut new_names = site.names.iter().filter(is_new).peekable();
-        let as_it_was = claims.map_or(Expect::Absent, Expect::Version);
-        if new_names.peek().is_some() {
-            writes.push(if new_names.any(DnsName::is_wildcard) {
-                Write::put(META, CLAIMS, claims.map_or(1, |version| version + 1), "").expect(as_it_was)
-            } else {
-                Write::require(META, CLAIMS, as_it_was)
-            });
-        }
-        self.committed(writes).map(|written| if written { Claim::Written } else { Claim::Outrun })
-    }
-
-    /// A name of another owner that `name` covers or is covered by, and the site that has it.
-    fn covered(&self, name: &DnsName, site: &Site) -> anyhow::Result<Option<(DnsName, DnsName)>> {
-        if let Some(wildcard) = name.covering_wildcard().filter(|_| !name.is_wildcard()) {
-            let holder = self.holder(&wildcard)?.filter(|holder| *holder != site.site);
-            let entry = holder.as_ref().map(|holder| self.read(holder)).transpose()?.flatten();
-            let is_theirs = |entry: &Entry| !is_of_owner(site, entry.site.owner.as_deref());
-            return Ok(holder.filter(|_| entry.is_none_or(|entry| is_theirs(&entry))).map(|holder| (wildcard, holder)));
-        }
-        let Some(parent) = name.as_str().strip_prefix("*.") else { return Ok(None) };
-        let prefix = format!("{parent}/");
-        let mut after = prefix.clone().into_bytes();
-        loop {
-            let page = self.storage.scan(UNDER, Some(&after), NAMES_AT_ONCE)?;
-            let Some((last, _)) = page.last() else { return Ok(None) };
-            for (key, record) in &page {
-                let Some(other) = key.strip_prefix(prefix.as_bytes()) else { return Ok(None) };
-                let Held { site: holder, owner } = serde_json::from_slice(&record.value)?;
-                if holder != site.site && !is_of_owner(site, owner.as_deref()) {
-                    return Ok(Some((std::str::from_utf8(other)?.parse()?, holder)));
-                }
-            }
-            after = last.clone();
-        }
-    }
-
     /// Files names by what they lie under, once, for a journal of an earlier release.
     fn index_names(&self) -> Result<(), StoreError> {
         if self.storage.get(META, INDEXED)?.is_some() {
@@ -291,12 +240,6 @@ impl Journal {
             self.storage.commit(page.iter().filter_map(file).collect::<Vec<_>>().into())?;
         }
         self.storage.commit(Write::put(META, INDEXED, 1, Vec::new()).into()).map(drop)
-    }
-
-    /// Which site a name leads to.
-    pub(crate) fn holder(&self, name: &DnsName) -> anyhow::Result<Option<DnsName>> {
-        let Some(record) = self.storage.get(NAMES, name.as_str().as_bytes())? else { return Ok(None) };
-        Ok(Some(std::str::from_utf8(&record.value)?.parse()?))
     }
 
     /// Writes a site in place of `before`, with the names that lead to it, its place in the queue and what certstore took.
@@ -488,49 +431,6 @@ impl Journal {
         }
         Ok(())
     }
-}
-
-/// The outcome of the claim to a site's names.
-pub(crate) enum Claim {
-    Written,
-    /// Somebody changed the site first.
-    Outrun,
-    /// Another site has the name.
-    Taken {
-        name: DnsName,
-        holder: DnsName,
-    },
-    /// Another owner's site has a name that covers it, or that it covers.
-    Covered {
-        name: DnsName,
-        other: DnsName,
-        holder: DnsName,
-    },
-}
-
-/// The holder of a name that lies under another one.
-#[derive(Serialize, Deserialize)]
-struct Held {
-    site: DnsName,
-    owner: Option<String>,
-}
-
-impl Held {
-    fn to_bytes(&self) -> Vec<u8> {
-        // Serialization fails for maps with other than text keys only; this has none.
-        serde_json::to_vec(self).expect("names and text serialize")
-    }
-}
-
-/// Whether the platform says that the site is of `owner` too.
-fn is_of_owner(site: &Site, owner: Option<&str>) -> bool {
-    owner.is_some() && site.owner.as_deref() == owner
-}
-
-/// Where a name is filed, by what it lies under; wildcards are not.
-fn under(name: &DnsName) -> Option<String> {
-    let parent = name.covering_wildcard().filter(|_| !name.is_wildcard())?;
-    Some(format!("{}/{name}", parent.as_str().trim_start_matches("*.")))
 }
 
 /// How far certstore's audit log was seen.

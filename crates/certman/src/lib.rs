@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! GET    /v1/sites?after=       the platform's sites, a page at a time
+//! POST   /v1/sites              adds, changes and removes many
 //! PUT    /v1/sites/NAME         adds or changes one      (role platform or admin, as all of these)
 //! GET    /v1/sites/NAME         how it is going
 //! GET    /v1/sites?expiring=true        those whose certificates are near their end
@@ -10,6 +11,7 @@
 //! POST   /v1/sites/NAME/order/retry     tries it again now
 //! DELETE /v1/sites/NAME/order           gives it up
 //! GET    /v1/budget             what the CA allows, and what of it is used
+//! GET    /v1/openapi.json       this interface in OpenAPI           (every role)
 //! GET    /v1/sites/NAME/dns     the records that its names should have; /v1/dns those of the platform
 //! POST   /v1/sites/NAME/dns     looks at its names in the DNS now
 //! POST   /v1/sites/NAME/renew   renews its certificate now, or earlier than planned
@@ -40,6 +42,7 @@ mod new_key;
 mod preflight;
 mod queue;
 mod recent;
+mod repeats;
 mod suffixes;
 mod witness;
 mod worker;

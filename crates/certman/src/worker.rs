@@ -26,10 +26,11 @@ use crate::{
     journal::{Entry, Journal, StoredChange},
     leases,
     ledger::Ledger,
-    metrics::Metrics,
+    metrics::{Metrics, Trouble},
     new_key::{self, Groups},
     preflight::Preflight,
     queue::Place,
+    repeats,
 };
 
 pub(crate) struct Worker {
@@ -124,8 +125,11 @@ impl Worker {
                     return Ok(None);
                 }
                 // One process tells, and the others have nothing to tell.
-                let trouble = journal.leases().leads().then(|| journal.trouble(Timestamp::now())).transpose()?;
-                Ok(Some(trouble.unwrap_or_default()))
+                if !journal.leases().leads() {
+                    return Ok(Some(Trouble::default()));
+                }
+                repeats::forget_old(&*journal.storage(), Timestamp::now())?;
+                Ok(Some(journal.trouble(Timestamp::now())?))
             });
             match kept.await {
                 Ok(trouble) => {

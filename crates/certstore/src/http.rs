@@ -3,7 +3,7 @@
 //! ```text
 //! router -> accounting
 //!        -> openapi -> operations -> one file for each family of operations
-//!                                      -> caller, request, record, answer, problem_document -> service
+//!                                      -> caller, request, record, answer -> service
 //! ```
 
 mod accounting;
@@ -18,7 +18,6 @@ mod edges;
 mod feed;
 mod openapi;
 mod operations;
-mod problem_document;
 mod record;
 mod request;
 mod rotations;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use certseal_wire::{
-    BudgetReport, DnsName, DnsPlan, Import, NamesReport, OrderList, OrderStatus, Renewal, Replacement, Reseal,
-    SiteList, SiteRequest, SiteStatus,
+    BudgetReport, ChangesReport, DnsName, DnsPlan, Import, NamesReport, OrderList, OrderStatus, Renewal, Replacement,
+    Reseal, SiteChanges, SiteList, SiteRequest, SiteStatus,
 };
 
 use crate::{
@@ -28,6 +28,12 @@ impl CertmanClient {
     /// Adds a site, or changes it. The answer is its state right after.
     pub async fn put_site(&self, site: &DnsName, request: &SiteRequest) -> Result<SiteStatus, ClientError> {
         self.0.json(Call::put_json(&format!("/v1/sites/{site}"), request).patient(PATIENCE)).await
+    }
+
+    /// Adds, changes and removes many sites. The same call again with the same `key` has the same answer.
+    pub async fn change_sites(&self, changes: &SiteChanges, key: &str) -> Result<ChangesReport, ClientError> {
+        let call = Call::post_json("/v1/sites", changes).repeatable(key);
+        self.0.json(call.long_poll(CHANGES, MAX_REPORT)).await
     }
 
     /// One site.
@@ -122,6 +128,11 @@ impl CertmanClient {
         self.0.bytes(Call::delete(&format!("/v1/sites/{site}")).patient(PATIENCE)).await.map(drop)
     }
 }
+
+/// For many changes together.
+const CHANGES: Duration = Duration::from_secs(60);
+/// Octets of what certman says of 10,000 changes, with names and reasons of the usual lengths.
+const MAX_REPORT: usize = 8 * 1024 * 1024;
 
 /// For a look at the names of a site: slow servers of customers have their time.
 const LOOK: Duration = Duration::from_secs(60);

@@ -229,7 +229,7 @@ impl Connection {
     /// Sends to the origin that answered last. Where that one does not answer or has no room, the next is asked: at once
     /// for a request that may be repeated, and with the next request otherwise.
     async fn send(&self, call: Call<'_>) -> Result<(StatusCode, Bytes), ClientError> {
-        let is_repeatable = call.method != Method::POST;
+        let is_repeatable = call.method != Method::POST || call.key.is_some();
         let mut busy = 0;
         let mut left = self.origins.len();
         loop {
@@ -264,16 +264,13 @@ impl Connection {
     }
 
     async fn send_to(&self, origin: &Uri, call: &Call<'_>) -> Result<(StatusCode, Bytes), ClientError> {
-        let Call { method, path, body, content_type, patience, limit } = call;
+        let Call { method, path, body, content_type, key, patience, limit } = call;
         let unreachable = |detail| ClientError::Unreachable { base: origin.clone(), detail };
         // An origin has an authority, and paths are made of names that need no escaping.
         let uri = format!("https://{}{path}", origin.authority().expect("checked when it was read"));
-        let request = Request::builder()
-            .method(method)
-            .uri(uri)
-            .header(CONTENT_TYPE, *content_type)
-            .body(body.clone())
-            .map_err(|e| unreachable(e.to_string()))?;
+        let request = Request::builder().method(method).uri(uri).header(CONTENT_TYPE, *content_type);
+        let request = key.iter().fold(request, |request, key| request.header(IDEMPOTENCY_KEY, *key));
+        let request = request.body(body.clone()).map_err(|e| unreachable(e.to_string()))?;
         let http = match &self.transport {
             Transport::Network(http) => http.lock().unwrap_or_else(PoisonError::into_inner).current(),
             Transport::InProcess(answer) => {
@@ -317,6 +314,7 @@ pub(crate) struct Call<'a> {
     path: &'a str,
     body: Bytes,
     content_type: &'static str,
+    key: Option<&'a str>,
     patience: Duration,
     limit: usize,
 }
@@ -347,6 +345,11 @@ impl<'a> Call<'a> {
         Self { method: Method::POST, ..Self::put_json(path, body) }
     }
 
+    /// May be sent again: the service tells by the key that it is the same call.
+    pub(crate) fn repeatable(self, key: &'a str) -> Self {
+        Self { key: Some(key), ..self }
+    }
+
     /// Waits `extra` longer for the answer.
     pub(crate) fn patient(self, extra: Duration) -> Self {
         Self { patience: self.patience + extra, ..self }
@@ -358,7 +361,7 @@ impl<'a> Call<'a> {
     }
 
     fn new(method: Method, path: &'a str, body: Bytes) -> Self {
-        Self { method, path, body, content_type: "application/json", patience: PATIENCE, limit: 1024 * 1024 }
+        Self { method, path, body, content_type: "application/json", key: None, patience: PATIENCE, limit: 1024 * 1024 }
     }
 }
 
@@ -366,6 +369,8 @@ impl<'a> Call<'a> {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 const MAX_ORIGINS: usize = 16;
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// How often a busy service is asked again.
 const MAX_BUSY: u32 = 5;

@@ -8,6 +8,7 @@
 //! - [`networks`]: addresses that are not to be connected to.
 //! - [`problem`]: refusals as RFC 9457 documents.
 //! - [`admission`]: the bounds of what each caller may use.
+//! - `openapi`, a feature: the common parts of the descriptions of HTTP interfaces.
 
 pub mod admission;
 pub mod config;
@@ -17,6 +18,8 @@ mod lively;
 mod memory;
 pub mod networks;
 mod open_files;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 pub mod problem;
 pub mod server;
 pub mod shares;

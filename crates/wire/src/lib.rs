@@ -15,6 +15,7 @@
 mod api;
 mod audit;
 mod backup;
+mod bulk;
 mod bytes;
 mod caller;
 mod causes;
@@ -38,6 +39,7 @@ pub use api::{
 };
 pub use audit::{AuditAction, AuditCheckpoint, AuditLine, AuditMark, AuditOutcome, AuditPage, AuditQuery, AuditRecord};
 pub use backup::{BackupPage, BackupPlan, BackupQuery, BackupRecord, BackupTable, RestoreEnd, RestoreRequest};
+pub use bulk::{ChangeKind, ChangeResult, ChangesReport, MaybeChange, Misfit, SiteChange, SiteChanges, Wanted};
 pub use bytes::Base64;
 pub use caller::{Caller, Role, TrustDomain};
 pub use causes::causes;

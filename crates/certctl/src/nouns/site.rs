@@ -11,7 +11,10 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
-use super::onboard::{self, OnboardArgs};
+use super::{
+    onboard::{self, OnboardArgs},
+    site_import::{self, ImportArgs},
+};
 use crate::{
     failure::Failure,
     output::{Output, details, joined, or_dash, table},
@@ -25,6 +28,8 @@ pub(crate) enum SiteCommand {
     Add(AddArgs),
     /// Add many sites in steps: a few first, and no further step when too many fail
     Onboard(OnboardArgs),
+    /// Add and change many sites, as they are in a list; sites that are not in it stay as they are
+    Import(ImportArgs),
     /// List all sites
     List {
         /// Only those whose certificates are near their end: half of the time since the renewal was due has passed
@@ -96,6 +101,7 @@ pub(super) async fn run(command: SiteCommand, settings: &Settings, output: Outpu
     match command {
         SiteCommand::Add(args) => add(&certman, args, output).await,
         SiteCommand::Onboard(args) => onboard::run(&certman, args, output).await,
+        SiteCommand::Import(args) => site_import::run(&certman, args, output).await,
         SiteCommand::List { expiring: true } => show(&certman.expiring().await?.sites, output),
         SiteCommand::List { expiring: false } => list(&certman, output).await,
         SiteCommand::Status { name } => {

@@ -2,21 +2,27 @@
 
 use std::sync::Arc;
 
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{Json, extract::State};
 use certseal_issuance::budget::LimitName;
-use certseal_service::problem::Refusal;
+use certseal_service::{openapi::ProblemDocument, problem::Refusal};
 use certseal_wire::{BucketReport, BudgetReport, LaneReport, LimitReport};
 use jiff::Timestamp;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     api::request::{Allowed, journaled},
     worker::Worker,
 };
 
-pub(crate) fn router() -> Router<Arc<Worker>> {
-    Router::new().route("/v1/budget", get(budget))
+pub(crate) fn operations() -> OpenApiRouter<Arc<Worker>> {
+    OpenApiRouter::new().routes(routes!(budget))
 }
 
+#[utoipa::path(
+    get, path = "/v1/budget", tag = "budget",
+    summary = "What the CA allows, and what of it is used. Roles platform, admin.",
+    responses((status = 200, body = BudgetReport), ProblemDocument),
+)]
 async fn budget(State(worker): State<Arc<Worker>>, _: Allowed) -> Result<Json<BudgetReport>, Refusal> {
     let authority = worker.policy.authority.clone();
     let ledger = worker.ledger.clone();

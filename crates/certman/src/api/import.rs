@@ -4,30 +4,40 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{DefaultBodyLimit, State, rejection::JsonRejection},
-    routing::post,
 };
 use certseal_issuance::{Compromised, Failure, Revocation, SealedKey, Site, Step, site_status};
 use certseal_seal::{Bundle, Draft, LegacyKey, Sealed, names_digest, spki_digest};
-use certseal_service::problem::Refusal;
-use certseal_wire::{Base64, BundleInfo, Import, NameSet, ProblemKind, Replacement, Reseal, SiteStatus};
+use certseal_service::{openapi::ProblemDocument, problem::Refusal};
+use certseal_wire::{Base64, BundleInfo, DnsName, Import, NameSet, ProblemKind, Replacement, Reseal, SiteStatus};
 use jiff::Timestamp;
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt},
+    routes,
+};
 
 use crate::{
-    api::request::{Admin, Allowed, Name, change, checked, journaled, malformed, no_such_site, present},
+    api::request::{Admin, Allowed, Name, Pools, change, checked, journaled, malformed, no_such_site, present},
     certstore::{certified, versions_used_up},
     worker::{MAX_CHAIN, Worker},
 };
 
-pub(crate) fn router() -> Router<Arc<Worker>> {
-    Router::new()
-        .route("/v1/sites/{site}/import", post(import).layer(DefaultBodyLimit::max(MAX_IMPORT)))
-        .route("/v1/sites/{site}/envelope", post(reseal))
-        .route("/v1/sites/{site}/replacement", post(replace))
+pub(crate) fn operations() -> OpenApiRouter<Arc<Worker>> {
+    OpenApiRouter::new()
+        .routes(routes!(import).layer(DefaultBodyLimit::max(MAX_IMPORT)))
+        .routes(routes!(reseal))
+        .routes(routes!(replace))
 }
 
 /// The same import again is no change, also after its key was sealed anew.
+#[utoipa::path(
+    post, path = "/v1/sites/{site}/import", tag = "imports",
+    summary = "A site with the certificate and the sealed key that a platform has. Roles platform, admin.",
+    params(("site" = DnsName, Path)),
+    request_body = Import,
+    responses((status = 200, body = SiteStatus), ProblemDocument),
+)]
 async fn import(
     State(worker): State<Arc<Worker>>,
     _: Allowed,
@@ -35,7 +45,7 @@ async fn import(
     import: Result<Json<Import>, JsonRejection>,
 ) -> Result<Json<SiteStatus>, Refusal> {
     let Json(Import { site: request, chain, sealed }) = import.map_err(|e| malformed(e.body_text()))?;
-    let request = checked(&worker, &name, request).await?;
+    let request = checked(&worker, &name, request, &Pools::of(&worker).await)?;
     check_import(&chain, &sealed, &request.names)?;
     let own = name.clone();
     let before = journaled(&worker, move |journal| journal.read(&own)).await?.map(|entry| entry.site);
@@ -111,6 +121,13 @@ fn check_import(chain: &[Base64], sealed: &Base64, names: &NameSet) -> Result<()
     LegacyKey::parse(&sealed.0).map(drop).map_err(|error| malformed(format!("the sealed key: {error}")))
 }
 
+#[utoipa::path(
+    post, path = "/v1/sites/{site}/envelope", tag = "imports",
+    summary = "The key of the stored certificate, sealed anew elsewhere. Role admin.",
+    params(("site" = DnsName, Path)),
+    request_body = Reseal,
+    responses((status = 200, body = SiteStatus), ProblemDocument),
+)]
 async fn reseal(
     State(worker): State<Arc<Worker>>,
     _: Admin,
@@ -178,6 +195,13 @@ async fn check_draft(
 }
 
 /// No change for a site that has a later version, or whose later version is on its way.
+#[utoipa::path(
+    post, path = "/v1/sites/{site}/replacement", tag = "imports",
+    summary = "Others may have the key: another certificate is issued, and the old one revoked. Role admin.",
+    params(("site" = DnsName, Path)),
+    request_body = Replacement,
+    responses((status = 200, body = SiteStatus), ProblemDocument),
+)]
 async fn replace(
     State(worker): State<Arc<Worker>>,
     _: Admin,
@@ -222,4 +246,4 @@ fn refusal(failure: Failure) -> Refusal {
 }
 
 /// A chain of 64 KiB and a key of 8 KiB in base64, with names.
-pub(crate) const MAX_IMPORT: usize = 256 * 1024;
+const MAX_IMPORT: usize = 256 * 1024;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{Json, extract::State};
 use certseal_issuance::Site;
-use certseal_service::problem::Refusal;
-use certseal_wire::{DnsPlan, NamesReport, ProblemKind};
+use certseal_service::{openapi::ProblemDocument, problem::Refusal};
+use certseal_wire::{DnsName, DnsPlan, NamesReport, ProblemKind};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     api::request::{Allowed, Name, change_present, present},
@@ -13,20 +14,37 @@ use crate::{
     worker::Worker,
 };
 
-pub(crate) fn router() -> Router<Arc<Worker>> {
-    Router::new().route("/v1/dns", get(own_plan)).route("/v1/sites/{site}/dns", get(plan).post(look))
+pub(crate) fn operations() -> OpenApiRouter<Arc<Worker>> {
+    OpenApiRouter::new().routes(routes!(own_plan)).routes(routes!(plan, look))
 }
 
+#[utoipa::path(
+    get, path = "/v1/dns", tag = "names",
+    summary = "The DNS records of the platform itself. Roles platform, admin.",
+    responses((status = 200, body = DnsPlan), ProblemDocument),
+)]
 async fn own_plan(State(worker): State<Arc<Worker>>, _: Allowed) -> Result<Json<DnsPlan>, Refusal> {
     Ok(Json(configured(&worker)?.own_plan()))
 }
 
+#[utoipa::path(
+    get, path = "/v1/sites/{site}/dns", tag = "names",
+    summary = "The DNS records that a site's names should have. Roles platform, admin.",
+    params(("site" = DnsName, Path)),
+    responses((status = 200, body = DnsPlan), ProblemDocument),
+)]
 async fn plan(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<DnsPlan>, Refusal> {
     let site = present(&worker, &name).await?.site;
     Ok(Json(configured(&worker)?.plan(&site.names)))
 }
 
 /// Looks at a site's names now. An order that waits for them goes on if they are ready.
+#[utoipa::path(
+    post, path = "/v1/sites/{site}/dns", tag = "names",
+    summary = "Looks at a site's names in the DNS now. Roles platform, admin.",
+    params(("site" = DnsName, Path)),
+    responses((status = 200, body = NamesReport), ProblemDocument),
+)]
 async fn look(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<NamesReport>, Refusal> {
     let site = present(&worker, &name).await?.site;
     let report = configured(&worker)?.look(&site.names, worker.authorities.account_url()).await;

@@ -9,10 +9,13 @@ use axum::{
 };
 use certseal_issuance::{RecordError, Site, site_status};
 use certseal_service::problem::Refusal;
-use certseal_wire::{Caller, DnsName, ProblemKind, Role, SiteRequest, SiteStatus};
+use certseal_wire::{Caller, DnsName, PoolName, ProblemKind, Role, SiteRequest, SiteStatus};
 
 use crate::{
-    journal::{Claim, Entry, Journal},
+    journal::{
+        Entry, Journal,
+        claims::{Clash, Done, NotDone},
+    },
     worker::Worker,
 };
 
@@ -64,8 +67,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     }
 }
 
+/// The pools that can be sealed to. None while the ring cannot be read: sites wait with a diagnosis then.
+pub(crate) struct Pools(Option<Vec<PoolName>>);
+
+impl Pools {
+    pub(crate) async fn of(worker: &Worker) -> Self {
+        Self(worker.certstore.active_pools().await.ok().map(|(_, active)| active))
+    }
+}
+
 /// A request that can be served, its pools in order.
-pub(crate) async fn checked(worker: &Worker, name: &DnsName, mut request: SiteRequest) -> Result<SiteRequest, Refusal> {
+pub(crate) fn checked(
+    worker: &Worker,
+    name: &DnsName,
+    mut request: SiteRequest,
+    pools: &Pools,
+) -> Result<SiteRequest, Refusal> {
     request.pools.sort();
     request.pools.dedup();
     if request.pools.is_empty() || request.pools.len() > MAX_POOLS {
@@ -85,8 +102,7 @@ pub(crate) async fn checked(worker: &Worker, name: &DnsName, mut request: SiteRe
     if name.is_wildcard() || !request.names.iter().any(|own| own == name) {
         return Err(malformed(format!("expected {name}, without a wildcard, to be among the site's names")));
     }
-    // While the ring cannot be read, the site waits with a diagnosis instead.
-    if let Ok((_, active)) = worker.certstore.active_pools().await
+    if let Pools(Some(active)) = pools
         && let Some(unknown) = request.pools.iter().find(|pool| !active.contains(pool))
     {
         return Err(malformed(format!(
@@ -104,33 +120,29 @@ pub(crate) async fn change(
 ) -> Result<(Site, bool), Refusal> {
     let (journal, name) = (worker.journal.clone(), name.clone());
     let changed = tokio::task::spawn_blocking(move || {
-        for _ in 0..MAX_RACES {
-            let before = journal.read(&name).map_err(refusal)?;
-            let site = change(before.as_ref().map(|entry| &entry.site))?;
-            if before.as_ref().is_some_and(|entry| entry.site == site) {
-                return Ok((site, false));
-            }
-            match journal.claim(before.as_ref(), &site).map_err(Refusal::internal)? {
-                Claim::Written => return Ok((site, before.is_none_or(|entry| entry.site.departed))),
-                Claim::Outrun => {}
-                Claim::Taken { name, holder } => {
-                    let detail = format!("{name} leads to site {holder} already: remove it there first");
-                    return Err(Refusal::new(ProblemKind::Conflict, detail));
-                }
-                Claim::Covered { name, other, holder } => {
-                    let detail = format!(
-                        "{name} and {other} of site {holder} cover one another: give both sites the same `owner` if they \
-                         are one customer's"
-                    );
-                    return Err(Refusal::new(ProblemKind::Conflict, detail));
-                }
-            }
-        }
-        Err(Refusal::new(ProblemKind::Conflict, format!("{name} is being changed by others all the time; try again")))
+        let changed = journal.change_alone(&name, change).map_err(refusal)?;
+        changed.map_err(|why| not_done(&name, why))
     });
-    let changed = changed.await.map_err(Refusal::internal)??;
+    let (site, done) = changed.await.map_err(Refusal::internal)??;
     worker.wake.notify_one();
-    Ok(changed)
+    Ok((site, done == Done::Created))
+}
+
+/// Why a change was not made, for the caller.
+pub(crate) fn not_done(name: &DnsName, why: NotDone<Refusal>) -> Refusal {
+    let detail = match why {
+        NotDone::Unwanted(refusal) => return refusal,
+        NotDone::Failed(error) => return refusal(error),
+        NotDone::Clash(Clash::Taken { name, holder }) => {
+            format!("{name} leads to site {holder} already: remove it there first")
+        }
+        NotDone::Clash(Clash::Covered { name, other, holder }) => format!(
+            "{name} and {other} of site {holder} cover one another: give both sites the same `owner` if they are one \
+             customer's"
+        ),
+        NotDone::Outrun => format!("{name} is being changed by others all the time; try again"),
+    };
+    Refusal::new(ProblemKind::Conflict, detail)
 }
 
 /// Changes a site that is there.
@@ -182,7 +194,6 @@ pub(crate) fn malformed(detail: impl ToString) -> Refusal {
     Refusal::new(ProblemKind::Malformed, detail.to_string())
 }
 
-const MAX_RACES: usize = 20;
 const MAX_OWNER: usize = 200;
 /// Half as many as an envelope has stanzas: the keys of all its pools can then be rotated at one time.
 const MAX_POOLS: usize = certseal_seal::MAX_STANZAS / 2;

@@ -3,35 +3,49 @@
 use std::sync::Arc;
 
 use axum::{
-    Json, Router,
+    Json,
     body::Bytes,
-    extract::{Query, State, rejection::JsonRejection},
+    extract::{
+        Query, State,
+        rejection::{BytesRejection, JsonRejection, QueryRejection},
+    },
     http::StatusCode,
-    routing::{get, post},
 };
 use certseal_issuance::{Site, site_status};
-use certseal_service::problem::Refusal;
+use certseal_service::{openapi::ProblemDocument, problem::Refusal};
 use certseal_wire::{DnsName, ProblemKind, Renewal, SiteList, SiteRequest, SiteStatus};
 use jiff::Timestamp;
 use serde::Deserialize;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    api::request::{Allowed, Name, change, change_present, checked, journaled, malformed, no_such_site, present},
+    api::request::{
+        Allowed, Name, Pools, change, change_present, checked, journaled, malformed, no_such_site, present,
+    },
     worker::Worker,
 };
 
-pub(crate) fn router() -> Router<Arc<Worker>> {
-    Router::new()
-        .route("/v1/sites", get(sites))
-        .route("/v1/sites/{site}", get(site).put(put_site).delete(remove_site))
-        .route("/v1/sites/{site}/renew", post(renew))
-        .route("/v1/sites/{site}/advice", post(ask_advice))
+pub(crate) fn operations() -> OpenApiRouter<Arc<Worker>> {
+    OpenApiRouter::new()
+        .routes(routes!(sites))
+        .routes(routes!(site, put_site, remove_site))
+        .routes(routes!(renew))
+        .routes(routes!(ask_advice))
 }
 
+#[utoipa::path(
+    get, path = "/v1/sites", tag = "sites",
+    summary = "A page of sites. Roles platform, admin.",
+    params(
+        ("after" = Option<DnsName>, Query, description = "Go on after this site."),
+        ("expiring" = Option<bool>, Query, description = "Only those whose certificates are near their end."),
+    ),
+    responses((status = 200, body = SiteList), ProblemDocument),
+)]
 async fn sites(
     State(worker): State<Arc<Worker>>,
     _: Allowed,
-    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Json<SiteList>, Refusal> {
     let Query(ListQuery { after, expiring }) = query.map_err(|e| malformed(e.body_text()))?;
     if expiring {
@@ -51,10 +65,27 @@ fn listed(site: &Site) -> SiteStatus {
     status
 }
 
+#[utoipa::path(
+    get, path = "/v1/sites/{site}", tag = "sites",
+    summary = "A site and how it is going. Roles platform, admin.",
+    params(("site" = DnsName, Path)),
+    responses((status = 200, body = SiteStatus), ProblemDocument),
+)]
 async fn site(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<SiteStatus>, Refusal> {
     Ok(Json(site_status(&present(&worker, &name).await?.site)))
 }
 
+#[utoipa::path(
+    put, path = "/v1/sites/{site}", tag = "sites",
+    summary = "Adds or changes a site. Roles platform, admin.",
+    params(("site" = DnsName, Path)),
+    request_body = SiteRequest,
+    responses(
+        (status = 200, description = "It was there.", body = SiteStatus),
+        (status = 201, description = "It is new.", body = SiteStatus),
+        ProblemDocument,
+    ),
+)]
 async fn put_site(
     State(worker): State<Arc<Worker>>,
     _: Allowed,
@@ -62,7 +93,7 @@ async fn put_site(
     request: Result<Json<SiteRequest>, JsonRejection>,
 ) -> Result<(StatusCode, Json<SiteStatus>), Refusal> {
     let Json(request) = request.map_err(|e| malformed(e.body_text()))?;
-    let request = checked(&worker, &name, request).await?;
+    let request = checked(&worker, &name, request, &Pools::of(&worker).await)?;
     let own = name.clone();
     let (site, created) = change(&worker, &name, move |before| {
         Ok(match before {
@@ -74,6 +105,12 @@ async fn put_site(
     Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(site_status(&site))))
 }
 
+#[utoipa::path(
+    delete, path = "/v1/sites/{site}", tag = "sites",
+    summary = "Removes a site. Roles platform, admin.",
+    params(("site" = DnsName, Path)),
+    responses((status = 200, body = SiteStatus), ProblemDocument),
+)]
 async fn remove_site(
     State(worker): State<Arc<Worker>>,
     _: Allowed,
@@ -90,20 +127,35 @@ async fn remove_site(
 }
 
 /// A request without a body asks for a renewal now.
+#[utoipa::path(
+    post, path = "/v1/sites/{site}/renew", tag = "sites",
+    summary = "Renews a site's certificate now, or earlier than planned. Roles platform, admin.",
+    params(("site" = DnsName, Path)),
+    request_body = Option<Renewal>,
+    responses((status = 200, body = SiteStatus), ProblemDocument),
+)]
 async fn renew(
     State(worker): State<Arc<Worker>>,
     _: Allowed,
     Name(name): Name,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<SiteStatus>, Refusal> {
-    let Renewal { at } = if body.is_empty() {
-        Renewal::default()
+    let body = body.map_err(|e| malformed(e.body_text()))?;
+    let renewal: Option<Renewal> = if body.is_empty() {
+        None
     } else {
         serde_json::from_slice(&body).map_err(|e| malformed(format!("expected a renewal: {e}")))?
     };
+    let Renewal { at } = renewal.unwrap_or_default();
     change_present(&worker, &name, move |site| site.renewed(at)).await
 }
 
+#[utoipa::path(
+    post, path = "/v1/sites/{site}/advice", tag = "sites",
+    summary = "Asks the CA now when it wants a site's certificate to be renewed. Roles platform, admin.",
+    params(("site" = DnsName, Path)),
+    responses((status = 200, body = SiteStatus), ProblemDocument),
+)]
 async fn ask_advice(
     State(worker): State<Arc<Worker>>,
     _: Allowed,

@@ -1,7 +1,7 @@
 use certseal_issuance::{Advice, Issued};
 use certseal_wire::{NameSet, SiteRequest};
 
-use super::*;
+use super::{claims::*, *};
 
 fn site(names: &[&str], owner: Option<&str>) -> Site {
     let names: Vec<DnsName> = names.iter().map(|name| name.parse().unwrap()).collect();
@@ -21,8 +21,8 @@ fn outcome(journal: &Journal, site: &Site) -> String {
     match journal.claim(before.as_ref(), site).unwrap() {
         Claim::Written => "written".to_owned(),
         Claim::Outrun => "outrun".to_owned(),
-        Claim::Taken { name, holder } => format!("{name} taken by {holder}"),
-        Claim::Covered { name, other, holder } => format!("{name} and {other} of {holder}"),
+        Claim::Clash(Clash::Taken { name, holder }) => format!("{name} taken by {holder}"),
+        Claim::Clash(Clash::Covered { name, other, holder }) => format!("{name} and {other} of {holder}"),
     }
 }
 
@@ -186,4 +186,86 @@ fn every_site_is_doubted_whatever_else_is_in_the_journal() {
     assert_eq!(due(), 0);
     assert_eq!(journal.change_all(Site::unconfirmed).unwrap(), count);
     assert_eq!(due(), count);
+}
+
+/// What each change did, as text.
+fn changed_together(journal: &Journal, wanted: &[Option<Site>], names: &[&str]) -> Vec<String> {
+    let names: Vec<DnsName> = names.iter().map(|name| name.parse().unwrap()).collect();
+    let outcomes = journal.change_each(&names, |index, before| match (&wanted[index], before) {
+        (Some(site), Some(before)) => {
+            let Site { names, upstream, pools, owner, profile, .. } = site.clone();
+            Ok(before.clone().changed(SiteRequest { names, upstream, pools, owner, profile }))
+        }
+        (Some(site), None) => Ok(site.clone()),
+        (None, Some(before)) if !before.departed => Ok(before.clone().departed()),
+        (None, _) => Err("absent"),
+    });
+    let said = |outcome: Result<Done, NotDone<&str>>| match outcome {
+        Ok(done) => format!("{done:?}"),
+        Err(NotDone::Unwanted(why)) => why.to_owned(),
+        Err(NotDone::Clash(Clash::Taken { name, holder })) => format!("{name} taken by {holder}"),
+        Err(NotDone::Clash(Clash::Covered { name, other, holder })) => format!("{name} and {other} of {holder}"),
+        Err(other) => format!("{other:?}"),
+    };
+    outcomes.unwrap().into_iter().map(said).collect()
+}
+
+#[test]
+fn many_changes_share_transactions_and_have_the_outcomes_of_one_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let names: Vec<String> = (0..1000).map(|number| format!("site-{number}.example")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let sites: Vec<Option<Site>> = names.iter().map(|name| Some(site(&[name], None))).collect();
+    let before = journal.commits().get();
+    assert!(changed_together(&journal, &sites, &names).iter().all(|done| done == "Created"));
+    let commits = journal.commits().get() - before;
+    assert!(commits <= 10, "{commits} transactions");
+    assert!(changed_together(&journal, &sites, &names).iter().all(|done| done == "Nothing"));
+    assert_eq!(journal.commits().get() - before, commits, "nothing was written");
+    assert_eq!(journal.holder(&"site-999.example".parse().unwrap()).unwrap().unwrap().as_str(), "site-999.example");
+
+    // Those that have to do with one another come one after the other.
+    let wanted = [
+        ("a.example", Some(site(&["a.example", "*.a.example"], Some("ann")))),
+        ("b.a.example", Some(site(&["b.a.example"], None))),
+        ("c.a.example", Some(site(&["c.a.example"], Some("ann")))),
+        ("d.example", Some(site(&["d.example", "c.a.example"], None))),
+        ("site-0.example", None),
+        ("e.example", Some(site(&["e.example", "site-0.example"], None))),
+        ("e.example", Some(site(&["e.example"], None))),
+        ("f.example", Some(site(&["f.example", "site-0.example"], None))),
+        ("g.example", None),
+        ("x.h.example", Some(site(&["x.h.example"], None))),
+        ("h.example", Some(site(&["h.example", "*.h.example"], None))),
+    ];
+    let (names, wanted): (Vec<&str>, Vec<Option<Site>>) = wanted.into_iter().unzip();
+    let said = changed_together(&journal, &wanted, &names);
+    let expected = [
+        "Created",
+        "b.a.example and *.a.example of a.example",
+        "Created",
+        "c.a.example taken by c.a.example",
+        "Changed",
+        "Created",
+        "Changed",
+        "Created",
+        "absent",
+        "Created",
+        "*.h.example and x.h.example of x.h.example",
+    ];
+    assert_eq!(said, expected);
+    assert_eq!(journal.holder(&"site-0.example".parse().unwrap()).unwrap().unwrap().as_str(), "f.example");
+}
+
+#[test]
+fn a_record_that_cannot_be_read_holds_up_no_other_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    journal.storage().commit(Write::put(SITES, "b.example", 1, "no site").into()).unwrap();
+    let names = ["a.example", "b.example", "c.example"];
+    let sites: Vec<Option<Site>> = names.iter().map(|name| Some(site(&[name], None))).collect();
+    let said = changed_together(&journal, &sites, &names);
+    assert_eq!((said[0].as_str(), said[2].as_str()), ("Created", "Created"));
+    assert!(said[1].starts_with("Failed"), "{}", said[1]);
 }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, response::Response};
-use certseal_service::problem::Refusal;
+use certseal_service::{openapi::ProblemDocument, problem::Refusal};
 use certseal_wire::{AuditPage, AuditQuery, ProblemKind, PutOutcome, Signed};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     answer::large,
     caller::{AuditorOnly, IssuerOnly},
-    problem_document::ProblemDocument,
     request::{Asked, Body},
     service::Service,
 };

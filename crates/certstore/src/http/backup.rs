@@ -7,7 +7,7 @@ use axum::{
     extract::{DefaultBodyLimit, Path, State},
     response::Response,
 };
-use certseal_service::problem::Refusal;
+use certseal_service::{openapi::ProblemDocument, problem::Refusal};
 use certseal_wire::{BackupPage, BackupPlan, BackupQuery, BackupRecord, RestoreEnd, RestoreRequest};
 use utoipa_axum::{
     router::{OpenApiRouter, UtoipaMethodRouterExt},
@@ -17,7 +17,6 @@ use utoipa_axum::{
 use super::{
     answer::large,
     caller::AdminOnly,
-    problem_document::ProblemDocument,
     request::{Asked, Body, parse},
     service::Service,
 };

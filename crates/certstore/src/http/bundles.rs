@@ -8,7 +8,7 @@ use axum::{
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
-use certseal_service::problem::Refusal;
+use certseal_service::{openapi::ProblemDocument, problem::Refusal};
 use certseal_wire::{
     DeletionList, DeletionQuery, DnsName, Inventory, Kind, PoolName, PutOutcome, Role, SealedPage, SealedQuery,
 };
@@ -17,7 +17,6 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     answer::{held, large},
     caller::{AdminOnly, IssuerOnly},
-    problem_document::ProblemDocument,
     record::record_bytes,
     request::{Asked, Body, Named},
     service::Service,

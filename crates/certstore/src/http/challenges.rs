@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, response::Response};
-use certseal_service::problem::Refusal;
+use certseal_service::{openapi::ProblemDocument, problem::Refusal};
 use certseal_wire::{DnsName, ProblemKind, PutOutcome, Signed};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     answer::document,
     caller::{IssuerOnly, readers_only},
-    problem_document::ProblemDocument,
     request::{Body, Token},
     service::Service,
 };

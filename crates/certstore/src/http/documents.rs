@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, response::Response};
-use certseal_service::problem::Refusal;
+use certseal_service::{openapi::ProblemDocument, problem::Refusal};
 use certseal_wire::{DnsName, Kind, PoolName, PutOutcome, Signed};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     caller::{AdminOnly, IssuerOnly},
-    problem_document::ProblemDocument,
     record::record,
     request::{Body, Named},
     service::Service,

@@ -7,13 +7,12 @@ use axum::{
     extract::{FromRequestParts, Path, State, rejection::PathRejection},
     http::request::Parts,
 };
-use certseal_service::problem::Refusal;
+use certseal_service::{openapi::ProblemDocument, problem::Refusal};
 use certseal_wire::{DrillOrder, EdgeList, EdgeOrders, EdgeReport, PoolName, ProblemKind, Role};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     caller::AdminOnly,
-    problem_document::ProblemDocument,
     request::{Body, Named, parse},
     service::Service,
 };

@@ -6,14 +6,13 @@ use axum::{
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
-use certseal_service::{Shutdown, problem::Refusal};
+use certseal_service::{Shutdown, openapi::ProblemDocument, problem::Refusal};
 use certseal_wire::{Cursor, Digest, Event, FeedPage, FeedQuery, Snapshot};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     answer::{JSON, held, held_in_turn},
     caller::{ReaderOnly, readers_only},
-    problem_document::ProblemDocument,
     request::Asked,
     service::Service,
 };

@@ -1,14 +1,9 @@
 //! The description of the HTTP interface in OpenAPI 3.1, made from the handlers and the types that they speak.
 
 use axum::{Json, routing::get};
+use certseal_service::openapi::with_mutual_tls;
 use certseal_wire::Problem;
-use utoipa::{
-    OpenApi,
-    openapi::{
-        OpenApi as Document,
-        security::{SecurityRequirement, SecurityScheme},
-    },
-};
+use utoipa::OpenApi;
 
 use super::{operations::routes, service::Service};
 
@@ -26,7 +21,7 @@ struct Description;
 /// The routes, with one more that hands out their description.
 pub(crate) fn described() -> axum::Router<Service> {
     let (router, document) = routes(Description::openapi()).split_for_parts();
-    let document = finished(document);
+    let document = with_mutual_tls(document);
     router.route("/v1/openapi.json", get(async move || Json(document)))
 }
 
@@ -36,16 +31,8 @@ pub(crate) fn described() -> axum::Router<Service> {
 /// Never: a description has no maps with other than text keys.
 pub fn openapi() -> String {
     let (_, document) = routes(Description::openapi()).split_for_parts();
-    let text = finished(document).to_pretty_json();
+    let text = with_mutual_tls(document).to_pretty_json();
     text.expect("a description serializes") + "\n"
-}
-
-fn finished(mut document: Document) -> Document {
-    let mutual_tls = SecurityScheme::MutualTls { description: None, deprecated: None, extensions: None };
-    let components = document.components.get_or_insert_default();
-    components.add_security_scheme("mutualTLS", mutual_tls);
-    document.security = Some(vec![SecurityRequirement::new("mutualTLS", Vec::<String>::new())]);
-    document
 }
 
 #[cfg(test)]

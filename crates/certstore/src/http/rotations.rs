@@ -6,7 +6,7 @@ use axum::{
     Json,
     extract::{DefaultBodyLimit, State},
 };
-use certseal_service::problem::Refusal;
+use certseal_service::{openapi::ProblemDocument, problem::Refusal};
 use certseal_wire::{
     Approval, ProblemKind, Retirement, RewrapOutcome, RewrapRequest, Rotation, RotationId, RotationList, Signed,
     Verification,
@@ -18,7 +18,6 @@ use utoipa_axum::{
 
 use super::{
     caller::{AdminOnly, RewrapperOnly, readers_only},
-    problem_document::ProblemDocument,
     request::{Body, Named, parse},
     service::Service,
 };

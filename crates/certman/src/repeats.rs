@@ -1,0 +1,88 @@
+//! Answers to calls that callers may repeat: the header Idempotency-Key (draft-ietf-httpapi-idempotency-key-header-07).
+//!
+//! A call whose answer got lost is made again with the same key, and has the same answer without being made again: by then
+//! somebody else may have changed what it would put back. One that broke off in the middle is made again.
+
+use anyhow::Context;
+use certseal_seal::sha256;
+use certseal_store::{Storage, Table, Write};
+use certseal_wire::{Caller, ChangesReport, Digest};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// A call with a key.
+pub(crate) struct Repeatable {
+    /// Of caller and key.
+    id: Digest,
+    /// Of the body.
+    body: Digest,
+}
+
+/// What is known of a call.
+pub(crate) enum Before {
+    /// It is new.
+    Nothing,
+    /// It was made with this answer, which names no sites: the body does.
+    Answer(ChangesReport),
+    /// Another one was made with its key.
+    Another,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    body: Digest,
+    report: ChangesReport,
+}
+
+impl Repeatable {
+    pub(crate) fn new(caller: &Caller, key: &str, body: &[u8]) -> Self {
+        Self { id: sha256(format!("{caller}\n{key}").as_bytes()), body: sha256(body) }
+    }
+
+    pub(crate) fn before(&self, storage: &dyn Storage) -> anyhow::Result<Before> {
+        let Some(record) = storage.get(ANSWERS, &self.id.0[..])? else { return Ok(Before::Nothing) };
+        let kept: Kept = serde_json::from_slice(&record.value).context("the answer to an earlier call")?;
+        Ok(if kept.body == self.body { Before::Answer(kept.report) } else { Before::Another })
+    }
+
+    /// Keeps the answer for a day.
+    pub(crate) fn keep(&self, storage: &dyn Storage, mut report: ChangesReport, now: Timestamp) -> anyhow::Result<()> {
+        report.results.iter_mut().for_each(|result| result.site = None);
+        let kept = serde_json::to_vec(&Kept { body: self.body, report })?;
+        let by_time = [&milliseconds(now).to_be_bytes()[..], &self.id.0[..]].concat();
+        let writes = vec![Write::put(ANSWERS, &self.id.0[..], 1, kept), Write::put(BY_TIME, by_time, 1, Vec::new())];
+        storage.commit(writes.into())?;
+        Ok(())
+    }
+}
+
+/// Forgets answers that are older than a day.
+pub(crate) fn forget_old(storage: &dyn Storage, now: Timestamp) -> anyhow::Result<()> {
+    let Ok(end) = now.checked_sub(KEPT) else { return Ok(()) };
+    loop {
+        let page = storage.scan(BY_TIME, None, AT_ONCE)?;
+        let old = page.into_iter().map_while(|(key, _)| {
+            let (instant, id) = key.split_first_chunk()?;
+            let gone = [Write::purge(ANSWERS, id), Write::purge(BY_TIME, key.clone())];
+            (u64::from_be_bytes(*instant) < milliseconds(end)).then_some(gone)
+        });
+        let old: Vec<Write> = old.flatten().collect();
+        if old.is_empty() {
+            return Ok(());
+        }
+        storage.commit(old.into())?;
+    }
+}
+
+fn milliseconds(instant: Timestamp) -> u64 {
+    instant.as_millisecond().try_into().unwrap_or(0)
+}
+
+const KEPT: SignedDuration = SignedDuration::from_hours(24);
+/// Answers forgotten at one time.
+const AT_ONCE: usize = 500;
+
+/// Answers by caller and key.
+const ANSWERS: Table = Table::new("answers");
+/// Their keys by when they were given.
+const BY_TIME: Table = Table::new("answers by time");
