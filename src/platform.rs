@@ -103,6 +103,7 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
             requests_per_second: const { NonZeroU32::new(1_000).unwrap() },
             groups: certman::GroupsConfig::default(),
             dns: None,
+            webhooks: None,
         },
         shutdown.clone(),
     )

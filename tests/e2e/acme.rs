@@ -8,16 +8,17 @@ use std::{
 };
 
 use certseal_seal::Bundle;
-use certseal_wire::{DnsName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus};
+use certseal_wire::{AuditAction, Challenge, DnsName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus};
 use hyper::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    audit,
     fault_proxy::{FaultProxy, Hold},
     pebble::Pebble,
     platform::{Authority, Platform},
     process::run,
-    tls_client::Connection,
+    tls_client::{Connection, handshake},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -309,6 +310,44 @@ async fn a_certificate_takes_eight_requests_and_hardly_a_nonce() {
     assert_eq!(platform.certman_counter("certman_certificates_total"), f64::from(count), "each once");
     assert!(others + nonces <= 8.0, "{others} + {nonces} requests for a certificate");
     assert!(nonces <= (others + nonces) / 20.0, "{nonces} of {others} requests for a certificate are for nonces");
+}
+
+/// Pebble finds nothing where it looks for http-01 answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_is_validated_by_tls_alpn_01_at_the_edge() {
+    let pebble = Pebble::start(0);
+    let authority = Authority::Acme { directory: &pebble.directory(), roots: &pebble.tls_root };
+    let mut platform = Platform::start_with_https(authority, pebble.tls).await;
+    platform.configure_authority("challenges = [\"tls-alpn-01\"]");
+    let name: DnsName = "shop.customers.test".parse().unwrap();
+    platform.add_site(&name).await;
+    platform.wait_active(&name, 1).await;
+    let root = pebble.issuing_root();
+    served_within_two_seconds(&platform, &name, &root, 1).await;
+
+    // One that expects the site's certificate is no CA, whatever it offers besides.
+    let https = platform.addresses["https"];
+    let visitor = handshake(https, &name, &root, &["acme-tls/1", "http/1.1"]).await.unwrap();
+    assert_eq!(visitor.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+
+    let store = platform.store_as("admin");
+    let challenges: Vec<String> = audit::verified(&store)
+        .await
+        .into_iter()
+        .filter(|record| record.action == AuditAction::PutChallenge)
+        .flat_map(|record| record.targets)
+        .collect();
+    assert!(!challenges.is_empty());
+    assert!(challenges.iter().all(|put| *put == format!("{name}/tls-alpn-01")), "{challenges:?}");
+    assert!(platform.edge_gauge("certedge_challenges_total") >= 1.0);
+
+    let began = Instant::now();
+    while store.challenge(&name, Challenge::TLS_ALPN).await.unwrap().is_some() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it is still there\n{}", platform.certman.log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let error = handshake(https, &name, &root, &["acme-tls/1"]).await.map(drop).unwrap_err().to_string();
+    assert!(error.contains("alert"), "expected that the edge ends the handshake: {error}");
 }
 
 /// A new certificate is served within 2 s of being stored. Opens a connection that sees `version`.

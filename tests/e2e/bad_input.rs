@@ -4,7 +4,9 @@ use std::{fs, path::Path, process::Command, time::Duration};
 
 use certseal_client::ClientError;
 use certseal_seal::{SigningKey, VerifyingKey};
-use certseal_wire::{Challenge, Checkpoint, DnsName, HttpsMode, PoolName, ProblemKind, Route, SiteRequest, SiteState};
+use certseal_wire::{
+    Challenge, ChallengeMethod, Checkpoint, DnsName, HttpsMode, PoolName, ProblemKind, Route, SiteRequest, SiteState,
+};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -466,6 +468,7 @@ async fn publish_challenge(platform: &Platform, name: &DnsName, token: &str) {
             token: token.to_owned(),
             key_authorization: format!("{token}.{print}"),
             expires_at: Timestamp::now() + SignedDuration::from_hours(1),
+            method: ChallengeMethod::Http,
         };
         store.put_challenge(name, token, &issuer.sign(&challenge)).await.unwrap();
     }

@@ -48,4 +48,5 @@ mod tls_client;
 mod token;
 mod twin_ca;
 mod uploads;
+mod webhooks;
 mod withholding;

@@ -21,6 +21,8 @@ pub struct Pebble {
     pub address: SocketAddr,
     /// Where Pebble looks for http-01 answers.
     pub http: SocketAddr,
+    /// Where Pebble looks for tls-alpn-01 answers.
+    pub tls: SocketAddr,
     /// The CA of Pebble's own TLS certificate.
     pub tls_root: PathBuf,
     proxy_identity: (PathBuf, PathBuf),
@@ -87,6 +89,7 @@ impl Pebble {
         Self {
             address,
             http,
+            tls,
             tls_root: path("tls-root.pem"),
             proxy_identity: (path("proxy.pem"), path("proxy.key")),
             management,

@@ -76,6 +76,13 @@ impl Platform {
         Self::start_at(authority, addresses, None).await
     }
 
+    /// Like `start`, with the edge's HTTPS side at `https`, where the CA will look for it.
+    pub async fn start_with_https(authority: Authority<'_>, https: SocketAddr) -> Self {
+        let mut addresses = own_addresses();
+        addresses.insert("https", https);
+        Self::start_at(authority, addresses, None).await
+    }
+
     async fn start_at(
         authority: Authority<'_>,
         addresses: BTreeMap<&'static str, SocketAddr>,

@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// An open connection.
 pub struct Connection {
@@ -23,15 +23,7 @@ pub struct Connection {
 impl Connection {
     /// Connects to `address` for `name`, and verifies the chain against the roots in a file.
     pub async fn open(address: SocketAddr, name: &DnsName, roots: &Path) -> anyhow::Result<Self> {
-        let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(tls::certificates(roots)?);
-        let config = ClientConfig::builder_with_provider(tls::provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(store)
-            .with_no_client_auth();
-        let stream = TcpStream::connect(address).await?;
-        let server = ServerName::try_from(name.to_string())?;
-        let stream = TlsConnector::from(Arc::new(config)).connect(server, stream).await?;
+        let stream = handshake(address, name, roots, &[]).await?;
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
@@ -45,4 +37,23 @@ impl Connection {
         let (parts, body) = self.sender.send_request(request).await?.into_parts();
         Ok(Response::from_parts(parts, body.collect().await?.to_bytes()))
     }
+}
+
+/// A handshake that offers these protocols, and verifies the chain against the roots in a file.
+pub async fn handshake(
+    address: SocketAddr,
+    name: &DnsName,
+    roots: &Path,
+    protocols: &[&str],
+) -> anyhow::Result<TlsStream<TcpStream>> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(tls::certificates(roots)?);
+    let mut config = ClientConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let stream = TcpStream::connect(address).await?;
+    let server = ServerName::try_from(name.to_string())?;
+    Ok(TlsConnector::from(Arc::new(config)).connect(server, stream).await?)
 }

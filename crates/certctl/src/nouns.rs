@@ -7,6 +7,7 @@ mod bundle;
 mod dns;
 mod drill;
 mod edges;
+mod event;
 mod export;
 mod import;
 mod keys;
@@ -24,8 +25,8 @@ use clap::Subcommand;
 pub(crate) use self::{audit::AuditCommand, site::SiteCommand};
 use self::{
     backup::BackupCommand, bundle::BundleCommand, dns::DnsCommand, drill::DrillCommand, edges::EdgesCommand,
-    export::ExportArgs, import::ImportArgs, keys::KeysCommand, migrate::MigrateCommand, order::OrderCommand,
-    pki::PkiCommand, plan::PlanArgs,
+    event::EventCommand, export::ExportArgs, import::ImportArgs, keys::KeysCommand, migrate::MigrateCommand,
+    order::OrderCommand, pki::PkiCommand, plan::PlanArgs,
 };
 use crate::{output::Output, settings::Settings};
 
@@ -54,6 +55,9 @@ pub(crate) enum Noun {
     Dns(DnsCommand),
     /// Simulate a fleet of sites: how long onboarding takes, what a CA's limits and outages do, and a mass revocation
     Plan(PlanArgs),
+    /// What happened to sites, and whether the platform was told
+    #[command(subcommand)]
+    Event(EventCommand),
     /// The CA's limits, and what of them is used
     Budget,
     /// What certstore keeps
@@ -95,6 +99,7 @@ impl Noun {
             Self::Backup(command) => backup::run(command, &settings()?, output).await,
             Self::Order(command) => order::run(command, &settings()?, output).await,
             Self::Dns(command) => dns::run(command, &settings()?, output).await,
+            Self::Event(command) => event::run(command, &settings()?, output).await,
             Self::Plan(args) => plan::run(&args, output),
             Self::Budget => budget::run(&settings()?, output).await,
             Self::Bundle(command) => bundle::run(command, &settings()?, output).await,

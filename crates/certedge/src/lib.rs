@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   HTTPS  ClientHello -> SealedResolver -> request -> route of its host -> upstream
+//!          ClientHello with acme-tls/1 alone -> certstore -> verified -> certificate that answers
 //!   HTTP   /.well-known/acme-challenge/TOKEN -> certstore -> verified -> answer;  anything else -> 308 to HTTPS
 //!
 //!   certstore --feed--> Follower -> Mirror: where certificates and routes come from, with certstore down too
@@ -40,7 +41,7 @@ pub use keys::{KeysIn, signer::run_signer};
 use acme::challenges::Challenges;
 use exchange::{Exchanges, admission, plain::Plain};
 use keys::{Keys, child::SignerChild};
-use listen::{serve_http, serve_https};
+use listen::{Https, serve_http, serve_https};
 use metrics::Metrics;
 use report::Reporter;
 use tls::VisitorTls;
@@ -119,7 +120,7 @@ pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> 
         }
         None => None,
     };
-    let tls = Arc::new(VisitorTls::new(resolver.clone())?);
+    let tls = VisitorTls::new(resolver.clone())?;
     let keys_changed = Arc::new(Notify::new());
     let reporter = Reporter {
         name,
@@ -134,21 +135,14 @@ pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> 
         keys_changed: keys_changed.clone(),
     };
     let exchanges = Exchanges::new(mirror.clone(), &config.limits, metrics.clone(), shutdown.clone());
-    let challenges = Challenges::new(mirror.clone(), store);
-    let plain = Plain::new(mirror, challenges, config.public_https_port, metrics.clone());
+    let challenges = Arc::new(Challenges::new(mirror.clone(), store));
+    let plain = Plain::new(mirror, challenges.clone(), config.public_https_port, metrics.clone());
+    let https_side = Https { tls, challenges, exchanges: Arc::new(exchanges), metrics };
     let limits = config.limits.server();
     // In the clear there is nothing but short answers.
     let plain_limits = server::Limits { http2: false, ..limits.clone() };
     let servers = [
-        tokio::spawn(serve_https(
-            listeners.0,
-            visitors.clone(),
-            tls,
-            Arc::new(exchanges),
-            metrics,
-            limits,
-            shutdown.clone(),
-        )),
+        tokio::spawn(serve_https(listeners.0, visitors.clone(), Arc::new(https_side), limits, shutdown.clone())),
         tokio::spawn(serve_http(listeners.1, visitors, Arc::new(plain), plain_limits, shutdown.clone())),
     ];
     let watch = keys.watch(resolver, keys_changed);

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use certseal_service::{Shutdown, server};
+use certseal_wire::DnsName;
 use http::Request;
 use hyper::body::Incoming;
 use rustls::HandshakeKind;
@@ -10,26 +11,33 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 
 use crate::{
+    acme::challenges::Challenges,
     exchange::{Exchanges, Visitor, plain::Plain},
     metrics::{Handshake, Metrics},
     tls::VisitorTls,
 };
 
-/// Serves HTTPS until the shutdown begins.
+/// What is behind the listener for TLS.
+pub(crate) struct Https {
+    pub(crate) tls: VisitorTls,
+    pub(crate) challenges: Arc<Challenges>,
+    pub(crate) exchanges: Arc<Exchanges>,
+    pub(crate) metrics: Metrics,
+}
+
+/// Serves HTTPS until the shutdown begins, and answers CAs that validate a name over TLS.
 pub(crate) async fn serve_https(
     listener: TcpListener,
     counts: server::Counts,
-    tls: Arc<VisitorTls>,
-    exchanges: Arc<Exchanges>,
-    metrics: Metrics,
+    https: Arc<Https>,
     limits: server::Limits,
     shutdown: Shutdown,
 ) {
     server::serve(listener, limits, counts, shutdown, server::never(), move |stream, peer| {
-        let (tls, exchanges, metrics) = (tls.clone(), exchanges.clone(), metrics.clone());
+        let https = https.clone();
         async move {
-            let (stream, visitor) = greet(&tls, &metrics, stream, peer).await?;
-            let visitor = Arc::new(visitor);
+            let (stream, visitor) = https.greet(stream, peer).await?;
+            let (exchanges, visitor) = (https.exchanges.clone(), Arc::new(visitor));
             let service = hyper::service::service_fn(move |request: Request<Incoming>| {
                 let (exchanges, visitor) = (exchanges.clone(), visitor.clone());
                 async move { Ok::<_, Infallible>(exchanges.answer(&visitor, request).await) }
@@ -40,29 +48,31 @@ pub(crate) async fn serve_https(
     .await;
 }
 
-/// The TLS handshake.
-async fn greet(
-    tls: &VisitorTls,
-    metrics: &Metrics,
-    stream: TcpStream,
-    peer: SocketAddr,
-) -> Option<(TlsStream<TcpStream>, Visitor)> {
-    let stream = tls
-        .accept(stream)
-        .await
-        .inspect_err(|error| {
-            metrics.handshake(Handshake::Failed);
-            tracing::debug!(%peer, %error, "TLS handshake failed");
-        })
-        .ok()?;
-    let connection = stream.get_ref().1;
-    metrics.handshake(match connection.handshake_kind() {
-        Some(HandshakeKind::Resumed) => Handshake::Resumed,
-        _ => Handshake::Full,
-    });
-    // The resolver has a certificate for no connection without a name.
-    let server_name = connection.server_name()?.parse().ok()?;
-    Some((stream, Visitor { address: peer.ip().to_canonical(), server_name }))
+impl Https {
+    /// The TLS handshake. With a CA there is nothing after it.
+    async fn greet(&self, stream: TcpStream, peer: SocketAddr) -> Option<(TlsStream<TcpStream>, Visitor)> {
+        let answer = |name: DnsName| async move { self.challenges.certificate(&name).await.ok() };
+        let accepted = self.tls.accept(stream, answer).await;
+        let accepted = accepted
+            .inspect_err(|error| {
+                self.metrics.handshake(Handshake::Failed);
+                tracing::debug!(%peer, %error, "TLS handshake failed");
+            })
+            .ok()?;
+        let Some(stream) = accepted else {
+            self.metrics.handshake(Handshake::Full);
+            self.metrics.challenge_answered();
+            return None;
+        };
+        let connection = stream.get_ref().1;
+        self.metrics.handshake(match connection.handshake_kind() {
+            Some(HandshakeKind::Resumed) => Handshake::Resumed,
+            _ => Handshake::Full,
+        });
+        // The resolver has a certificate for no connection without a name.
+        let server_name = connection.server_name()?.parse().ok()?;
+        Some((stream, Visitor { address: peer.ip().to_canonical(), server_name }))
+    }
 }
 
 /// Serves HTTP until the shutdown begins.

@@ -2,13 +2,15 @@
 
 use std::{io, sync::Arc};
 
+use certseal_wire::DnsName;
 use rustls::{
     CipherSuite, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs::Ticketer},
-    server::{Acceptor, ResolvesServerCert},
+    server::{Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    sign::CertifiedKey,
     version,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 /// TLS 1.2 and 1.3 with ECDHE only, X25519MLKEM768 first, and session tickets under keys that are replaced in time.
@@ -19,11 +21,14 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 pub(crate) struct VisitorTls {
     aes_first: Arc<ServerConfig>,
     as_offered: Arc<ServerConfig>,
+    /// For a CA that validates a name (RFC 8737): no tickets, and no certificate yet.
+    validation: ServerConfig,
 }
 
 impl VisitorTls {
     pub(crate) fn new(resolver: Arc<dyn ResolvesServerCert>) -> Result<Self, rustls::Error> {
         let as_offered = server_config(certseal_service::tls::provider(), resolver.clone())?;
+        let validation = validation_config(certseal_service::tls::provider())?;
         let mut provider = (*certseal_service::tls::provider()).clone();
         // Of those with the same key, the order stays as it is.
         provider.cipher_suites.sort_by_key(|suite| !is_aes_128(suite.suite()));
@@ -31,19 +36,64 @@ impl VisitorTls {
         aes_first.ignore_client_order = true;
         aes_first.session_storage = as_offered.session_storage.clone();
         aes_first.ticketer = as_offered.ticketer.clone();
-        Ok(Self { aes_first: Arc::new(aes_first), as_offered: Arc::new(as_offered) })
+        Ok(Self { aes_first: Arc::new(aes_first), as_offered: Arc::new(as_offered), validation })
     }
 
-    /// The handshake.
-    pub(crate) async fn accept<I>(&self, stream: I) -> io::Result<TlsStream<I>>
+    /// The handshake. `answer` is asked for the certificate that answers a CA's challenge for a name; without one the handshake
+    /// fails, like that for a name without a certificate. With one there is no stream: the CA has seen the answer, and the
+    /// connection is over (RFC 8737, 3).
+    pub(crate) async fn accept<I, F>(
+        &self,
+        stream: I,
+        answer: impl FnOnce(DnsName) -> F,
+    ) -> io::Result<Option<TlsStream<I>>>
     where
         I: AsyncRead + AsyncWrite + Unpin,
+        F: Future<Output = Option<Arc<CertifiedKey>>>,
     {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let to_validate = name_to_validate(&start.client_hello());
+        if let Some(name) = to_validate {
+            let mut config = self.validation.clone();
+            config.cert_resolver = Arc::new(Answer(answer(name).await));
+            let mut stream = start.into_stream(Arc::new(config)).await?;
+            // The CA has what it came for, and may be gone.
+            let _ = stream.shutdown().await;
+            return Ok(None);
+        }
         let config =
             if prefers_chacha20(start.client_hello().cipher_suites()) { &self.as_offered } else { &self.aes_first };
-        start.into_stream(config.clone()).await
+        start.into_stream(config.clone()).await.map(Some)
     }
+}
+
+/// The name that a CA validates: that of a client which offers `acme-tls/1` and nothing else (RFC 8737, 3).
+fn name_to_validate(hello: &ClientHello<'_>) -> Option<DnsName> {
+    let mut offered = hello.alpn()?;
+    let offers_this_alone = offered.next() == Some(ACME_TLS) && offered.next().is_none();
+    hello.server_name().filter(|_| offers_this_alone)?.parse().ok()
+}
+
+/// The certificate of one validation, if there is any.
+#[derive(Debug)]
+struct Answer(Option<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Answer {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.clone()
+    }
+}
+
+/// Nothing of a validation can be taken up again.
+fn validation_config(provider: Arc<CryptoProvider>) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Answer(None)));
+    config.alpn_protocols = vec![ACME_TLS.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
 }
 
 fn server_config(
@@ -94,14 +144,16 @@ fn is_chacha20(suite: CipherSuite) -> bool {
     )
 }
 
+/// The protocol of tls-alpn-01 (RFC 8737, 6.2).
+const ACME_TLS: &[u8] = b"acme-tls/1";
+
 #[cfg(test)]
 mod tests {
     use rustls::{
         ClientConfig, HandshakeKind, NamedGroup, RootCertStore, SupportedProtocolVersion, crypto::KeyExchangeAlgorithm,
-        sign::CertifiedKey,
     };
-    use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+    use tokio::io::AsyncReadExt;
     use tokio_rustls::TlsConnector;
 
     use super::*;
@@ -155,30 +207,59 @@ mod tests {
         assert!(!prefers_chacha20(&[grease]));
     }
 
+    #[tokio::test]
+    async fn only_who_offers_acme_tls_alone_and_names_a_host_with_a_challenge_is_answered_with_it() {
+        let site = Site::new();
+        let (own, answer) = (site.certificate.cert[0].clone(), site.answer.cert[0].clone());
+        for versions in [&[&version::TLS13][..], &[&version::TLS12]] {
+            let offered =
+                &[CipherSuite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256];
+            let ask = async |client: &Arc<ClientConfig>, name: &str, protocols: &[&str]| {
+                let mut client = (**client).clone();
+                client.alpn_protocols = protocols.iter().map(|it| it.as_bytes().to_vec()).collect();
+                site.ask(Arc::new(client), name).await
+            };
+            let ca = site.client(versions, offered);
+            let validated = Some((answer.clone(), Some("acme-tls/1".to_owned()), HandshakeKind::Full));
+            assert_eq!(ask(&ca, "a.example", &["acme-tls/1"]).await, (true, validated.clone()));
+            assert_eq!(ask(&ca, "a.example", &["acme-tls/1"]).await, (true, validated), "nothing is resumed");
+            assert_eq!(ask(&ca, "b.example", &["acme-tls/1"]).await, (false, None), "it has no challenge");
+
+            for (protocols, taken) in
+                [(&["acme-tls/1", "h2"][..], Some("h2")), (&["http/1.1", "acme-tls/1"], Some("http/1.1")), (&[], None)]
+            {
+                let visitor = site.client(versions, offered);
+                let served = Some((own.clone(), taken.map(str::to_owned), HandshakeKind::Full));
+                assert_eq!(ask(&visitor, "a.example", protocols).await, (false, served), "{protocols:?}");
+            }
+        }
+    }
+
     struct Site {
         tls: VisitorTls,
+        certificate: Arc<CertifiedKey>,
+        /// In the place of a challenge's certificate.
+        answer: Arc<CertifiedKey>,
         roots: Arc<RootCertStore>,
     }
 
-    #[derive(Debug)]
-    struct One(Arc<CertifiedKey>);
+    type Seen = (CertificateDer<'static>, Option<String>, HandshakeKind);
 
-    impl ResolvesServerCert for One {
-        fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-            Some(self.0.clone())
-        }
+    fn self_signed() -> Arc<CertifiedKey> {
+        let made = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+        let key = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&key).unwrap();
+        Arc::new(CertifiedKey::new(vec![made.cert.der().clone()], key))
     }
 
     impl Site {
         fn new() -> Self {
-            let made = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
-            let chain = vec![made.cert.der().clone()];
-            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-            let key = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&key).unwrap();
+            let (certificate, answer) = (self_signed(), self_signed());
             let mut roots = RootCertStore::empty();
-            roots.add(chain[0].clone()).unwrap();
-            let resolver = Arc::new(One(Arc::new(CertifiedKey::new(chain, key))));
-            Self { tls: VisitorTls::new(resolver).unwrap(), roots: Arc::new(roots) }
+            roots.add(certificate.cert[0].clone()).unwrap();
+            roots.add(answer.cert[0].clone()).unwrap();
+            let resolver = Arc::new(Answer(Some(certificate.clone())));
+            Self { tls: VisitorTls::new(resolver).unwrap(), certificate, answer, roots: Arc::new(roots) }
         }
 
         fn client(&self, versions: &[&'static SupportedProtocolVersion], offered: &[CipherSuite]) -> Arc<ClientConfig> {
@@ -190,11 +271,33 @@ mod tests {
             Arc::new(client.unwrap().with_root_certificates(self.roots.clone()).with_no_client_auth())
         }
 
+        /// Whether the site takes a client for a CA, and the certificate, the protocol and the kind of handshake that the client
+        /// sees. Only `a.example` has a challenge.
+        async fn ask(&self, client: Arc<ClientConfig>, name: &str) -> (bool, Option<Seen>) {
+            let (ours, theirs) = tokio::io::duplex(1 << 16);
+            let answer = |name: DnsName| async move { (name.as_str() == "a.example").then(|| self.answer.clone()) };
+            let visit = async {
+                let name = ServerName::try_from(name.to_owned()).unwrap();
+                let mut stream = TlsConnector::from(client).connect(name, theirs).await.ok()?;
+                let connection = stream.get_ref().1;
+                let protocol = connection.alpn_protocol().map(|it| String::from_utf8(it.to_vec()).unwrap());
+                let seen = (connection.peer_certificates()?[0].clone(), protocol, connection.handshake_kind()?);
+                // The other side ends a validation by itself.
+                if seen.1.as_deref() == Some("acme-tls/1") {
+                    let _ = stream.read_to_end(&mut Vec::new()).await;
+                }
+                Some(seen)
+            };
+            let (accepted, seen) = tokio::join!(self.tls.accept(ours, answer), visit);
+            (matches!(accepted, Ok(None)), seen)
+        }
+
         /// The suite and the kind of a handshake.
         async fn visit(&self, client: &Arc<ClientConfig>) -> (CipherSuite, HandshakeKind) {
             let (ours, theirs) = tokio::io::duplex(1 << 16);
             let serve = async {
-                let mut stream = self.tls.accept(ours).await.unwrap();
+                let accepted = self.tls.accept(ours, |_| async { None }).await.unwrap();
+                let mut stream = accepted.expect("a visitor was taken for a CA");
                 stream.write_all(b"x").await.unwrap();
                 stream.flush().await.unwrap();
                 stream

@@ -16,7 +16,7 @@ use certedge::Limits;
 use certseal_seal::{SigningKey, Suite};
 use certseal_service::{Shutdown, config::write_private};
 use certseal_unseal::UnsealKey;
-use certseal_wire::{Challenge, Epoch, Kind};
+use certseal_wire::{Challenge, ChallengeMethod, Epoch, Kind};
 use http::{Request, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
@@ -360,7 +360,8 @@ async fn only_challenges_of_the_platforms_own_accounts_are_answered() {
     let (later, now) = (Timestamp::now() + Duration::from_secs(60), Timestamp::now());
     let challenge = |host: &str, token: &str, thumbprint: &str, expires_at: Timestamp, key: &SigningKey| {
         let key_authorization = format!("{token}.{thumbprint}");
-        key.sign(&Challenge { host: host.parse().unwrap(), token: token.into(), key_authorization, expires_at })
+        let (host, method) = (host.parse().unwrap(), ChallengeMethod::Http);
+        key.sign(&Challenge { host, token: token.into(), key_authorization, expires_at, method })
     };
     let forger = SigningKey::generate().unwrap();
     let good = challenge("a.example", "good", "print", later, &platform.issuer);
@@ -392,6 +393,57 @@ async fn only_challenges_of_the_platforms_own_accounts_are_answered() {
         let warned = String::from_utf8(logged).unwrap().contains("challenge");
         assert_eq!(warned, token != "missing", "{token}: who asks for random tokens fills the log");
     }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_ca_that_validates_over_tls_sees_the_digest_and_nobody_else_gets_an_answer_made_for_it() {
+    let (world, store) = (World::new(), Arc::new(FakeStore::default()));
+    let platform = &world.platform;
+    store.push(platform.ring(1, &[&platform.issuer]));
+    store.push(platform.route("a.example", &["a.example", "b.example", "c.example"], 1, Some("http://127.0.0.1:1")));
+    store.push(platform.accounts(1, &["print"]));
+    let challenge = |host: &str, method: ChallengeMethod| {
+        let (host, key_authorization) = (host.parse().unwrap(), "tok.print".to_owned());
+        let expires_at = Timestamp::now() + Duration::from_secs(60);
+        platform.issuer.sign(&Challenge { host, token: "tok".into(), key_authorization, expires_at, method })
+    };
+    let over_tls = challenge("a.example", ChallengeMethod::TlsAlpn);
+    for (host, place, signed) in [
+        ("a.example", Challenge::TLS_ALPN, over_tls.clone()),
+        ("a.example", "tok", over_tls.clone()),
+        ("b.example", Challenge::TLS_ALPN, challenge("b.example", ChallengeMethod::Http)),
+        ("c.example", Challenge::TLS_ALPN, over_tls),
+    ] {
+        store.challenges.lock().unwrap().insert((host.into(), place.into()), signed);
+    }
+    let (port, _running) = world.store(store).await;
+    let edge = world.edge(port).await;
+    eventually("the answer", async || edge.validated("a.example").await.is_some()).await;
+
+    let mut stream = edge.validated("a.example").await.unwrap();
+    let chain = stream.get_ref().1.peer_certificates().unwrap().to_vec();
+    let digest = certseal_seal::sha256(b"tok.print").0;
+    assert!(chain[0].windows(32).any(|octets| octets == digest), "the digest is not in the certificate");
+    // No HTTP is spoken there.
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    let mut said = Vec::new();
+    let _ = stream.read_to_end(&mut said).await;
+    assert_eq!(said, b"");
+
+    for (host, why) in [("b.example", "made for http-01"), ("c.example", "of another host"), ("d.example", "of nobody")]
+    {
+        assert!(edge.validated(host).await.is_none(), "an answer {why} was given for {host}");
+    }
+    for token in ["tok", Challenge::TLS_ALPN] {
+        let asked = format!("GET /.well-known/acme-challenge/{token} HTTP/1.1\r\nHost: a.example");
+        let answer = edge.http(&asked).await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{token}: {answer}");
+    }
+    eventually("the count of both answers", async || {
+        edge.telemetry("/metrics").await.contains("certedge_challenges_total 2\n")
+    })
+    .await;
     edge.stop().await;
 }
 

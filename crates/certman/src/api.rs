@@ -2,6 +2,7 @@
 
 mod budget;
 mod bulk;
+mod events;
 mod import;
 mod names;
 mod openapi;

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use certseal_client::{ClientError, StoreClient};
-use certseal_issuance::{Answer, Failure, FailureKind, Site};
+use certseal_issuance::{Answer, Failure, FailureKind, Method, Site};
 use certseal_seal::{
     Bundle, BundleError, EnvelopeError, Recipient, Sealed, SignatureError, SigningKey, VerifyingKey, VerifyingKeys,
     accept_ring, ring_issuers, ring_recipient,
 };
 use certseal_wire::{
-    AcmeAccounts, AuditCheckpoint, AuditQuery, BundleInfo, Challenge, Change, Checkpoint, DnsName, Document, HttpsMode,
-    KeyRing, KeyState, Kind, NameSet, PoolName, ProblemKind, Route, Signed, SignerId,
+    AcmeAccounts, AuditCheckpoint, AuditQuery, BundleInfo, Challenge, ChallengeMethod, Change, Checkpoint, DnsName,
+    Document, HttpsMode, KeyRing, KeyState, Kind, NameSet, PoolName, ProblemKind, Route, Signed, SignerId,
 };
 use jiff::{SignedDuration, Timestamp};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -107,22 +107,29 @@ impl Certstore {
 
     pub(crate) async fn publish(&self, answers: &[&Answer]) -> Result<(), Failure> {
         let expires_at = Timestamp::now() + SignedDuration::from_hours(1);
-        for Answer { host, token, key_authorization, .. } in answers {
+        for Answer { host, token, key_authorization, method } in answers {
             let challenge = Challenge {
                 host: host.clone(),
                 token: token.clone(),
                 key_authorization: key_authorization.clone(),
                 expires_at,
+                method: challenge_method(*method),
             };
-            self.store.put_challenge(host, token, &self.issuer.sign(&challenge)).await.map_err(store_failure)?;
+            let (place, signed) = (challenge.method.place(token), self.issuer.sign(&challenge));
+            self.store.put_challenge(host, place, &signed).await.map_err(store_failure)?;
         }
         Ok(())
     }
 
-    /// Forgets challenges that have served. A challenge whose deletion fails is left to expire.
-    pub(crate) async fn retract(&self, answers: &[&Answer]) {
-        for Answer { host, token, .. } in answers {
-            if let Err(error) = self.store.delete_challenge(host, token).await {
+    /// Forgets challenges that have served, but for those in whose place one of `standing` is: a host has one place for all
+    /// that are answered over TLS. A challenge whose deletion fails is left to expire.
+    pub(crate) async fn retract(&self, answers: &[&Answer], standing: &[Answer]) {
+        for answer in answers {
+            let host = &answer.host;
+            if standing.iter().any(|other| other.host == *host && place(other) == place(answer)) {
+                continue;
+            }
+            if let Err(error) = self.store.delete_challenge(host, place(answer)).await {
                 tracing::debug!(%host, %error, "challenge left to expire");
             }
         }
@@ -447,6 +454,19 @@ pub(crate) fn certified(leaf: &[u8], names: &NameSet) -> Result<Certified, Failu
         not_before: instant(leaf.validity().not_before)?,
         not_after: instant(leaf.validity().not_after)?,
     })
+}
+
+/// What names an answer among those for its host at certstore.
+fn place(answer: &Answer) -> &str {
+    challenge_method(answer.method).place(&answer.token)
+}
+
+/// How an edge gives an answer. One that goes into the DNS comes to no edge.
+fn challenge_method(method: Method) -> ChallengeMethod {
+    match method {
+        Method::TlsAlpn => ChallengeMethod::TlsAlpn,
+        Method::Http | Method::Dns => ChallengeMethod::Http,
+    }
 }
 
 fn store_failure(error: ClientError) -> Failure {

@@ -66,6 +66,25 @@ pub struct Config {
     pub groups: Groups,
     /// How names are looked at in the DNS before the CA is asked for anything; they are not when absent.
     pub dns: Option<Dns>,
+    /// Where the platform hears of its sites; nowhere when absent.
+    pub webhooks: Option<Webhooks>,
+}
+
+/// Where the platform hears of its sites.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhooks {
+    /// The receiver: `https`, or `http` on this machine.
+    pub url: String,
+    /// The secrets that sign, a line each, `whsec_` and 24 to 64 octets in base64; readable by its owner only. With several,
+    /// there are as many signatures, so that receivers can change from one to the next.
+    pub secret_file: PathBuf,
+    /// The CAs that may certify the receiver, PEM.
+    #[serde(default = "default_roots")]
+    pub roots: PathBuf,
+    /// Events under way at one time, 1 to 64. With 1 all come in their order; with more, those of each site do.
+    #[serde(default = "default_at_once")]
+    pub at_once: usize,
 }
 
 /// How names are looked at in the DNS.
@@ -140,7 +159,7 @@ pub enum Authority {
         #[serde(default = "default_lifetime")]
         lifetime_seconds: i64,
     },
-    /// An ACME CA (RFC 8555), with http-01.
+    /// An ACME CA (RFC 8555).
     Acme {
         /// The directory's URL.
         directory: String,
@@ -161,8 +180,8 @@ pub enum Authority {
         /// The names that stand for the CA in CAA records. When absent, what is known of the directory's host: CAA is not looked
         /// at for CAs that are not known.
         caa_identities: Option<Vec<String>>,
-        /// How names are validated, `http-01` or `dns-01`, the first first; after a rejection the next one. Wildcards take dns-01
-        /// in any case.
+        /// How names are validated, `http-01`, `tls-alpn-01` or `dns-01`, the first first; after a rejection the next one. Wildcards
+        /// take dns-01 in any case.
         #[serde(default = "default_methods")]
         challenges: Vec<Method>,
         /// The list of publicsuffix.org, by which registered domains are told; the one that this release carries when absent.
@@ -240,6 +259,10 @@ fn default_methods() -> Vec<Method> {
 
 fn default_algorithm() -> String {
     "hmac-sha256".to_owned()
+}
+
+fn default_at_once() -> usize {
+    1
 }
 
 fn default_workers() -> usize {

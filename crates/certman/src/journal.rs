@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use self::held::{Held, under};
 use crate::{
-    indexes,
+    events, indexes,
     leases::Leases,
     metrics::Trouble,
     queue::{self, Place},
@@ -31,6 +31,8 @@ pub(crate) struct Journal {
     storage: Arc<dyn Storage>,
     leases: Arc<Leases>,
     commits: Counter,
+    /// What happens to sites is told to somebody.
+    tells: bool,
 }
 
 /// A site as it was read: writing it back succeeds only if nobody else has meanwhile.
@@ -74,11 +76,20 @@ impl Journal {
 
     pub(crate) fn on(storage: Arc<dyn Storage>, is_alone: bool) -> anyhow::Result<Self> {
         let leases = Leases::new(storage.clone(), is_alone).map_err(|error| anyhow!("no randomness: {error}"))?;
-        let journal = Self { storage, leases: Arc::new(leases), commits: Counter::default() };
+        let journal = Self { storage, leases: Arc::new(leases), commits: Counter::default(), tells: false };
         journal.index_names()?;
         journal.take_over()?;
         journal.leases.renew(Timestamp::now())?;
         Ok(journal)
+    }
+
+    /// The journal, with what happens to sites written down for somebody who wants to hear of it.
+    pub(crate) fn telling(self, tells: bool) -> Self {
+        Self { tells, ..self }
+    }
+
+    pub(crate) fn tells(&self) -> bool {
+        self.tells
     }
 
     /// The shards of this process.
@@ -125,7 +136,18 @@ impl Journal {
         Ok(Trouble {
             expiring: indexes::expiring(&*self.storage, now, MOST_COUNTED)?.len(),
             dead_letters: indexes::at_stage(&*self.storage, Stage::DeadLetter, None, MOST_COUNTED)?.len(),
+            untold: events::count_waiting(&*self.storage)?,
         })
+    }
+
+    /// Tells of certificates that came near their end, each once.
+    pub(crate) fn tell_expiring(&self, now: Timestamp) -> anyhow::Result<()> {
+        for site in self.expiring(now, MOST_COUNTED)?.into_iter().filter(|_| self.tells) {
+            if site.clone().expiry_told(now) != site {
+                self.change(&site.site, |site| site.expiry_told(now))?;
+            }
+        }
+        Ok(())
     }
 
     fn all(&self, names: &[DnsName]) -> anyhow::Result<Vec<Site>> {
@@ -307,6 +329,9 @@ impl Journal {
         let mut writes = put(&site, before)?;
         writes.extend(guard);
         writes.extend(stored.iter().map(StoredChange::to_write));
+        if self.tells {
+            writes.extend(events::told(before.map(|entry| &entry.site), &site, revision_after(before))?);
+        }
         let same_owner = before.is_some_and(|entry| entry.site.owner == site.owner);
         for name in site.names.iter().filter(|name| keeps(name) && !(holds(name) && same_owner)) {
             if !holds(name) {

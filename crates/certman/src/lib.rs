@@ -12,6 +12,7 @@
 //! DELETE /v1/sites/NAME/order           gives it up
 //! GET    /v1/budget             what the CA allows, and what of it is used
 //! GET    /v1/openapi.json       this interface in OpenAPI           (every role)
+//! GET    /v1/events?after=      what happened to sites; POST /v1/events/replay has it told again
 //! GET    /v1/sites/NAME/dns     the records that its names should have; /v1/dns those of the platform
 //! POST   /v1/sites/NAME/dns     looks at its names in the DNS now
 //! POST   /v1/sites/NAME/renew   renews its certificate now, or earlier than planned
@@ -33,6 +34,7 @@ mod checkpoint;
 mod config;
 mod dns_challenges;
 mod drive;
+mod events;
 mod indexes;
 mod journal;
 mod leases;
@@ -44,6 +46,7 @@ mod queue;
 mod recent;
 mod repeats;
 mod suffixes;
+mod webhooks;
 mod witness;
 mod worker;
 
@@ -66,7 +69,7 @@ use tokio::{sync::Notify, task::JoinHandle};
 
 pub use config::{
     Authority as AuthorityConfig, Config, Dns as DnsConfig, DnsChallenges as DnsChallengesConfig,
-    Groups as GroupsConfig, LimitOverride,
+    Groups as GroupsConfig, LimitOverride, Webhooks as WebhooksConfig,
 };
 
 use authority::{AcmeAuthority, Authorities, Authority, LocalAuthority};
@@ -77,6 +80,7 @@ use metrics::{Metrics, Requests};
 use new_key::Groups;
 use preflight::Preflight;
 use suffixes::Suffixes;
+use webhooks::Webhooks;
 use worker::{Slots, Worker};
 
 /// A started certman.
@@ -88,6 +92,7 @@ pub struct Running {
     worker: JoinHandle<()>,
     checkpoints: JoinHandle<()>,
     leases: JoinHandle<()>,
+    webhooks: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -99,6 +104,9 @@ impl Running {
         self.server.await.context("the server task ended early")?;
         self.worker.await.context("the worker task ended early")?;
         self.leases.await.context("the lease task ended early")?;
+        if let Some(webhooks) = self.webhooks {
+            webhooks.await.context("the webhook task ended early")?;
+        }
         self.checkpoints.await.context("the checkpoint task ended early")
     }
 }
@@ -129,10 +137,12 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         Some(postgres) => Journal::open_shared(postgres.options()?),
         None => Journal::open(&data_dir.join("journal")),
     });
-    let journal = journal.await??;
+    let journal = journal.await??.telling(config.webhooks.is_some());
     let begun = journal.clone();
     tokio::task::spawn_blocking(move || begun.begin_changes(jiff::Timestamp::now())).await??;
     let (metrics, registry) = Metrics::new(journal.commits());
+    let webhooks = config.webhooks.as_ref();
+    let webhooks = webhooks.map(|webhooks| Webhooks::new(webhooks, journal.clone(), metrics.clone())).transpose()?;
     let rules = rules(&config.authority)?;
     let preflight = preflight(config.dns.as_ref(), &config.authority, &rules)?;
     let ledger = Ledger::start(journal.clone(), rules);
@@ -181,12 +191,13 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         reorders_per_day: config.reorders_per_day,
     });
     let app = api::router(worker.clone(), Rates::new(config.requests_per_second));
+    let webhooks = webhooks.map(|webhooks| tokio::spawn(webhooks.run(shutdown.clone())));
     let leases = tokio::spawn(worker.clone().keep_leases(shutdown.clone()));
     let worker = tokio::spawn(worker.run(shutdown.clone()));
     let server = server::serve_mtls(listener, tls, config.trust_domain, app, Limits::default(), shutdown);
     let server = tokio::spawn(server);
     tracing::info!(%address, "certman is listening");
-    Ok(Running { address, server, worker, checkpoints, leases })
+    Ok(Running { address, server, worker, checkpoints, leases, webhooks })
 }
 
 fn store_client(store: &Peer) -> anyhow::Result<StoreClient> {

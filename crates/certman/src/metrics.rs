@@ -12,6 +12,8 @@ use prometheus_client::{
 pub(crate) struct Trouble {
     pub(crate) expiring: usize,
     pub(crate) dead_letters: usize,
+    /// Events that are to be sent.
+    pub(crate) untold: usize,
 }
 
 #[derive(Clone, Default)]
@@ -19,6 +21,8 @@ pub(crate) struct Metrics {
     certificates: Counter,
     expiring: Gauge,
     dead_letters: Gauge,
+    untold: Gauge,
+    webhooks: Family<WebhookLabels, Counter>,
     revocations: Counter,
     failures: Family<FailureLabels, Counter>,
     pub(crate) requests: Requests,
@@ -38,6 +42,11 @@ struct FailureLabels {
     kind: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WebhookLabels {
+    outcome: &'static str,
+}
+
 impl Metrics {
     pub(crate) fn new(commits: &Counter) -> (Self, Registry) {
         let metrics = Self::default();
@@ -54,14 +63,24 @@ impl Metrics {
         registry.register("expiring_sites", text, metrics.expiring.clone());
         let text = "Orders that the CA rejects again and again, 10,000 at most; told by one process of several";
         registry.register("dead_letters", text, metrics.dead_letters.clone());
+        let text = "Events that wait for the receiver of webhooks, 10,000 at most; told by one process of several";
+        registry.register("webhooks_waiting", text, metrics.untold.clone());
+        registry.register("webhooks", "Attempts to send an event, by their outcome", metrics.webhooks.clone());
         registry.register("failures", "Failed attempts by what follows from them", metrics.failures.clone());
         (metrics, registry)
     }
 
-    pub(crate) fn troubled(&self, Trouble { expiring, dead_letters }: Trouble) {
+    /// An event was sent, and the receiver took it or not.
+    pub(crate) fn told(&self, is_taken: bool) {
+        let outcome = if is_taken { "taken" } else { "failed" };
+        self.webhooks.get_or_create(&WebhookLabels { outcome }).inc();
+    }
+
+    pub(crate) fn troubled(&self, Trouble { expiring, dead_letters, untold }: Trouble) {
         // Bounded by who counts.
         self.expiring.set(expiring as i64);
         self.dead_letters.set(dead_letters as i64);
+        self.untold.set(untold as i64);
     }
 
     pub(crate) fn performed(&self, outcome: &Outcome) {

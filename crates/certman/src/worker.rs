@@ -23,6 +23,7 @@ use crate::{
     certstore::{Certstore, versions_used_up},
     dns_challenges::DnsChallenges,
     drive::{self, Todo},
+    events,
     journal::{Entry, Journal, StoredChange},
     leases,
     ledger::Ledger,
@@ -128,8 +129,11 @@ impl Worker {
                 if !journal.leases().leads() {
                     return Ok(Some(Trouble::default()));
                 }
-                repeats::forget_old(&*journal.storage(), Timestamp::now())?;
-                Ok(Some(journal.trouble(Timestamp::now())?))
+                let (storage, now) = (journal.storage(), Timestamp::now());
+                repeats::forget_old(&*storage, now)?;
+                events::forget_old(&*storage, now)?;
+                journal.tell_expiring(now)?;
+                Ok(Some(journal.trouble(now)?))
             });
             match kept.await {
                 Ok(trouble) => {
@@ -318,7 +322,8 @@ impl Worker {
                 if let Some(dns) = &self.dns_challenges {
                     dns.retract(&beside).await;
                 }
-                self.certstore.retract(&below).await;
+                let standing = site.order.as_ref().map(Step::published).unwrap_or_default();
+                self.certstore.retract(&below, standing).await;
                 Outcome::Retracted
             }
             Action::OpenAccount(authority) => {

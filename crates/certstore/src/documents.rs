@@ -5,8 +5,8 @@ use std::fmt::Display;
 use certseal_seal::{Bundle, MAX_STANZAS, RingMark, VerifyingKeys, accept_ring, sha256};
 use certseal_service::problem::Refusal;
 use certseal_wire::{
-    AcmeAccounts, Challenge, Checkpoint, DnsName, Epoch, Event, KeyRing, KeyState, Kind, PoolName, Route, Signed,
-    UnsealEntry,
+    AcmeAccounts, Challenge, ChallengeMethod, Checkpoint, DnsName, Epoch, Event, KeyRing, KeyState, Kind, PoolName,
+    Route, Signed, UnsealEntry,
 };
 
 use crate::{
@@ -123,16 +123,25 @@ impl Checked {
     }
 }
 
-/// A checked challenge: when it expires, in seconds since 1970.
+/// A checked challenge: when it expires, in seconds since 1970. `place` is its token, or [`Challenge::TLS_ALPN`].
 pub(crate) fn challenge_expiry(
     host: &DnsName,
-    token: &str,
+    place: &str,
     bytes: &[u8],
     issuers: &VerifyingKeys,
 ) -> Result<u64, Refusal> {
     let challenge: Challenge = issuers.verify(&signed(bytes)?).map_err(unverified)?;
     belongs("host", host, &challenge.host)?;
-    if challenge.token != token || !Challenge::is_token(token) || challenge.thumbprint().is_none() {
+    // An edge that is asked by tls-alpn-01 looks there, whatever the token.
+    let is_for_tls = place == Challenge::TLS_ALPN;
+    if (challenge.method == ChallengeMethod::TlsAlpn) != is_for_tls {
+        return Err(unverified(format!(
+            "expected a challenge for tls-alpn-01 under {}, and no other",
+            Challenge::TLS_ALPN
+        )));
+    }
+    let is_in_place = challenge.method.place(&challenge.token) == place;
+    if !is_in_place || !Challenge::is_token(&challenge.token) || challenge.thumbprint().is_none() {
         return Err(unverified("the challenge's token and key authorization do not fit the path"));
     }
     let left = challenge.expires_at.duration_since(jiff::Timestamp::now());
@@ -158,3 +167,35 @@ fn belongs<T: PartialEq + Display>(what: &str, path: &T, document: &T) -> Result
 
 /// The longest that a challenge may live: Let's Encrypt keeps pending authorizations for 7 days, orders need minutes.
 const MAX_CHALLENGE_HOURS: i64 = 24;
+
+#[cfg(test)]
+mod tests {
+    use certseal_seal::SigningKey;
+
+    use super::*;
+
+    #[test]
+    fn a_challenge_for_tls_alpn_01_has_its_own_place_and_no_other_one_has_it() {
+        let issuer = SigningKey::generate().unwrap();
+        let issuers = VerifyingKeys::from_iter([issuer.verifying_key()]);
+        let host: DnsName = "a.example".parse().unwrap();
+        let is_taken = |method: ChallengeMethod, token: &str, place: &str| {
+            let challenge = Challenge {
+                host: host.clone(),
+                token: token.to_owned(),
+                key_authorization: format!("{token}.print"),
+                expires_at: jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1),
+                method,
+            };
+            let bytes = serde_json::to_vec(&issuer.sign(&challenge)).unwrap();
+            challenge_expiry(&host, place, &bytes, &issuers).is_ok()
+        };
+        assert!(is_taken(ChallengeMethod::Http, "tok", "tok"));
+        assert!(!is_taken(ChallengeMethod::Http, "tok", "other"));
+        assert!(!is_taken(ChallengeMethod::Http, "tok", Challenge::TLS_ALPN));
+        assert!(!is_taken(ChallengeMethod::Http, Challenge::TLS_ALPN, Challenge::TLS_ALPN));
+        assert!(is_taken(ChallengeMethod::TlsAlpn, "tok", Challenge::TLS_ALPN));
+        assert!(!is_taken(ChallengeMethod::TlsAlpn, "tok", "tok"));
+        assert!(!is_taken(ChallengeMethod::TlsAlpn, "no token", Challenge::TLS_ALPN));
+    }
+}

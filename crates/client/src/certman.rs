@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use certseal_wire::{
-    BudgetReport, ChangesReport, DnsName, DnsPlan, Import, NamesReport, OrderList, OrderStatus, Renewal, Replacement,
-    Reseal, SiteChanges, SiteList, SiteRequest, SiteStatus,
+    BudgetReport, ChangesReport, DnsName, DnsPlan, EventList, Import, NamesReport, OrderList, OrderStatus, Renewal,
+    Replacement, Replay, Replayed, Reseal, SiteChanges, SiteList, SiteRequest, SiteStatus,
 };
 
 use crate::{
@@ -89,6 +89,17 @@ impl CertmanClient {
     /// Has certman look at a site's names in the DNS.
     pub async fn look_at_dns(&self, site: &DnsName) -> Result<Option<NamesReport>, ClientError> {
         self.0.found_json(Call::post_json(&format!("/v1/sites/{site}/dns"), &()).patient(LOOK)).await
+    }
+
+    /// A page of what happened to sites in the last week, the oldest first, after the place that the page before names.
+    pub async fn events(&self, after: Option<&str>) -> Result<EventList, ClientError> {
+        let after = after.map(|after| format!("?after={after}")).unwrap_or_default();
+        self.0.json(Call::get(&format!("/v1/events{after}"))).await
+    }
+
+    /// Has events sent again.
+    pub async fn replay(&self, replay: &Replay) -> Result<Replayed, ClientError> {
+        self.0.json(Call::post_json("/v1/events/replay", replay).patient(PATIENCE)).await
     }
 
     /// The CA's limits, and what of them is used.

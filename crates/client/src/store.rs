@@ -42,24 +42,25 @@ impl StoreClient {
         self.0.found_json(Call::get(&format!("/v1/routes/{site}"))).await
     }
 
-    /// Stores a signed [`certseal_wire::Challenge`] until it expires.
+    /// Stores a signed [`certseal_wire::Challenge`] until it expires, in place of one that was there. `place` is that of its
+    /// method: [`certseal_wire::ChallengeMethod::place`].
     pub async fn put_challenge(
         &self,
         host: &DnsName,
-        token: &str,
+        place: &str,
         challenge: &Signed,
     ) -> Result<PutOutcome, ClientError> {
-        self.0.json(Call::put_json(&format!("/v1/challenges/{host}/{token}"), challenge)).await
+        self.0.json(Call::put_json(&format!("/v1/challenges/{host}/{place}"), challenge)).await
     }
 
     /// A signed [`certseal_wire::Challenge`].
-    pub async fn challenge(&self, host: &DnsName, token: &str) -> Result<Option<Signed>, ClientError> {
-        self.0.found_json(Call::get(&format!("/v1/challenges/{host}/{token}"))).await
+    pub async fn challenge(&self, host: &DnsName, place: &str) -> Result<Option<Signed>, ClientError> {
+        self.0.found_json(Call::get(&format!("/v1/challenges/{host}/{place}"))).await
     }
 
     /// Forgets a challenge. It is no error when there is none.
-    pub async fn delete_challenge(&self, host: &DnsName, token: &str) -> Result<(), ClientError> {
-        self.0.bytes(Call::delete(&format!("/v1/challenges/{host}/{token}"))).await.map(drop)
+    pub async fn delete_challenge(&self, host: &DnsName, place: &str) -> Result<(), ClientError> {
+        self.0.bytes(Call::delete(&format!("/v1/challenges/{host}/{place}"))).await.map(drop)
     }
 
     /// Stores the signed [`certseal_wire::KeyRing`]. Its version must be above the stored one.

@@ -33,6 +33,7 @@ mod issued;
 mod lane;
 mod looked;
 mod moment;
+mod news;
 mod order;
 pub mod preflight;
 mod record;
@@ -48,6 +49,7 @@ pub use issued::{Compromised, Issued};
 pub use lane::{Lane, Turns};
 pub use looked::Looked;
 pub use moment::Moment;
+pub use news::news;
 pub use order::{
     AccountRef, Answer, AuthorityId, Lineage, Look, Method, OrderRef, OrderReport, OrderState, Revocation, SealedKey,
     Stage, Step,

@@ -86,6 +86,9 @@ pub enum Method {
     #[default]
     #[serde(rename = "http-01")]
     Http,
+    /// A certificate under the name, in a handshake that offers nothing else (RFC 8737).
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn,
     /// A TXT record beside it (RFC 8555, 8.4): the only way for wildcards.
     #[serde(rename = "dns-01")]
     Dns,
@@ -96,6 +99,7 @@ impl Method {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http-01",
+            Self::TlsAlpn => "tls-alpn-01",
             Self::Dns => "dns-01",
         }
     }

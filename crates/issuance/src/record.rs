@@ -178,6 +178,7 @@ impl FirstSite {
             account: None,
             failing: Vec::new(),
             looked: None,
+            told_expiring: None,
             attempts: Attempts { order, ..Attempts::default() },
             written_at: None,
         }

@@ -78,6 +78,9 @@ pub struct Site {
     /// The last look at its names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looked: Option<Looked>,
+    /// The end of the certificate of which the platform was told that it is near.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_expiring: Option<Timestamp>,
     /// How its work is going.
     pub attempts: Attempts,
     /// When the record was written: work that is due at once is done in this order.
@@ -128,6 +131,7 @@ impl Site {
             account: None,
             failing: Vec::new(),
             looked: None,
+            told_expiring: None,
             attempts: Attempts::default(),
             written_at: None,
         }
@@ -268,6 +272,13 @@ impl Site {
         if let Some(certificate) = self.certificate.as_mut().filter(|certificate| certificate.lineage.is_some()) {
             certificate.advice.ask_at = Some(now);
         }
+        self
+    }
+
+    /// The site once the platform is told that its certificate is near its end, if it is.
+    pub fn expiry_told(mut self, now: Timestamp) -> Self {
+        let certificate = self.certificate.as_ref().filter(|certificate| certificate.expiring_at() <= now);
+        self.told_expiring = certificate.map(|certificate| certificate.not_after).or(self.told_expiring);
         self
     }
 

@@ -1,11 +1,15 @@
 //! What people and programs see of a site.
 
-use certseal_wire::{LOST, NamesReport, OrderStatus, OrderSummary, RenewalAdvice, SiteState, SiteStatus};
+use certseal_wire::{
+    CertificateState, LOST, NamesReport, OrderStatus, OrderSummary, RenewalAdvice, SiteState, SiteStatus,
+};
+
+use jiff::Timestamp;
 
 use crate::{Advice, OrderRef, Site, Step, Wait, Window};
 
 /// How the site is doing.
-pub fn site_status(site: &Site) -> SiteStatus {
+pub fn site_status(site: &Site, now: Timestamp) -> SiteStatus {
     let attempt = site.attempts.worst();
     let state = match attempt {
         attempt if attempt.dead => SiteState::Failed,
@@ -28,6 +32,8 @@ pub fn site_status(site: &Site) -> SiteStatus {
         owner: site.owner.clone(),
         profile: site.profile.clone(),
         state,
+        names_state: site.looked.as_ref().map(|looked| looked.readiness).unwrap_or_default(),
+        certificate_state: certificate_state(site, now),
         version: site.bundle_version,
         authority: site.certificate.as_ref().map(|certificate| certificate.authority.clone()),
         not_after: site.certificate.as_ref().map(|certificate| certificate.not_after),
@@ -50,6 +56,16 @@ pub fn site_status(site: &Site) -> SiteStatus {
             retry_at: attempt.retry_at,
             diagnosis: attempt.diagnosis.clone(),
         }),
+    }
+}
+
+fn certificate_state(site: &Site, now: Timestamp) -> CertificateState {
+    match &site.certificate {
+        None => CertificateState::Missing,
+        Some(certificate) if certificate.not_after <= now => CertificateState::Expired,
+        Some(_) if site.compromised.is_some() => CertificateState::Compromised,
+        Some(certificate) if certificate.expiring_at() <= now => CertificateState::Expiring,
+        Some(_) => CertificateState::Valid,
     }
 }
 

@@ -59,7 +59,7 @@ fn five_thousand_sites_get_their_certificates_and_renew_them_whatever_the_ca_doe
         }
     }
     for site in &sites {
-        let status = site_status(site);
+        let status = site_status(site, last);
         assert_eq!((status.state, status.version), (SiteState::Active, 2), "{site:?}");
         assert!(site.abandoned.is_empty() && site.published.is_empty(), "{site:?}");
     }

@@ -230,7 +230,7 @@ impl<'a> Simulation<'a> {
             self.wake[number as usize] = -1;
         }
         if let Some(steps) = &mut self.steps
-            && let Some(verdict) = steps.seen(number, &site)
+            && let Some(verdict) = steps.seen(number, &site, instant)
         {
             self.recorder.step_ended(now, steps.counts(), verdict);
             if verdict == Verdict::GoOn {

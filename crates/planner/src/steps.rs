@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use certseal_issuance::{Progress, Site, Staging, StepCounts, Verdict, site_status};
+use jiff::Timestamp;
 
 /// The step that is under way.
 pub(crate) struct Steps {
@@ -40,11 +41,11 @@ impl Steps {
     }
 
     /// A site after something was done for it. The verdict if that ends the step.
-    pub(crate) fn seen(&mut self, number: u32, site: &Site) -> Option<Verdict> {
+    pub(crate) fn seen(&mut self, number: u32, site: &Site, now: Timestamp) -> Option<Verdict> {
         if !self.sites.contains(&number) {
             return None;
         }
-        let progress = Progress::of(&site_status(site));
+        let progress = Progress::of(&site_status(site, now));
         let before = std::mem::replace(&mut self.progress[(number - self.sites.start) as usize], progress);
         self.counts.moved(before, progress);
         let verdict = self.staging.verdict(self.counts);

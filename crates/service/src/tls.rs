@@ -5,6 +5,6 @@ mod files;
 mod live;
 mod revocation;
 
-pub use client::{CERTMAN, CERTSTORE, Peer};
+pub use client::{CERTMAN, CERTSTORE, Peer, web_client};
 pub use files::{TlsFiles, caller, certificates, own_name, provider};
 pub use live::LiveTls;

@@ -5,7 +5,9 @@ use std::{fmt, str::FromStr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Base64, Digest, DnsName, Kind, NameSet, NamesReport, ParseError, PoolName, ProfileName, Upstream};
+use crate::{
+    Base64, Digest, DnsName, Kind, NameSet, NamesReport, ParseError, PoolName, ProfileName, Readiness, Upstream,
+};
 
 /// A place in the feed: `EPOCH:SEQUENCE`, the epoch as 32 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -226,6 +228,36 @@ impl fmt::Display for SiteState {
     }
 }
 
+/// How the certificate is that a site is served with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum CertificateState {
+    /// There is none yet.
+    #[default]
+    Missing,
+    /// It is good.
+    Valid,
+    /// It is near its end, and no other one has come.
+    Expiring,
+    /// Its time is over.
+    Expired,
+    /// Others may have its key; another one is on its way.
+    Compromised,
+}
+
+impl fmt::Display for CertificateState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Missing => "missing",
+            Self::Valid => "valid",
+            Self::Expiring => "expiring",
+            Self::Expired => "expired",
+            Self::Compromised => "compromised",
+        })
+    }
+}
+
 /// The state of one site, as certman knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -246,6 +278,13 @@ pub struct SiteStatus {
     pub profile: Option<ProfileName>,
     /// Where it is on its way.
     pub state: SiteState,
+    /// Whether its names could be validated when they were looked at last: unknown before the first look, and of a certman
+    /// that looks at none.
+    #[serde(default)]
+    pub names_state: Readiness,
+    /// How its certificate is, whatever becomes of the order for the next one.
+    #[serde(default)]
+    pub certificate_state: CertificateState,
     /// The version of the stored bundle; 0 before the first.
     pub version: u64,
     /// The CA of the stored certificate.

@@ -125,7 +125,7 @@ impl Document for BundleInfo {
     const LABEL: &'static str = "certseal bundle v1";
 }
 
-/// An http-01 answer (RFC 8555, 8.3).
+/// An answer to a CA that validates a name: by http-01 (RFC 8555, 8.3) or by tls-alpn-01 (RFC 8737).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Challenge {
@@ -137,9 +137,16 @@ pub struct Challenge {
     pub key_authorization: String,
     /// When the answer stops being one.
     pub expires_at: Timestamp,
+    /// The one way in which it may be given.
+    #[serde(default, skip_serializing_if = "ChallengeMethod::is_usual")]
+    pub method: ChallengeMethod,
 }
 
 impl Challenge {
+    /// What stands in the place of the token where certstore keeps a challenge for tls-alpn-01: who is asked to validate over
+    /// TLS learns the host and no token. No challenge for http-01 stands there.
+    pub const TLS_ALPN: &'static str = "tls-alpn-01";
+
     /// Whether `token` has the form of RFC 8555, 8.1: base64url, here of 1 to 128 characters.
     pub fn is_token(token: &str) -> bool {
         (1..=128).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
@@ -148,6 +155,33 @@ impl Challenge {
     /// The account thumbprint in the key authorization, if that begins with the token.
     pub fn thumbprint(&self) -> Option<&str> {
         self.key_authorization.strip_prefix(self.token.as_str())?.strip_prefix('.')
+    }
+}
+
+/// How an edge answers a challenge. A name that this release does not know is refused, never taken for the default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum ChallengeMethod {
+    /// With the key authorization, in the clear (RFC 8555, 8.3).
+    #[default]
+    #[serde(rename = "http-01")]
+    Http,
+    /// With a certificate that has the key authorization's digest in it (RFC 8737, 3).
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn,
+}
+
+impl ChallengeMethod {
+    /// What names a challenge for a host at certstore: its token, or [`Challenge::TLS_ALPN`], which a host has once.
+    pub fn place(self, token: &str) -> &str {
+        match self {
+            Self::Http => token,
+            Self::TlsAlpn => Challenge::TLS_ALPN,
+        }
+    }
+
+    fn is_usual(&self) -> bool {
+        *self == Self::Http
     }
 }
 
@@ -328,10 +362,26 @@ mod tests {
             token: "tok".into(),
             key_authorization: key_authorization.into(),
             expires_at: Timestamp::UNIX_EPOCH,
+            method: ChallengeMethod::default(),
         };
         assert_eq!(challenge("tok.print").thumbprint(), Some("print"));
         assert_eq!(challenge("other.print").thumbprint(), None);
         assert_eq!(challenge("token.print").thumbprint(), None);
+    }
+
+    #[test]
+    fn a_challenge_for_http_01_keeps_its_bytes_and_an_unknown_method_is_refused() {
+        let http =
+            r#"{"host":"a.example","token":"tok","key_authorization":"tok.print","expires_at":"2026-11-01T00:00:00Z"}"#;
+        let read = Challenge::read(http.as_bytes()).unwrap();
+        assert_eq!(read.method, ChallengeMethod::Http);
+        assert_eq!(serde_json::to_string(&read).unwrap(), http);
+
+        let by = |method: &str| http.replace('}', &format!(r#","method":"{method}"}}"#));
+        let read = Challenge::read(by("tls-alpn-01").as_bytes()).unwrap();
+        assert_eq!(read.method, ChallengeMethod::TlsAlpn);
+        assert_eq!(serde_json::to_string(&read).unwrap(), by("tls-alpn-01"));
+        assert!(Challenge::read(by("dns-account-01").as_bytes()).is_err());
     }
 
     #[test]

@@ -31,11 +31,12 @@ mod preflight;
 mod problem;
 mod rotation;
 mod route;
+mod site_event;
 
 pub use api::{
-    BucketReport, BudgetReport, Cursor, Event, FeedPage, FeedQuery, Import, LOST, LaneReport, LimitReport, OrderList,
-    OrderStatus, OrderSummary, PutOutcome, Renewal, RenewalAdvice, Replacement, Reseal, Segment, SiteList, SiteRequest,
-    SiteState, SiteStatus, Snapshot,
+    BucketReport, BudgetReport, CertificateState, Cursor, Event, FeedPage, FeedQuery, Import, LOST, LaneReport,
+    LimitReport, OrderList, OrderStatus, OrderSummary, PutOutcome, Renewal, RenewalAdvice, Replacement, Reseal,
+    Segment, SiteList, SiteRequest, SiteState, SiteStatus, Snapshot,
 };
 pub use audit::{AuditAction, AuditCheckpoint, AuditLine, AuditMark, AuditOutcome, AuditPage, AuditQuery, AuditRecord};
 pub use backup::{BackupPage, BackupPlan, BackupQuery, BackupRecord, BackupTable, RestoreEnd, RestoreRequest};
@@ -44,8 +45,8 @@ pub use bytes::Base64;
 pub use caller::{Caller, Role, TrustDomain};
 pub use causes::causes;
 pub use documents::{
-    AcmeAccounts, BundleInfo, Challenge, Change, Checkpoint, Document, DocumentError, IssuerEntry, KeyRing, KeyState,
-    Signed, UnsealEntry,
+    AcmeAccounts, BundleInfo, Challenge, ChallengeMethod, Change, Checkpoint, Document, DocumentError, IssuerEntry,
+    KeyRing, KeyState, Signed, UnsealEntry,
 };
 pub use fleet::{
     Deletion, DeletionList, DeletionQuery, DrillClass, DrillFailure, DrillOrder, DrillReport, EdgeList, EdgeOrders,
@@ -63,3 +64,4 @@ pub use rotation::{
     SealedQuery, Verification,
 };
 pub use route::{Endpoint, HttpsMode, Route};
+pub use site_event::{EventList, ListedEvent, Replay, Replayed, SiteEvent, SiteEventData, SiteEventKind};

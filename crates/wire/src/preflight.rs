@@ -59,13 +59,14 @@ impl NameReport {
 }
 
 /// Whether a CA can validate a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum Readiness {
     /// Nothing speaks against it.
     Ready,
     /// Nobody who could have said so was reached.
+    #[default]
     Unknown,
     /// An order would fail.
     NotReady,

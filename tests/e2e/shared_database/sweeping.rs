@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use certseal_wire::{AuditAction, AuditRecord, Challenge, DnsName, HttpsMode, NameSet, Route};
+use certseal_wire::{AuditAction, AuditRecord, Challenge, ChallengeMethod, DnsName, HttpsMode, NameSet, Route};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{BOTH, platform, second, signing_key};
@@ -40,7 +40,8 @@ async fn what_expires_is_deleted_once_however_many_processes_sweep() {
         store.put_route(&site, &issuer.sign(&route)).await.unwrap();
         let token = format!("token-{n}");
         let key_authorization = format!("{token}.{}", "a".repeat(43));
-        let challenge = Challenge { host: host.clone(), token: token.clone(), key_authorization, expires_at };
+        let method = ChallengeMethod::Http;
+        let challenge = Challenge { host: host.clone(), token: token.clone(), key_authorization, expires_at, method };
         store.put_challenge(&host, &token, &issuer.sign(&challenge)).await.unwrap();
     }
 

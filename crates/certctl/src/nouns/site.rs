@@ -240,6 +240,8 @@ fn description(site: &SiteStatus) -> String {
         ("pools", joined(&site.pools)),
         ("profile", or_dash(site.profile.as_ref())),
         ("state", site.state.to_string()),
+        ("names are", site.names_state.to_string()),
+        ("certificate is", site.certificate_state.to_string()),
         ("version", site.version.to_string()),
         ("issuer", or_dash(site.authority.as_ref())),
         ("expires", or_dash(site.not_after)),

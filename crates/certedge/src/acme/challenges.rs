@@ -1,4 +1,4 @@
-//! Answers to http-01 challenges (RFC 8555, 8.3): only for the platform's own ACME accounts.
+//! Answers to challenges for http-01 (RFC 8555, 8.3) and tls-alpn-01 (RFC 8737): only for the platform's own ACME accounts.
 
 use std::{
     sync::Arc,
@@ -8,9 +8,12 @@ use std::{
 use certseal_client::{ClientError, StoreClient};
 use certseal_resolver::Mirror;
 use certseal_seal::SignatureError;
-use certseal_wire::{AcmeAccounts, Challenge, DnsName};
+use certseal_wire::{AcmeAccounts, Challenge, ChallengeMethod, DnsName};
 use jiff::Timestamp;
+use rustls::sign::CertifiedKey;
 use tokio::sync::Semaphore;
+
+use super::certificate::certificate;
 
 /// Looks challenges up in certstore when a CA asks for them.
 pub(crate) struct Challenges {
@@ -33,18 +36,41 @@ impl Challenges {
         Self { mirror, store, lookups: Semaphore::new(LOOKUPS) }
     }
 
-    /// The key authorization for `token`, once `host` has a route here: certstore may have the challenge of a new site a moment
-    /// before the mirror has the site.
+    /// The key authorization for `token`, by http-01.
     pub(crate) async fn answer(&self, host: &DnsName, token: &str) -> Result<String, Unanswered> {
+        // No CA's token, and what stands there would be logged for everybody who asks for it.
+        if token == Challenge::TLS_ALPN {
+            return Err(Unanswered::Unknown);
+        }
+        self.key_authorization(host, ChallengeMethod::Http, token).await
+    }
+
+    /// The certificate that answers for `host` by tls-alpn-01.
+    pub(crate) async fn certificate(&self, host: &DnsName) -> Result<Arc<CertifiedKey>, Unanswered> {
+        let key_authorization = self.key_authorization(host, ChallengeMethod::TlsAlpn, Challenge::TLS_ALPN).await?;
+        certificate(host, &key_authorization).map_err(|error| {
+            tracing::error!(%host, %error, "cannot make a certificate that answers a challenge");
+            Unanswered::Unavailable
+        })
+    }
+
+    /// What certstore has in `place`, if it counts, once `host` has a route here: certstore may have the challenge of a new
+    /// site a moment before the mirror has the site.
+    async fn key_authorization(
+        &self,
+        host: &DnsName,
+        method: ChallengeMethod,
+        place: &str,
+    ) -> Result<String, Unanswered> {
         let lookup = async {
             // Closing the semaphore is not done, so acquiring does not fail.
             let _slot = self.lookups.acquire().await;
-            self.store.challenge(host, token).await
+            self.store.challenge(host, place).await
         };
         let signed = match tokio::time::timeout(PATIENCE, lookup).await {
             Ok(Ok(Some(signed))) => signed,
             Ok(Ok(None)) => {
-                // Anyone can ask for any token.
+                // Anyone can ask for any token, and by any name.
                 tracing::debug!(%host, "certstore has no such challenge");
                 return Err(Unanswered::Unknown);
             }
@@ -68,7 +94,7 @@ impl Challenges {
         let challenge = self.mirror.issuers().verify(&signed).map_err(Rejection::Signature).map_err(refused)?;
         let until = Instant::now() + BEHIND;
         loop {
-            match self.judge(&challenge, host, token) {
+            match self.judge(&challenge, host, method, place) {
                 Err(Rejection::NoRoute | Rejection::StrangeAccount) if Instant::now() < until => {
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
@@ -77,9 +103,15 @@ impl Challenges {
         }
     }
 
-    fn judge(&self, challenge: &Challenge, host: &DnsName, token: &str) -> Result<String, Rejection> {
+    fn judge(
+        &self,
+        challenge: &Challenge,
+        host: &DnsName,
+        method: ChallengeMethod,
+        place: &str,
+    ) -> Result<String, Rejection> {
         let accounts = self.mirror.accounts();
-        let answer = judge(challenge, host, token, accounts.as_deref(), Timestamp::now())?;
+        let answer = judge(challenge, host, method, place, accounts.as_deref(), Timestamp::now())?;
         self.mirror.route(host).map(|_| answer).ok_or(Rejection::NoRoute)
     }
 }
@@ -89,6 +121,7 @@ impl Challenges {
 enum Rejection {
     Signature(SignatureError),
     OtherHost(DnsName),
+    OtherMethod,
     OtherToken,
     Expired(Timestamp),
     NoThumbprint,
@@ -101,6 +134,7 @@ impl std::fmt::Display for Rejection {
         match self {
             Self::Signature(error) => error.fmt(f),
             Self::OtherHost(host) => write!(f, "it is for {host}: it was put in the place of another"),
+            Self::OtherMethod => f.write_str("it is to be answered in another way: it was put in the place of another"),
             Self::OtherToken => f.write_str("it is for another token: it was put in the place of another"),
             Self::Expired(at) => write!(f, "it expired at {at}"),
             Self::NoThumbprint => f.write_str("its key authorization does not begin with its token"),
@@ -114,14 +148,18 @@ impl std::fmt::Display for Rejection {
 fn judge(
     challenge: &Challenge,
     host: &DnsName,
-    token: &str,
+    method: ChallengeMethod,
+    place: &str,
     accounts: Option<&AcmeAccounts>,
     now: Timestamp,
 ) -> Result<String, Rejection> {
     if challenge.host != *host {
         return Err(Rejection::OtherHost(challenge.host.clone()));
     }
-    if challenge.token != token {
+    if challenge.method != method {
+        return Err(Rejection::OtherMethod);
+    }
+    if method.place(&challenge.token) != place {
         return Err(Rejection::OtherToken);
     }
     if challenge.expires_at <= now {
@@ -159,8 +197,13 @@ mod tests {
             token: "tok".into(),
             key_authorization: "tok.print".into(),
             expires_at: "2026-11-01T00:00:01Z".parse().unwrap(),
+            method: ChallengeMethod::Http,
         };
-        let judged = |challenge: Challenge| judge(&challenge, &host("a.example"), "tok", Some(&accounts), now);
+        let (http, tls) = (ChallengeMethod::Http, ChallengeMethod::TlsAlpn);
+        let asked = |challenge: &Challenge, method: ChallengeMethod, place: &str| {
+            judge(challenge, &host("a.example"), method, place, Some(&accounts), now)
+        };
+        let judged = |challenge: Challenge| asked(&challenge, http, "tok");
         let with = |alter: fn(&mut Challenge)| {
             let mut challenge = good.clone();
             alter(&mut challenge);
@@ -173,6 +216,13 @@ mod tests {
         assert_eq!(with(|c| c.key_authorization = "tik.print".into()), Err(Rejection::NoThumbprint));
         assert_eq!(with(|c| c.key_authorization = "tok.strange".into()), Err(Rejection::StrangeAccount));
         assert_eq!(with(|c| c.key_authorization = "tok.".into()), Err(Rejection::StrangeAccount));
-        assert_eq!(judge(&good, &host("a.example"), "tok", None, now), Err(Rejection::StrangeAccount));
+        assert_eq!(judge(&good, &host("a.example"), http, "tok", None, now), Err(Rejection::StrangeAccount));
+
+        // An answer for one way is none for the other, wherever certstore has put it.
+        assert_eq!(asked(&good, tls, Challenge::TLS_ALPN), Err(Rejection::OtherMethod));
+        let over_tls = Challenge { method: tls, ..good };
+        assert_eq!(asked(&over_tls, tls, Challenge::TLS_ALPN), Ok("tok.print".to_owned()));
+        assert_eq!(asked(&over_tls, http, "tok"), Err(Rejection::OtherMethod));
+        assert_eq!(asked(&over_tls, http, Challenge::TLS_ALPN), Err(Rejection::OtherMethod));
     }
 }

@@ -19,14 +19,14 @@ use crate::{
 /// Answers on the port without TLS.
 pub(crate) struct Plain {
     mirror: Arc<Mirror>,
-    challenges: Challenges,
+    challenges: Arc<Challenges>,
     https_port: u16,
     metrics: Metrics,
 }
 
 impl Plain {
     /// `https_port` is the port of HTTPS as visitors know it.
-    pub(crate) fn new(mirror: Arc<Mirror>, challenges: Challenges, https_port: u16, metrics: Metrics) -> Self {
+    pub(crate) fn new(mirror: Arc<Mirror>, challenges: Arc<Challenges>, https_port: u16, metrics: Metrics) -> Self {
         Self { mirror, challenges, https_port, metrics }
     }
 

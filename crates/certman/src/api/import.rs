@@ -7,7 +7,7 @@ use axum::{
     Json,
     extract::{DefaultBodyLimit, State, rejection::JsonRejection},
 };
-use certseal_issuance::{Compromised, Failure, Revocation, SealedKey, Site, Step, site_status};
+use certseal_issuance::{Compromised, Failure, Revocation, SealedKey, Site, Step};
 use certseal_seal::{Bundle, Draft, LegacyKey, Sealed, names_digest, spki_digest};
 use certseal_service::{openapi::ProblemDocument, problem::Refusal};
 use certseal_wire::{Base64, BundleInfo, DnsName, Import, NameSet, ProblemKind, Replacement, Reseal, SiteStatus};
@@ -18,7 +18,7 @@ use utoipa_axum::{
 };
 
 use crate::{
-    api::request::{Admin, Allowed, Name, Pools, change, checked, journaled, malformed, no_such_site, present},
+    api::request::{Admin, Allowed, Name, Pools, change, checked, journaled, malformed, no_such_site, present, status},
     certstore::{certified, versions_used_up},
     worker::{MAX_CHAIN, Worker},
 };
@@ -89,7 +89,7 @@ async fn import(
         }
     })
     .await?;
-    Ok(Json(site_status(&site)))
+    Ok(Json(status(&site)))
 }
 
 /// Whether the site has this key and chain stored already.
@@ -149,7 +149,7 @@ async fn reseal(
         _ => Err(conflict(format!("{own} was changed by somebody else meanwhile; look at it and try again"))),
     })
     .await?;
-    Ok(Json(site_status(&site)))
+    Ok(Json(status(&site)))
 }
 
 /// certman signs what it cannot open: that it is for this certificate, and for these edges, is all that it can see.
@@ -212,14 +212,14 @@ async fn replace(
     let before = present(&worker, &name).await?.site;
     let is_known = before.compromised.as_ref().is_some_and(|compromised| compromised.version >= version);
     if before.bundle_version > version || is_known {
-        return Ok(Json(site_status(&before)));
+        return Ok(Json(status(&before)));
     }
     // Now, while certstore has it: the CA is told once another one is served.
     let stored = worker.certstore.stored_bundle(&name).await.map_err(refusal)?;
     if stored.as_ref().is_some_and(|(_, info)| info.version > version) {
-        return Ok(Json(site_status(&before)));
+        return Ok(Json(status(&before)));
     }
-    let Some((bundle, info)) = stored else { return Ok(Json(site_status(&before))) };
+    let Some((bundle, info)) = stored else { return Ok(Json(status(&before))) };
     let leaf = bundle.chain().first().cloned().ok_or_else(|| Refusal::internal("a bundle without a certificate"))?;
     let authority = before.certificate.as_ref().and_then(|certificate| certificate.ordered_from.clone());
     let certificate = Revocation { authority, leaf: Base64(leaf) };
@@ -234,7 +234,7 @@ async fn replace(
     })
     .await?;
     tracing::warn!(site = %name, version, "others may have the key: the certificate is issued again");
-    Ok(Json(site_status(&site)))
+    Ok(Json(status(&site)))
 }
 
 fn conflict(detail: String) -> Refusal {

@@ -9,7 +9,7 @@ use utoipa::{OpenApi, openapi::OpenApi as Document};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    api::{budget, bulk, import, names, orders, sites},
+    api::{budget, bulk, events, import, names, orders, sites},
     worker::Worker,
 };
 
@@ -35,6 +35,7 @@ fn operations() -> (Router<Arc<Worker>>, Document) {
     let routes = OpenApiRouter::with_openapi(Description::openapi())
         .merge(sites::operations())
         .merge(bulk::operations())
+        .merge(events::operations())
         .merge(orders::operations())
         .merge(names::operations())
         .merge(import::operations())

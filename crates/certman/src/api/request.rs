@@ -10,6 +10,7 @@ use axum::{
 use certseal_issuance::{RecordError, Site, site_status};
 use certseal_service::problem::Refusal;
 use certseal_wire::{Caller, DnsName, PoolName, ProblemKind, Role, SiteRequest, SiteStatus};
+use jiff::Timestamp;
 
 use crate::{
     journal::{
@@ -128,6 +129,11 @@ pub(crate) async fn change(
     Ok((site, done == Done::Created))
 }
 
+/// The site as it is now.
+pub(crate) fn status(site: &Site) -> SiteStatus {
+    site_status(site, Timestamp::now())
+}
+
 /// Why a change was not made, for the caller.
 pub(crate) fn not_done(name: &DnsName, why: NotDone<Refusal>) -> Refusal {
     let detail = match why {
@@ -157,7 +163,7 @@ pub(crate) async fn change_present(
         _ => Err(Refusal::new(ProblemKind::NotFound, missing.clone())),
     })
     .await?;
-    Ok(Json(site_status(&site)))
+    Ok(Json(status(&site)))
 }
 
 pub(crate) async fn present(worker: &Arc<Worker>, name: &DnsName) -> Result<Entry, Refusal> {

@@ -11,7 +11,7 @@ use axum::{
     },
     http::StatusCode,
 };
-use certseal_issuance::{Site, site_status};
+use certseal_issuance::Site;
 use certseal_service::{openapi::ProblemDocument, problem::Refusal};
 use certseal_wire::{DnsName, ProblemKind, Renewal, SiteList, SiteRequest, SiteStatus};
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     api::request::{
-        Allowed, Name, Pools, change, change_present, checked, journaled, malformed, no_such_site, present,
+        Allowed, Name, Pools, change, change_present, checked, journaled, malformed, no_such_site, present, status,
     },
     worker::Worker,
 };
@@ -60,9 +60,9 @@ async fn sites(
 
 /// A site in a list, where what was found of its names would take too much room: the site alone has it.
 fn listed(site: &Site) -> SiteStatus {
-    let mut status = site_status(site);
-    status.dns.iter_mut().for_each(|dns| dns.names.clear());
-    status
+    let mut listed = status(site);
+    listed.dns.iter_mut().for_each(|dns| dns.names.clear());
+    listed
 }
 
 #[utoipa::path(
@@ -72,7 +72,7 @@ fn listed(site: &Site) -> SiteStatus {
     responses((status = 200, body = SiteStatus), ProblemDocument),
 )]
 async fn site(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<SiteStatus>, Refusal> {
-    Ok(Json(site_status(&present(&worker, &name).await?.site)))
+    Ok(Json(status(&present(&worker, &name).await?.site)))
 }
 
 #[utoipa::path(
@@ -102,7 +102,7 @@ async fn put_site(
         })
     })
     .await?;
-    Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(site_status(&site))))
+    Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(status(&site))))
 }
 
 #[utoipa::path(
@@ -123,7 +123,7 @@ async fn remove_site(
         None => Err(Refusal::new(ProblemKind::NotFound, missing.clone())),
     })
     .await?;
-    Ok(Json(site_status(&site)))
+    Ok(Json(status(&site)))
 }
 
 /// A request without a body asks for a renewal now.

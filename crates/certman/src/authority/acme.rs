@@ -1,4 +1,4 @@
-//! An ACME CA (RFC 8555), with http-01 (8.3) and dns-01 (8.4).
+//! An ACME CA (RFC 8555), with http-01 (8.3), dns-01 (8.4) and tls-alpn-01 (RFC 8737).
 
 mod client;
 mod pace;
@@ -321,6 +321,7 @@ impl AcmeAuthority {
 fn challenge_type(method: Method) -> ChallengeType {
     match method {
         Method::Http => ChallengeType::Http01,
+        Method::TlsAlpn => ChallengeType::TlsAlpn01,
         Method::Dns => ChallengeType::Dns01,
     }
 }

@@ -14,7 +14,7 @@ pub struct Issuer {
     pub identities: Vec<String>,
     /// The URL of our account there, once it is known.
     pub account: Option<String>,
-    /// The ways in which it may validate: `http-01`. One of them is enough.
+    /// The ways in which it may validate: `http-01`, `tls-alpn-01`. One of them is enough.
     pub methods: Vec<String>,
 }
 

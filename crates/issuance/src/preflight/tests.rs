@@ -335,7 +335,10 @@ fn where_the_ca_comes_to_the_dns_alone_addresses_do_not_matter() {
         codes(&judged(&observed, &targets(), &Issuer { methods, ..issuer() }))
     };
     assert_eq!(by(&["dns-01"]), []);
-    assert_eq!(by(&["dns-01", "http-01"]), [FindingCode::WrongAddress]);
+    for visiting in ["http-01", "tls-alpn-01"] {
+        assert_eq!(by(&[visiting]), [FindingCode::WrongAddress]);
+        assert_eq!(by(&["dns-01", visiting]), [FindingCode::WrongAddress]);
+    }
 }
 
 #[test]

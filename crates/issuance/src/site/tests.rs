@@ -173,7 +173,7 @@ fn an_order_takes_one_action_after_another() {
     assert_eq!(action(&site), Some(Action::StoreBundle { sealed: sealed(), chain }));
     let site = store(site);
     assert_eq!(site.certificate.as_ref().unwrap().ordered_from, Some(ca()));
-    assert_eq!((action(&site), site_status(&site).state), (None, SiteState::Active));
+    assert_eq!((action(&site), site_status(&site, now()).state), (None, SiteState::Active));
     assert!(
         matches!(site.next(now(), &policy()), Next::WakeAt(at) if at == site.certificate.as_ref().unwrap().renew_at)
     );
@@ -200,7 +200,7 @@ fn waiting_holds_nothing_and_ends_as_a_failure_that_is_tried_again() {
         assert!(matches!(site.next(at, &policy()), Next::WakeAt(next) if next > at), "{site:?}");
     }
     assert_eq!(waited, SignedDuration::from_secs(26));
-    assert!(site_status(&site).order.unwrap().diagnosis.unwrap().contains("not signed"));
+    assert!(site_status(&site, now()).order.unwrap().diagnosis.unwrap().contains("not signed"));
     assert!(matches!(site.order, Some(Step::Retrieving { .. })), "the order goes on");
 }
 
@@ -240,7 +240,7 @@ fn a_ca_that_takes_the_request_and_is_ready_again_is_asked_less_and_less() {
         }
     }
     assert!((18..25).contains(&requests), "{requests} requests in an hour, once in 256 s at last");
-    assert!(site_status(&site).order.unwrap().diagnosis.unwrap().contains("waits for it again"));
+    assert!(site_status(&site, now()).order.unwrap().diagnosis.unwrap().contains("waits for it again"));
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn an_unavailable_peer_is_asked_for_the_same_again_soon() {
         assert_eq!(wait(&site).as_secs(), seconds);
         assert_eq!(site.order, Some(step.clone()));
     }
-    assert_eq!(site_status(&site).state, SiteState::Waiting);
+    assert_eq!(site_status(&site, now()).state, SiteState::Waiting);
 }
 
 #[test]
@@ -352,7 +352,7 @@ fn a_failed_validation_names_hosts_and_a_long_diagnosis_is_cut() {
     let look = Look::first(now());
     let pending = at_step(routed(), Step::ChallengePending { order: order(), answers: answers.clone(), look });
     let site = fails(pending, FailureKind::Rejected);
-    assert_eq!(site_status(&site).order.unwrap().diagnosis.unwrap(), "why (names: shop.example)");
+    assert_eq!(site_status(&site, now()).order.unwrap().diagnosis.unwrap(), "why (names: shop.example)");
     assert_eq!(site.published, answers, "nobody asks for them any more");
     assert_eq!(Failure::new(FailureKind::Rejected, "x".repeat(1 << 20)).detail.len(), Failure::MAX_DETAIL);
 }

@@ -5,14 +5,14 @@
 
 use std::{
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
 use certseal_wire::{Caller, Role, TrustDomain};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -221,3 +221,15 @@ impl fmt::Debug for OtherDaemon {
 
 #[cfg(test)]
 mod tests;
+
+/// The configuration for servers of others, which the CAs in the PEM file `roots` certify.
+///
+/// # Errors
+/// [`ConfigError`] when the file has no certificate.
+pub fn web_client(roots: &Path) -> Result<ClientConfig, ConfigError> {
+    let mut store = RootCertStore::empty();
+    let (_, _ignored) = store.add_parsable_certificates(certificates(roots)?);
+    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let config = config.map_err(|e| ConfigError::invalid(roots, e))?;
+    Ok(config.with_root_certificates(store).with_no_client_auth())
+}

@@ -81,13 +81,7 @@ pub(super) struct Http {
 
 impl Http {
     pub(super) fn new(roots: &Path, pace: Pace, requests: Requests) -> Result<Self, ConfigError> {
-        let mut store = rustls::RootCertStore::empty();
-        let (_, _ignored) = store.add_parsable_certificates(tls::certificates(roots)?);
-        let tls = rustls::ClientConfig::builder_with_provider(tls::provider())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| ConfigError::invalid(roots, e))?
-            .with_root_certificates(store)
-            .with_no_client_auth();
+        let tls = tls::web_client(roots)?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(Duration::from_secs(10)));

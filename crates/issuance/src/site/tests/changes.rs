@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_hopeless_order_waits_for_a_change() {
     let site = fails(routed(), FailureKind::Hopeless);
-    assert_eq!((site.due(), site_status(&site).state), (None, SiteState::Failed));
+    assert_eq!((site.due(), site_status(&site, now()).state), (None, SiteState::Failed));
     assert_eq!(action(&site.changed(request())), Some(Action::OpenAccount(ca())));
 }
 
@@ -22,7 +22,7 @@ fn a_change_of_the_upstream_needs_a_route_but_no_certificate() {
 
 #[test]
 fn a_site_is_onboarded_once_no_other_certificate_is_on_the_way_and_fails_when_the_ca_rejects_it() {
-    let progress = |site: &Site| Progress::of(&site_status(site));
+    let progress = |site: &Site| Progress::of(&site_status(site, now()));
     assert_eq!(progress(&routed()), Progress::Open);
     assert_eq!(progress(&fails(routed(), FailureKind::Unavailable)), Progress::Open);
     assert_eq!(progress(&fails(routed(), FailureKind::Rejected)), Progress::Failing);
@@ -106,7 +106,7 @@ fn a_site_that_a_platform_brought_has_its_certificate_stored_and_is_then_like_an
     let site = does(site, Outcome::RouteStored);
     assert_eq!(action(&site), Some(Action::StoreBundle { sealed, chain }));
     let site = store(site);
-    assert_eq!((site.bundle_version, site_status(&site).state, action(&site)), (8, SiteState::Active, None));
+    assert_eq!((site.bundle_version, site_status(&site, now()).state, action(&site)), (8, SiteState::Active, None));
     assert!(!site.enveloped);
     assert_eq!(action_at(&site, site.due().unwrap().at.unwrap()), Some(Action::OpenAccount(ca())));
 }
@@ -170,7 +170,7 @@ fn after_a_restore_the_route_is_put_again_and_a_bundle_that_is_gone_is_ordered_a
     assert_eq!((action(&there), there.order.as_ref()), (None, None));
     let gone = does(site, Outcome::Confirmed(0));
     assert_eq!(action(&gone), Some(Action::TakeReorder), "certstore's word alone orders nothing");
-    assert_eq!(site_status(&gone).order.unwrap().step, LOST);
+    assert_eq!(site_status(&gone, now()).order.unwrap().step, LOST);
     let gone = does(gone, Outcome::ReorderTaken);
     assert_eq!(action(&gone), Some(Action::OpenAccount(ca())));
     assert_eq!((gone.bundle_version, gone.route_version), (1, 1), "the next ones are ahead of what the store has");
@@ -188,7 +188,7 @@ fn after_a_restore_the_route_is_put_again_and_a_bundle_that_is_gone_is_ordered_a
 fn a_lost_bundle_without_room_for_its_order_waits_for_an_operator_or_for_its_renewal() {
     let lost = does(Site { unconfirmed: true, ..stored(routed()) }, Outcome::Confirmed(0));
     let waiting = fails(lost, FailureKind::Throttled(3600));
-    assert_eq!((action(&waiting), site_status(&waiting).state), (None, SiteState::Waiting));
+    assert_eq!((action(&waiting), site_status(&waiting, now()).state), (None, SiteState::Waiting));
     let ordered = waiting.clone().renewed(None);
     assert_eq!(action(&ordered), Some(Action::OpenAccount(ca())));
     let renewal = waiting.certificate.as_ref().unwrap().renew_at;

@@ -34,23 +34,23 @@ const SILENT: Option<FindingCode> = Some(FindingCode::NotAsked);
 fn the_ca_is_asked_for_nothing_before_the_names_are_ready() {
     let waiting = seen(routed(), now(), WRONG);
     assert_eq!(waiting.next(now(), &looking()), Next::WakeAt(after(60)));
-    let status = site_status(&waiting);
+    let status = site_status(&waiting, now());
     assert_eq!((status.state, status.dns.unwrap().readiness), (SiteState::Waiting, Readiness::NotReady));
     assert_eq!(status.order.unwrap().diagnosis.as_deref(), Some("shop.example: it leads to 203.0.113.5"));
     // The CA rejected nothing, and all the same an onboarding should hear of it.
     assert_eq!(waiting.attempts.order.failures(), 0);
-    assert_eq!(Progress::of(&site_status(&waiting)), Progress::Failing);
+    assert_eq!(Progress::of(&site_status(&waiting, now())), Progress::Failing);
 
     let mended = seen(waiting, after(60), None);
     assert_eq!(mended.next(after(60), &looking()), Next::Do(Action::OpenAccount(ca())));
-    assert_eq!((site_status(&mended).state, mended.attempts.order.diagnosis), (SiteState::Pending, None));
+    assert_eq!((site_status(&mended, now()).state, mended.attempts.order.diagnosis), (SiteState::Pending, None));
 }
 
 #[test]
 fn what_nobody_could_be_asked_holds_no_order_up() {
     let site = seen(routed(), now(), SILENT);
     assert_eq!(site.next(now(), &looking()), Next::Do(Action::OpenAccount(ca())));
-    assert_eq!(site_status(&site).state, SiteState::Pending);
+    assert_eq!(site_status(&site, now()).state, SiteState::Pending);
 }
 
 #[test]
@@ -149,8 +149,8 @@ fn a_look_at_a_healthy_site_changes_nothing_but_what_is_known_of_its_names() {
     site.certificate = Some(issued(90));
     let seen = looked(site.clone(), now(), WRONG);
     assert_eq!(seen.attempts, site.attempts);
-    assert_eq!((site_status(&seen).state, seen.due()), (SiteState::Active, site.due()));
-    assert_eq!(Progress::of(&site_status(&Site { bundle_version: 1, ..seen })), Progress::Active);
+    assert_eq!((site_status(&seen, now()).state, seen.due()), (SiteState::Active, site.due()));
+    assert_eq!(Progress::of(&site_status(&Site { bundle_version: 1, ..seen }, now())), Progress::Active);
 }
 
 #[test]

@@ -25,7 +25,7 @@ fn an_order_is_placed_once_there_is_room_for_it_and_waits_until_then() {
     let delay = Delay { until, bucket: bucket(LimitName::NewOrders), entries: Entries::new() };
     let waiting = site.clone().booked(&reserve(false), Booked::Delayed(delay));
     assert_eq!(waiting.next(now(), &policy()), Next::WakeAt(until));
-    let status = site_status(&waiting);
+    let status = site_status(&waiting, now());
     let said = status.order.unwrap().diagnosis.unwrap();
     assert!(said.contains("new_orders") && said.contains("2026-11-01T00:00:36Z"), "{said}");
     assert_eq!(status.state, SiteState::Pending, "to wait is no failure");
@@ -184,7 +184,7 @@ fn the_ca_is_asked_when_to_renew_as_often_as_it_says() {
     let failure = Outcome::Failed(Failure::new(FailureKind::Unanswered, "why"));
     let failed = site.clone().after(&asked, failure, Moment { now: now() + hours(15), chance: 0.0 }, &policy());
     assert_eq!((wait(&failed), renew_at(&failed)), (hours(21), now() + hours(59 * 24)));
-    assert_eq!(site_status(&failed).state, SiteState::Active);
+    assert_eq!(site_status(&failed, now()).state, SiteState::Active);
     let never = site.clone().after(&asked, Outcome::NotAdvised, moment(), &policy());
     assert_eq!(wait(&never), hours(59 * 24));
     // An operator need not wait, nor is a certificate asked about that was replaced or has expired.

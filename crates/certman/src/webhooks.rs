@@ -1,0 +1,321 @@
+//! Tells the platform what happens to its sites, by the Standard Webhooks specification 1.0.0
+//! (<https://www.standardwebhooks.com>).
+//!
+//! Events are sent until the receiver takes them, in the order in which they happened. A receiver that is away, or takes nothing at
+//! all, is tried again after at most a minute; an event that it refuses holds up the later ones of the same site alone. Each may
+//! come more than once, with the same id.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use aws_lc_rs::hmac;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use certseal_service::{Shutdown, config as files, tls};
+use certseal_wire::{DnsName, causes};
+use http::{Method, Request, StatusCode, Uri, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+use zeroize::Zeroizing;
+
+use crate::{
+    config::Webhooks as WebhooksConfig,
+    events::{self, Waiting},
+    journal::Journal,
+    metrics::Metrics,
+};
+
+/// The sender.
+pub(crate) struct Webhooks {
+    receiver: Arc<Receiver>,
+    journal: Journal,
+    metrics: Metrics,
+    at_once: usize,
+    /// Sites whose next event the receiver refused.
+    refused: HashMap<DnsName, Pause>,
+    /// The receiver itself, if it is away.
+    away: Pause,
+}
+
+/// How often something failed in a row, and until when nothing is tried.
+#[derive(Clone, Copy, Default)]
+struct Pause {
+    failures: u32,
+    until: Option<Instant>,
+}
+
+impl Pause {
+    fn longer(&mut self, most: Duration) {
+        let wait = Duration::from_secs(1 << self.failures.min(16)).min(most);
+        self.failures += 1;
+        self.until = Some(Instant::now() + wait);
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_none_or(|until| until <= Instant::now())
+    }
+}
+
+/// What became of an attempt.
+enum Attempt {
+    Taken,
+    /// The receiver does not want this event.
+    Refused(StatusCode),
+    /// The receiver takes nothing, and why.
+    Away(String),
+}
+
+impl Webhooks {
+    /// Nothing is sent yet.
+    ///
+    /// # Errors
+    /// When a file or the address is not usable.
+    pub(crate) fn new(config: &WebhooksConfig, journal: Journal, metrics: Metrics) -> anyhow::Result<Self> {
+        let WebhooksConfig { url, secret_file, roots, at_once } = config;
+        ensure!((1..=64).contains(at_once), "expected webhooks.at_once between 1 and 64, got {at_once}");
+        let receiver = Arc::new(Receiver {
+            url: receiver_url(url).context("webhooks.url")?,
+            secrets: secrets(&files::read_private(secret_file)?).with_context(|| secret_file.display().to_string())?,
+            client: client(tls::web_client(roots)?),
+        });
+        let (refused, away) = (HashMap::new(), Pause::default());
+        Ok(Self { receiver, journal, metrics, at_once: *at_once, refused, away })
+    }
+
+    /// Sends until the shutdown begins. Of several processes one does.
+    pub(crate) async fn run(mut self, shutdown: Shutdown) {
+        while !shutdown.has_begun() {
+            if self.journal.leases().leads() && self.away.is_over() {
+                tokio::select! {
+                    sent = self.send_waiting() => if let Err(error) = sent {
+                        tracing::error!(error = causes(error.as_ref()), "cannot read or write the outbox of webhooks");
+                    },
+                    // What is under way is sent again.
+                    () = shutdown.begun() => return,
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+                () = shutdown.begun() => {}
+            }
+        }
+    }
+
+    /// Sends what is to be sent, until the receiver takes no more.
+    async fn send_waiting(&mut self) -> anyhow::Result<()> {
+        let mut last = None::<Vec<u8>>;
+        loop {
+            let storage = self.journal.storage();
+            let page = tokio::task::spawn_blocking(move || events::waiting(&*storage, last.as_deref(), PAGE));
+            let page = page.await??;
+            let is_last_page = page.len() < PAGE;
+            last = page.last().map(|waiting| waiting.key.clone());
+            self.send_page(page).await?;
+            if is_last_page || !self.away.is_over() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn send_page(&mut self, page: Vec<Waiting>) -> anyhow::Result<()> {
+        let (mut under_way, mut sites, mut sent) = (JoinSet::new(), HashSet::new(), Vec::new());
+        for waiting in page {
+            let site = waiting.event.data.site.clone();
+            while under_way.len() >= self.at_once || sites.contains(&site) {
+                if let Some(done) = under_way.join_next().await {
+                    self.noted(done?, &mut sites, &mut sent);
+                }
+            }
+            if !self.away.is_over() {
+                break;
+            }
+            if self.refused.get(&site).is_some_and(|pause| !pause.is_over()) {
+                continue;
+            }
+            sites.insert(site);
+            let receiver = self.receiver.clone();
+            under_way.spawn(async move { (receiver.send(&waiting).await, waiting) });
+        }
+        while let Some(done) = under_way.join_next().await {
+            self.noted(done?, &mut sites, &mut sent);
+        }
+        let storage = self.journal.storage();
+        tokio::task::spawn_blocking(move || events::sent(&*storage, sent)).await?
+    }
+
+    fn noted(&mut self, (attempt, waiting): (Attempt, Waiting), sites: &mut HashSet<DnsName>, sent: &mut Vec<Waiting>) {
+        let site = &waiting.event.data.site;
+        sites.remove(site);
+        self.metrics.told(matches!(attempt, Attempt::Taken));
+        match attempt {
+            Attempt::Taken => {
+                self.refused.remove(site);
+                self.away = Pause::default();
+                sent.push(waiting);
+            }
+            Attempt::Refused(status) => {
+                tracing::warn!(%site, kind = waiting.event.kind.as_str(), %status, "the receiver refuses an event");
+                self.refused.entry(site.clone()).or_default().longer(LONGEST_REFUSED);
+            }
+            Attempt::Away(why) => {
+                tracing::warn!(why, "the receiver of webhooks takes nothing");
+                self.away.longer(LONGEST_AWAY);
+            }
+        }
+    }
+}
+
+/// The receiver of webhooks.
+struct Receiver {
+    url: Uri,
+    secrets: Vec<hmac::Key>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+impl Receiver {
+    async fn send(&self, waiting: &Waiting) -> Attempt {
+        let body = match serde_json::to_vec(&waiting.event) {
+            Ok(body) => body,
+            Err(error) => return Attempt::Away(error.to_string()),
+        };
+        let at = Timestamp::now().as_second();
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(self.url.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header("webhook-id", &waiting.id)
+            .header("webhook-timestamp", at)
+            .header("webhook-signature", signatures(&self.secrets, &waiting.id, at, &body))
+            .body(Full::new(body.into()));
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => return Attempt::Away(error.to_string()),
+        };
+        let answer = async {
+            let response = self.client.request(request).await.map_err(|error| causes(&error))?;
+            let status = response.status();
+            // A connection whose answer was read is used again.
+            let _ = Limited::new(response.into_body(), MOST_ANSWER).collect().await;
+            Ok::<_, String>(status)
+        };
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(status)) if status.is_success() => Attempt::Taken,
+            // It is this one that is wrong.
+            Ok(Ok(
+                status @ (StatusCode::BAD_REQUEST
+                | StatusCode::CONFLICT
+                | StatusCode::PAYLOAD_TOO_LARGE
+                | StatusCode::UNPROCESSABLE_ENTITY),
+            )) => Attempt::Refused(status),
+            Ok(Ok(status)) => Attempt::Away(format!("it answers {status}")),
+            Ok(Err(why)) => Attempt::Away(why),
+            Err(_) => Attempt::Away(format!("no answer within {} s", PATIENCE.as_secs())),
+        }
+    }
+}
+
+/// The header `webhook-signature`: `v1,` and an HMAC-SHA256 for each secret.
+fn signatures(secrets: &[hmac::Key], id: &str, at: i64, body: &[u8]) -> String {
+    let signature = |secret: &hmac::Key| {
+        let mut signed = hmac::Context::with_key(secret);
+        signed.update(format!("{id}.{at}.").as_bytes());
+        signed.update(body);
+        format!("v1,{}", STANDARD.encode(signed.sign()))
+    };
+    secrets.iter().map(signature).collect::<Vec<_>>().join(" ")
+}
+
+fn secrets(text: &str) -> anyhow::Result<Vec<hmac::Key>> {
+    let mut secrets = Vec::new();
+    for (number, line) in text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty()) {
+        let key = line.strip_prefix("whsec_").and_then(|key| STANDARD.decode(key).ok()).map(Zeroizing::new);
+        let key = key.filter(|key| (24..=64).contains(&key.len()));
+        let Some(key) = key else {
+            bail!(
+                "line {}: expected whsec_ and 24 to 64 octets in base64, as `echo whsec_$(openssl rand -base64 32)` makes it",
+                number + 1
+            )
+        };
+        secrets.push(hmac::Key::new(hmac::HMAC_SHA256, &key));
+    }
+    ensure!((1..=MOST_SECRETS).contains(&secrets.len()), "expected 1 to {MOST_SECRETS} secrets, a line each");
+    Ok(secrets)
+}
+
+fn receiver_url(text: &str) -> anyhow::Result<Uri> {
+    let url: Uri = text.parse().with_context(|| format!("{text:?}"))?;
+    let is_here = matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    match url.scheme_str() {
+        Some("https") => Ok(url),
+        Some("http") if is_here => Ok(url),
+        _ => bail!("expected an address such as https://platform.example/hooks, or http on this machine, got {text:?}"),
+    }
+}
+
+fn client(config: rustls::ClientConfig) -> Client<HttpsConnector<HttpConnector>, Full<Bytes>> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(Duration::from_secs(10)));
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_or_http()
+        .enable_http1()
+        .enable_http2()
+        .wrap_connector(tcp);
+    Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector)
+}
+
+/// From one look into the outbox to the next.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// For an answer: the specification advises 15 to 30 s.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The longest pauses.
+const LONGEST_AWAY: Duration = Duration::from_secs(60);
+const LONGEST_REFUSED: Duration = Duration::from_secs(3600);
+/// Octets of an answer that are read.
+const MOST_ANSWER: usize = 64 * 1024;
+/// Events looked at together.
+const PAGE: usize = 100;
+const MOST_SECRETS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The vector of the specification's own libraries
+    /// (<https://github.com/standard-webhooks/standard-webhooks/blob/main/libraries/rust/src/lib.rs>).
+    #[test]
+    fn signatures_are_those_of_the_specification() {
+        let secret = secrets("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+        let body = br#"{"test": 2432232314}"#;
+        let signed = signatures(&secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body);
+        assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+        let two = secrets("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\nwhsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").unwrap();
+        assert!(
+            signatures(&two, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body).starts_with(&format!("{signed} v1,"))
+        );
+    }
+
+    #[test]
+    fn secrets_and_addresses_that_are_none_say_what_was_expected() {
+        for bad in ["", "whsec_", "whsec_AAAA", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_not base64"] {
+            let said = secrets(bad).unwrap_err().to_string();
+            assert!(said.contains("expected"), "{bad}: {said}");
+            assert!(!said.contains("MfKQ"), "a secret in an error");
+        }
+        assert!(receiver_url("https://a.example/hooks").is_ok() && receiver_url("http://127.0.0.1:80/").is_ok());
+        for bad in ["http://a.example/", "ftp://a.example", "a.example", ""] {
+            assert!(receiver_url(bad).is_err(), "{bad}");
+        }
+    }
+}
