@@ -39,6 +39,7 @@ mod readme;
 mod releases;
 mod rotation;
 mod rotation_scale;
+mod several_cas;
 mod shared_database;
 mod signer;
 mod store_scale;

@@ -33,6 +33,20 @@ pub struct Pebble {
     dir: TempDir,
 }
 
+/// What is not the same for all.
+struct Settings<'a> {
+    profiles: &'a [(&'a str, u32)],
+    resolver: Option<SocketAddr>,
+    external: Option<(&'a str, &'a str)>,
+    http: Option<SocketAddr>,
+}
+
+impl Default for Settings<'_> {
+    fn default() -> Self {
+        Self { profiles: &[("default", 7_776_000)], resolver: None, external: None, http: None }
+    }
+}
+
 impl Pebble {
     /// Starts Pebble. It refuses `nonce_reject` per cent of nonces.
     pub fn start(nonce_reject: u32) -> Self {
@@ -42,28 +56,37 @@ impl Pebble {
     /// Like [`Self::start`], with profiles and the seconds for which their certificates are valid. Pebble takes one at random
     /// for an order that names none.
     pub fn start_with_profiles(nonce_reject: u32, profiles: &[(&str, u32)]) -> Self {
-        Self::start_as(nonce_reject, profiles, None)
+        Self::start_as(nonce_reject, Settings { profiles, ..Settings::default() })
     }
 
     /// Like [`Self::start`], and it looks names up with this resolver.
     pub fn start_resolving(resolver: SocketAddr) -> Self {
-        Self::start_as(0, &[("default", 7_776_000)], Some(resolver))
+        Self::start_as(0, Settings { resolver: Some(resolver), ..Settings::default() })
     }
 
-    fn start_as(nonce_reject: u32, profiles: &[(&str, u32)], resolver: Option<SocketAddr>) -> Self {
+    /// Like [`Self::start`], and it takes accounts only that this one vouches for, of an id and a key in base64url; and looks for
+    /// answers where another CA does.
+    pub fn start_bound(external: (&str, &str), http: SocketAddr) -> Self {
+        Self::start_as(0, Settings { external: Some(external), http: Some(http), ..Settings::default() })
+    }
+
+    fn start_as(nonce_reject: u32, settings: Settings<'_>) -> Self {
+        let Settings { profiles, resolver, external, http } = settings;
         let profile = |(name, seconds): &(&str, u32)| {
             ((*name).to_owned(), serde_json::json!({ "description": name, "validityPeriod": seconds }))
         };
         let profiles: serde_json::Map<_, _> = profiles.iter().map(profile).collect();
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        let [address, management, http, tls, dns_address, dns_management] = [(); 6].map(|()| free_address());
+        let [address, management, tls, dns_address, dns_management] = [(); 5].map(|()| free_address());
+        let http = http.unwrap_or_else(free_address);
+        let keys: serde_json::Map<_, _> = external.iter().map(|(id, key)| ((*id).to_owned(), (*key).into())).collect();
         make_identities(dir.path(), ["pebble", "proxy"]);
         let config = serde_json::json!({ "pebble": {
             "listenAddress": address.to_string(), "managementListenAddress": management.to_string(),
             "certificate": path("pebble.pem"), "privateKey": path("pebble.key"),
             "httpPort": http.port(), "tlsPort": tls.port(), "ocspResponderURL": "",
-            "externalAccountBindingRequired": false, "retryAfter": { "authz": 1, "order": 1 }, "keyAlgorithm": "ecdsa",
+            "externalAccountBindingRequired": external.is_some(), "externalAccountMACKeys": keys, "retryAfter": { "authz": 1, "order": 1 }, "keyAlgorithm": "ecdsa",
             "profiles": profiles,
         }});
         fs::write(path("pebble.json"), config.to_string()).unwrap();

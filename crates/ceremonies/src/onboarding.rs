@@ -274,7 +274,7 @@ mod tests {
         let report = |lane: Lane, seconds: i64| {
             let waits_until = Some(Timestamp::from_second(seconds).expect("an instant"));
             let lanes = vec![LaneReport { lane: lane.as_str().to_owned(), waits_until }];
-            BudgetReport { authority: String::new(), limits: Vec::new(), lanes }
+            BudgetReport { authority: String::new(), limits: Vec::new(), lanes, authorities: Vec::new() }
         };
         assert_eq!(urgent_lane_that_waits(&report(Lane::Expiring, 5), now), Some("expiring"));
         assert_eq!(urgent_lane_that_waits(&report(Lane::Expiring, -5), now), None);

@@ -3,6 +3,7 @@
 mod acme;
 mod local;
 
+use anyhow::ensure;
 use certseal_issuance::{
     AccountRef, Answer, AuthorityId, Failure, FailureKind, Lineage, Method, OrderRef, OrderReport, OrderState, Outcome,
     Revocation, SealedKey,
@@ -10,35 +11,43 @@ use certseal_issuance::{
 use certseal_wire::{DnsName, NameSet, ProfileName};
 use jiff::SignedDuration;
 
-pub(crate) use acme::{AcmeAuthority, certificate_id};
+pub(crate) use acme::{AcmeAuthority, ExternalAccount, certificate_id};
 pub(crate) use local::LocalAuthority;
 
-/// The CAs by their ids: one is configured.
-pub(crate) struct Authorities {
-    id: AuthorityId,
-    configured: Authority,
-}
+/// The CAs by their ids, the preferred one first.
+pub(crate) struct Authorities(Vec<(AuthorityId, Authority)>);
 
 impl Authorities {
-    pub(crate) fn new(configured: Authority) -> Self {
-        let id = AuthorityId(match &configured {
-            Authority::Acme(acme) => acme.directory().into(),
-            Authority::Local(_) => "local".into(),
-        });
-        Self { id, configured }
+    /// # Errors
+    /// When two of them are the same.
+    pub(crate) fn new(first: Authority, further: Vec<Authority>) -> anyhow::Result<Self> {
+        let mut all: Vec<(AuthorityId, Authority)> = Vec::new();
+        for authority in std::iter::once(first).chain(further) {
+            let id = authority.id();
+            ensure!(all.iter().all(|(known, _)| *known != id), "{id} is configured twice");
+            all.push((id, authority));
+        }
+        Ok(Self(all))
     }
 
-    /// The CA that is configured.
-    pub(crate) fn id(&self) -> &AuthorityId {
-        &self.id
+    /// The ids, that of the preferred CA first.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &AuthorityId> {
+        self.0.iter().map(|(id, _)| id)
     }
 
-    /// The URL of our account at the CA, once it is known.
-    pub(crate) fn account_url(&self) -> Option<String> {
-        match &self.configured {
+    /// Those that are away.
+    pub(crate) fn away(&self) -> Vec<AuthorityId> {
+        let is_away = |authority: &Authority| matches!(authority, Authority::Acme(acme) if acme.is_away());
+        self.0.iter().filter(|(_, authority)| is_away(authority)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The URLs of our accounts at the CAs, as far as they are known.
+    pub(crate) fn account_urls(&self) -> Vec<(AuthorityId, Option<String>)> {
+        let url = |authority: &Authority| match authority {
             Authority::Acme(acme) => acme.account_url(),
             Authority::Local(_) => None,
-        }
+        };
+        self.0.iter().map(|(id, authority)| (id.clone(), url(authority))).collect()
     }
 
     /// The CA of an order. One that says of none is from before there could be several.
@@ -47,18 +56,21 @@ impl Authorities {
     }
 
     fn get(&self, id: Option<&AuthorityId>) -> Result<&Authority, Failure> {
-        match id {
-            Some(other) if *other != self.id => {
-                let detail = format!("its CA {other} is configured no more, but {}", self.id);
-                Err(Failure::new(FailureKind::Rejected, detail))
-            }
-            _ => Ok(&self.configured),
-        }
+        let found = match id {
+            Some(id) => self.0.iter().find(|(known, _)| known == id),
+            None => self.0.first(),
+        };
+        found.map(|(_, authority)| authority).ok_or_else(|| {
+            let configured: Vec<String> = self.ids().map(ToString::to_string).collect();
+            let id = id.map(ToString::to_string).unwrap_or_default();
+            let detail = format!("its CA {id} is configured no more, but {}", configured.join(", "));
+            Failure::new(FailureKind::Rejected, detail)
+        })
     }
 
     /// Forgets what is known here of an order: another process may have gone on with it.
     pub(crate) fn forget(&self, order: &OrderRef) {
-        if let Authority::Acme(acme) = &self.configured {
+        if let Ok(Authority::Acme(acme)) = self.of(order) {
             acme.forget(&order.url);
         }
     }
@@ -80,7 +92,10 @@ impl Authorities {
         replaces: Option<&str>,
         profile: Option<&ProfileName>,
     ) -> Result<OrderRef, Failure> {
+        let is_preferred = self.ids().next() == Some(&account.authority);
         let url = match self.get(Some(&account.authority))? {
+            // Each CA has names of its own for profiles.
+            Authority::Acme(acme) if !is_preferred => acme.open_order(names, replaces, acme.profile()).await?,
             Authority::Acme(acme) => acme.open_order(names, replaces, profile).await?,
             Authority::Local(local) => local.open_order(),
         };
@@ -106,13 +121,20 @@ impl Authorities {
 }
 
 /// The signer of the certificates.
-#[expect(clippy::large_enum_variant, reason = "a process has one")]
+#[expect(clippy::large_enum_variant, reason = "a process has a few")]
 pub(crate) enum Authority {
     Acme(AcmeAuthority),
     Local(LocalAuthority),
 }
 
 impl Authority {
+    fn id(&self) -> AuthorityId {
+        AuthorityId(match self {
+            Self::Acme(acme) => acme.directory().into(),
+            Self::Local(_) => "local".into(),
+        })
+    }
+
     /// The challenges of those of `names` that are not authorized yet. A CA that asks for another one is refused.
     /// `method` chooses the way for a name.
     pub(crate) async fn challenges(

@@ -45,6 +45,9 @@ pub struct Config {
     pub store: Peer,
     /// The signer of the certificates.
     pub authority: Authority,
+    /// The CAs that orders go to when that one is away, or a name's CAA records allow one of these only; the first first.
+    #[serde(default)]
+    pub further_authorities: Vec<Authority>,
     /// Actions at one time in each of the three stages of orders: on the way to the challenge, at it, and after it.
     #[serde(default = "default_workers")]
     pub workers: usize,
@@ -169,8 +172,10 @@ pub enum Authority {
         /// The certificate profile of sites that name none; the CA's default when absent.
         profile: Option<ProfileName>,
         /// The private key of the account, PEM, readable by its owner only; made when it is missing. Processes that share a
-        /// database need the same one. `acme-account.key` in `data_dir` when absent.
+        /// database need the same one. `acme-account.key` in `data_dir` when absent, and for further CAs `acme-account-HOST.key`.
         account_key: Option<PathBuf>,
+        /// An account that the CA knows its customers by, where it takes no others (RFC 8555, 7.3.4).
+        external_account: Option<ExternalAccount>,
         /// What the CA allows: `letsencrypt`, `letsencrypt-staging` or `unlimited`. When absent, what is known of the directory's
         /// host: Let's Encrypt's two have their limits, others none.
         limits: Option<String>,
@@ -187,6 +192,16 @@ pub enum Authority {
         /// The list of publicsuffix.org, by which registered domains are told; the one that this release carries when absent.
         public_suffix_list: Option<PathBuf>,
     },
+}
+
+/// An account that a CA knows its customers by.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExternalAccount {
+    /// Its id at the CA.
+    pub key_id: String,
+    /// The key that the CA gives out with it, in base64url; readable by its owner only.
+    pub key_file: PathBuf,
 }
 
 /// A limit of a CA.
@@ -221,7 +236,7 @@ pub(crate) fn caa_identities(directory: &str, stated: Option<&Vec<String>>) -> V
     stated.map_or_else(known, lower)
 }
 
-fn host(directory: &str) -> Option<String> {
+pub(crate) fn host(directory: &str) -> Option<String> {
     directory.parse::<http::Uri>().ok()?.host().map(str::to_owned)
 }
 

@@ -5,7 +5,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, Instant},
 };
 
@@ -25,10 +25,18 @@ use crate::{
     suffixes::Suffixes,
 };
 
-/// What a CA allows, and how its limits are counted.
+/// What CAs allow, and how their limits are counted.
 pub(crate) struct Rules {
-    pub(crate) limits: Limits,
+    /// Others allow everything.
+    pub(crate) limits: HashMap<AuthorityId, Limits>,
     pub(crate) suffixes: Arc<Suffixes>,
+}
+
+impl Rules {
+    fn of(&self, authority: &AuthorityId) -> &Limits {
+        static UNLIMITED: LazyLock<Limits> = LazyLock::new(Limits::unlimited);
+        self.limits.get(authority).unwrap_or(&UNLIMITED)
+    }
 }
 
 /// The books, kept by one task.
@@ -73,15 +81,16 @@ impl Ledger {
 
     /// The outcome of a booking that needs no books: of a CA without limits.
     pub(crate) fn unlimited(&self, booking: &Booking) -> Option<Booked> {
-        self.rules.limits.is_unlimited().then(|| match booking {
+        let (Booking::Reserve { account, .. } | Booking::Settle { account, .. }) = booking;
+        self.limits(&account.authority).is_unlimited().then(|| match booking {
             Booking::Reserve { .. } => Booked::Reserved(Reserved { ready: true, ..Reserved::default() }),
             Booking::Settle { .. } => Booked::Settled,
         })
     }
 
-    /// The limits.
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.rules.limits
+    /// The limits of a CA.
+    pub(crate) fn limits(&self, authority: &AuthorityId) -> &Limits {
+        self.rules.of(authority)
     }
 
     /// What stands in the books of a CA, of all accounts there: of each limit the `most` buckets that are fullest.
@@ -89,7 +98,7 @@ impl Ledger {
         let storage = self.journal.storage();
         let mut fullest = Vec::new();
         for limit in LimitName::ALL {
-            let Some(rule) = self.rules.limits.get(limit) else { continue };
+            let Some(rule) = self.limits(authority).get(limit) else { continue };
             let found = fullest_below(&*storage, &buckets(authority, limit), now, most)?;
             fullest.extend(
                 found
@@ -208,10 +217,10 @@ impl Ask {
 /// Enters all of them, or nothing: none when a row was changed by others.
 fn enter(journal: &Journal, rules: &Rules, asks: &[Ask]) -> anyhow::Result<Option<Vec<Entry>>> {
     let storage = journal.storage();
-    let page = Page::new(&*storage, &rules.limits);
+    let page = Page::new(&*storage, rules);
     let (mut writes, mut entries) = (Vec::new(), Vec::new());
     for ask in asks {
-        let booked = page.booked(ask, &rules.suffixes);
+        let booked = page.booked(ask);
         page.failed()?;
         let site = ask.site.clone().booked(&ask.booking, booked);
         let Some((more, entry)) = journal.writes(Some(&ask.entry), &site, Writer::Work, &[])? else { return Ok(None) };
@@ -225,7 +234,7 @@ fn enter(journal: &Journal, rules: &Rules, asks: &[Ask]) -> anyhow::Result<Optio
 /// The rows that one transaction reads and writes.
 struct Page<'a> {
     storage: &'a dyn Storage,
-    limits: &'a Limits,
+    rules: &'a Rules,
     rows: RefCell<HashMap<Vec<u8>, Known>>,
     failed: RefCell<Option<anyhow::Error>>,
 }
@@ -248,11 +257,12 @@ struct Row {
 }
 
 impl<'a> Page<'a> {
-    fn new(storage: &'a dyn Storage, limits: &'a Limits) -> Self {
-        Self { storage, limits, rows: RefCell::default(), failed: RefCell::default() }
+    fn new(storage: &'a dyn Storage, rules: &'a Rules) -> Self {
+        Self { storage, rules, rows: RefCell::default(), failed: RefCell::default() }
     }
 
-    fn booked(&self, ask: &Ask, suffixes: &Suffixes) -> Booked {
+    fn booked(&self, ask: &Ask) -> Booked {
+        let suffixes = &self.rules.suffixes;
         match &ask.booking {
             Booking::Reserve { account, kind, lane, again } => {
                 let mut cost = budget::order_cost(*kind, &ask.site.names, |name| suffixes.registered(name));
@@ -261,7 +271,7 @@ impl<'a> Page<'a> {
                     cost.counted.clear();
                 }
                 let at = |line: &Line| self.at(account, line);
-                match budget::take(&cost, *lane, self.limits, at, ask.moment) {
+                match budget::take(&cost, *lane, self.rules.of(&account.authority), at, ask.moment) {
                     Ok(taken) => {
                         self.enter(account, taken.entries);
                         let (order, certificate) = (cost.order, taken.certificate);
@@ -275,7 +285,7 @@ impl<'a> Page<'a> {
             }
             Booking::Settle { account, settlement } => {
                 let at = |line: &Line| self.at(account, line);
-                let entries = budget::settle(settlement, self.limits, at, ask.moment.now);
+                let entries = budget::settle(settlement, self.rules.of(&account.authority), at, ask.moment.now);
                 self.enter(account, entries);
                 Booked::Settled
             }

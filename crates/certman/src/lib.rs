@@ -50,11 +50,13 @@ mod webhooks;
 mod witness;
 mod worker;
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
+use aws_lc_rs::hmac;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use certseal_client::{Connection, StoreClient};
-use certseal_issuance::{Method, Policy, budget};
+use certseal_issuance::{AuthorityId, Method, Policy};
 use certseal_seal::{SigningKey, VerifyingKey};
 use certseal_service::{
     Shutdown,
@@ -66,13 +68,14 @@ use certseal_service::{
 };
 use jiff::SignedDuration;
 use tokio::{sync::Notify, task::JoinHandle};
+use zeroize::Zeroizing;
 
 pub use config::{
     Authority as AuthorityConfig, Config, Dns as DnsConfig, DnsChallenges as DnsChallengesConfig,
-    Groups as GroupsConfig, LimitOverride, Webhooks as WebhooksConfig,
+    ExternalAccount as ExternalAccountConfig, Groups as GroupsConfig, LimitOverride, Webhooks as WebhooksConfig,
 };
 
-use authority::{AcmeAuthority, Authorities, Authority, LocalAuthority};
+use authority::{AcmeAuthority, Authorities, Authority, ExternalAccount, LocalAuthority};
 use certstore::Certstore;
 use journal::Journal;
 use ledger::{Ledger, Rules};
@@ -143,17 +146,29 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let (metrics, registry) = Metrics::new(journal.commits());
     let webhooks = config.webhooks.as_ref();
     let webhooks = webhooks.map(|webhooks| Webhooks::new(webhooks, journal.clone(), metrics.clone())).transpose()?;
-    let rules = rules(&config.authority)?;
-    let preflight = preflight(config.dns.as_ref(), &config.authority, &rules)?;
+    let further = &config.further_authorities;
+    ensure!(
+        further.iter().all(|further| matches!(further, AuthorityConfig::Acme { .. })),
+        "expected further_authorities of kind acme"
+    );
+    let rules = rules(&config.authority, further)?;
+    let preflight = preflight(config.dns.as_ref(), &config.authority, further, &rules)?;
     let ledger = Ledger::start(journal.clone(), rules);
-    let authorities = Authorities::new(authority(&config.authority, &config.data_dir, metrics.requests.clone())?);
+    let made = |config: &AuthorityConfig, key: &Path| authority(config, key, metrics.requests.clone());
+    let first = made(&config.authority, &config.data_dir.join("acme-account.key"))?;
+    let key = |further: &AuthorityConfig| config.data_dir.join(format!("acme-account-{}.key", host_of(further)));
+    let further = further.iter().map(|further| made(further, &key(further))).collect::<anyhow::Result<_>>()?;
+    let authorities = Authorities::new(first, further)?;
     let retry = SignedDuration::from_secs(i64::try_from(config.retry_seconds).context("retry_seconds")?);
     let profile = match &config.authority {
         AuthorityConfig::Acme { profile, .. } => profile.clone(),
         AuthorityConfig::Local { .. } => None,
     };
+    let mut ids = authorities.ids().cloned();
     let policy = Policy {
-        authority: authorities.id().clone(),
+        authority: ids.next().context("there is no CA")?,
+        further: ids.collect(),
+        away: Vec::new(),
         retry,
         profile,
         looks_first: preflight.is_some(),
@@ -205,26 +220,61 @@ fn store_client(store: &Peer) -> anyhow::Result<StoreClient> {
     Ok(StoreClient::new(Connection::new(url, store.client_config()?)))
 }
 
-fn authority(config: &AuthorityConfig, data_dir: &Path, requests: Requests) -> anyhow::Result<Authority> {
+/// `key` is the file of its account's key where the configuration names none.
+fn authority(config: &AuthorityConfig, key: &Path, requests: Requests) -> anyhow::Result<Authority> {
     Ok(match config {
         AuthorityConfig::Local { certificate, key, lifetime_seconds } => {
             Authority::Local(LocalAuthority::load(certificate, key, *lifetime_seconds)?)
         }
-        AuthorityConfig::Acme { directory, roots, account_key, .. } => {
-            let account_key = account_key.clone().unwrap_or_else(|| data_dir.join("acme-account.key"));
-            Authority::Acme(AcmeAuthority::new(directory.clone(), roots, account_key, requests)?)
+        AuthorityConfig::Acme { directory, roots, account_key, external_account, profile, .. } => {
+            let account_key = account_key.clone().unwrap_or_else(|| key.to_owned());
+            let external = external_account.as_ref().map(external_account_of).transpose()?;
+            let profile = profile.clone();
+            Authority::Acme(AcmeAuthority::new(directory.clone(), roots, account_key, external, profile, requests)?)
         }
     })
 }
 
+fn external_account_of(config: &config::ExternalAccount) -> anyhow::Result<ExternalAccount> {
+    let text = files::read_private(&config.key_file)?;
+    let key = URL_SAFE_NO_PAD.decode(text.trim().trim_end_matches('=')).map(Zeroizing::new);
+    let key = key.ok().filter(|key| key.len() >= 16).with_context(|| {
+        format!("{}: expected a key of 16 octets or more in base64url, as the CA gives it", config.key_file.display())
+    })?;
+    Ok(ExternalAccount { key_id: config.key_id.clone(), key: hmac::Key::new(hmac::HMAC_SHA256, &key) })
+}
+
+/// The host of a CA's directory, for the name of a file.
+fn host_of(config: &AuthorityConfig) -> String {
+    match config {
+        AuthorityConfig::Acme { directory, .. } => config::host(directory).unwrap_or_default(),
+        AuthorityConfig::Local { .. } => "local".to_owned(),
+    }
+}
+
+/// The CA's id.
+fn id_of(config: &AuthorityConfig) -> AuthorityId {
+    AuthorityId(match config {
+        AuthorityConfig::Acme { directory, .. } => directory.as_str().into(),
+        AuthorityConfig::Local { .. } => "local".into(),
+    })
+}
+
 /// The looks at names, where there are any.
-fn preflight(dns: Option<&DnsConfig>, authority: &AuthorityConfig, rules: &Rules) -> anyhow::Result<Option<Preflight>> {
-    let identities = match authority {
+fn preflight(
+    dns: Option<&DnsConfig>,
+    authority: &AuthorityConfig,
+    further: &[AuthorityConfig],
+    rules: &Rules,
+) -> anyhow::Result<Option<Preflight>> {
+    let identities = |config: &AuthorityConfig| match config {
         AuthorityConfig::Acme { directory, caa_identities, .. } => {
             config::caa_identities(directory, caa_identities.as_ref())
         }
         AuthorityConfig::Local { .. } => Vec::new(),
     };
+    let all = std::iter::once(authority).chain(further);
+    let identities = all.map(|config| (id_of(config), identities(config))).collect();
     dns.map(|dns| Preflight::new(dns, identities, rules.suffixes.clone(), methods(authority))).transpose()
 }
 
@@ -236,15 +286,14 @@ fn methods(authority: &AuthorityConfig) -> Vec<Method> {
     }
 }
 
-/// How the CA's limits are counted.
-fn rules(config: &AuthorityConfig) -> anyhow::Result<Rules> {
-    Ok(match config {
-        AuthorityConfig::Local { .. } => {
-            Rules { limits: budget::Limits::unlimited(), suffixes: Arc::new(Suffixes::new(None)?) }
+/// How the CAs' limits are counted: by one list of public suffixes.
+fn rules(first: &AuthorityConfig, further: &[AuthorityConfig]) -> anyhow::Result<Rules> {
+    let (mut of_cas, mut list) = (HashMap::new(), None);
+    for config in std::iter::once(first).chain(further) {
+        if let AuthorityConfig::Acme { directory, limits, overrides, public_suffix_list, .. } = config {
+            of_cas.insert(id_of(config), config::limits(directory, limits.as_deref(), overrides)?);
+            list = list.or_else(|| public_suffix_list.clone());
         }
-        AuthorityConfig::Acme { directory, limits, overrides, public_suffix_list, .. } => Rules {
-            limits: config::limits(directory, limits.as_deref(), overrides)?,
-            suffixes: Arc::new(Suffixes::new(public_suffix_list.clone())?),
-        },
-    })
+    }
+    Ok(Rules { limits: of_cas, suffixes: Arc::new(Suffixes::new(list)?) })
 }

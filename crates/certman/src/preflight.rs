@@ -9,7 +9,7 @@ use std::{
 use anyhow::ensure;
 use certseal_dns::{AllowedServers, Survey};
 use certseal_issuance::{
-    Method,
+    AuthorityId, Method,
     preflight::{self, Issuer, Targets},
 };
 use certseal_service::networks::{Denied, NOT_PUBLIC};
@@ -33,7 +33,8 @@ use crate::{
 pub(crate) struct Preflight {
     survey: Survey,
     targets: Targets,
-    identities: Vec<String>,
+    /// The names that stand for each CA in CAA records, those of the preferred one first.
+    identities: Vec<(AuthorityId, Vec<String>)>,
     denied: Vec<DnsName>,
     suffixes: Arc<Suffixes>,
     /// The ways in which names are validated.
@@ -45,10 +46,10 @@ pub(crate) struct Preflight {
 }
 
 impl Preflight {
-    /// `identities` stand for the CA in CAA records.
+    /// `identities` stand for each CA in CAA records.
     pub(crate) fn new(
         config: &Dns,
-        identities: Vec<String>,
+        identities: Vec<(AuthorityId, Vec<String>)>,
         suffixes: Arc<Suffixes>,
         methods: Vec<Method>,
     ) -> anyhow::Result<Self> {
@@ -79,13 +80,13 @@ impl Preflight {
         })
     }
 
-    /// A look at all of a site's names. `account` is ours at the CA, once it is known.
-    pub(crate) async fn look(&self, names: &NameSet, account: Option<String>) -> NamesReport {
+    /// A look at all of a site's names. `accounts` are ours at the CAs, as far as they are known.
+    pub(crate) async fn look(&self, names: &NameSet, accounts: &[(AuthorityId, Option<String>)]) -> NamesReport {
         let targets = Targets { found: self.target_addresses().await, ..self.targets.clone() };
         let look = Arc::new(Look {
             survey: self.survey.clone(),
             targets,
-            issuer: self.issuer(account),
+            issuers: self.issuers(accounts),
             challenges: self.challenges.clone(),
         });
         let own = Arc::new(Semaphore::new(LOOKS_OF_A_SITE));
@@ -93,7 +94,9 @@ impl Preflight {
         let mut looks = JoinSet::new();
         for name in names.iter().cloned() {
             if let Some(finding) = self.refused(&name) {
-                looks.spawn(async move { NameReport::new(name, vec![finding]) });
+                let report = NameReport::new(name, vec![finding]);
+                let count = look.issuers.len();
+                looks.spawn(async move { vec![report; count] });
                 continue;
             }
             let (look, own, all, takes_dns) = (look.clone(), own.clone(), self.looks.clone(), self.takes_dns(&name));
@@ -103,12 +106,28 @@ impl Preflight {
                     let _one = (own.acquire().await, all.acquire().await);
                     look.at(&name, takes_dns).await
                 });
-                looked.await.unwrap_or_else(|_| NameReport::new(name.clone(), vec![too_slow()]))
+                let unknown = || vec![NameReport::new(name.clone(), vec![too_slow()]); look.issuers.len()];
+                looked.await.unwrap_or_else(|_| unknown())
             });
         }
-        let mut reports = looks.join_all().await;
-        reports.sort_by(|a, b| a.name.cmp(&b.name));
-        NamesReport::new(Timestamp::now(), reports)
+        let mut of_names = looks.join_all().await;
+        of_names.sort_by(|a, b| a[0].name.cmp(&b[0].name));
+        self.reported(of_names)
+    }
+
+    /// The report as the first of the CAs has it that CAA allows for all names. `of_names` has one for each name and CA.
+    fn reported(&self, of_names: Vec<Vec<NameReport>>) -> NamesReport {
+        let is_forbidden = |report: &NameReport| report.findings.iter().any(|it| it.code == FindingCode::CaaForbids);
+        let forbids = |index: usize| of_names.iter().any(|reports| is_forbidden(&reports[index]));
+        let all = 0..self.identities.len();
+        let chosen = all.clone().find(|index| !forbids(*index));
+        let forbidden_to = match chosen {
+            Some(_) => all.filter(|index| forbids(*index)).map(|index| self.identities[index].0.to_string()).collect(),
+            None => Vec::new(),
+        };
+        let chosen = chosen.unwrap_or_default();
+        let names = of_names.into_iter().map(|mut reports| reports.swap_remove(chosen)).collect();
+        NamesReport { forbidden_to, ..NamesReport::new(Timestamp::now(), names) }
     }
 
     /// Why there is to be no certificate for one of the names at all, whatever the DNS says.
@@ -151,12 +170,13 @@ impl Preflight {
     pub(crate) fn own_plan(&self) -> DnsPlan {
         let Some(target) = &self.targets.alias else { return DnsPlan { records: Vec::new() } };
         let addresses = self.targets.records(target, true).into_iter().map(|edit| edit.record);
-        let allowing = self.identities.first().map(|identity| DnsRecord {
-            owner: target.to_string(),
-            ttl: preflight::TTL,
-            kind: "CAA".to_owned(),
-            value: format!("0 issue \"{identity}\""),
-        });
+        let allowing =
+            self.identities.iter().filter_map(|(_, identities)| identities.first()).map(|identity| DnsRecord {
+                owner: target.to_string(),
+                ttl: preflight::TTL,
+                kind: "CAA".to_owned(),
+                value: format!("0 issue \"{identity}\""),
+            });
         DnsPlan { records: addresses.chain(allowing).collect() }
     }
 
@@ -170,9 +190,14 @@ impl Preflight {
         name.is_wildcard() || self.methods == [Method::Dns]
     }
 
-    fn issuer(&self, account: Option<String>) -> Issuer {
-        let methods = self.methods.iter().map(|method| method.as_str().to_owned()).collect();
-        Issuer { identities: self.identities.clone(), account, methods }
+    fn issuers(&self, accounts: &[(AuthorityId, Option<String>)]) -> Vec<Issuer> {
+        let methods: Vec<String> = self.methods.iter().map(|method| method.as_str().to_owned()).collect();
+        let issuer = |(authority, identities): &(AuthorityId, Vec<String>)| {
+            let account =
+                accounts.iter().find(|(known, _)| known == authority).and_then(|(_, account)| account.clone());
+            Issuer { identities: identities.clone(), account, methods: methods.clone() }
+        };
+        self.identities.iter().map(issuer).collect()
     }
 }
 
@@ -180,21 +205,27 @@ impl Preflight {
 struct Look {
     survey: Survey,
     targets: Targets,
-    issuer: Issuer,
+    issuers: Vec<Issuer>,
     challenges: Option<Arc<DnsChallenges>>,
 }
 
 impl Look {
-    async fn at(&self, name: &DnsName, takes_dns: bool) -> NameReport {
-        let report = preflight::judged(&self.survey.observe(name).await, &self.targets, &self.issuer);
+    /// What is found of a name, in the eyes of each CA.
+    async fn at(&self, name: &DnsName, takes_dns: bool) -> Vec<NameReport> {
+        let observed = self.survey.observe(name).await;
+        let reports: Vec<_> =
+            self.issuers.iter().map(|issuer| preflight::judged(&observed, &self.targets, issuer)).collect();
         if !takes_dns {
-            return report;
+            return reports;
         }
         let delegation = match &self.challenges {
             Some(challenges) => delegation(challenges, name).await,
             None => Some(no_challenges()),
         };
-        NameReport::new(name.clone(), report.findings.into_iter().chain(delegation).collect())
+        let with_delegation = |report: NameReport| {
+            NameReport::new(name.clone(), report.findings.into_iter().chain(delegation.clone()).collect())
+        };
+        reports.into_iter().map(with_delegation).collect()
     }
 }
 

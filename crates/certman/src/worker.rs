@@ -145,6 +145,11 @@ impl Worker {
         }
     }
 
+    /// The policy as it is now: CAs that are away get no new orders.
+    fn policy(&self) -> Policy {
+        Policy { away: self.authorities.away(), ..self.policy.clone() }
+    }
+
     async fn start_due(self: Arc<Self>, shutdown: &Shutdown) {
         // Each site begins there, and goes on where it was.
         let first = self.slots.of(Stage::Authorize);
@@ -207,7 +212,7 @@ impl Worker {
         let mut has_acted = false;
         loop {
             let now = Timestamp::now();
-            let action = match drive::next(&site, &entry.site, now, &self.policy) {
+            let action = match drive::next(&site, &entry.site, now, &self.policy()) {
                 Todo::Perform(action) => action,
                 Todo::Write => {
                     (entry, site) = self.write(entry, site, Vec::new()).await?;
@@ -267,7 +272,7 @@ impl Worker {
                 tracing::warn!(site = %name, ?kind, detail, "attempt failed");
             }
             let is_written = drive::is_written_after(&action, &outcome) || shutdown.has_begun();
-            site = site.after(&action, outcome, self.moment()?, &self.policy);
+            site = site.after(&action, outcome, self.moment()?, &self.policy());
             if is_written {
                 (entry, site) = self.write(entry, site, stored).await?;
             }
@@ -338,12 +343,15 @@ impl Worker {
                 Outcome::Vouched
             }
             Action::LookAtNames => match &self.preflight {
-                Some(preflight) => Outcome::NamesAre(preflight.look(&site.names, self.authorities.account_url()).await),
+                Some(preflight) => {
+                    Outcome::NamesAre(preflight.look(&site.names, &self.authorities.account_urls()).await)
+                }
                 // The configuration was another one when somebody wanted a look.
                 None => Outcome::NamesAre(NamesReport {
                     looked_at: Timestamp::now(),
                     readiness: Readiness::Ready,
                     names: Vec::new(),
+                    forbidden_to: Vec::new(),
                 }),
             },
             Action::AskAdvice(lineage) => self.authorities.advice(lineage).await?,

@@ -102,9 +102,15 @@ impl CertmanClient {
         self.0.json(Call::post_json("/v1/events/replay", replay).patient(PATIENCE)).await
     }
 
-    /// The CA's limits, and what of them is used.
+    /// The limits of the preferred CA, and what of them is used.
     pub async fn budget(&self) -> Result<BudgetReport, ClientError> {
         self.0.json(Call::get("/v1/budget")).await
+    }
+
+    /// The limits of one of the CAs, as [`CertmanClient::budget`] names it.
+    pub async fn budget_at(&self, authority: &str) -> Result<BudgetReport, ClientError> {
+        let escaped: String = url_escaped(authority);
+        self.0.json(Call::get(&format!("/v1/budget?authority={escaped}"))).await
     }
 
     /// Begins a site's renewal now, or at an earlier time than planned.
@@ -138,6 +144,15 @@ impl CertmanClient {
     pub async fn remove_site(&self, site: &DnsName) -> Result<(), ClientError> {
         self.0.bytes(Call::delete(&format!("/v1/sites/{site}")).patient(PATIENCE)).await.map(drop)
     }
+}
+
+/// A text in a query (RFC 3986, 2.1).
+fn url_escaped(text: &str) -> String {
+    let escaped = |octet: u8| match octet {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(octet).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(escaped).collect()
 }
 
 /// For many changes together.

@@ -4,7 +4,7 @@ use certseal_wire::{NameReport, NamesReport, Readiness};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{Failure, Moment, renewal::fraction};
+use crate::{AuthorityId, Failure, Moment, renewal::fraction};
 
 /// The last look at the names of a site.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct Looked {
     /// The first of the names that are not ready, or of which nobody knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<NameReport>,
+    /// The CAs that CAA records of the names do not allow, while another one that is configured is allowed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forbidden_to: Vec<AuthorityId>,
     /// Looks in a row that did not find them ready.
     #[serde(default)]
     pub failures: u32,
@@ -35,7 +38,8 @@ pub struct Looked {
 impl Looked {
     /// The look that brought `report`, after the one `before` it.
     pub(crate) fn new(report: NamesReport, before: Option<&Self>, now: Timestamp) -> Self {
-        let NamesReport { readiness, names, .. } = report;
+        let NamesReport { readiness, names, forbidden_to, .. } = report;
+        let forbidden_to = forbidden_to.into_iter().map(AuthorityId::from).collect();
         let mut names: Vec<_> =
             names.into_iter().filter(|name| name.readiness == readiness && readiness != Readiness::Ready).collect();
         names.truncate(MOST_KEPT);
@@ -54,7 +58,7 @@ impl Looked {
             Readiness::Unknown => before.is_some_and(|before| before.was_bad),
         };
         let woken = before.map_or(0, |before| before.woken);
-        Self { at: now, readiness, names, failures, was_bad, woken, again_at: None }
+        Self { at: now, readiness, names, forbidden_to, failures, was_bad, woken, again_at: None }
     }
 
     /// No look: an order may go, and what the next look finds is no change.
@@ -63,6 +67,7 @@ impl Looked {
             at,
             readiness: Readiness::Unknown,
             names: Vec::new(),
+            forbidden_to: Vec::new(),
             failures: 0,
             was_bad: false,
             woken: 0,
@@ -96,9 +101,19 @@ impl Looked {
         moment.now.checked_add(wait + fraction(wait, moment.chance / 5.0)).ok()
     }
 
+    /// What was found, as far as it is kept.
+    pub(crate) fn report(&self) -> NamesReport {
+        NamesReport {
+            looked_at: self.at,
+            readiness: self.readiness,
+            names: self.names.clone(),
+            forbidden_to: self.forbidden_to.iter().map(ToString::to_string).collect(),
+        }
+    }
+
     /// What was found, for people.
     pub fn summary(&self) -> Option<String> {
-        NamesReport { looked_at: self.at, readiness: self.readiness, names: self.names.clone() }.summary()
+        self.report().summary()
     }
 }
 

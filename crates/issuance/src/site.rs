@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountRef, Action, Answer, Attempt, Attempts, Booking, Compromised, Due, Issued, Lane, Looked, Next, OrderRef,
-    Policy, Revocation, Stage, Step, Work,
+    AccountRef, Action, Answer, Attempt, Attempts, AuthorityId, Booking, Compromised, Due, Issued, Lane, Looked, Next,
+    OrderRef, Policy, Revocation, Stage, Step, Work,
     budget::{LimitName, OrderKind, Reserved, Settlement},
     version::{below_ceiling, successor},
 };
@@ -424,7 +424,24 @@ impl Site {
 
     /// Whether edges know the site, and no order before stands in the way of the next one.
     fn is_settled(&self) -> bool {
-        !self.departed && self.route_stored && self.abandoned.is_empty() && self.owed.is_empty()
+        // A CA that does not answer holds up no order at another one, nor the next one at itself.
+        let is_cleared = self.abandoned.is_empty() || self.attempts.cleanup.unavailable > 0;
+        !self.departed && self.route_stored && is_cleared && self.owed.is_empty()
+    }
+
+    /// The CA of the order under way, once there is an account for it.
+    fn current_authority(&self) -> Option<&AuthorityId> {
+        match self.order.as_ref()? {
+            Step::AccountReady { account } | Step::Vouched { account } => Some(&account.authority),
+            step => step.order()?.authority(),
+        }
+    }
+
+    /// Whether the order under way should go to another CA: its own is away, and another one is not.
+    pub(crate) fn should_move(&self, policy: &Policy) -> bool {
+        let is_away = |current: &AuthorityId| policy.away.contains(current);
+        let next = policy.authority_for(self.looked.as_ref());
+        self.current_authority().is_some_and(is_away) && !is_away(next)
     }
 
     fn is_to_be_renewed(&self, now: Timestamp) -> bool {
@@ -473,7 +490,7 @@ impl Site {
     fn order_step(&self, now: Timestamp, policy: &Policy) -> Next {
         Next::Do(match self.order.as_ref().unwrap_or(&Step::Requested) {
             Step::Requested if self.is_to_be_looked_at(now, policy) => Action::LookAtNames,
-            Step::Requested => Action::OpenAccount(policy.authority.clone()),
+            Step::Requested => Action::OpenAccount(policy.authority_for(self.looked.as_ref()).clone()),
             Step::AccountReady { account } => Action::VouchForAccount(account.clone()),
             Step::Vouched { account } => match &self.reserved {
                 Some(reserved) if reserved.ready => {

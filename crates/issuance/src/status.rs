@@ -1,12 +1,10 @@
 //! What people and programs see of a site.
 
-use certseal_wire::{
-    CertificateState, LOST, NamesReport, OrderStatus, OrderSummary, RenewalAdvice, SiteState, SiteStatus,
-};
+use certseal_wire::{CertificateState, LOST, OrderStatus, OrderSummary, RenewalAdvice, SiteState, SiteStatus};
 
 use jiff::Timestamp;
 
-use crate::{Advice, OrderRef, Site, Step, Wait, Window};
+use crate::{Advice, Looked, OrderRef, Site, Step, Wait, Window};
 
 /// How the site is doing.
 pub fn site_status(site: &Site, now: Timestamp) -> SiteStatus {
@@ -44,11 +42,7 @@ pub fn site_status(site: &Site, now: Timestamp) -> SiteStatus {
             let Window { start, end } = window?;
             Some(RenewalAdvice { start, end, explanation, ask_at })
         }),
-        dns: site.looked.as_ref().map(|looked| NamesReport {
-            looked_at: looked.at,
-            readiness: looked.readiness,
-            names: looked.names.clone(),
-        }),
+        dns: site.looked.as_ref().map(Looked::report),
         order: step.map(|step| OrderSummary {
             step: step.to_owned(),
             failures: attempt.failures(),

@@ -20,6 +20,8 @@ const SITES: usize = 5_000;
 fn five_thousand_sites_get_their_certificates_and_renew_them_whatever_the_ca_does() {
     let policy = Policy {
         authority: AuthorityId("https://ca.example/directory".into()),
+        further: Vec::new(),
+        away: Vec::new(),
         retry: SignedDuration::from_secs(60),
         profile: None,
         looks_first: true,

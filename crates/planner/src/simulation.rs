@@ -102,6 +102,8 @@ impl<'a> Simulation<'a> {
             observer,
             policy: Policy {
                 authority: authority.clone(),
+                further: Vec::new(),
+                away: Vec::new(),
                 retry: SignedDuration::from_secs(60),
                 profile: None,
                 looks_first: false,

@@ -383,6 +383,9 @@ pub struct BudgetReport {
     pub limits: Vec<LimitReport>,
     /// The lanes, the most urgent first.
     pub lanes: Vec<LaneReport>,
+    /// All CAs that are configured, the preferred one first.
+    #[serde(default)]
+    pub authorities: Vec<AuthorityReport>,
 }
 
 /// A limit of a CA.
@@ -407,6 +410,16 @@ pub struct BucketReport {
     pub subject: String,
     /// How often it can be taken from now.
     pub left: u32,
+}
+
+/// A CA that is configured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AuthorityReport {
+    /// The CA, by its directory.
+    pub authority: String,
+    /// It did not answer several times in a row, and gets no new orders for a while if another one may have them.
+    pub is_away: bool,
 }
 
 /// A lane in its queue for new orders.

@@ -34,9 +34,9 @@ mod route;
 mod site_event;
 
 pub use api::{
-    BucketReport, BudgetReport, CertificateState, Cursor, Event, FeedPage, FeedQuery, Import, LOST, LaneReport,
-    LimitReport, OrderList, OrderStatus, OrderSummary, PutOutcome, Renewal, RenewalAdvice, Replacement, Reseal,
-    Segment, SiteList, SiteRequest, SiteState, SiteStatus, Snapshot,
+    AuthorityReport, BucketReport, BudgetReport, CertificateState, Cursor, Event, FeedPage, FeedQuery, Import, LOST,
+    LaneReport, LimitReport, OrderList, OrderStatus, OrderSummary, PutOutcome, Renewal, RenewalAdvice, Replacement,
+    Reseal, Segment, SiteList, SiteRequest, SiteState, SiteStatus, Snapshot,
 };
 pub use audit::{AuditAction, AuditCheckpoint, AuditLine, AuditMark, AuditOutcome, AuditPage, AuditQuery, AuditRecord};
 pub use backup::{BackupPage, BackupPlan, BackupQuery, BackupRecord, BackupTable, RestoreEnd, RestoreRequest};

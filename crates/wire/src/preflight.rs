@@ -17,13 +17,16 @@ pub struct NamesReport {
     pub readiness: Readiness,
     /// The names, in their order.
     pub names: Vec<NameReport>,
+    /// The CAs, by their directories, that the names' CAA records do not allow, while another one that is configured is allowed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forbidden_to: Vec<String>,
 }
 
 impl NamesReport {
     /// What was found for each of the names. One name that is not ready keeps the others waiting: they share a certificate.
     pub fn new(looked_at: Timestamp, names: Vec<NameReport>) -> Self {
         let readiness = names.iter().map(|name| name.readiness).max().unwrap_or(Readiness::Unknown);
-        Self { looked_at, readiness, names }
+        Self { looked_at, readiness, names, forbidden_to: Vec::new() }
     }
 
     /// The findings in one line for people: of the names that are not ready, else of those of which nobody knows.

@@ -9,12 +9,23 @@ use crate::{
 };
 
 pub(super) async fn run(settings: &Settings, output: Output) -> anyhow::Result<()> {
-    let report = settings.certman()?.budget().await?;
-    output.show(&report, || shown(&report))
+    let certman = settings.certman()?;
+    let first = certman.budget().await?;
+    let mut reports = vec![first];
+    for other in reports[0].authorities.iter().skip(1).map(|it| it.authority.clone()).collect::<Vec<_>>() {
+        reports.push(certman.budget_at(&other).await?);
+    }
+    // One CA is the rule, and its report as it always was.
+    match &reports[..] {
+        [report] => output.show(report, || shown(report)),
+        all => output.show(&all, || all.iter().map(shown).collect::<Vec<_>>().join("\n\n")),
+    }
 }
 
 fn shown(report: &BudgetReport) -> String {
-    let BudgetReport { authority, limits, lanes } = report;
+    let BudgetReport { authority, limits, lanes, authorities } = report;
+    let is_away = authorities.iter().any(|it| it.authority == *authority && it.is_away);
+    let authority = if is_away { format!("{authority} (away)") } else { authority.clone() };
     if limits.is_empty() {
         return format!("{authority}: no limits are known");
     }

@@ -47,7 +47,7 @@ async fn plan(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -
 )]
 async fn look(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<NamesReport>, Refusal> {
     let site = present(&worker, &name).await?.site;
-    let report = configured(&worker)?.look(&site.names, worker.authorities.account_url()).await;
+    let report = configured(&worker)?.look(&site.names, &worker.authorities.account_urls()).await;
     let (seen, moment) = (report.clone(), worker.moment().map_err(Refusal::internal)?);
     let looked_at = move |now: Site| {
         // What was seen is of the names that it had.

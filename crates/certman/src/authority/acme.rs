@@ -1,6 +1,8 @@
 //! An ACME CA (RFC 8555), with http-01 (8.3), dns-01 (8.4) and tls-alpn-01 (RFC 8737).
 
+mod breaker;
 mod client;
+mod external;
 mod pace;
 
 use std::{
@@ -15,8 +17,8 @@ use certseal_seal::secret_pem;
 use certseal_service::config::{self, ConfigError};
 use certseal_wire::{DnsName, NameSet, ProfileName, causes};
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier, Key, NewOrder, Order,
-    OrderStatus, RevocationReason, RevocationRequest, SuggestedWindow,
+    Account, AccountBuilder, AccountCredentials, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error,
+    Identifier, Key, NewOrder, Order, OrderStatus, RevocationReason, RevocationRequest, SuggestedWindow,
 };
 use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::{CertificateDer, Der, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
@@ -29,12 +31,18 @@ use x509_parser::{
 use zeroize::Zeroizing;
 
 use crate::metrics::Requests;
+pub(crate) use external::ExternalAccount;
+
 use client::{Busy, Http, Unanswered, with_retry_after};
 use pace::Pace;
 
 pub(crate) struct AcmeAuthority {
     directory: String,
     account_key: PathBuf,
+    /// What a CA wants to see that takes known customers only.
+    external: Option<ExternalAccount>,
+    /// The certificate profile to ask for where this CA is not the preferred one.
+    profile: Option<ProfileName>,
     http: Http,
     account: OnceCell<Account>,
     /// Orders as the CA described them last: what an answer said is not asked for again. One that is not here, after a
@@ -48,17 +56,29 @@ impl AcmeAuthority {
         directory: String,
         roots: &Path,
         account_key: PathBuf,
+        external: Option<ExternalAccount>,
+        profile: Option<ProfileName>,
         requests: Requests,
     ) -> Result<Self, ConfigError> {
         let host = directory.parse::<http::Uri>().ok();
         let pace = Pace::of(host.as_ref().and_then(http::Uri::host));
         let http = Http::new(roots, pace, requests)?;
-        Ok(Self { directory, account_key, http, account: OnceCell::new(), orders: Mutex::default() })
+        let (account, orders) = (OnceCell::new(), Mutex::default());
+        Ok(Self { directory, account_key, external, profile, http, account, orders })
     }
 
     /// The URL of its directory.
     pub(crate) fn directory(&self) -> &str {
         &self.directory
+    }
+
+    pub(crate) fn profile(&self) -> Option<&ProfileName> {
+        self.profile.as_ref()
+    }
+
+    /// Whether the CA did not answer several times in a row, and is left alone for a while.
+    pub(crate) fn is_away(&self) -> bool {
+        self.http.is_away()
     }
 
     pub(crate) async fn thumbprint(&self) -> Result<String, Failure> {
@@ -292,14 +312,36 @@ impl AcmeAuthority {
         self.account
             .get_or_try_init(|| async {
                 let key = self.load_or_make_key().map_err(|e| Failure::new(FailureKind::Unavailable, e))?;
-                let (account, _) = Account::builder_with_http(Box::new(self.http.clone()))
-                    .create_from_key(key, self.directory.clone())
-                    .await
-                    .map_err(failure)?;
+                let builder = Account::builder_with_http(Box::new(self.http.clone()));
+                let (account, _) = match &self.external {
+                    None => builder.create_from_key(key, self.directory.clone()).await.map_err(failure)?,
+                    Some(external) => self.bound_account(builder, key, external).await?,
+                };
                 tracing::info!(directory = self.directory, account = account.id(), "ACME account is ready");
                 Ok(account)
             })
             .await
+    }
+
+    /// The account that is bound to one that the CA knows its customers by (RFC 8555, 7.3.4). It is asked for first: many of
+    /// these accounts may be used once.
+    async fn bound_account(
+        &self,
+        builder: AccountBuilder,
+        (key, der): (Key, PrivateKeyDer<'static>),
+        external: &ExternalAccount,
+    ) -> Result<(Account, AccountCredentials), Failure> {
+        let again = |der: &PrivateKeyDer<'static>| match der {
+            PrivateKeyDer::Pkcs8(der) => Key::from_pkcs8_der(der.clone_key()).map_err(failure),
+            _ => Err(hopeless("the account's key is not in PKCS #8")),
+        };
+        match builder.from_key((key, der.clone_key()), self.directory.clone()).await {
+            Err(Error::Api(problem)) if problem.r#type.as_deref() == Some(NO_ACCOUNT) => {}
+            found => return found.map_err(failure),
+        }
+        external::register(&self.http, &self.directory, &der, external).await.map_err(failure)?;
+        let builder = Account::builder_with_http(Box::new(self.http.clone()));
+        builder.from_key((again(&der)?, der), self.directory.clone()).await.map_err(failure)
     }
 
     fn load_or_make_key(&self) -> anyhow::Result<(Key, PrivateKeyDer<'static>)> {
@@ -423,6 +465,7 @@ fn failure(error: Error) -> Failure {
 
 /// As Boulder words it; the address of the page where it can be undone follows.
 const PAUSED: &str = "temporarily prevented from requesting certificates";
+const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 const ALREADY_REVOKED: &str = "urn:ietf:params:acme:error:alreadyRevoked";
 /// Characters of a certificate's id; the usual ones have some 60.
 const MAX_ID: usize = 200;

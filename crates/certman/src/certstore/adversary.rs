@@ -751,6 +751,8 @@ impl Hostile {
 
 static POLICY: LazyLock<Policy> = LazyLock::new(|| Policy {
     authority: AuthorityId("local".into()),
+    further: Vec::new(),
+    away: Vec::new(),
     retry: SignedDuration::from_secs(60),
     profile: None,
     looks_first: false,

@@ -88,6 +88,8 @@ impl Simulation {
         let journal = Journal::on(world.storage.clone(), true).unwrap();
         let policy = Policy {
             authority: account().authority,
+            further: Vec::new(),
+            away: Vec::new(),
             retry: SignedDuration::from_secs(60),
             profile: None,
             looks_first: seed.is_multiple_of(2),
@@ -302,7 +304,7 @@ fn request(name: &DnsName, upstream: u64) -> SiteRequest {
 static RULES: LazyLock<Rules> = LazyLock::new(|| {
     let orders = Limit::new(3, 1, SignedDuration::from_secs(600)).unwrap();
     Rules {
-        limits: Limits::letsencrypt().with(LimitName::NewOrders, orders),
+        limits: [(account().authority, Limits::letsencrypt().with(LimitName::NewOrders, orders))].into(),
         suffixes: Arc::new(Suffixes::new(None).unwrap()),
     }
 });

@@ -15,7 +15,10 @@ fn account() -> AccountRef {
 }
 
 fn rules() -> Rules {
-    Rules { limits: Limits::letsencrypt(), suffixes: Arc::new(Suffixes::new(None).unwrap()) }
+    Rules {
+        limits: [(account().authority, Limits::letsencrypt())].into(),
+        suffixes: Arc::new(Suffixes::new(None).unwrap()),
+    }
 }
 
 /// A site that is about to order, in the journal.

@@ -299,6 +299,11 @@ impl Site {
                 failure = self.name_hosts(failure);
                 self.begin_anew();
             }
+            (Work::Order, _) if self.should_move(policy) => {
+                self.begin_anew();
+                // The other CA has failed nothing.
+                self.attempts.order.unavailable = 0;
+            }
             (Work::Order, kind) => {
                 // The request may have come to the CA all the same.
                 self.order = self.order.map(Step::resumed);

@@ -28,6 +28,8 @@ fn ca() -> AuthorityId {
 fn policy() -> Policy {
     Policy {
         authority: ca(),
+        further: Vec::new(),
+        away: Vec::new(),
         retry: SignedDuration::from_secs(60),
         profile: None,
         looks_first: false,

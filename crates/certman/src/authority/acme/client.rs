@@ -23,7 +23,7 @@ use hyper_util::{
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
 
-use super::pace::Pace;
+use super::{breaker::Breaker, pace::Pace};
 use crate::metrics::Requests;
 
 /// A CA that asks to come back later: 429 or 503 (RFC 8555, 6.6).
@@ -77,6 +77,7 @@ pub(super) struct Http {
     nonces: Arc<Nonces>,
     pace: Arc<Pace>,
     requests: Requests,
+    breaker: Arc<Breaker>,
 }
 
 impl Http {
@@ -92,7 +93,13 @@ impl Http {
             .enable_http2()
             .wrap_connector(tcp);
         let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
-        Ok(Self { client, nonces: Arc::default(), pace: Arc::new(pace), requests })
+        let (nonces, breaker) = (Arc::default(), Arc::default());
+        Ok(Self { client, nonces, pace: Arc::new(pace), requests, breaker })
+    }
+
+    /// Whether the CA is left alone.
+    pub(super) fn is_away(&self) -> bool {
+        self.breaker.is_open(Instant::now())
     }
 }
 
@@ -110,6 +117,7 @@ impl HttpClient for Http {
         let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         let path = request.uri().path().to_owned();
         let (exchange, nonces, pace) = (self.client.request(request), self.nonces.clone(), self.pace.clone());
+        let breaker = self.breaker.clone();
         Box::pin(async move {
             // Nothing is sent before it is polled.
             pace.place(&path).await;
@@ -145,10 +153,25 @@ impl HttpClient for Http {
                 Ok(BytesResponse::from(Response::from_parts(parts, Full::new(body))))
             };
             let late = || format!("no answer from {host} within {} s", PATIENCE.as_secs());
-            tokio::time::timeout(PATIENCE, answer)
+            let answer = tokio::time::timeout(PATIENCE, answer)
                 .await
-                .unwrap_or_else(|_| Err(other(Unanswered::after_sending(late()))))
+                .unwrap_or_else(|_| Err(other(Unanswered::after_sending(late()))));
+            breaker.note(is_there(&answer), Instant::now());
+            answer
         })
+    }
+}
+
+/// Whether somebody answers who can do something: one that is busy has its own time to come back.
+fn is_there(answer: &Result<BytesResponse, Error>) -> bool {
+    match answer {
+        Ok(response) => !response.parts.status.is_server_error(),
+        Err(Error::Other(error)) => match (error.downcast_ref::<Unexplained>(), error.downcast_ref::<Busy>()) {
+            (Some(unexplained), _) => !unexplained.status.is_server_error(),
+            (_, Some(busy)) => busy.status == StatusCode::TOO_MANY_REQUESTS,
+            _ => false,
+        },
+        Err(_) => false,
     }
 }
 

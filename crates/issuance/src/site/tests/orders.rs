@@ -261,3 +261,50 @@ fn an_order_can_be_given_up_and_tried_again() {
     let paused = fails(at_step(paused, Step::Vouched { account: account() }), FailureKind::Rejected);
     assert_eq!(booked(paused, now()).due(), None, "after thirty times somebody has to ask for it");
 }
+
+#[test]
+fn an_order_moves_to_another_ca_while_its_own_is_away_and_stays_where_nobody_else_may_have_it() {
+    let other = AuthorityId("https://other.example/directory".into());
+    let both = Policy { further: vec![other.clone()], ..policy() };
+    let away = Policy { away: vec![ca()], ..both.clone() };
+    let site = routed();
+    let opens = |policy: &Policy, site: &Site| match site.next(now(), policy) {
+        Next::Do(Action::OpenAccount(authority)) => authority,
+        next => panic!("{next:?}"),
+    };
+    assert_eq!((opens(&both, &site), opens(&away, &site)), (ca(), other.clone()));
+
+    // An order of the CA that is away is given up, and what it left there holds nothing up.
+    let account = AccountRef { authority: ca(), thumbprint: Some("print".into()) };
+    let order = OrderRef { account: Some(account), url: "https://ca.example/order/1".into() };
+    let pending = Site { order: Some(Step::Authorizing { order: order.clone() }), ..site.clone() };
+    let failed = |site: &Site, action: Action, policy: &Policy, at: Timestamp| {
+        let failure = Failure::new(FailureKind::Unavailable, "cannot reach it");
+        site.clone().after(&action, Outcome::Failed(failure), Moment { now: at, chance: 0.0 }, policy)
+    };
+    let action = Action::FetchChallenges(order.clone());
+    let waits = failed(&pending, action.clone(), &both, now());
+    assert_eq!(waits.order, pending.order, "it may come back any moment");
+    let moved = failed(&pending, action, &away, now());
+    assert_eq!((&moved.order, &moved.abandoned), (&Some(Step::Requested), &vec![order.clone()]));
+    let soon = now() + SignedDuration::from_secs(2);
+    let Next::Do(Action::Deactivate(_)) = moved.next(soon, &away) else { panic!("{:?}", moved.next(soon, &away)) };
+    let moved = failed(&moved, Action::Deactivate(order), &away, soon);
+    assert_eq!(opens_at(&moved, soon, &away), other);
+
+    // Names whose CAA records forbid the other one wait for their own.
+    let looked = |forbidden_to: Vec<String>| {
+        let report = certseal_wire::NamesReport { forbidden_to, ..certseal_wire::NamesReport::new(now(), Vec::new()) };
+        site.clone().looked_at(report, Moment { now: now(), chance: 0.0 })
+    };
+    assert_eq!(opens(&away, &looked(vec![other.to_string()])), ca());
+    assert_eq!(opens(&both, &looked(vec![ca().to_string()])), other);
+    assert_eq!(opens(&both, &looked(vec![ca().to_string(), other.to_string()])), ca(), "the preferred one says why");
+}
+
+fn opens_at(site: &Site, at: Timestamp, policy: &Policy) -> AuthorityId {
+    match site.next(at, policy) {
+        Next::Do(Action::OpenAccount(authority)) => authority,
+        next => panic!("{next:?}"),
+    }
+}
