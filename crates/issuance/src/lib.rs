@@ -35,6 +35,7 @@ mod looked;
 mod moment;
 mod news;
 mod order;
+mod policy;
 pub mod preflight;
 mod record;
 mod renewal;
@@ -43,7 +44,7 @@ mod staging;
 mod status;
 mod version;
 
-pub use action::{Action, Booked, Booking, Due, Failure, FailureKind, Next, Outcome, Policy, Work};
+pub use action::{Action, Booked, Booking, Due, Failure, FailureKind, Next, Outcome, Work};
 pub use attempt::{Attempt, Attempts, Wait};
 pub use issued::{Compromised, Issued};
 pub use lane::{Lane, Turns};
@@ -54,6 +55,7 @@ pub use order::{
     AccountRef, Answer, AuthorityId, Lineage, Look, Method, OrderRef, OrderReport, OrderState, Revocation, SealedKey,
     Stage, Step,
 };
+pub use policy::Policy;
 pub use record::{RecordError, read};
 pub use renewal::{Advice, Window};
 pub use site::{FORMAT, Format, Site};
