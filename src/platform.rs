@@ -104,6 +104,7 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
             groups: certman::GroupsConfig::default(),
             dns: None,
             webhooks: None,
+            on_demand: None,
         },
         shutdown.clone(),
     )
@@ -195,6 +196,7 @@ fn edge_config(
         signer: certedge::SignerConfig::default(),
         reports: certedge::Reports::default(),
         legacy_keys: Vec::new(),
+        on_demand: None,
         // One machine, often with few files to open, and all visitors from one address.
         limits: certedge::Limits {
             connections: 1000,
