@@ -349,6 +349,7 @@ fn edge_config(fleet: &Fleet) -> certedge::Config {
         signer: certedge::SignerConfig { socket: env::var_os(SOCKET).map(PathBuf::from), ..Default::default() },
         reports: certedge::Reports::default(),
         legacy_keys: Vec::new(),
+        on_demand: None,
         limits: certedge::Limits { connections: 5000, requests: 5000, upgrades: 0, ..Default::default() },
     }
 }

@@ -105,6 +105,7 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
             dns: None,
             further_authorities: Vec::new(),
             webhooks: None,
+            on_demand: None,
         },
         shutdown.clone(),
     )
@@ -197,6 +198,7 @@ fn edge_config(
         signer: certedge::SignerConfig::default(),
         reports: certedge::Reports::default(),
         legacy_keys: Vec::new(),
+        on_demand: None,
         // One machine, often with few files to open, and all visitors from one address.
         limits: certedge::Limits {
             connections: 1000,

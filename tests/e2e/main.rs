@@ -25,6 +25,7 @@ mod issuers;
 mod lifetime;
 mod migration;
 mod name_lab;
+mod on_demand;
 mod onboarding;
 mod openapi;
 mod pebble;

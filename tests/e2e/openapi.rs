@@ -42,7 +42,7 @@ async fn certmans_interface_keeps_to_its_description_whatever_comes_and_whoever_
     platform.add_site(&name).await;
     let before = platform.wait_active(&name, 1).await;
     let url = format!("https://{}", platform.addresses["man"]);
-    // An edge has nothing to do here, and changes nothing.
+    // An edge has nothing to do here while there are no sites on demand, and changes nothing.
     keeps_to_its_description(&platform, &url, "edge-eu", MADE_UP, &[]);
     assert!(platform.certman_as("edge-eu").sites(None).await.is_err());
     assert_eq!(platform.certman_as("platform").sites(None).await.unwrap().sites, [before]);

@@ -161,6 +161,14 @@ impl Platform {
         self.restart_certman();
     }
 
+    /// Restarts the edge with its mirror and its configuration changed.
+    pub fn edit_edge(&mut self, edit: impl Fn(String) -> String) {
+        self.edge.kill();
+        let config = self.dir.path().join("certedge.toml");
+        fs::write(&config, edit(fs::read_to_string(&config).unwrap())).unwrap();
+        self.restart_edge();
+    }
+
     /// Restarts certstore with another identity.
     pub fn identify_certstore_as(&mut self, name: &str) {
         self.certstore.kill();

@@ -1,9 +1,13 @@
 //! The configuration file.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use certseal_seal::LegacySuite;
-use certseal_service::{networks::Network, server, tls::Peer};
+use certseal_service::{
+    networks::Network,
+    server,
+    tls::{CERTMAN, Peer},
+};
 use certseal_wire::PoolName;
 use serde::Deserialize;
 
@@ -49,6 +53,58 @@ pub struct Config {
     /// The limits of visitors and upstreams.
     #[serde(default)]
     pub limits: Limits,
+    /// Names that visitors want and no site has are asked for; they are not when absent.
+    pub on_demand: Option<OnDemand>,
+}
+
+/// How names that visitors want and no site has are asked for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnDemand {
+    /// How to reach certman, which decides.
+    pub certman: Certman,
+    /// Names that are asked for in a minute for each visitor's address, with IPv6 each /64.
+    #[serde(default = "default_per_address")]
+    pub per_address: NonZeroU32,
+    /// For each domain: the last two labels.
+    #[serde(default = "default_per_domain")]
+    pub per_domain: NonZeroU32,
+    /// In all.
+    #[serde(default = "default_in_all")]
+    pub in_all: NonZeroU32,
+    /// How long a name that may have no certificate is not asked for again, in seconds; 1 to 86,400.
+    #[serde(default = "default_remember")]
+    pub remember_seconds: u64,
+    /// A certificate chain, PEM, for names that have none; their handshakes fail without it.
+    pub fallback_certificate: Option<PathBuf>,
+    /// Its private key, PEM; readable by its owner only.
+    pub fallback_key: Option<PathBuf>,
+}
+
+/// Where certman is, and our identity there.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certman {
+    /// Such as `https://certman.internal:7444`; several, separated by commas.
+    pub url: String,
+    /// The private CA that certman must be certified by, PEM.
+    pub ca: PathBuf,
+    /// Our certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Our private key, PEM; readable by its owner only.
+    pub key: PathBuf,
+    /// The revocation list of the private CA, PEM or DER.
+    pub crl: Option<PathBuf>,
+    /// The names that certman may have in its SPIFFE ID, `service/NAME`.
+    #[serde(default = "certman_names")]
+    pub names: Vec<String>,
+}
+
+impl Certman {
+    pub(crate) fn peer(&self) -> Peer {
+        let Self { url, ca, certificate, key, crl, names } = self.clone();
+        Peer { url, ca, certificate, key, crl, names }
+    }
 }
 
 /// The process that signs: `certedge signer`. Both processes read this.
@@ -189,6 +245,26 @@ impl Limits {
     }
 }
 
+fn certman_names() -> Vec<String> {
+    vec![CERTMAN.to_owned()]
+}
+
+fn default_per_address() -> NonZeroU32 {
+    const { NonZeroU32::new(10).unwrap() }
+}
+
+fn default_per_domain() -> NonZeroU32 {
+    const { NonZeroU32::new(60).unwrap() }
+}
+
+fn default_in_all() -> NonZeroU32 {
+    const { NonZeroU32::new(600).unwrap() }
+}
+
+fn default_remember() -> u64 {
+    300
+}
+
 fn default_https_port() -> u16 {
     443
 }
@@ -207,5 +283,6 @@ mod tests {
         assert_eq!((config.limits, config.signer), (Limits::default(), Signer::default()));
         assert_eq!((config.public_https_port, config.cache_bytes), (default_https_port(), default_cache_bytes()));
         assert_eq!((config.reports, config.legacy_keys), (Reports::default(), Vec::new()));
+        assert!(config.on_demand.is_none());
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Exchanges {
 pub(crate) struct Visitor {
     pub(crate) address: IpAddr,
     pub(crate) server_name: DnsName,
+    /// The certificate is the one for names that have none.
+    pub(crate) is_fallback: bool,
 }
 
 impl Exchanges {
@@ -75,6 +77,7 @@ impl Exchanges {
                     Ok((response, place)) => (response, Some(place)),
                     Err(Refusal::Status(status)) => (answer::refusal(status), None),
                     Err(Refusal::Over(over)) => (self.refuse(over, version), None),
+                    Err(Refusal::NoCertificate) => (answer::no_certificate(), None),
                 };
                 response.extensions_mut().insert(HeldUntilSent::new((share, place)));
                 response
@@ -95,6 +98,9 @@ impl Exchanges {
         visitor: &Visitor,
         mut request: Request<Incoming>,
     ) -> Result<(Response<Body>, Place), Refusal> {
+        if visitor.is_fallback {
+            return Err(Refusal::NoCertificate);
+        }
         let host = Host::of(&request)?;
         let route = destination(|name| self.mirror.route(name), &visitor.server_name, host.name.as_ref())?;
         let endpoint = self.choose(&route, request.method())?;
@@ -249,6 +255,8 @@ type Slot = [(OfAddress, OfSite); 2];
 enum Refusal {
     Status(StatusCode),
     Over(Over),
+    /// The connection shows none of the site's.
+    NoCertificate,
 }
 
 impl From<StatusCode> for Refusal {

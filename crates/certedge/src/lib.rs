@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `listen` accepts, `tls` shakes hands, `exchange` takes a request through its stages, `upstream` has the servers behind,
-//! `keys` what opens envelopes, `acme` what CAs ask for. This file puts them together.
+//! `keys` what opens envelopes, `acme` what CAs ask for, `demand` asks for names that no site has. This file puts them together.
 //!
 //! The keys may be in a process of their own that only signs: see [`KeysIn`].
 //!
@@ -17,6 +17,7 @@
 
 mod acme;
 mod config;
+mod demand;
 mod exchange;
 mod keys;
 mod listen;
@@ -35,10 +36,14 @@ use certseal_service::{Shutdown, config as files, server, telemetry, tls::own_na
 use tokio::{sync::Notify, task::JoinHandle};
 
 pub use certseal_service::networks::Network;
-pub use config::{Config, LegacyKeyFile, Limits, Reports, Signer as SignerConfig};
+pub use config::{
+    Certman as CertmanConfig, Config, LegacyKeyFile, Limits, OnDemand as OnDemandConfig, Reports,
+    Signer as SignerConfig,
+};
 pub use keys::{KeysIn, signer::run_signer};
 
 use acme::challenges::Challenges;
+use demand::Demand;
 use exchange::{Exchanges, admission, plain::Plain};
 use keys::{Keys, child::SignerChild};
 use listen::{Https, serve_http, serve_https};
@@ -120,7 +125,12 @@ pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> 
         }
         None => None,
     };
-    let tls = VisitorTls::new(resolver.clone())?;
+    let mut tls = VisitorTls::new(resolver.clone())?;
+    if let Some(certificate) = config.on_demand.as_ref().map(demand::fallback).transpose()?.flatten() {
+        tls = tls.with_fallback(resolver.clone(), certificate)?;
+    }
+    let demand = config.on_demand.as_ref().map(|it| Demand::new(it, mirror.clone(), metrics.clone())).transpose()?;
+    let (demand, asking) = demand.unzip();
     let keys_changed = Arc::new(Notify::new());
     let reporter = Reporter {
         name,
@@ -137,7 +147,7 @@ pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> 
     let exchanges = Exchanges::new(mirror.clone(), &config.limits, metrics.clone(), shutdown.clone());
     let challenges = Arc::new(Challenges::new(mirror.clone(), store));
     let plain = Plain::new(mirror, challenges.clone(), config.public_https_port, metrics.clone());
-    let https_side = Https { tls, challenges, exchanges: Arc::new(exchanges), metrics };
+    let https_side = Https { tls, challenges, exchanges: Arc::new(exchanges), metrics, demand };
     let limits = config.limits.server();
     // In the clear there is nothing but short answers.
     let plain_limits = server::Limits { http2: false, ..limits.clone() };
@@ -150,6 +160,7 @@ pub async fn start_with(config: Config, keys_in: KeysIn, shutdown: Shutdown) -> 
         tokio::select! {
             () = follower.run() => {}
             () = reporter.run() => {}
+            () = async { match asking { Some(asking) => asking.run().await, None => std::future::pending().await } } => {}
             // Without a watch the keys stay as they are, and the others go on.
             () = async { watch.await; std::future::pending().await } => {}
             () = shutdown.begun() => {}

@@ -1,6 +1,10 @@
 //! The two listeners: TLS for visitors, and the clear for challenges and redirects.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use certseal_service::{Shutdown, server};
 use certseal_wire::DnsName;
@@ -12,9 +16,10 @@ use tokio_rustls::server::TlsStream;
 
 use crate::{
     acme::challenges::Challenges,
+    demand::Demand,
     exchange::{Exchanges, Visitor, plain::Plain},
     metrics::{Handshake, Metrics},
-    tls::VisitorTls,
+    tls::{Accepted, VisitorTls},
 };
 
 /// What is behind the listener for TLS.
@@ -23,6 +28,8 @@ pub(crate) struct Https {
     pub(crate) challenges: Arc<Challenges>,
     pub(crate) exchanges: Arc<Exchanges>,
     pub(crate) metrics: Metrics,
+    /// None where names that no site has are not asked for.
+    pub(crate) demand: Option<Arc<Demand>>,
 }
 
 /// Serves HTTPS until the shutdown begins, and answers CAs that validate a name over TLS.
@@ -52,17 +59,23 @@ impl Https {
     /// The TLS handshake. With a CA there is nothing after it.
     async fn greet(&self, stream: TcpStream, peer: SocketAddr) -> Option<(TlsStream<TcpStream>, Visitor)> {
         let answer = |name: DnsName| async move { self.challenges.certificate(&name).await.ok() };
-        let accepted = self.tls.accept(stream, answer).await;
+        let address = peer.ip().to_canonical();
+        let failed = |name: &DnsName| self.miss(name, address);
+        let accepted = self.tls.accept(stream, answer, failed).await;
         let accepted = accepted
             .inspect_err(|error| {
                 self.metrics.handshake(Handshake::Failed);
                 tracing::debug!(%peer, %error, "TLS handshake failed");
             })
             .ok()?;
-        let Some(stream) = accepted else {
-            self.metrics.handshake(Handshake::Full);
-            self.metrics.challenge_answered();
-            return None;
+        let (stream, is_fallback) = match accepted {
+            Accepted::Visitor(stream) => (stream, false),
+            Accepted::Fallback(stream) => (stream, true),
+            Accepted::Validation => {
+                self.metrics.handshake(Handshake::Full);
+                self.metrics.challenge_answered();
+                return None;
+            }
         };
         let connection = stream.get_ref().1;
         self.metrics.handshake(match connection.handshake_kind() {
@@ -71,7 +84,17 @@ impl Https {
         });
         // The resolver has a certificate for no connection without a name.
         let server_name = connection.server_name()?.parse().ok()?;
-        Some((stream, Visitor { address: peer.ip().to_canonical(), server_name }))
+        if is_fallback {
+            self.miss(&server_name, address);
+        }
+        Some((stream, Visitor { address, server_name, is_fallback }))
+    }
+
+    /// There is no certificate for a name that a visitor wanted.
+    fn miss(&self, name: &DnsName, address: IpAddr) {
+        if let Some(demand) = &self.demand {
+            demand.meet(name, address);
+        }
     }
 }
 

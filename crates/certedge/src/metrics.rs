@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     refused: Family<BoundLabels, Counter>,
     upstream_errors: Counter,
     challenges: Counter,
+    on_demand: Family<DemandedLabels, Counter>,
     drill: Arc<Drill>,
 }
 
@@ -65,6 +66,28 @@ struct BoundLabels {
     bound: Over,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DemandedLabels {
+    outcome: Demanded,
+}
+
+/// What became of a name that a visitor wanted and no site had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Demanded {
+    /// It is asked for; its answer counts besides.
+    Asked,
+    /// Too many were asked for, or certman makes no more sites now.
+    Limited,
+    /// It may have no certificate.
+    Refused,
+    /// There will be a certificate.
+    Accepted,
+    /// A site has it, for other edges or soon for this one.
+    Known,
+    /// certman, or those whom it asks, did not answer.
+    Unavailable,
+}
+
 /// Where a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum Listener {
@@ -90,6 +113,8 @@ impl Metrics {
         registry.register("refused_requests", help, metrics.refused.clone());
         registry.register("upstream_errors", "Requests without an upstream's answer", metrics.upstream_errors.clone());
         registry.register("challenges", "Answered ACME challenges", metrics.challenges.clone());
+        let help = "Names that visitors wanted and no site had, by what became of them";
+        registry.register("on_demand", help, metrics.on_demand.clone());
         let Drill { at, opened, failed } = &*metrics.drill;
         registry.register("drill_timestamp_seconds", "When the last drill ended, Unix time; 0 before", at.clone());
         registry.register("drill_opened", "Keys that the last drill opened", opened.clone());
@@ -116,6 +141,10 @@ impl Metrics {
 
     pub(crate) fn refused(&self, bound: Over) {
         self.refused.get_or_create(&BoundLabels { bound }).inc();
+    }
+
+    pub(crate) fn demanded(&self, outcome: Demanded) {
+        self.on_demand.get_or_create(&DemandedLabels { outcome }).inc();
     }
 
     pub(crate) fn drilled(&self, at: Timestamp, opened: u64, failed: u64) {

@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc};
 
+use certseal_resolver::SealedResolver;
 use certseal_wire::DnsName;
 use rustls::{
     CipherSuite, ServerConfig,
@@ -23,6 +24,25 @@ pub(crate) struct VisitorTls {
     as_offered: Arc<ServerConfig>,
     /// For a CA that validates a name (RFC 8737): no tickets, and no certificate yet.
     validation: ServerConfig,
+    /// For names without a certificate, if there is one for all of them.
+    fallback: Option<Fallback>,
+}
+
+/// A handshake that was made.
+pub(crate) enum Accepted<I> {
+    /// With the site's certificate.
+    Visitor(TlsStream<I>),
+    /// With the one for names that have none: nothing of a site is shown over it.
+    Fallback(TlsStream<I>),
+    /// Of a CA, which has seen the answer (RFC 8737, 3).
+    Validation,
+}
+
+/// The certificate for names that have none.
+struct Fallback {
+    /// Without tickets: whoever comes back begins with a new look at the certificate.
+    config: Arc<ServerConfig>,
+    sites: Arc<SealedResolver>,
 }
 
 impl VisitorTls {
@@ -36,17 +56,32 @@ impl VisitorTls {
         aes_first.ignore_client_order = true;
         aes_first.session_storage = as_offered.session_storage.clone();
         aes_first.ticketer = as_offered.ticketer.clone();
-        Ok(Self { aes_first: Arc::new(aes_first), as_offered: Arc::new(as_offered), validation })
+        Ok(Self { aes_first: Arc::new(aes_first), as_offered: Arc::new(as_offered), validation, fallback: None })
+    }
+
+    /// With a certificate for the names for which `sites` has none.
+    ///
+    /// # Errors
+    /// When the provider has no suite for it.
+    pub(crate) fn with_fallback(
+        self,
+        sites: Arc<SealedResolver>,
+        certificate: Arc<CertifiedKey>,
+    ) -> Result<Self, rustls::Error> {
+        let resolver = Arc::new(OrElse { sites: sites.clone(), certificate });
+        let mut config = config_without_tickets(certseal_service::tls::provider(), resolver)?;
+        config.alpn_protocols = web_protocols();
+        Ok(Self { fallback: Some(Fallback { config: Arc::new(config), sites }), ..self })
     }
 
     /// The handshake. `answer` is asked for the certificate that answers a CA's challenge for a name; without one the handshake
-    /// fails, like that for a name without a certificate. With one there is no stream: the CA has seen the answer, and the
-    /// connection is over (RFC 8737, 3).
+    /// fails, like that for a name without a certificate. `failed` is told the name that a visitor wanted if the handshake fails.
     pub(crate) async fn accept<I, F>(
         &self,
         stream: I,
         answer: impl FnOnce(DnsName) -> F,
-    ) -> io::Result<Option<TlsStream<I>>>
+        failed: impl FnOnce(&DnsName),
+    ) -> io::Result<Accepted<I>>
     where
         I: AsyncRead + AsyncWrite + Unpin,
         F: Future<Output = Option<Arc<CertifiedKey>>>,
@@ -59,11 +94,22 @@ impl VisitorTls {
             let mut stream = start.into_stream(Arc::new(config)).await?;
             // The CA has what it came for, and may be gone.
             let _ = stream.shutdown().await;
-            return Ok(None);
+            return Ok(Accepted::Validation);
         }
-        let config =
-            if prefers_chacha20(start.client_hello().cipher_suites()) { &self.as_offered } else { &self.aes_first };
-        start.into_stream(config.clone()).await.map(Some)
+        let name = start.client_hello().server_name().and_then(|name| name.parse::<DnsName>().ok());
+        let has_none = |fallback: &&Fallback| name.as_ref().is_some_and(|name| !fallback.sites.has_certificate(name));
+        let accepted = match self.fallback.as_ref().filter(has_none) {
+            Some(fallback) => start.into_stream(fallback.config.clone()).await.map(Accepted::Fallback),
+            None => {
+                let has_chacha20_first = prefers_chacha20(start.client_hello().cipher_suites());
+                let config = if has_chacha20_first { &self.as_offered } else { &self.aes_first };
+                start.into_stream(config.clone()).await.map(Accepted::Visitor)
+            }
+        };
+        if let (Err(_), Some(name)) = (&accepted, &name) {
+            failed(name);
+        }
+        accepted
     }
 }
 
@@ -84,13 +130,35 @@ impl ResolvesServerCert for Answer {
     }
 }
 
-/// Nothing of a validation can be taken up again.
+/// The certificate of a site, or one for all others.
+#[derive(Debug)]
+struct OrElse {
+    sites: Arc<SealedResolver>,
+    certificate: Arc<CertifiedKey>,
+}
+
+impl ResolvesServerCert for OrElse {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // One that came this moment is better.
+        self.sites.resolve(hello).or_else(|| Some(self.certificate.clone()))
+    }
+}
+
 fn validation_config(provider: Arc<CryptoProvider>) -> Result<ServerConfig, rustls::Error> {
+    let mut config = config_without_tickets(provider, Arc::new(Answer(None)))?;
+    config.alpn_protocols = vec![ACME_TLS.to_vec()];
+    Ok(config)
+}
+
+/// Nothing of its handshakes can be taken up again.
+fn config_without_tickets(
+    provider: Arc<CryptoProvider>,
+    resolver: Arc<dyn ResolvesServerCert>,
+) -> Result<ServerConfig, rustls::Error> {
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(Answer(None)));
-    config.alpn_protocols = vec![ACME_TLS.to_vec()];
+        .with_cert_resolver(resolver);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
@@ -104,9 +172,13 @@ fn server_config(
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
         .with_no_client_auth()
         .with_cert_resolver(resolver);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = web_protocols();
     config.ticketer = Ticketer::new()?;
     Ok(config)
+}
+
+fn web_protocols() -> Vec<Vec<u8>> {
+    vec![b"h2".to_vec(), b"http/1.1".to_vec()]
 }
 
 /// Whether ChaCha20 comes before AES-GCM. Other suites on offer, such as the reserved values of RFC 8701, say nothing.
@@ -288,16 +360,16 @@ mod tests {
                 }
                 Some(seen)
             };
-            let (accepted, seen) = tokio::join!(self.tls.accept(ours, answer), visit);
-            (matches!(accepted, Ok(None)), seen)
+            let (accepted, seen) = tokio::join!(self.tls.accept(ours, answer, |_| {}), visit);
+            (matches!(accepted, Ok(Accepted::Validation)), seen)
         }
 
         /// The suite and the kind of a handshake.
         async fn visit(&self, client: &Arc<ClientConfig>) -> (CipherSuite, HandshakeKind) {
             let (ours, theirs) = tokio::io::duplex(1 << 16);
             let serve = async {
-                let accepted = self.tls.accept(ours, |_| async { None }).await.unwrap();
-                let mut stream = accepted.expect("a visitor was taken for a CA");
+                let accepted = self.tls.accept(ours, |_| async { None }, |_| {}).await.unwrap();
+                let Accepted::Visitor(mut stream) = accepted else { panic!("a visitor was taken for a CA") };
                 stream.write_all(b"x").await.unwrap();
                 stream.flush().await.unwrap();
                 stream

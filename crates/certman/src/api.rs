@@ -5,6 +5,7 @@ mod bulk;
 mod events;
 mod import;
 mod names;
+mod on_demand;
 mod openapi;
 mod orders;
 mod request;
@@ -22,7 +23,8 @@ use crate::worker::Worker;
 use bulk::MAX_CHANGES;
 use openapi::described;
 
-/// The router of certman's interface. All of it but its description needs role platform or admin.
+/// The router of certman's interface. Its description is for every role, questions on demand are for edges, and all else needs role
+/// platform or admin.
 pub(crate) fn router(worker: Arc<Worker>, rates: Rates) -> Router {
     described()
         .fallback(not_found)

@@ -17,7 +17,7 @@ use certseal_service::{
     tls::{Peer, TlsFiles},
 };
 use certseal_store::PostgresSettings;
-use certseal_wire::{DnsName, ProfileName, TrustDomain};
+use certseal_wire::{DnsName, PoolName, ProfileName, TrustDomain, Upstream};
 use jiff::SignedDuration;
 use serde::Deserialize;
 
@@ -71,6 +71,50 @@ pub struct Config {
     pub dns: Option<Dns>,
     /// Where the platform hears of its sites; nowhere when absent.
     pub webhooks: Option<Webhooks>,
+    /// Sites that edges ask for when visitors do; there are none when absent.
+    pub on_demand: Option<OnDemand>,
+}
+
+/// Sites that edges ask for when visitors do.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnDemand {
+    /// The server behind such a site.
+    pub upstream: Upstream,
+    /// The pools that serve it. Edges of other pools may not ask.
+    pub pools: Vec<PoolName>,
+    /// Whose site it is, as in a platform's request.
+    pub owner: Option<String>,
+    /// What permits a name, tried in this order: one is enough.
+    pub permit: Vec<Permit>,
+    /// New sites in an hour for each registered domain (by the public suffix list).
+    #[serde(default = "default_per_domain")]
+    pub per_domain: NonZeroU32,
+    /// New sites in an hour in all.
+    #[serde(default = "default_in_all")]
+    pub in_all: NonZeroU32,
+    /// Questions in a minute of each edge.
+    #[serde(default = "default_questions")]
+    pub questions_per_minute: NonZeroU32,
+    /// How long a name that no rule permits is not asked about again, in seconds; 1 to 86,400.
+    #[serde(default = "default_remember")]
+    pub remember_seconds: u64,
+}
+
+/// What permits a name.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase", tag = "kind")]
+pub enum Permit {
+    /// It leads to the platform: what `[dns]` looks at is as it should be.
+    Dns,
+    /// A server says so: `GET URL?domain=NAME`, 200 for yes, 4xx for no.
+    Ask {
+        /// `https`, or `http` on this machine.
+        url: String,
+        /// The CAs that may certify the server, PEM.
+        #[serde(default = "default_roots")]
+        roots: PathBuf,
+    },
 }
 
 /// Where the platform hears of its sites.
@@ -274,6 +318,22 @@ fn default_methods() -> Vec<Method> {
 
 fn default_algorithm() -> String {
     "hmac-sha256".to_owned()
+}
+
+fn default_per_domain() -> NonZeroU32 {
+    const { NonZeroU32::new(10).unwrap() }
+}
+
+fn default_in_all() -> NonZeroU32 {
+    const { NonZeroU32::new(300).unwrap() }
+}
+
+fn default_questions() -> NonZeroU32 {
+    const { NonZeroU32::new(600).unwrap() }
+}
+
+fn default_remember() -> u64 {
+    300
 }
 
 fn default_at_once() -> usize {

@@ -18,6 +18,7 @@
 //! POST   /v1/sites/NAME/renew   renews its certificate now, or earlier than planned
 //! POST   /v1/sites/NAME/advice  asks the CA now when it wants the certificate to be renewed
 //! DELETE /v1/sites/NAME         it leaves
+//! POST   /v1/on-demand/NAME     a visitor wants a name that no site has                                  (role edge)
 //! POST   /v1/sites/NAME/import       a site with the certificate and the sealed key that a platform has
 //! POST   /v1/sites/NAME/envelope     the key of its certificate, sealed anew elsewhere           (role admin)
 //! POST   /v1/sites/NAME/replacement  others may have its key: another certificate, the old one revoked    (role admin)
@@ -41,11 +42,13 @@ mod leases;
 mod ledger;
 mod metrics;
 mod new_key;
+mod on_demand;
 mod preflight;
 mod queue;
 mod recent;
 mod repeats;
 mod suffixes;
+mod web;
 mod webhooks;
 mod witness;
 mod worker;
@@ -72,7 +75,8 @@ use zeroize::Zeroizing;
 
 pub use config::{
     Authority as AuthorityConfig, Config, Dns as DnsConfig, DnsChallenges as DnsChallengesConfig,
-    ExternalAccount as ExternalAccountConfig, Groups as GroupsConfig, LimitOverride, Webhooks as WebhooksConfig,
+    ExternalAccount as ExternalAccountConfig, Groups as GroupsConfig, LimitOverride, OnDemand as OnDemandConfig,
+    Permit, Webhooks as WebhooksConfig,
 };
 
 use authority::{AcmeAuthority, Authorities, Authority, ExternalAccount, LocalAuthority};
@@ -81,6 +85,7 @@ use journal::Journal;
 use ledger::{Ledger, Rules};
 use metrics::{Metrics, Requests};
 use new_key::Groups;
+use on_demand::OnDemand;
 use preflight::Preflight;
 use suffixes::Suffixes;
 use webhooks::Webhooks;
@@ -152,7 +157,11 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         "expected further_authorities of kind acme"
     );
     let rules = rules(&config.authority, further)?;
-    let preflight = preflight(config.dns.as_ref(), &config.authority, further, &rules)?;
+    let preflight = preflight(config.dns.as_ref(), &config.authority, further, &rules)?.map(Arc::new);
+    let denied = config.dns.as_ref().map(|dns| dns.denied.clone()).unwrap_or_default();
+    let on_demand = config.on_demand.as_ref();
+    let on_demand = on_demand.map(|it| OnDemand::new(it, preflight.as_ref(), denied, rules.suffixes.clone()));
+    let on_demand = on_demand.transpose()?;
     let ledger = Ledger::start(journal.clone(), rules);
     let made = |config: &AuthorityConfig, key: &Path| authority(config, key, metrics.requests.clone());
     let first = made(&config.authority, &config.data_dir.join("acme-account.key"))?;
@@ -190,8 +199,9 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let checkpoints = tokio::spawn(checkpoints);
     let worker = Arc::new(Worker {
         certstore,
-        dns_challenges: preflight.as_ref().and_then(Preflight::challenges),
+        dns_challenges: preflight.as_deref().and_then(Preflight::challenges),
         preflight,
+        on_demand,
         journal,
         ledger,
         turns: Default::default(),

@@ -2,7 +2,7 @@
 
 use certseal_issuance::{FailureKind, Outcome};
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    encoding::{EncodeLabelSet, EncodeLabelValue},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
@@ -23,6 +23,7 @@ pub(crate) struct Metrics {
     dead_letters: Gauge,
     untold: Gauge,
     webhooks: Family<WebhookLabels, Counter>,
+    on_demand: Family<DemandedLabels, Counter>,
     revocations: Counter,
     failures: Family<FailureLabels, Counter>,
     pub(crate) requests: Requests,
@@ -47,6 +48,26 @@ struct WebhookLabels {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DemandedLabels {
+    outcome: Demanded,
+}
+
+/// What became of an edge's question for a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Demanded {
+    /// A site has the name.
+    Known,
+    /// There is a site now.
+    Accepted,
+    /// There may be none.
+    Refused,
+    /// Not now: there were too many.
+    Limited,
+    /// Nobody could say.
+    Unavailable,
+}
+
 impl Metrics {
     pub(crate) fn new(commits: &Counter) -> (Self, Registry) {
         let metrics = Self::default();
@@ -66,6 +87,7 @@ impl Metrics {
         let text = "Events that wait for the receiver of webhooks, 10,000 at most; told by one process of several";
         registry.register("webhooks_waiting", text, metrics.untold.clone());
         registry.register("webhooks", "Attempts to send an event, by their outcome", metrics.webhooks.clone());
+        registry.register("on_demand", "Questions of edges for new names, by their outcome", metrics.on_demand.clone());
         registry.register("failures", "Failed attempts by what follows from them", metrics.failures.clone());
         (metrics, registry)
     }
@@ -74,6 +96,11 @@ impl Metrics {
     pub(crate) fn told(&self, is_taken: bool) {
         let outcome = if is_taken { "taken" } else { "failed" };
         self.webhooks.get_or_create(&WebhookLabels { outcome }).inc();
+    }
+
+    /// An edge asked for a certificate.
+    pub(crate) fn demanded(&self, outcome: Demanded) {
+        self.on_demand.get_or_create(&DemandedLabels { outcome }).inc();
     }
 
     pub(crate) fn troubled(&self, Trouble { expiring, dead_letters, untold }: Trouble) {

@@ -14,16 +14,10 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::Bytes;
 use certseal_service::{Shutdown, config as files, tls};
 use certseal_wire::{DnsName, causes};
 use http::{Method, Request, StatusCode, Uri, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::HttpsConnector;
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
@@ -33,6 +27,7 @@ use crate::{
     events::{self, Waiting},
     journal::Journal,
     metrics::Metrics,
+    web::{MOST_ANSWER, WebClient, web_client, web_url},
 };
 
 /// The sender.
@@ -84,9 +79,9 @@ impl Webhooks {
         let WebhooksConfig { url, secret_file, roots, at_once } = config;
         ensure!((1..=64).contains(at_once), "expected webhooks.at_once between 1 and 64, got {at_once}");
         let receiver = Arc::new(Receiver {
-            url: receiver_url(url).context("webhooks.url")?,
+            url: web_url(url).context("webhooks.url")?,
             secrets: secrets(&files::read_private(secret_file)?).with_context(|| secret_file.display().to_string())?,
-            client: client(tls::web_client(roots)?),
+            client: web_client(tls::web_client(roots)?),
         });
         let (refused, away) = (HashMap::new(), Pause::default());
         Ok(Self { receiver, journal, metrics, at_once: *at_once, refused, away })
@@ -179,7 +174,7 @@ impl Webhooks {
 struct Receiver {
     url: Uri,
     secrets: Vec<hmac::Key>,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: WebClient,
 }
 
 impl Receiver {
@@ -252,29 +247,6 @@ fn secrets(text: &str) -> anyhow::Result<Vec<hmac::Key>> {
     Ok(secrets)
 }
 
-fn receiver_url(text: &str) -> anyhow::Result<Uri> {
-    let url: Uri = text.parse().with_context(|| format!("{text:?}"))?;
-    let is_here = matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    match url.scheme_str() {
-        Some("https") => Ok(url),
-        Some("http") if is_here => Ok(url),
-        _ => bail!("expected an address such as https://platform.example/hooks, or http on this machine, got {text:?}"),
-    }
-}
-
-fn client(config: rustls::ClientConfig) -> Client<HttpsConnector<HttpConnector>, Full<Bytes>> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_connect_timeout(Some(Duration::from_secs(10)));
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(config)
-        .https_or_http()
-        .enable_http1()
-        .enable_http2()
-        .wrap_connector(tcp);
-    Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector)
-}
-
 /// From one look into the outbox to the next.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// For an answer: the specification advises 15 to 30 s.
@@ -282,8 +254,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The longest pauses.
 const LONGEST_AWAY: Duration = Duration::from_secs(60);
 const LONGEST_REFUSED: Duration = Duration::from_secs(3600);
-/// Octets of an answer that are read.
-const MOST_ANSWER: usize = 64 * 1024;
 /// Events looked at together.
 const PAGE: usize = 100;
 const MOST_SECRETS: usize = 4;
@@ -307,15 +277,11 @@ mod tests {
     }
 
     #[test]
-    fn secrets_and_addresses_that_are_none_say_what_was_expected() {
+    fn secrets_that_are_none_say_what_was_expected() {
         for bad in ["", "whsec_", "whsec_AAAA", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_not base64"] {
             let said = secrets(bad).unwrap_err().to_string();
             assert!(said.contains("expected"), "{bad}: {said}");
             assert!(!said.contains("MfKQ"), "a secret in an error");
-        }
-        assert!(receiver_url("https://a.example/hooks").is_ok() && receiver_url("http://127.0.0.1:80/").is_ok());
-        for bad in ["http://a.example/", "ftp://a.example", "a.example", ""] {
-            assert!(receiver_url(bad).is_err(), "{bad}");
         }
     }
 }

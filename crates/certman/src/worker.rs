@@ -29,6 +29,7 @@ use crate::{
     ledger::Ledger,
     metrics::{Metrics, Trouble},
     new_key::{self, Groups},
+    on_demand::OnDemand,
     preflight::Preflight,
     queue::Place,
     repeats,
@@ -40,7 +41,9 @@ pub(crate) struct Worker {
     pub(crate) authorities: Authorities,
     pub(crate) certstore: Arc<Certstore>,
     /// None where names are not looked at.
-    pub(crate) preflight: Option<Preflight>,
+    pub(crate) preflight: Option<Arc<Preflight>>,
+    /// None where no sites are made for visitors.
+    pub(crate) on_demand: Option<OnDemand>,
     /// None where nothing is put into the DNS.
     pub(crate) dns_challenges: Option<Arc<DnsChallenges>>,
     pub(crate) metrics: Metrics,

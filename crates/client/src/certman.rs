@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use certseal_wire::{
-    BudgetReport, ChangesReport, DnsName, DnsPlan, EventList, Import, NamesReport, OrderList, OrderStatus, Renewal,
-    Replacement, Replay, Replayed, Reseal, SiteChanges, SiteList, SiteRequest, SiteStatus,
+    BudgetReport, ChangesReport, DnsName, DnsPlan, EventList, Import, NamesReport, OnDemandAnswer, OrderList,
+    OrderStatus, Renewal, Replacement, Replay, Replayed, Reseal, SiteChanges, SiteList, SiteRequest, SiteStatus,
 };
 
 use crate::{
@@ -138,6 +138,11 @@ impl CertmanClient {
     /// Has the key of the stored certificate, sealed anew, put into its next bundle.
     pub async fn reseal(&self, site: &DnsName, reseal: &Reseal) -> Result<SiteStatus, ClientError> {
         self.0.json(Call::post_json(&format!("/v1/sites/{site}/envelope"), reseal).patient(PATIENCE)).await
+    }
+
+    /// Asks for a certificate for a name that no site has. A certman that has too much to do is not asked again here.
+    pub async fn on_demand(&self, name: &DnsName) -> Result<OnDemandAnswer, ClientError> {
+        self.0.json(Call::post(&format!("/v1/on-demand/{name}")).impatient()).await
     }
 
     /// Removes a site: its route, its bundle, its orders.

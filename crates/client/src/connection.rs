@@ -240,7 +240,7 @@ impl Connection {
                 // of its own.
                 Ok((StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE, _)) => true,
                 // Nothing was done: a busy daemon says when to come back.
-                Ok((StatusCode::TOO_MANY_REQUESTS, body)) if busy < MAX_BUSY => {
+                Ok((StatusCode::TOO_MANY_REQUESTS, body)) if busy < call.most_busy => {
                     busy += 1;
                     let wait = serde_json::from_slice::<Problem>(body).ok().and_then(|problem| problem.retry_after);
                     tokio::time::sleep(Duration::from_secs(wait.unwrap_or(1).min(LONGEST_BUSY))).await;
@@ -264,7 +264,7 @@ impl Connection {
     }
 
     async fn send_to(&self, origin: &Uri, call: &Call<'_>) -> Result<(StatusCode, Bytes), ClientError> {
-        let Call { method, path, body, content_type, key, patience, limit } = call;
+        let Call { method, path, body, content_type, key, patience, limit, .. } = call;
         let unreachable = |detail| ClientError::Unreachable { base: origin.clone(), detail };
         // An origin has an authority, and paths are made of names that need no escaping.
         let uri = format!("https://{}{path}", origin.authority().expect("checked when it was read"));
@@ -317,6 +317,8 @@ pub(crate) struct Call<'a> {
     key: Option<&'a str>,
     patience: Duration,
     limit: usize,
+    /// How often a busy service is asked again.
+    most_busy: u32,
 }
 
 impl<'a> Call<'a> {
@@ -350,6 +352,11 @@ impl<'a> Call<'a> {
         Self { key: Some(key), ..self }
     }
 
+    /// Takes the word of a busy service for the answer.
+    pub(crate) fn impatient(self) -> Self {
+        Self { most_busy: 0, ..self }
+    }
+
     /// Waits `extra` longer for the answer.
     pub(crate) fn patient(self, extra: Duration) -> Self {
         Self { patience: self.patience + extra, ..self }
@@ -361,7 +368,16 @@ impl<'a> Call<'a> {
     }
 
     fn new(method: Method, path: &'a str, body: Bytes) -> Self {
-        Self { method, path, body, content_type: "application/json", key: None, patience: PATIENCE, limit: 1024 * 1024 }
+        Self {
+            method,
+            path,
+            body,
+            content_type: "application/json",
+            key: None,
+            patience: PATIENCE,
+            limit: 1024 * 1024,
+            most_busy: MAX_BUSY,
+        }
     }
 }
 

@@ -10,7 +10,8 @@ pub enum Lane {
     Incident,
     /// A renewal that is so late that the certificate is near its end.
     Expiring,
-    /// A change that somebody asked for, of a site that has a certificate.
+    /// A change that somebody asked for, of a site that has a certificate, and the first certificate of a site that was made for a
+    /// visitor.
     OnDemand,
     /// The first certificate of a site.
     NewSite,

@@ -178,6 +178,7 @@ impl FirstSite {
             account: None,
             failing: Vec::new(),
             looked: None,
+            on_demand: false,
             told_expiring: None,
             attempts: Attempts { order, ..Attempts::default() },
             written_at: None,

@@ -75,6 +75,9 @@ pub struct Site {
     /// Names whose last validation failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failing: Vec<DnsName>,
+    /// It was made for a visitor, who waits for its first certificate.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_demand: bool,
     /// The last look at its names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub looked: Option<Looked>,
@@ -130,6 +133,7 @@ impl Site {
             owed: Settlement::default(),
             account: None,
             failing: Vec::new(),
+            on_demand: false,
             looked: None,
             told_expiring: None,
             attempts: Attempts::default(),
@@ -403,7 +407,9 @@ impl Site {
         if !self.revoke.is_empty() || self.compromised.is_some() {
             return Lane::Incident;
         }
-        let Some(certificate) = &self.certificate else { return Lane::NewSite };
+        let Some(certificate) = &self.certificate else {
+            return if self.on_demand { Lane::OnDemand } else { Lane::NewSite };
+        };
         let has_come = |instant: Timestamp| at.is_some_and(|at| at >= instant);
         if has_come(certificate.expiring_at()) {
             Lane::Expiring

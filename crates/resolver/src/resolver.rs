@@ -67,10 +67,20 @@ impl SealedResolver {
 
     /// The certificate for `name`, with a key that is unsealed when it signs first.
     pub fn certificate(&self, name: &DnsName) -> Option<Arc<CertifiedKey>> {
+        self.find(name, |hit| Counters::add(if hit { &self.counters.hits } else { &self.counters.misses }))
+    }
+
+    /// Whether there is a certificate for `name`. Looking does not count as a use of it.
+    pub fn has_certificate(&self, name: &DnsName) -> bool {
+        self.find(name, |_| {}).is_some()
+    }
+
+    /// `count` is told of each entry whether it was in the cache.
+    fn find(&self, name: &DnsName, count: impl Fn(bool)) -> Option<Arc<CertifiedKey>> {
         let sites = self.mirror.bundle_sites(name)?;
         let entry = |site| {
             let (entry, hit) = self.cache.get_or_load(site, || self.load(site));
-            Counters::add(if hit { &self.counters.hits } else { &self.counters.misses });
+            count(hit);
             entry
         };
         let covers = |entry: &Arc<Entry>| entry.names.covers(name);

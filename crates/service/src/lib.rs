@@ -4,6 +4,7 @@
 //! - [`tls`]: identities for mTLS, and the [`Caller`](certseal_wire::Caller) behind a client certificate.
 //! - [`server`]: listeners with limits and graceful shutdown.
 //! - [`shares`]: how much of something bounded each holder has.
+//! - [`buckets`]: how often each of many may do something.
 //! - [`telemetry`]: logs, health and metrics.
 //! - [`networks`]: addresses that are not to be connected to.
 //! - [`problem`]: refusals as RFC 9457 documents.
@@ -11,6 +12,7 @@
 //! - `openapi`, a feature: the common parts of the descriptions of HTTP interfaces.
 
 pub mod admission;
+pub mod buckets;
 pub mod config;
 mod counts;
 mod delivery;

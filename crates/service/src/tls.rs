@@ -6,5 +6,5 @@ mod live;
 mod revocation;
 
 pub use client::{CERTMAN, CERTSTORE, Peer, web_client};
-pub use files::{TlsFiles, caller, certificates, own_name, provider};
+pub use files::{TlsFiles, caller, certificates, certified, own_name, provider};
 pub use live::LiveTls;

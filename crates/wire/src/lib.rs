@@ -24,6 +24,7 @@ mod fleet;
 mod ids;
 mod kind;
 mod names;
+mod on_demand;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod origin;
@@ -55,6 +56,7 @@ pub use fleet::{
 pub use ids::{Digest, EnvelopeId, Epoch, GroupId, KeyId, RotationId, SignerId};
 pub use kind::{Kind, UnknownKind};
 pub use names::{DnsName, NameSet, ParseError, PoolName, ProfileName};
+pub use on_demand::{OnDemandAnswer, OnDemandOutcome};
 pub use origin::{Origin, Scheme, Upstream};
 pub use preflight::{DnsPlan, DnsRecord, Edit, Finding, FindingCode, NameReport, NamesReport, Readiness, RecordEdit};
 pub use problem::{Problem, ProblemKind};

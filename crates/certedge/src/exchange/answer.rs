@@ -51,6 +51,13 @@ pub(crate) fn busy(over: Over, version: Version) -> Response<Body> {
     with(response, RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS))
 }
 
+/// A refusal for who was shown the certificate for names that have none.
+pub(crate) fn no_certificate() -> Response<Body> {
+    let line = "there is no certificate for this name, or none yet: try again\n";
+    let response = text(StatusCode::SERVICE_UNAVAILABLE, line);
+    with(response, RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS))
+}
+
 /// The answer with one more field.
 pub(crate) fn with(mut response: Response<Body>, name: HeaderName, value: HeaderValue) -> Response<Body> {
     response.headers_mut().insert(name, value);

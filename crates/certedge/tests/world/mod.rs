@@ -101,6 +101,7 @@ impl World {
             signer: certedge::SignerConfig::default(),
             reports: certedge::Reports::default(),
             legacy_keys: Vec::new(),
+            on_demand: None,
             limits: Limits {
                 connections: 1000,
                 requests: 1000,

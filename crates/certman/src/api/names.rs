@@ -62,5 +62,5 @@ fn configured(worker: &Worker) -> Result<&Preflight, Refusal> {
         let detail = "certman looks at no names: its configuration has no [dns] with resolvers and a target";
         Refusal::new(ProblemKind::NotFound, detail.to_owned())
     };
-    worker.preflight.as_ref().ok_or_else(none)
+    worker.preflight.as_deref().ok_or_else(none)
 }

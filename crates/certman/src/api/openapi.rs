@@ -9,7 +9,7 @@ use utoipa::{OpenApi, openapi::OpenApi as Document};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    api::{budget, bulk, events, import, names, orders, sites},
+    api::{budget, bulk, events, import, names, on_demand, orders, sites},
     worker::Worker,
 };
 
@@ -38,6 +38,7 @@ fn operations() -> (Router<Arc<Worker>>, Document) {
         .merge(events::operations())
         .merge(orders::operations())
         .merge(names::operations())
+        .merge(on_demand::operations())
         .merge(import::operations())
         .merge(budget::operations());
     let (router, document) = routes.split_for_parts();

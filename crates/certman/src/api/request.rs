@@ -55,7 +55,26 @@ impl<S: Send + Sync> FromRequestParts<S> for Admin {
     }
 }
 
-/// The site in the path.
+/// Lets edges pass.
+pub(crate) struct Edge {
+    pub(crate) caller: Caller,
+    pub(crate) pool: PoolName,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Edge {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Extension(caller) =
+            Extension::<Caller>::from_request_parts(parts, state).await.map_err(Refusal::internal)?;
+        match caller.role.clone() {
+            Role::Edge(pool) => Ok(Self { caller, pool }),
+            _ => Err(Refusal::new(ProblemKind::Forbidden, format!("this needs role edge, the caller is {caller}"))),
+        }
+    }
+}
+
+/// The name in the path.
 pub(crate) struct Name(pub(crate) DnsName);
 
 impl<S: Send + Sync> FromRequestParts<S> for Name {
@@ -74,6 +93,11 @@ pub(crate) struct Pools(Option<Vec<PoolName>>);
 impl Pools {
     pub(crate) async fn of(worker: &Worker) -> Self {
         Self(worker.certstore.active_pools().await.ok().map(|(_, active)| active))
+    }
+
+    /// Without a question to certstore.
+    pub(crate) fn unasked() -> Self {
+        Self(None)
     }
 }
 

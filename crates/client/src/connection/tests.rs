@@ -71,6 +71,14 @@ async fn what_may_not_be_repeated_is_sent_once() {
     assert_eq!(world.asked(), [1, 1]);
 }
 
+#[tokio::test]
+async fn the_word_of_a_busy_service_is_taken_for_the_answer_where_the_caller_says_so() {
+    let world = World::new([429, 200]).await;
+    let answer = world.connection.bytes(Call::post("/").impatient()).await;
+    assert!(matches!(answer, Err(ClientError::Refused(problem)) if problem.kind == ProblemKind::Busy));
+    assert_eq!(world.asked(), [1, 0]);
+}
+
 /// The control: another certstore with the same database would say the same.
 #[tokio::test]
 async fn other_refusals_are_told_and_nobody_else_is_asked() {
@@ -121,6 +129,7 @@ impl World {
 async fn serve(listener: TcpListener, acceptor: TlsAcceptor, status: u16, asked: Arc<AtomicU32>) {
     let kind = match status {
         409 => ProblemKind::Conflict,
+        429 => ProblemKind::Busy,
         503 => ProblemKind::Unavailable,
         507 => ProblemKind::Full,
         _ => ProblemKind::Internal,

@@ -74,23 +74,31 @@ impl TlsFiles {
         Ok(roots)
     }
 
-    /// Our certificate with its key, of which nothing but what signs stays in memory.
+    /// Our certificate with its key.
     pub(super) fn identity(&self) -> Result<Arc<SingleCertAndKey>, ConfigError> {
-        let text = config::read_private(&self.key)?;
-        let no_key = |detail: &str| ConfigError::invalid(&self.key, format!("expected a PEM private key{detail}"));
-        let (tag, der) = pem::decode(text.as_bytes()).ok_or_else(|| no_key(""))?;
-        let key = Zeroizing::new(match tag {
-            "PRIVATE KEY" => PrivateKeyDer::Pkcs8(der.to_vec().into()),
-            "EC PRIVATE KEY" => PrivateKeyDer::Sec1(der.to_vec().into()),
-            "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(der.to_vec().into()),
-            other => return Err(no_key(&format!(", got {other:?}"))),
-        });
-        let key = aws_lc_rs::sign::any_supported_type(&key).map_err(|e| ConfigError::invalid(&self.key, e))?;
-        let own = CertifiedKey::new(certificates(&self.certificate)?, key);
-        match own.keys_match() {
-            Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(Arc::new(own.into())),
-            Err(e) => Err(ConfigError::invalid(&self.certificate, e)),
-        }
+        Ok(Arc::new(certified(&self.certificate, &self.key)?.into()))
+    }
+}
+
+/// A certificate chain, PEM, with its private key, PEM, of which nothing but what signs stays in memory.
+///
+/// # Errors
+/// [`ConfigError`] when a file is not usable, others than the key's owner can read it, or the two do not belong together.
+pub fn certified(certificate: &Path, key: &Path) -> Result<CertifiedKey, ConfigError> {
+    let text = config::read_private(key)?;
+    let no_key = |detail: &str| ConfigError::invalid(key, format!("expected a PEM private key{detail}"));
+    let (tag, der) = pem::decode(text.as_bytes()).ok_or_else(|| no_key(""))?;
+    let private = Zeroizing::new(match tag {
+        "PRIVATE KEY" => PrivateKeyDer::Pkcs8(der.to_vec().into()),
+        "EC PRIVATE KEY" => PrivateKeyDer::Sec1(der.to_vec().into()),
+        "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(der.to_vec().into()),
+        other => return Err(no_key(&format!(", got {other:?}"))),
+    });
+    let signs = aws_lc_rs::sign::any_supported_type(&private).map_err(|e| ConfigError::invalid(key, e))?;
+    let certified = CertifiedKey::new(certificates(certificate)?, signs);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(e) => Err(ConfigError::invalid(certificate, e)),
     }
 }
 

@@ -110,8 +110,10 @@ fn a_failed_validation_counts_until_one_succeeds() {
 fn a_sites_lane_says_how_much_it_matters() {
     let lane = |site: &Site| site.due().unwrap().lane;
     assert_eq!(lane(&new()), Lane::NewSite);
+    assert_eq!(lane(&Site { on_demand: true, ..new() }), Lane::OnDemand, "a visitor waits for it");
     let active = stored(routed());
     assert_eq!(lane(&active), Lane::Renewal);
+    assert_eq!(lane(&Site { on_demand: true, ..active.clone() }), Lane::Renewal, "nobody waits any more");
     let at = |site: &Site, days: i64| site.lane(Some(now() + SignedDuration::from_hours(24 * days)));
     assert_eq!(
         [10, 60, 74, 76].map(|day| at(&active, day)),

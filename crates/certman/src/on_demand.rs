@@ -1,0 +1,346 @@
+//! Sites that nobody has added, and that a visitor asked an edge for: for which names there may be one, and how many.
+//!
+//! ```text
+//! question -> limit of the edge -> known? -> never permitted? -> room -> rules -> room is taken -> site
+//! ```
+//!
+//! Rules are tried in their order, and one that permits is enough. While one cannot be asked, names that no other one permits have
+//! no answer: nothing else depends on it.
+
+mod permissions;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use certseal_issuance::preflight::Suffix;
+use certseal_service::{buckets::Buckets, tls};
+use certseal_wire::{Caller, DnsName, NameSet, PoolName, Readiness, SiteRequest, causes};
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+
+pub(crate) use self::permissions::Permission;
+use self::permissions::Permissions;
+use crate::{
+    config::{OnDemand as OnDemandConfig, Permit},
+    preflight::Preflight,
+    suffixes::Suffixes,
+    web::{MOST_ANSWER, WebClient, web_client, web_url},
+};
+
+/// Decides for which names there are sites on demand.
+pub(crate) struct OnDemand {
+    config: OnDemandConfig,
+    rules: Arc<[Rule]>,
+    suffixes: Arc<Suffixes>,
+    denied: Vec<DnsName>,
+    permissions: Arc<Permissions>,
+    limits: Mutex<Limits>,
+}
+
+impl OnDemand {
+    /// `denied` are names without certificates, with all names below them.
+    ///
+    /// # Errors
+    /// When a rule is not usable, or there is none.
+    pub(crate) fn new(
+        config: &OnDemandConfig,
+        preflight: Option<&Arc<Preflight>>,
+        denied: Vec<DnsName>,
+        suffixes: Arc<Suffixes>,
+    ) -> anyhow::Result<Self> {
+        let seconds = config.remember_seconds;
+        ensure!(
+            (1..=86_400).contains(&seconds),
+            "expected on_demand.remember_seconds between 1 and 86400, got {seconds}"
+        );
+        ensure!(!config.pools.is_empty(), "expected on_demand.pools: sites need at least one");
+        ensure!(!config.permit.is_empty(), "expected on_demand.permit: without a rule no name is permitted");
+        let rules = config.permit.iter().map(|permit| Rule::new(permit, preflight));
+        Ok(Self {
+            rules: rules.collect::<anyhow::Result<_>>()?,
+            suffixes,
+            denied,
+            permissions: Permissions::new(Duration::from_secs(seconds)),
+            limits: Mutex::new(Limits::new(config)),
+            config: config.clone(),
+        })
+    }
+
+    /// Whether edges of the pool may ask: they would serve the site.
+    pub(crate) fn is_for(&self, pool: &PoolName) -> bool {
+        self.config.pools.contains(pool)
+    }
+
+    /// What the platform would ask for.
+    pub(crate) fn request(&self, names: NameSet) -> SiteRequest {
+        let OnDemandConfig { upstream, pools, owner, .. } = self.config.clone();
+        SiteRequest { names, upstream, pools, owner, profile: None }
+    }
+
+    /// Why the name is not permitted, whatever the rules say.
+    pub(crate) fn forbidden(&self, name: &DnsName) -> Option<String> {
+        if name.is_wildcard() {
+            return Some(format!("{name} is a wildcard, and no host that a visitor asks for"));
+        }
+        let lies_below = |denied: &&DnsName| {
+            let rest = name.as_str().strip_suffix(denied.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        if let Some(denied) = self.denied.iter().find(lies_below) {
+            return Some(format!("the platform's deny list has {denied}"));
+        }
+        let is_suffix = self.suffixes.standing(name) == Suffix::Itself;
+        is_suffix.then(|| format!("{name} is a public suffix, under which others have their domains"))
+    }
+
+    /// Counts a question of an edge.
+    ///
+    /// # Errors
+    /// When the next one may come, if there were too many.
+    pub(crate) fn count_question(&self, edge: &Caller) -> Result<(), Duration> {
+        self.limits().count_question(edge, Instant::now())
+    }
+
+    /// Whether there is room for one more site.
+    ///
+    /// # Errors
+    /// When there will be.
+    pub(crate) fn room(&self, name: &DnsName) -> Result<(), Duration> {
+        self.limits().room(&self.suffixes.registered(name), Instant::now())
+    }
+
+    /// Takes room for a site.
+    ///
+    /// # Errors
+    /// When there will be some.
+    pub(crate) fn take_room(&self, name: &DnsName) -> Result<(), Duration> {
+        self.limits().take(self.suffixes.registered(name), Instant::now())
+    }
+
+    /// Whether the rules permit the name. None while too many are asked about.
+    pub(crate) async fn permission(&self, name: &DnsName) -> Option<Permission> {
+        let (rules, asked) = (self.rules.clone(), name.clone());
+        self.permissions.of(name, || async move { permission(&rules, &asked).await }).await
+    }
+
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many there may be. They begin anew with the process, and each of several processes has its own.
+struct Limits {
+    /// Questions of an edge. The private CA bounds the number of edges.
+    questions: Buckets<String>,
+    /// Sites of a registered domain.
+    domains: Buckets<String>,
+    /// Sites in all, which bounds the number of domains, too.
+    all: Buckets<()>,
+}
+
+impl Limits {
+    fn new(config: &OnDemandConfig) -> Self {
+        let hour = Duration::from_secs(3600);
+        Self {
+            questions: Buckets::new(config.questions_per_minute, Duration::from_secs(60)),
+            domains: Buckets::new(config.per_domain, hour),
+            all: Buckets::new(config.in_all, hour),
+        }
+    }
+
+    fn count_question(&mut self, edge: &Caller, now: Instant) -> Result<(), Duration> {
+        let edge = edge.to_string();
+        none_left(self.questions.wait(&edge, now))?;
+        self.questions.take(edge, now);
+        Ok(())
+    }
+
+    fn room(&self, domain: &str, now: Instant) -> Result<(), Duration> {
+        none_left(self.domains.wait(domain, now).max(self.all.wait(&(), now)))
+    }
+
+    fn take(&mut self, domain: String, now: Instant) -> Result<(), Duration> {
+        self.room(&domain, now)?;
+        self.domains.take(domain, now);
+        self.all.take((), now);
+        Ok(())
+    }
+}
+
+fn none_left(wait: Duration) -> Result<(), Duration> {
+    if wait.is_zero() { Ok(()) } else { Err(wait) }
+}
+
+/// Something that says of a name whether there may be a certificate for it.
+enum Rule {
+    /// It leads to the platform.
+    Dns(Arc<Preflight>),
+    Ask(Box<Hook>),
+}
+
+impl Rule {
+    fn new(permit: &Permit, preflight: Option<&Arc<Preflight>>) -> anyhow::Result<Self> {
+        match permit {
+            Permit::Dns => {
+                let none = "on_demand.permit: the rule `dns` needs [dns] with resolvers and a target";
+                Ok(Self::Dns(preflight.context(none)?.clone()))
+            }
+            Permit::Ask { url, roots } => {
+                let url = web_url(url).context("on_demand.permit.url")?;
+                let client = web_client(tls::web_client(roots)?);
+                Ok(Self::Ask(Box::new(Hook { url, client })))
+            }
+        }
+    }
+
+    async fn permission(&self, name: &DnsName) -> Permission {
+        match self {
+            Self::Dns(preflight) => {
+                // One name is a set of names.
+                let Ok(names) = NameSet::try_from(vec![name.clone()]) else { return Permission::Refused };
+                match preflight.look(&names, &[]).await.readiness {
+                    Readiness::Ready => Permission::Permitted,
+                    Readiness::NotReady => Permission::Refused,
+                    Readiness::Unknown => Permission::Unavailable,
+                }
+            }
+            Self::Ask(hook) => hook.permission(name).await,
+        }
+    }
+}
+
+/// What the rules say together.
+async fn permission(rules: &[Rule], name: &DnsName) -> Permission {
+    let mut found = Permission::Refused;
+    for rule in rules {
+        match rule.permission(name).await {
+            Permission::Permitted => return Permission::Permitted,
+            Permission::Refused => {}
+            Permission::Unavailable => found = Permission::Unavailable,
+        }
+    }
+    found
+}
+
+/// A server of the platform that is asked, `GET URL?domain=NAME`.
+struct Hook {
+    url: Uri,
+    client: WebClient,
+}
+
+impl Hook {
+    async fn permission(&self, name: &DnsName) -> Permission {
+        let answer = async {
+            let request = Request::get(question(&self.url, name)).body(Full::new(Bytes::new()));
+            let response = self.client.request(request.map_err(|error| error.to_string())?).await;
+            let response = response.map_err(|error| causes(&error))?;
+            let status = response.status();
+            // A connection whose answer was read is used again.
+            let _ = Limited::new(response.into_body(), MOST_ANSWER).collect().await;
+            verdict(status).ok_or_else(|| format!("it answers {status}"))
+        };
+        let answer = tokio::time::timeout(PATIENCE, answer).await;
+        let no_answer = |_| Err(format!("no answer within {} s", PATIENCE.as_secs()));
+        answer.unwrap_or_else(no_answer).unwrap_or_else(|why| {
+            tracing::warn!(why, "the hook that permits names on demand cannot be asked");
+            Permission::Unavailable
+        })
+    }
+}
+
+fn question(url: &Uri, name: &DnsName) -> String {
+    // A name has no character that would have to be escaped.
+    let separator = if url.query().is_some() { '&' } else { '?' };
+    format!("{url}{separator}domain={name}")
+}
+
+/// What a status says of a name; nothing where it is about the hook itself.
+fn verdict(status: StatusCode) -> Option<Permission> {
+    match status {
+        StatusCode::OK => Some(Permission::Permitted),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => None,
+        refused if refused.is_client_error() => Some(Permission::Refused),
+        _ => None,
+    }
+}
+
+/// For the hook's answer. An edge waits twice as long for ours.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(more: &str) -> OnDemandConfig {
+        let text = format!("upstream = \"http://127.0.0.1:1\"\npools = [\"eu\"]\n{more}");
+        toml::from_str(&text).unwrap()
+    }
+
+    fn on_demand(more: &str) -> anyhow::Result<OnDemand> {
+        let denied = vec!["evil.example.com".parse()?];
+        OnDemand::new(&config(more), None, denied, Arc::new(Suffixes::new(None)?))
+    }
+
+    #[test]
+    fn rules_that_cannot_work_are_refused_at_the_start() {
+        for (bad, said) in [
+            ("permit = []", "without a rule"),
+            ("permit = [{ kind = \"dns\" }]", "[dns]"),
+            ("permit = [{ kind = \"ask\", url = \"http://platform.example/\" }]", "https://"),
+            ("remember_seconds = 0\npermit = [{ kind = \"dns\" }]", "remember_seconds"),
+        ] {
+            let error = format!("{:#}", on_demand(bad).err().unwrap());
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn denied_names_public_suffixes_and_wildcards_are_never_permitted() {
+        let roots = tempfile::NamedTempFile::new().unwrap();
+        let certificate = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+        std::fs::write(roots.path(), certificate.cert.pem()).unwrap();
+        let on_demand = on_demand(&format!(
+            "permit = [{{ kind = \"ask\", url = \"http://127.0.0.1:1/ask\", roots = \"{}\" }}]",
+            roots.path().display()
+        ))
+        .unwrap();
+        let forbidden = |name: &str| on_demand.forbidden(&name.parse().unwrap());
+        for name in ["evil.example.com", "a.evil.example.com", "co.uk", "*.example.com"] {
+            assert!(forbidden(name).is_some(), "{name}");
+        }
+        for name in ["example.com", "devil.example.com", "shop.example.com", "a.b.internal"] {
+            assert_eq!(forbidden(name), None, "{name}");
+        }
+        assert!(on_demand.is_for(&"eu".parse().unwrap()) && !on_demand.is_for(&"us".parse().unwrap()));
+    }
+
+    #[test]
+    fn sites_are_limited_for_a_registered_domain_and_in_all_and_questions_for_an_edge() {
+        let limits = "per_domain = 2\nin_all = 3\nquestions_per_minute = 2\npermit = []";
+        let (mut limits, now) = (Limits::new(&config(limits)), Instant::now());
+        let mut take = |domain: &str, now| limits.take(domain.to_owned(), now).is_ok();
+        assert_eq!(["a.example", "a.example", "a.example"].map(|domain| take(domain, now)), [true, true, false]);
+        assert_eq!(["b.example", "c.example"].map(|domain| take(domain, now)), [true, false], "three in all");
+        let hour = now + Duration::from_secs(3600);
+        assert!(take("a.example", hour) && take("c.example", hour));
+        let edge = |name: &str| Caller { role: "edge/eu".parse().unwrap(), name: name.to_owned() };
+        let mut asks = |name: &str| limits.count_question(&edge(name), now).is_ok();
+        assert_eq!(["edge-1", "edge-1", "edge-1", "edge-2"].map(&mut asks), [true, true, false, true]);
+    }
+
+    #[test]
+    fn a_hook_is_asked_about_the_domain_and_says_yes_or_no_or_nothing() {
+        let name = "shop.example.com".parse().unwrap();
+        let asked = |url: &str| question(&url.parse().unwrap(), &name);
+        assert_eq!(asked("https://p.example/ask"), "https://p.example/ask?domain=shop.example.com");
+        assert_eq!(asked("https://p.example/ask?key=1"), "https://p.example/ask?key=1&domain=shop.example.com");
+        let said = |status: u16| verdict(StatusCode::from_u16(status).unwrap());
+        assert_eq!(said(200), Some(Permission::Permitted));
+        assert_eq!([403, 404, 410].map(said), [Some(Permission::Refused); 3]);
+        assert_eq!([204, 302, 408, 429, 500, 503].map(said), [None; 6]);
+    }
+}

@@ -1,0 +1,56 @@
+//! Requests to servers of the platform that are not certseal's: over TLS with the CAs of the web, or on this machine.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http::Uri;
+use http_body_util::Full;
+use hyper_rustls::HttpsConnector;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+
+/// Makes requests, over connections that it keeps.
+pub(crate) type WebClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+pub(crate) fn web_client(config: rustls::ClientConfig) -> WebClient {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(Duration::from_secs(10)));
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_or_http()
+        .enable_http1()
+        .enable_http2()
+        .wrap_connector(tcp);
+    Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector)
+}
+
+/// The address of such a server. In the clear it is on this machine.
+pub(crate) fn web_url(text: &str) -> anyhow::Result<Uri> {
+    let url: Uri = text.parse().with_context(|| format!("{text:?}"))?;
+    let is_here = matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    match url.scheme_str() {
+        Some("https") => Ok(url),
+        Some("http") if is_here => Ok(url),
+        _ => bail!("expected an address such as https://platform.example/hooks, or http on this machine, got {text:?}"),
+    }
+}
+
+/// Octets of an answer that are read: a connection whose answer was read is used again.
+pub(crate) const MOST_ANSWER: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_in_the_clear_are_on_this_machine() {
+        assert!(web_url("https://a.example/hooks").is_ok() && web_url("http://127.0.0.1:80/").is_ok());
+        for bad in ["http://a.example/", "ftp://a.example", "a.example", ""] {
+            assert!(web_url(bad).is_err(), "{bad}");
+        }
+    }
+}
