@@ -20,6 +20,7 @@
 //! (storage), `certseal-service` and `certseal-client` (daemons and their clients), `certseal-resolver` (sealed
 //! certificates for any rustls server), and the daemons `certstore`, `certman`, `certedge` with their tool `certctl`.
 
+pub mod customers_dns;
 pub mod onboarding;
 pub mod platform;
 pub mod upstream;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use certman::AuthorityConfig;
+use certman::{AuthorityConfig, DnsConfig};
 use certseal_ceremonies::{
     keys::{self, KeyPlace, NewPool},
     pki::{self, PkiOptions},
@@ -28,6 +28,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// An ACME directory and the file of CAs that may certify it. None: a local CA.
     pub acme: Option<(String, PathBuf)>,
+    /// How certman looks at names before it orders. None: it does not.
+    pub dns: Option<DnsConfig>,
     /// The edge's HTTPS port on loopback; 0 for any.
     pub https_port: u16,
     /// The edge's HTTP port on loopback; 0 for any.
@@ -102,7 +104,7 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
             reorders_per_day: 0,
             requests_per_second: const { NonZeroU32::new(1_000).unwrap() },
             groups: certman::GroupsConfig::default(),
-            dns: None,
+            dns: options.dns.clone(),
             further_authorities: Vec::new(),
             webhooks: None,
             on_demand: None,
