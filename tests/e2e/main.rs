@@ -29,6 +29,7 @@ mod on_demand;
 mod onboarding;
 mod openapi;
 mod pebble;
+mod persist;
 mod planned;
 mod platform;
 #[path = "../../crates/store/tests/support/postgres.rs"]

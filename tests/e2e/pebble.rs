@@ -138,6 +138,13 @@ impl Pebble {
         run(Command::new("curl").args(["-sf", "--noproxy", "*", "-d", &body, &url]));
     }
 
+    /// Puts a TXT record into the DNS of the CA.
+    pub fn set_text(&self, owner: &str, value: &str) {
+        let url = format!("http://{}/set-txt", self.dns_management);
+        let body = serde_json::json!({ "host": format!("{owner}."), "value": value }).to_string();
+        run(Command::new("curl").args(["-sf", "--noproxy", "*", "-d", &body, &url]));
+    }
+
     /// The CA's status of a certificate by its serial number in hexadecimal digits.
     pub fn certificate_status(&self, serial: &str) -> serde_json::Value {
         let url = format!("https://{}/cert-status-by-serial/{serial}", self.management);

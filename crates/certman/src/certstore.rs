@@ -461,11 +461,11 @@ fn place(answer: &Answer) -> &str {
     challenge_method(answer.method).place(&answer.token)
 }
 
-/// How an edge gives an answer. One that goes into the DNS comes to no edge.
+/// How an edge gives an answer. One that is in the DNS comes to no edge.
 fn challenge_method(method: Method) -> ChallengeMethod {
     match method {
         Method::TlsAlpn => ChallengeMethod::TlsAlpn,
-        Method::Http | Method::Dns => ChallengeMethod::Http,
+        Method::Http | Method::Dns | Method::DnsPersist => ChallengeMethod::Http,
     }
 }
 

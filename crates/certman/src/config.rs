@@ -229,8 +229,8 @@ pub enum Authority {
         /// The names that stand for the CA in CAA records. When absent, what is known of the directory's host: CAA is not looked
         /// at for CAs that are not known.
         caa_identities: Option<Vec<String>>,
-        /// How names are validated, `http-01`, `tls-alpn-01` or `dns-01`, the first first; after a rejection the next one. Wildcards
-        /// take dns-01 in any case.
+        /// How names are validated, `http-01`, `tls-alpn-01`, `dns-01` or `dns-persist-01`, the first first; after a rejection the
+        /// next one. Wildcards take those of the latter two that are listed, or dns-01.
         #[serde(default = "default_methods")]
         challenges: Vec<Method>,
         /// The list of publicsuffix.org, by which registered domains are told; the one that this release carries when absent.

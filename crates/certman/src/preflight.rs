@@ -10,7 +10,7 @@ use anyhow::ensure;
 use certseal_dns::{AllowedServers, Survey};
 use certseal_issuance::{
     AuthorityId, Method,
-    preflight::{self, Issuer, Targets},
+    preflight::{self, Issuer, Targets}, ways,
 };
 use certseal_service::networks::{Denied, NOT_PUBLIC};
 use certseal_wire::{
@@ -99,12 +99,13 @@ impl Preflight {
                 looks.spawn(async move { vec![report; count] });
                 continue;
             }
-            let (look, own, all, takes_dns) = (look.clone(), own.clone(), self.looks.clone(), self.takes_dns(&name));
+            let (look, own, all) = (look.clone(), own.clone(), self.looks.clone());
+            let only = [Method::Dns, Method::DnsPersist].into_iter().find(|method| self.takes_only(&name, *method));
             looks.spawn(async move {
                 let looked = tokio::time::timeout_at(until, async {
                     // They are never closed.
                     let _one = (own.acquire().await, all.acquire().await);
-                    look.at(&name, takes_dns).await
+                    look.at(&name, only).await
                 });
                 let unknown = || vec![NameReport::new(name.clone(), vec![too_slow()]); look.issuers.len()];
                 looked.await.unwrap_or_else(|_| unknown())
@@ -153,13 +154,18 @@ impl Preflight {
         known.as_ref().map(|(_, found)| found.clone()).unwrap_or_default()
     }
 
-    /// The records that lead names here.
-    pub(crate) fn plan(&self, names: &NameSet) -> DnsPlan {
+    /// The records that lead names here, and let CAs validate them. `accounts` are ours at the CAs, as far as they are known.
+    pub(crate) fn plan(&self, names: &NameSet, accounts: &[(AuthorityId, Option<String>)]) -> DnsPlan {
+        let issuers = self.issuers(accounts);
         let of_name = |name: &DnsName| {
             let is_apex = self.suffixes.registered(name) == name.as_str();
             let leading = self.targets.records(name, is_apex).into_iter().map(|edit| edit.record);
-            let challenges = self.challenges.as_ref().filter(|_| self.takes_dns(name));
-            leading.chain(challenges.map(|challenges| challenges.delegation(name))).collect::<Vec<_>>()
+            let challenges = self.challenges.as_ref().filter(|_| self.takes_only(name, Method::Dns));
+            let delegation = challenges.map(|challenges| challenges.delegation(name));
+            let is_persistent = ways(&self.methods, name).contains(&Method::DnsPersist);
+            let persistent = issuers.iter().filter(|_| is_persistent);
+            let persistent = persistent.filter_map(|issuer| preflight::persist_record(name, issuer));
+            leading.chain(delegation).chain(persistent).collect::<Vec<_>>()
         };
         let mut records: Vec<_> = names.iter().flat_map(of_name).collect();
         records.dedup();
@@ -185,9 +191,9 @@ impl Preflight {
         self.challenges.clone()
     }
 
-    fn takes_dns(&self, name: &DnsName) -> bool {
-        // Beside another way it is one that may be missing.
-        name.is_wildcard() || self.methods == [Method::Dns]
+    /// Whether a name is validated in one way and no other one: what is one of several may be missing.
+    fn takes_only(&self, name: &DnsName, method: Method) -> bool {
+        ways(&self.methods, name).iter().all(|way| *way == method)
     }
 
     fn issuers(&self, accounts: &[(AuthorityId, Option<String>)]) -> Vec<Issuer> {
@@ -211,21 +217,30 @@ struct Look {
 
 impl Look {
     /// What is found of a name, in the eyes of each CA.
-    async fn at(&self, name: &DnsName, takes_dns: bool) -> Vec<NameReport> {
+    /// `only` is the one way in which it is validated, if that is in the DNS.
+    async fn at(&self, name: &DnsName, only: Option<Method>) -> Vec<NameReport> {
         let observed = self.survey.observe(name).await;
         let reports: Vec<_> =
             self.issuers.iter().map(|issuer| preflight::judged(&observed, &self.targets, issuer)).collect();
-        if !takes_dns {
-            return reports;
-        }
-        let delegation = match &self.challenges {
-            Some(challenges) => delegation(challenges, name).await,
-            None => Some(no_challenges()),
+        let found: Vec<Option<Finding>> = match only {
+            Some(Method::DnsPersist) => {
+                let seen = self.survey.texts_seen(&preflight::persist_owner(name)).await;
+                let now = Timestamp::now();
+                self.issuers.iter().map(|issuer| preflight::persisted(name, &seen, issuer, now)).collect()
+            }
+            Some(_) => {
+                let found = match &self.challenges {
+                    Some(challenges) => delegation(challenges, name).await,
+                    None => Some(no_challenges()),
+                };
+                vec![found; reports.len()]
+            }
+            None => return reports,
         };
-        let with_delegation = |report: NameReport| {
-            NameReport::new(name.clone(), report.findings.into_iter().chain(delegation.clone()).collect())
+        let with = |(report, found): (NameReport, Option<Finding>)| {
+            NameReport::new(name.clone(), report.findings.into_iter().chain(found).collect())
         };
-        reports.into_iter().map(with_delegation).collect()
+        reports.into_iter().zip(found).map(with).collect()
     }
 }
 

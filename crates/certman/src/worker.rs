@@ -495,9 +495,10 @@ impl Drop for Looking<'_> {
     }
 }
 
-/// The answers that go into the DNS, and those for edges.
+/// The answers that go into the DNS, and those for edges. What is in the DNS for ever goes nowhere.
 fn by_method(answers: &[Answer]) -> (Vec<&Answer>, Vec<&Answer>) {
-    answers.iter().partition(|answer| answer.method == Method::Dns)
+    let goes_somewhere = |answer: &&Answer| answer.method != Method::DnsPersist;
+    answers.iter().filter(goes_somewhere).partition(|answer| answer.method == Method::Dns)
 }
 
 fn no_dns_challenges() -> Failure {

@@ -112,6 +112,20 @@ impl Survey {
         Vec::new()
     }
 
+    /// The TXT records of a name as each resolver has them, or why it has none to tell.
+    pub async fn texts_seen(&self, name: &str) -> Vec<Result<Vec<String>, String>> {
+        let Ok(mut asked) = Name::from_str(name) else { return Vec::new() };
+        asked.set_fqdn(true);
+        let mut seen = Vec::new();
+        for resolver in &self.resolvers {
+            seen.push(match resolver.lookup(&asked, RecordType::TXT, txt).await.records {
+                Err(Unresolved::NoSuchName) => Ok(Vec::new()),
+                records => records.map_err(|why| format!("{}: {why:?}", resolver.address)),
+            });
+        }
+        seen
+    }
+
     /// The name's zone, by a resolver that answered something.
     async fn zone(&self, asked: &Name, views: &[View]) -> Option<Zone> {
         let is_silent = |view: &View| matches!(view.ipv4.records, Err(Unresolved::NotAsked(_)));

@@ -55,7 +55,7 @@ pub use order::{
     AccountRef, Answer, AuthorityId, Lineage, Look, Method, OrderRef, OrderReport, OrderState, Revocation, SealedKey,
     Stage, Step,
 };
-pub use policy::Policy;
+pub use policy::{Policy, ways};
 pub use record::{RecordError, read};
 pub use renewal::{Advice, Window};
 pub use site::{FORMAT, Format, Site};

@@ -89,9 +89,12 @@ pub enum Method {
     /// A certificate under the name, in a handshake that offers nothing else (RFC 8737).
     #[serde(rename = "tls-alpn-01")]
     TlsAlpn,
-    /// A TXT record beside it (RFC 8555, 8.4): the only way for wildcards.
+    /// A TXT record beside it (RFC 8555, 8.4), another one for each order.
     #[serde(rename = "dns-01")]
     Dns,
+    /// A TXT record beside it that stays, and names our account (draft-ietf-acme-dns-persist).
+    #[serde(rename = "dns-persist-01")]
+    DnsPersist,
 }
 
 impl Method {
@@ -101,7 +104,13 @@ impl Method {
             Self::Http => "http-01",
             Self::TlsAlpn => "tls-alpn-01",
             Self::Dns => "dns-01",
+            Self::DnsPersist => "dns-persist-01",
         }
+    }
+
+    /// Whether wildcards can be validated so: not where the CA comes to a host.
+    pub fn takes_wildcards(self) -> bool {
+        matches!(self, Self::Dns | Self::DnsPersist)
     }
 
     fn is_usual(&self) -> bool {

@@ -36,10 +36,32 @@ impl Policy {
 
     /// The way to validate `host` after so many rejections.
     pub fn method(&self, host: &DnsName, rejected: u32) -> Method {
-        if host.is_wildcard() {
-            return Method::Dns;
-        }
-        let turn = rejected as usize % self.methods.len().max(1);
-        self.methods.get(turn).copied().unwrap_or_default()
+        let ways = ways(&self.methods, host);
+        ways[rejected as usize % ways.len()]
+    }
+}
+
+/// The ways of `methods` in which a name can be validated, at least one.
+pub fn ways(methods: &[Method], host: &DnsName) -> Vec<Method> {
+    let ways: Vec<Method> =
+        methods.iter().copied().filter(|method| !host.is_wildcard() || method.takes_wildcards()).collect();
+    match (ways.is_empty(), host.is_wildcard()) {
+        (false, _) => ways,
+        (true, true) => vec![Method::Dns],
+        (true, false) => vec![Method::default()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_are_validated_in_the_dns_whatever_other_names_are_validated_by() {
+        let (host, wildcard): (DnsName, DnsName) = ("a.example".parse().unwrap(), "*.a.example".parse().unwrap());
+        let all = [Method::Http, Method::DnsPersist, Method::Dns];
+        assert_eq!(ways(&all, &host), all);
+        assert_eq!(ways(&all, &wildcard), [Method::DnsPersist, Method::Dns]);
+        assert_eq!((ways(&[], &host), ways(&[Method::TlsAlpn], &wildcard)), (vec![Method::Http], vec![Method::Dns]));
     }
 }

@@ -13,6 +13,7 @@ mod addresses;
 mod caa;
 mod names;
 mod observed;
+mod persist;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ mod tests;
 pub use caa::Issuer;
 pub use names::{Suffix, refused};
 pub use observed::{CaaLookup, CaaRecord, Lookup, Observed, Observer, ServerTrouble, Unresolved, View};
+pub use persist::{persist_owner, persist_record, persisted};
 pub use targets::{TTL, Targets};
 
 use certseal_wire::NameReport;

@@ -132,6 +132,8 @@ pub enum FindingCode {
     ServersFail,
     /// Its dns-01 challenges are not delegated to a zone of the platform.
     ChallengeNotDelegated,
+    /// The record by which it is validated for ever is not there, or is not for our account.
+    ChallengeRecordMissing,
     /// It depends on who asks: CAs ask from several places.
     AnswersDiffer,
     /// Its own servers have the right records, and caches not yet.
@@ -162,6 +164,7 @@ impl FindingCode {
             Self::ServersUnreachable => "servers-unreachable",
             Self::ServersFail => "servers-fail",
             Self::ChallengeNotDelegated => "challenge-not-delegated",
+            Self::ChallengeRecordMissing => "challenge-record-missing",
             Self::AnswersDiffer => "answers-differ",
             Self::NotEverywhereYet => "not-everywhere-yet",
             Self::NotAsked => "not-asked",

@@ -35,7 +35,7 @@ async fn own_plan(State(worker): State<Arc<Worker>>, _: Allowed) -> Result<Json<
 )]
 async fn plan(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<DnsPlan>, Refusal> {
     let site = present(&worker, &name).await?.site;
-    Ok(Json(configured(&worker)?.plan(&site.names)))
+    Ok(Json(configured(&worker)?.plan(&site.names, &worker.authorities.account_urls())))
 }
 
 /// Looks at a site's names now. An order that waits for them goes on if they are ready.

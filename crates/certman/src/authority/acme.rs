@@ -156,7 +156,11 @@ impl AcmeAuthority {
                 method,
                 host,
                 token: challenge.token.clone(),
-                key_authorization: challenge.key_authorization().as_str().to_owned(),
+                key_authorization: match method {
+                    // There is no token, and nothing to be answered: the record is there.
+                    Method::DnsPersist => String::new(),
+                    _ => challenge.key_authorization().as_str().to_owned(),
+                },
             });
         }
         if is_over {
@@ -365,6 +369,7 @@ fn challenge_type(method: Method) -> ChallengeType {
         Method::Http => ChallengeType::Http01,
         Method::TlsAlpn => ChallengeType::TlsAlpn01,
         Method::Dns => ChallengeType::Dns01,
+        Method::DnsPersist => ChallengeType::Unknown(method.as_str().to_owned()),
     }
 }
 

@@ -21,7 +21,14 @@ pub struct Issuer {
 impl Issuer {
     /// Whether the CA comes to the name itself, and so to its addresses.
     pub(super) fn visits(&self, name: &DnsName) -> bool {
-        !name.is_wildcard() && (self.methods.is_empty() || self.methods.iter().any(|method| method != DNS))
+        !name.is_wildcard() && (self.methods.is_empty() || self.methods.iter().any(|method| !method.starts_with(DNS)))
+    }
+
+    /// Whether a name may be validated so.
+    fn validates_by(&self, method: &str, is_wildcard: bool) -> bool {
+        let mut ours = self.methods.iter().filter(|ours| !is_wildcard || ours.starts_with(DNS)).peekable();
+        // Where none of ours is fit for wildcards, they take the first one that CAs had.
+        (is_wildcard && ours.peek().is_none() && method == "dns-01") || ours.any(|ours| ours == method)
     }
 }
 
@@ -142,9 +149,7 @@ fn allows(value: &str, issuer: &Issuer, is_wildcard: bool) -> bool {
     };
     let by_method = match stated("validationmethods")[..] {
         [] => true,
-        // For wildcards there is one way only.
-        [methods] if is_wildcard => methods.split(',').any(|method| method == DNS),
-        [methods] => methods.split(',').any(|method| issuer.methods.iter().any(|ours| ours == method)),
+        [methods] => methods.split(',').any(|method| issuer.validates_by(method, is_wildcard)),
         _ => false,
     };
     issuer.identities.contains(&domain) && by_account && by_method
@@ -177,7 +182,7 @@ fn zone_form(CaaRecord { is_critical, tag, value }: &CaaRecord) -> String {
     format!("{} {tag} \"{value}\"", if *is_critical { 128 } else { 0 })
 }
 
-/// The only way for wildcards (RFC 8555, 8.4).
-const DNS: &str = "dns-01";
+/// So begin the ways in which no CA comes to the name: the only ones for wildcards (RFC 8555, 8.4).
+const DNS: &str = "dns-";
 const ISSUE: &str = "issue";
 const ISSUE_WILD: &str = "issuewild";
