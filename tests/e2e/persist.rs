@@ -21,7 +21,8 @@ async fn wildcards_with_a_record_that_stays_are_renewed_with_no_further_write() 
     let mut platform = Platform::start(authority).await;
     platform.configure_authority("challenges = [\"dns-persist-01\"]");
     let certman = platform.certman_as("platform");
-    let names: Vec<DnsName> = (0..count).map(|number| format!("shop-{number}.customers.test").parse().unwrap()).collect();
+    let names: Vec<DnsName> =
+        (0..count).map(|number| format!("shop-{number}.customers.test").parse().unwrap()).collect();
     let put = |name: &DnsName| {
         let mut request = platform.request(name);
         let wildcard = format!("*.{name}").parse().unwrap();
@@ -74,6 +75,6 @@ async fn wildcards_with_a_record_that_stays_are_renewed_with_no_further_write() 
 fn account(platform: &Platform) -> String {
     let log = platform.certman.log();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let accounts = lines.filter_map(|line| Some(line["fields"]["account"].as_str()?.to_owned()));
-    accounts.last().expect("certman has no account")
+    let mut accounts = lines.filter_map(|line| Some(line["fields"]["account"].as_str()?.to_owned()));
+    accounts.next_back().expect("certman has no account")
 }

@@ -10,7 +10,8 @@ use anyhow::ensure;
 use certseal_dns::{AllowedServers, Survey};
 use certseal_issuance::{
     AuthorityId, Method,
-    preflight::{self, Issuer, Targets}, ways,
+    preflight::{self, Issuer, Targets},
+    ways,
 };
 use certseal_service::networks::{Denied, NOT_PUBLIC};
 use certseal_wire::{

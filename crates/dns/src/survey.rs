@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     allowed::AllowedServers,
-    records::{caa, ipv4, ipv6},
+    records::{caa, ipv4, ipv6, txt},
     resolver::{Resolver, text},
     servers::Zone,
 };

@@ -31,7 +31,9 @@ pub fn persisted(
 ) -> Option<Finding> {
     let unknown = |detail: String| Some(Finding { code: FindingCode::NotAsked, detail, edits: Vec::new() });
     let Some(record) = persist_record(name, issuer) else {
-        return unknown("what its record of dns-persist-01 should say is not known before the CA has our account".to_owned());
+        return unknown(
+            "what its record of dns-persist-01 should say is not known before the CA has our account".to_owned(),
+        );
     };
     let answers: Vec<&Vec<String>> = seen.iter().flatten().collect();
     if answers.is_empty() {
