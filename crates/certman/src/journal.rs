@@ -142,10 +142,12 @@ impl Journal {
 
     /// Tells of certificates that came near their end, each once.
     pub(crate) fn tell_expiring(&self, now: Timestamp) -> anyhow::Result<()> {
-        for site in self.expiring(now, MOST_COUNTED)?.into_iter().filter(|_| self.tells) {
-            if site.clone().expiry_told(now) != site {
-                self.change(&site.site, |site| site.expiry_told(now))?;
-            }
+        if !self.tells {
+            return Ok(());
+        }
+        let is_news = |site: &Site| site.clone().expiry_told(now) != *site;
+        for site in self.expiring(now, MOST_COUNTED)?.iter().filter(|site| is_news(site)).take(TOLD_AT_ONCE) {
+            self.change(&site.site, |site| site.expiry_told(now))?;
         }
         Ok(())
     }
@@ -536,6 +538,9 @@ const MAX_CHANGES: usize = 20_000;
 
 /// Sites that are counted for a metric.
 const MOST_COUNTED: usize = 10_000;
+
+/// Ends that the platform is told of between two renewals of leases: each is a transaction.
+const TOLD_AT_ONCE: usize = 100;
 
 /// Sites in one transaction.
 const DOUBTED_AT_ONCE: usize = 100;

@@ -116,7 +116,7 @@ impl Webhooks {
             let is_last_page = page.len() < PAGE;
             last = page.last().map(|waiting| waiting.key.clone());
             self.send_page(page).await?;
-            if is_last_page || !self.away.is_over() {
+            if is_last_page || !self.away.is_over() || !self.journal.leases().leads() {
                 return Ok(());
             }
         }
@@ -124,17 +124,20 @@ impl Webhooks {
 
     async fn send_page(&mut self, page: Vec<Waiting>) -> anyhow::Result<()> {
         let (mut under_way, mut sites, mut sent) = (JoinSet::new(), HashSet::new(), Vec::new());
+        // Sites with an event that was not sent: their later ones wait for it.
+        let mut held = HashSet::new();
         for waiting in page {
             let site = waiting.event.data.site.clone();
             while under_way.len() >= self.at_once || sites.contains(&site) {
                 if let Some(done) = under_way.join_next().await {
-                    self.noted(done?, &mut sites, &mut sent);
+                    self.noted(done?, &mut sites, &mut held, &mut sent);
                 }
             }
             if !self.away.is_over() {
                 break;
             }
-            if self.refused.get(&site).is_some_and(|pause| !pause.is_over()) {
+            if held.contains(&site) || self.refused.get(&site).is_some_and(|pause| !pause.is_over()) {
+                held.insert(site);
                 continue;
             }
             sites.insert(site);
@@ -142,7 +145,7 @@ impl Webhooks {
             under_way.spawn(async move { (receiver.send(&waiting).await, waiting) });
         }
         while let Some(done) = under_way.join_next().await {
-            self.noted(done?, &mut sites, &mut sent);
+            self.noted(done?, &mut sites, &mut held, &mut sent);
         }
         let storage = self.journal.storage();
         tokio::task::spawn_blocking(move || events::sent(&*storage, sent)).await?
@@ -151,6 +154,9 @@ impl Webhooks {
     fn noted(&mut self, (attempt, waiting): (Attempt, Waiting), sites: &mut HashSet<DnsName>, sent: &mut Vec<Waiting>) {
         let site = &waiting.event.data.site;
         sites.remove(site);
+        if !matches!(attempt, Attempt::Taken) {
+            held.insert(site.clone());
+        }
         self.metrics.told(matches!(attempt, Attempt::Taken));
         match attempt {
             Attempt::Taken => {

@@ -315,11 +315,15 @@ impl Worker {
                 Outcome::Revoked(revocation.clone())
             }
             Action::Deactivate(order) => {
-                match self.authorities.of(order)?.abandon(&order.url).await {
+                let abandoned = match self.authorities.of(order) {
+                    Ok(authority) => authority.abandon(&order.url).await,
+                    Err(failure) => Err(failure),
+                };
+                match abandoned {
                     Err(failure) if failure.may_pass() => {
                         return Err(failure);
                     }
-                    // A CA that does not want to be told must not hold up the orders after this one.
+                    // A CA that does not want to be told, or is configured no more, must not hold up the orders after this one.
                     Err(Failure { detail, .. }) => tracing::warn!(site = %site.site, detail, "order not deactivated"),
                     Ok(()) => {}
                 }

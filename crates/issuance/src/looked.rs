@@ -39,7 +39,11 @@ impl Looked {
     /// The look that brought `report`, after the one `before` it.
     pub(crate) fn new(report: NamesReport, before: Option<&Self>, now: Timestamp) -> Self {
         let NamesReport { readiness, names, forbidden_to, .. } = report;
-        let forbidden_to = forbidden_to.into_iter().map(AuthorityId::from).collect();
+        let forbidden_to = match readiness {
+            // What nobody can say now is taken to be as it was.
+            Readiness::Unknown => before.map(|before| before.forbidden_to.clone()).unwrap_or_default(),
+            _ => forbidden_to.into_iter().map(AuthorityId::from).collect(),
+        };
         let mut names: Vec<_> =
             names.into_iter().filter(|name| name.readiness == readiness && readiness != Readiness::Ready).collect();
         names.truncate(MOST_KEPT);

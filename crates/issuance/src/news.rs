@@ -40,14 +40,15 @@ fn kinds(before: Option<&Site>, site: &Site) -> Vec<SiteEventKind> {
     if site.departed {
         return Vec::new();
     }
-    let before = before.filter(|before| !before.departed);
     let certificate =
         |site: &Site| site.certificate.as_ref().map(|it| (it.authority.clone(), it.not_before, it.not_after));
     let had = before.and_then(certificate);
     let is_replaced = certificate(site).is_some() && certificate(site) != had;
     let is_rejected = |site: &Site| site.attempts.order.rejected > 0;
     let is_dead = |site: &Site| site.stage() == Some(Stage::DeadLetter);
-    let newly = |is: &dyn Fn(&Site) -> bool| is(site) && !before.is_some_and(is);
+    // A certificate from before it left is no news; what failed then is.
+    let present = before.filter(|before| !before.departed);
+    let newly = |is: &dyn Fn(&Site) -> bool| is(site) && !present.is_some_and(is);
     let is_told = |site: &Site| {
         site.told_expiring.is_some() && site.told_expiring == site.certificate.as_ref().map(|it| it.not_after)
     };
@@ -57,7 +58,7 @@ fn kinds(before: Option<&Site>, site: &Site) -> Vec<SiteEventKind> {
         (is_replaced && had.is_none(), SiteEventKind::Issued),
         (is_replaced && had.is_some(), SiteEventKind::Renewed),
         (newly(&is_rejected) || newly(&is_dead), SiteEventKind::Failing),
-        (newly(&is_told), SiteEventKind::Expiring),
+        (is_told(site) && !before.is_some_and(is_told), SiteEventKind::Expiring),
         (newly(&is_bad), SiteEventKind::NamesNotReady),
     ]
     .into_iter()
@@ -136,6 +137,9 @@ mod tests {
         let ready = looked(&unknown, Readiness::Ready);
         assert!(told(Some(&unknown), &ready).is_empty());
         assert_eq!(told(Some(&ready), &looked(&ready, Readiness::NotReady)), ["names.not-ready"]);
-        assert!(told(Some(&first), &first.clone().departed()).is_empty());
+        let left = first.clone().departed();
+        assert!(told(Some(&first), &left).is_empty());
+        let back = Site { departed: false, ..left.clone() };
+        assert!(told(Some(&left), &back).is_empty(), "its certificate is from before");
     }
 }

@@ -290,7 +290,8 @@ impl Site {
     /// Whatever was seen of its names counts no more.
     pub fn order_retried(mut self, now: Timestamp) -> Self {
         self.attempts.order = Attempt::default();
-        self.looked = Some(Looked::unknown(now));
+        let forbidden_to = self.looked.take().map(|looked| looked.forbidden_to).unwrap_or_default();
+        self.looked = Some(Looked { forbidden_to, ..Looked::unknown(now) });
         if self.order.is_none() && self.certificate.is_none() {
             self.order = Some(Step::Requested);
         }
@@ -431,7 +432,7 @@ impl Site {
     /// Whether edges know the site, and no order before stands in the way of the next one.
     fn is_settled(&self) -> bool {
         // A CA that does not answer holds up no order at another one, nor the next one at itself.
-        let is_cleared = self.abandoned.is_empty() || self.attempts.cleanup.unavailable > 0;
+        let is_cleared = self.abandoned.is_empty() || self.attempts.cleanup.failures() > 0;
         !self.departed && self.route_stored && is_cleared && self.owed.is_empty()
     }
 
@@ -447,7 +448,9 @@ impl Site {
     pub(crate) fn should_move(&self, policy: &Policy) -> bool {
         let is_away = |current: &AuthorityId| policy.away.contains(current);
         let next = policy.authority_for(self.looked.as_ref());
-        self.current_authority().is_some_and(is_away) && !is_away(next)
+        // With a key that is sealed the CA has what it needs, and may be about to issue.
+        let is_sealed = self.order.as_ref().is_some_and(|step| step.sealed().is_some());
+        self.current_authority().is_some_and(is_away) && !is_sealed && !is_away(next)
     }
 
     fn is_to_be_renewed(&self, now: Timestamp) -> bool {

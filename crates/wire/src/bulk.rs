@@ -1,6 +1,11 @@
 //! Many changes of sites in one call of certman.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{SeqAccess, Visitor},
+};
 
 use crate::{DnsName, Problem, SiteRequest};
 
@@ -12,6 +17,7 @@ use crate::{DnsName, Problem, SiteRequest};
 pub struct SiteChanges {
     /// At most 10,000.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<SiteChange>, min_items = 1, max_items = 10_000))]
+    #[serde(deserialize_with = "bounded")]
     pub changes: Vec<MaybeChange>,
 }
 
@@ -74,6 +80,35 @@ impl<'de> Deserialize<'de> for MaybeChange {
         let site = value.get("site").and_then(|site| site.as_str()?.parse().ok());
         Ok(Self(serde_json::from_value(value).map_err(|error| Misfit { site, why: error.to_string() })))
     }
+}
+
+/// Reads as many changes as a call may have: no more are held, however many come.
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<MaybeChange>, D::Error> {
+    struct Bounded;
+
+    impl<'de> Visitor<'de> for Bounded {
+        type Value = Vec<MaybeChange>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "1 to {} changes", SiteChanges::MAX)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+            let mut changes = Vec::new();
+            while let Some(change) = items.next_element()? {
+                if changes.len() == SiteChanges::MAX {
+                    return Err(serde::de::Error::custom(format!(
+                        "expected 1 to {} changes, these are more",
+                        SiteChanges::MAX
+                    )));
+                }
+                changes.push(change);
+            }
+            Ok(changes)
+        }
+    }
+
+    deserializer.deserialize_seq(Bounded)
 }
 
 /// The answer to [`SiteChanges`].
@@ -152,6 +187,8 @@ mod tests {
         assert!(changes[1].0.as_ref().unwrap_err().why.contains("expected a DNS name"), "{:?}", changes[1]);
         assert!(matches!(changes[2].0.as_ref().unwrap().change, Wanted::Put(_)));
         assert!(changes[3].0.as_ref().unwrap_err().why.contains("integer `7`"), "{:?}", changes[3]);
+        let many = format!("{{\"changes\":[{}7]}}", "7,".repeat(SiteChanges::MAX));
+        assert!(serde_json::from_str::<SiteChanges>(&many).unwrap_err().to_string().contains("these are more"));
         assert_eq!(changes[4].0.as_ref().unwrap_err().site.as_ref().unwrap().as_str(), "d.example");
     }
 }

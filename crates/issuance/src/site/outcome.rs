@@ -299,7 +299,11 @@ impl Site {
                 failure = self.name_hosts(failure);
                 self.begin_anew();
             }
-            (Work::Order, _) if self.should_move(policy) => {
+            (Work::Order, kind) if self.should_move(policy) => {
+                // The request may have come to it all the same.
+                if let Some(reserved) = self.reserved.as_mut().filter(|_| kind == FailureKind::Unanswered) {
+                    reserved.placed();
+                }
                 self.begin_anew();
                 // The other CA has failed nothing.
                 self.attempts.order.unavailable = 0;
