@@ -151,7 +151,13 @@ impl Webhooks {
         tokio::task::spawn_blocking(move || events::sent(&*storage, sent)).await?
     }
 
-    fn noted(&mut self, (attempt, waiting): (Attempt, Waiting), sites: &mut HashSet<DnsName>, sent: &mut Vec<Waiting>) {
+    fn noted(
+        &mut self,
+        (attempt, waiting): (Attempt, Waiting),
+        sites: &mut HashSet<DnsName>,
+        held: &mut HashSet<DnsName>,
+        sent: &mut Vec<Waiting>,
+    ) {
         let site = &waiting.event.data.site;
         sites.remove(site);
         if !matches!(attempt, Attempt::Taken) {

@@ -41,7 +41,9 @@ impl Looked {
         let NamesReport { readiness, names, forbidden_to, .. } = report;
         let forbidden_to = match readiness {
             // What nobody can say now is taken to be as it was.
-            Readiness::Unknown => before.map(|before| before.forbidden_to.clone()).unwrap_or_default(),
+            Readiness::Unknown if forbidden_to.is_empty() => {
+                before.map(|before| before.forbidden_to.clone()).unwrap_or_default()
+            }
             _ => forbidden_to.into_iter().map(AuthorityId::from).collect(),
         };
         let mut names: Vec<_> =
