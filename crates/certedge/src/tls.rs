@@ -155,10 +155,7 @@ fn config_without_tickets(
     provider: Arc<CryptoProvider>,
     resolver: Arc<dyn ResolvesServerCert>,
 ) -> Result<ServerConfig, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
-        .with_no_client_auth()
-        .with_cert_resolver(resolver);
+    let mut config = any_config(provider, resolver)?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
@@ -168,13 +165,19 @@ fn server_config(
     provider: Arc<CryptoProvider>,
     resolver: Arc<dyn ResolvesServerCert>,
 ) -> Result<ServerConfig, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&version::TLS13, &version::TLS12])?
-        .with_no_client_auth()
-        .with_cert_resolver(resolver);
+    let mut config = any_config(provider, resolver)?;
     config.alpn_protocols = web_protocols();
     config.ticketer = Ticketer::new()?;
     Ok(config)
+}
+
+fn any_config(
+    provider: Arc<CryptoProvider>,
+    resolver: Arc<dyn ResolvesServerCert>,
+) -> Result<ServerConfig, rustls::Error> {
+    let builder = ServerConfig::builder_with_provider(provider);
+    let builder = builder.with_protocol_versions(&[&version::TLS13, &version::TLS12])?;
+    Ok(builder.with_no_client_auth().with_cert_resolver(resolver))
 }
 
 fn web_protocols() -> Vec<Vec<u8>> {

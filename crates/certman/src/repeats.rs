@@ -93,3 +93,38 @@ const AT_ONCE: usize = 500;
 const ANSWERS: Table = Table::new("answers");
 /// Their keys by when they were given.
 const BY_TIME: Table = Table::new("answers by time");
+
+#[cfg(test)]
+mod tests {
+    use certseal_store::{SledOptions, SledStore};
+    use certseal_wire::{ChangeKind, ChangeResult, Problem, ProblemKind, Role};
+
+    use super::*;
+
+    /// The largest answer that a call can have.
+    #[test]
+    fn an_answer_is_kept_for_its_caller_and_body_whatever_its_length_and_for_a_day() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = SledStore::open(dir.path(), SledOptions::default()).unwrap();
+        let caller = |name: &str| Caller { role: Role::Platform, name: name.to_owned() };
+        let result = |number: usize| {
+            let problem = Problem::new(ProblemKind::Malformed, "x".repeat(500));
+            ChangeResult { site: None, result: ChangeKind::Unchanged, problem: (number < 1000).then_some(problem) }
+        };
+        let report = ChangesReport { results: (0..10_000).map(result).collect() };
+        let now: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
+        let call = Repeatable::new(&caller("shops"), "key", b"body");
+        call.keep(&storage, report, now).unwrap();
+        let Before::Answer(kept) = call.before(&storage).unwrap() else { panic!("it is not kept") };
+        assert!(kept.results.len() == 10_000 && kept.results.iter().all(|it| it.result == ChangeKind::Unchanged));
+        let other_body = Repeatable::new(&caller("shops"), "key", b"other");
+        assert!(matches!(other_body.before(&storage).unwrap(), Before::Another));
+        let other_caller = Repeatable::new(&caller("blogs"), "key", b"body");
+        assert!(matches!(other_caller.before(&storage).unwrap(), Before::Nothing));
+
+        forget_old(&storage, now + KEPT).unwrap();
+        assert!(matches!(call.before(&storage).unwrap(), Before::Answer(_)));
+        forget_old(&storage, now + KEPT + SignedDuration::from_secs(1)).unwrap();
+        assert!(matches!(call.before(&storage).unwrap(), Before::Nothing));
+    }
+}

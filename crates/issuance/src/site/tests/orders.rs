@@ -291,8 +291,18 @@ fn an_order_moves_to_another_ca_while_its_own_is_away_and_stays_where_nobody_els
     assert_eq!((&moved.order, &moved.abandoned), (&Some(Step::Requested), &vec![order.clone()]));
     let soon = now() + SignedDuration::from_secs(2);
     let Next::Do(Action::Deactivate(_)) = moved.next(soon, &away) else { panic!("{:?}", moved.next(soon, &away)) };
-    let moved = failed(&moved, Action::Deactivate(order), &away, soon);
-    assert_eq!(opens_at(&moved, soon, &away), other);
+    // Nor does one that wants to hear nothing of it.
+    for kind in [FailureKind::Unavailable, FailureKind::Rejected] {
+        let failure = Outcome::Failed(Failure::new(kind, "no"));
+        let moment = Moment { now: soon, chance: 0.0 };
+        let left = moved.clone().after(&Action::Deactivate(order.clone()), failure, moment, &away);
+        assert_eq!(opens_at(&left, soon, &away), other, "{kind:?}");
+    }
+
+    // One that has its key stays: its CA may be about to issue.
+    let sealed = Site { order: Some(Step::Finalizing { order: order.clone(), sealed: sealed() }), ..site.clone() };
+    let stays = failed(&sealed, Action::LookAtOrder(order), &away, now());
+    assert!(stays.abandoned.is_empty() && stays.order.as_ref().and_then(Step::order).is_some(), "{stays:?}");
 
     // Names whose CAA records forbid the other one wait for their own.
     let looked = |forbidden_to: Vec<String>| {
