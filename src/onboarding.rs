@@ -43,6 +43,7 @@ pub async fn add(platform: &Platform, sites: &[DnsName], upstream: SocketAddr) -
             pools: vec![platform.pool.clone()],
             owner: None,
             profile: None,
+            key_type: Default::default(),
         };
         calls.spawn(async move { certman.put_site(&site, &request).await.with_context(|| format!("adding {site}")) });
     }

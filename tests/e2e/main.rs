@@ -22,6 +22,7 @@ mod identities;
 mod interop;
 mod issuance_scale;
 mod issuers;
+mod key_types;
 mod lifetime;
 mod migration;
 mod name_lab;

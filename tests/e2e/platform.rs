@@ -258,6 +258,7 @@ impl Platform {
             pools: vec![POOL.parse().unwrap()],
             owner: None,
             profile: None,
+            key_type: Default::default(),
         }
     }
 

@@ -12,7 +12,7 @@ use certseal_seal::{RingMark, Sealed, sha256};
 use certseal_store::{
     Expect, PostgresOptions, PostgresStore, Record, SledOptions, SledStore, Storage, StoreError, Table, Write,
 };
-use certseal_wire::{AuditMark, Change, DnsName, KeyRing, PoolName, Signed, SignerId};
+use certseal_wire::{AuditMark, Change, DnsName, KeyRing, KeyType, PoolName, Signed, SignerId};
 use jiff::{SignedDuration, Timestamp};
 use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
@@ -324,10 +324,9 @@ impl Journal {
         };
         let site = written(site.clone());
         let key = site.site.as_str().as_bytes();
-        let held: Vec<_> =
-            before.filter(|entry| !entry.site.departed).map(|entry| &entry.site.names).into_iter().collect();
-        let holds = |name: &DnsName| held.iter().any(|names| names.iter().any(|held| held == name));
-        let keeps = |name: &DnsName| !site.departed && site.names.iter().any(|kept| kept == name);
+        let held = before.map(|entry| claimed(&entry.site)).unwrap_or_default();
+        let holds = |name: &DnsName| held.contains(&name);
+        let kept = claimed(&site);
         let mut writes = put(&site, before)?;
         writes.extend(guard);
         writes.extend(stored.iter().map(StoredChange::to_write));
@@ -335,7 +334,7 @@ impl Journal {
             writes.extend(events::told(before.map(|entry| &entry.site), &site, revision_after(before))?);
         }
         let same_owner = before.is_some_and(|entry| entry.site.owner == site.owner);
-        for name in site.names.iter().filter(|name| keeps(name) && !(holds(name) && same_owner)) {
+        for name in kept.iter().copied().filter(|name| !(holds(name) && same_owner)) {
             if !holds(name) {
                 writes.push(Write::put(NAMES, name.as_str(), 1, key).expect(Expect::Absent));
             }
@@ -344,13 +343,30 @@ impl Journal {
                 writes.push(Write::put(UNDER, place, 1, held.to_bytes()));
             }
         }
-        for name in held.iter().flat_map(|names| names.iter()).filter(|name| !keeps(name)) {
+        for name in held.iter().copied().filter(|name| !kept.contains(name)) {
             writes.push(Write::delete(NAMES, name.as_str()));
             if let Some(place) = under(name) {
                 writes.push(Write::delete(UNDER, place));
             }
         }
+        drop(kept);
+        writes.extend(self.companion_writes(before, &site)?);
         Ok(Some((writes, Entry { revision: revision_after(before), site })))
+    }
+
+    /// The writes of the companion of a site that was `before`: it follows in the site's own transaction. Only sites that have one,
+    /// or may have had one, are asked about it.
+    fn companion_writes(&self, before: Option<&Entry>, site: &Site) -> anyhow::Result<Vec<Write>> {
+        let has_both = |site: &Site| site.key_type == KeyType::Both && site.companion_of.is_none();
+        if !has_both(site) && !before.is_some_and(|entry| has_both(&entry.site)) {
+            return Ok(Vec::new());
+        }
+        let Some(name) = site.site.companion() else { return Ok(Vec::new()) };
+        let found = self.read(&name)?;
+        let Some(companion) = site.companion(found.as_ref().map(|entry| &entry.site)) else { return Ok(Vec::new()) };
+        // Whoever works on it meanwhile reads it again, as after a request.
+        let written = self.writes(found.as_ref(), &companion, Writer::Request, &[])?;
+        Ok(written.map(|(writes, _)| writes).unwrap_or_default())
     }
 
     /// The changes that certstore took since `since`, the oldest first; of very many, the newest. And the instant from
@@ -493,6 +509,12 @@ impl StoredChange {
         // Serialization fails for maps with other than text keys only; this has none.
         Write::put(CHANGES, key, 1, serde_json::to_vec(self).expect("a change serializes"))
     }
+}
+
+/// The names that a site keeps from others.
+fn claimed(site: &Site) -> Vec<&DnsName> {
+    let claims = !site.departed && site.companion_of.is_none();
+    site.names.iter().filter(|_| claims).collect()
 }
 
 /// A site as it is written now.

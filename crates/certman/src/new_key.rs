@@ -3,14 +3,17 @@
 use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    error::Unspecified,
     rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
+    rsa::{self, KeySize},
+    signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256},
 };
 use certseal_issuance::SealedKey;
 use certseal_seal::{
     Envelope, Group, KeyKind, Recipient, SealError, SealRequest, SigningKey, TlsPrivateKey, seal, spki_digest,
 };
-use certseal_wire::{Base64, NameSet};
+use certseal_wire::{Base64, KeyType, NameSet};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{CertificateParams, DistinguishedName, PublicKeyData};
 
@@ -18,28 +21,37 @@ use rcgen::{CertificateParams, DistinguishedName, PublicKeyData};
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NewKeyError {
     #[error("no key could be generated: {0}")]
-    Generation(#[from] aws_lc_rs::error::Unspecified),
+    Generation(#[from] Unspecified),
     #[error("no certificate signing request could be made: {0}")]
     Request(#[from] rcgen::Error),
     #[error(transparent)]
     Seal(#[from] SealError),
 }
 
-/// Generates an ECDSA P-256 key, makes a CSR for `names`, and seals the key to `recipients`. The key exists in the
-/// clear only while this function runs. `groups` says whether its envelope shares a content key with others.
-pub(crate) fn sealed_key(
+/// Generates a key, makes a CSR for `names`, and seals the key to `recipients`. The key exists in the clear only while this
+/// function runs. `groups` says whether its envelope shares a content key with others. A site with both types of key has its
+/// RSA key in its companion.
+pub(crate) async fn sealed_key(
+    key_type: KeyType,
     names: &NameSet,
     key_version: u64,
     recipients: &[Recipient],
     issuer: &SigningKey,
     groups: &Mutex<Groups>,
 ) -> Result<SealedKey, NewKeyError> {
-    let key = NewKey(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)?);
+    let key = match key_type {
+        KeyType::EcdsaP256 | KeyType::Both => NewKey::Ecdsa(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)?),
+        // The search for two primes takes a tenth of a second.
+        KeyType::Rsa2048 => {
+            let generated = tokio::task::spawn_blocking(|| rsa::KeyPair::generate(KeySize::Rsa2048));
+            NewKey::Rsa(generated.await.map_err(|_| Unspecified)??)
+        }
+    };
     let mut params = CertificateParams::new(names.iter().map(|name| name.to_string()).collect::<Vec<_>>())?;
     params.distinguished_name = DistinguishedName::new();
     let csr = params.serialize_request(&key)?;
     // Both the PKCS#8 document and `TlsPrivateKey` wipe their octets when they are dropped, and so does aws-lc.
-    let private = TlsPrivateKey::new(KeyKind::EcdsaP256, key.0.to_pkcs8v1()?.as_ref().to_vec());
+    let private = key.to_private()?;
     let suite = recipients.first().ok_or(SealError::Recipients(0))?.suite();
     let spki = spki_digest(&key.subject_public_key_info());
     let request = SealRequest { suite, names, spki, key_version, recipients };
@@ -114,22 +126,50 @@ impl Groups {
 const MAX_OPEN: usize = 16;
 
 /// A key that rcgen can sign a CSR with, without keeping a copy of it.
-struct NewKey(EcdsaKeyPair);
+enum NewKey {
+    Ecdsa(EcdsaKeyPair),
+    Rsa(rsa::KeyPair),
+}
+
+impl NewKey {
+    fn to_private(&self) -> Result<TlsPrivateKey, Unspecified> {
+        Ok(match self {
+            Self::Ecdsa(key) => TlsPrivateKey::new(KeyKind::EcdsaP256, key.to_pkcs8v1()?.as_ref().to_vec()),
+            Self::Rsa(key) => {
+                let pkcs8: Pkcs8V1Der<'static> = key.as_der()?;
+                TlsPrivateKey::new(KeyKind::Rsa, pkcs8.as_ref().to_vec())
+            }
+        })
+    }
+}
 
 impl PublicKeyData for NewKey {
     fn der_bytes(&self) -> &[u8] {
-        self.0.public_key().as_ref()
+        match self {
+            Self::Ecdsa(key) => key.public_key().as_ref(),
+            Self::Rsa(key) => key.public_key().as_ref(),
+        }
     }
 
     fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
-        &rcgen::PKCS_ECDSA_P256_SHA256
+        match self {
+            Self::Ecdsa(_) => &rcgen::PKCS_ECDSA_P256_SHA256,
+            Self::Rsa(_) => &rcgen::PKCS_RSA_SHA256,
+        }
     }
 }
 
 impl rcgen::SigningKey for NewKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        let signature = self.0.sign(&SystemRandom::new(), message).map_err(|_| rcgen::Error::RingUnspecified)?;
-        Ok(signature.as_ref().to_vec())
+        let random = SystemRandom::new();
+        let signature = match self {
+            Self::Ecdsa(key) => key.sign(&random, message).map(|signature| signature.as_ref().to_vec()),
+            Self::Rsa(key) => {
+                let mut signature = vec![0; key.public_modulus_len()];
+                key.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature).map(|()| signature)
+            }
+        };
+        signature.map_err(|_| rcgen::Error::RingUnspecified)
     }
 }
 
@@ -137,6 +177,7 @@ impl rcgen::SigningKey for NewKey {
 mod tests {
     use certseal_seal::Suite;
     use certseal_wire::{Digest, Epoch, GroupId};
+    use rcgen::CertificateSigningRequestParams;
 
     use super::*;
 
@@ -157,6 +198,24 @@ mod tests {
             SealRequest { suite: Suite::X25519, names: &names, spki: Digest([1; 32]), key_version: 1, recipients };
         let key = TlsPrivateKey::new(KeyKind::EcdsaP256, vec![7; 100]);
         groups.seal(&request, &key, &SigningKey::generate().unwrap(), now).unwrap().header().group
+    }
+
+    #[tokio::test]
+    async fn a_key_is_of_the_type_that_is_asked_for_and_the_request_is_signed_with_it() {
+        let names = NameSet::try_from(vec!["shop.example".parse().unwrap()]).unwrap();
+        let (eu, issuer) = ([recipient("eu")], SigningKey::generate().unwrap());
+        for (key_type, algorithm) in [
+            (KeyType::EcdsaP256, &rcgen::PKCS_ECDSA_P256_SHA256),
+            (KeyType::Both, &rcgen::PKCS_ECDSA_P256_SHA256),
+            (KeyType::Rsa2048, &rcgen::PKCS_RSA_SHA256),
+        ] {
+            let groups = Mutex::new(Groups::new(1, SignedDuration::from_secs(60)));
+            let sealed = sealed_key(key_type, &names, 1, &eu, &issuer, &groups).await.unwrap();
+            let request = CertificateSigningRequestParams::from_der(&sealed.csr.unwrap().0.into()).unwrap();
+            assert_eq!(request.public_key.algorithm(), algorithm);
+            let envelope = Envelope::parse(&sealed.bytes.0).unwrap();
+            assert_eq!(envelope.header().spki, spki_digest(&request.public_key.subject_public_key_info()));
+        }
     }
 
     #[test]

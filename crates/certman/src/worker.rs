@@ -394,9 +394,10 @@ impl Worker {
             Action::SealKey => {
                 let recipients = self.certstore.recipients(&site.pools).await?;
                 let version = site.bundle_version.checked_add(1).ok_or_else(versions_used_up)?;
+                let issuer = self.certstore.issuer();
                 let sealed =
-                    new_key::sealed_key(&site.names, version, &recipients, self.certstore.issuer(), &self.groups);
-                Outcome::KeySealed(sealed.map_err(|error| Failure::new(FailureKind::Unavailable, error))?)
+                    new_key::sealed_key(site.key_type, &site.names, version, &recipients, issuer, &self.groups);
+                Outcome::KeySealed(sealed.await.map_err(|error| Failure::new(FailureKind::Unavailable, error))?)
             }
             Action::Finalize(order, sealed) => {
                 Outcome::OrderIs(self.authorities.of(order)?.finalize(&order.url, sealed).await?)

@@ -3,7 +3,7 @@
 //! The first format has no member `format`. This release writes the second, and takes over the first. A record of a later
 //! format is left to the release that wrote it.
 
-use certseal_wire::{Base64, DnsName, NameSet, PoolName, Upstream};
+use certseal_wire::{Base64, DnsName, KeyType, NameSet, PoolName, Upstream};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -146,6 +146,8 @@ impl FirstSite {
             pools: self.pools,
             owner: self.owner,
             profile: None,
+            key_type: KeyType::default(),
+            companion_of: None,
             left: self.left,
             departed: self.departed,
             route_version: self.route_version,

@@ -1,8 +1,9 @@
 //! A site: the state that is wanted, the state that is stored, and the work between the two.
 
+mod companion;
 mod outcome;
 
-use certseal_wire::{Base64, DnsName, NameSet, PoolName, ProfileName, SiteRequest, Upstream};
+use certseal_wire::{Base64, DnsName, KeyType, NameSet, PoolName, ProfileName, SiteRequest, Upstream};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,12 @@ pub struct Site {
     /// The certificate profile that it asks the CA for; that of the policy if it names none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<ProfileName>,
+    /// The type of key that it asks the CA to certify, from the next order on.
+    #[serde(default, skip_serializing_if = "KeyType::is_usual")]
+    pub key_type: KeyType,
+    /// The site whose companion it is: it has the RSA certificate for that site's names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub companion_of: Option<DnsName>,
     /// Pools that served it before, and may not have been told yet that they no longer do; sorted.
     pub left: Vec<PoolName>,
     /// The site has left; its remains keep its versions from being used again.
@@ -114,6 +121,8 @@ impl Site {
             pools: request.pools,
             owner: request.owner,
             profile: request.profile,
+            key_type: request.key_type,
+            companion_of: None,
             left: Vec::new(),
             departed: false,
             route_version: 1,
@@ -229,7 +238,8 @@ impl Site {
             self.looked = None;
         }
         let can_still_change = self.order.as_ref().is_some_and(|step| step.sealed().is_none());
-        let orders_the_same = covers_the_same && (self.profile == request.profile || !can_still_change);
+        let asks_the_same = self.profile == request.profile && self.key_type == request.key_type;
+        let orders_the_same = covers_the_same && (asks_the_same || !can_still_change);
         if !orders_the_same || self.departed || self.attempts.order.dead {
             self.begin_anew();
             self.attempts.order = Attempt::default();
@@ -238,8 +248,8 @@ impl Site {
         left.retain(|pool| !request.pools.contains(pool));
         left.sort();
         left.dedup();
-        let SiteRequest { names, upstream, pools, owner, profile } = request;
-        Self { names, upstream, pools, owner, profile, left, departed: false, ..self }
+        let SiteRequest { names, upstream, pools, owner, profile, key_type } = request;
+        Self { names, upstream, pools, owner, profile, key_type, left, departed: false, ..self }
     }
 
     /// The site after it has left.

@@ -29,6 +29,8 @@ pub fn site_status(site: &Site, now: Timestamp) -> SiteStatus {
         pools: site.pools.clone(),
         owner: site.owner.clone(),
         profile: site.profile.clone(),
+        key_type: site.key_type,
+        companion_of: site.companion_of.clone(),
         state,
         names_state: site.looked.as_ref().map(|looked| looked.readiness).unwrap_or_default(),
         certificate_state: certificate_state(site, now),

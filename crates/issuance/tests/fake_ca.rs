@@ -79,6 +79,7 @@ fn site(n: usize) -> Site {
         pools: vec!["eu".parse().unwrap()],
         owner: None,
         profile: None,
+        key_type: Default::default(),
     };
     Site::new(name, request)
 }

@@ -213,6 +213,7 @@ fn model(authority: &AuthorityId) -> Site {
         pools: vec![pool],
         owner: None,
         profile: None,
+        key_type: Default::default(),
     };
     let account = AccountRef { authority: authority.clone(), thumbprint: None };
     Site {

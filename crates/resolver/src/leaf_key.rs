@@ -49,14 +49,17 @@ impl LeafKey {
     /// The schemes by which the key can sign, the preferred first.
     pub fn schemes(&self) -> &'static [SignatureScheme] {
         match self.kind {
-            KeyKind::EcdsaP256 => &[SignatureScheme::ECDSA_NISTP256_SHA256],
-            KeyKind::Rsa => &RSA_SCHEMES,
+            KeyKind::EcdsaP256 => ECDSA,
+            KeyKind::Rsa => RSA_SCHEMES,
         }
     }
 }
 
+/// The scheme of a key on P-256.
+pub(crate) const ECDSA: &[SignatureScheme] = &[SignatureScheme::ECDSA_NISTP256_SHA256];
+
 /// In the order in which rustls prefers them for a key that is not sealed.
-const RSA_SCHEMES: [SignatureScheme; 6] = [
+pub(crate) const RSA_SCHEMES: &[SignatureScheme] = &[
     SignatureScheme::RSA_PSS_SHA512,
     SignatureScheme::RSA_PSS_SHA384,
     SignatureScheme::RSA_PSS_SHA256,

@@ -6,6 +6,7 @@ use certseal_seal::KeyKind;
 use certseal_unseal::UnsealKeys;
 use certseal_wire::{DnsName, NameSet};
 use rustls::{
+    SignatureScheme,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -16,7 +17,7 @@ use crate::{
     Counts, KeyHolder, LocalKeys, Mirror, MirrorError,
     cache::{Forget, SiteCache, Weigh},
     counts::Counters,
-    leaf_key::LeafKey,
+    leaf_key::{ECDSA, LeafKey, RSA_SCHEMES},
     mirror::SEVERAL,
     sealed_key::SealedKey,
 };
@@ -65,30 +66,41 @@ impl SealedResolver {
         self.counters.read()
     }
 
-    /// The certificate for `name`, with a key that is unsealed when it signs first.
+    /// The certificate for `name`, with a key that is unsealed when it signs first: what a client gets that can use any.
     pub fn certificate(&self, name: &DnsName) -> Option<Arc<CertifiedKey>> {
-        self.find(name, |hit| Counters::add(if hit { &self.counters.hits } else { &self.counters.misses }))
+        self.certificate_for(name, ECDSA)
+    }
+
+    /// The certificate for `name` that a client of `schemes` can use, if the site has such a one, or else another.
+    pub fn certificate_for(&self, name: &DnsName, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let count = |hit| Counters::add(if hit { &self.counters.hits } else { &self.counters.misses });
+        self.find(name, schemes, count)
     }
 
     /// Whether there is a certificate for `name`. Looking does not count as a use of it.
     pub fn has_certificate(&self, name: &DnsName) -> bool {
-        self.find(name, |_| {}).is_some()
+        self.find(name, ECDSA, |_| {}).is_some()
     }
 
     /// `count` is told of each entry whether it was in the cache.
-    fn find(&self, name: &DnsName, count: impl Fn(bool)) -> Option<Arc<CertifiedKey>> {
+    fn find(&self, name: &DnsName, schemes: &[SignatureScheme], count: impl Fn(bool)) -> Option<Arc<CertifiedKey>> {
         let sites = self.mirror.bundle_sites(name)?;
-        let entry = |site| {
+        let entry = |site: &str| {
             let (entry, hit) = self.cache.get_or_load(site, || self.load(site));
             count(hit);
-            entry
+            entry.filter(|entry| entry.names.covers(name))
         };
-        let covers = |entry: &Arc<Entry>| entry.names.covers(name);
-        let entry = match sites.strip_prefix(SEVERAL) {
-            None => entry(&sites).filter(covers),
-            Some(sites) => sites.lines().filter_map(entry).find(covers),
+        let Some(claims) = sites.strip_prefix(SEVERAL) else {
+            return entry(&sites).map(|entry| entry.certified.clone());
         };
-        entry.map(|entry| entry.certified.clone())
+        // The newest claim holds, and the site that makes it may have a companion: a certificate with a key of the other type.
+        let (site, first) = claims.lines().find_map(|site| Some((site, entry(site)?)))?;
+        if first.is_chosen_by(schemes) {
+            return Some(first.certified.clone());
+        }
+        let other = other_of(site).filter(|other| claims.lines().any(|claim| claim == other.as_str()));
+        let other = other.and_then(|other| entry(other.as_str())).filter(|other| other.can_be_used_by(schemes));
+        Some(other.unwrap_or(first).certified.clone())
     }
 
     /// None, to be remembered like an entry, when the mirror's bundle cannot be used.
@@ -109,7 +121,8 @@ impl SealedResolver {
 
 impl ResolvesServerCert for SealedResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let certificate = hello.server_name().and_then(|name| self.certificate(&name.parse().ok()?));
+        let certificate =
+            hello.server_name().and_then(|name| self.certificate_for(&name.parse().ok()?, hello.signature_schemes()));
         if certificate.is_none() {
             Counters::add(&self.counters.unknown_names);
         }
@@ -128,6 +141,29 @@ struct Entry {
     names: NameSet,
     certified: Arc<CertifiedKey>,
     kind: KeyKind,
+}
+
+impl Entry {
+    /// Whether a client of `schemes` can check a signature of the key.
+    fn can_be_used_by(&self, schemes: &[SignatureScheme]) -> bool {
+        let own = match self.kind {
+            KeyKind::EcdsaP256 => ECDSA,
+            KeyKind::Rsa => RSA_SCHEMES,
+        };
+        own.iter().any(|scheme| schemes.contains(scheme))
+    }
+
+    /// Whether a client of `schemes` gets it without a look at the other certificate of its site: ECDSA is cheaper to sign
+    /// with.
+    fn is_chosen_by(&self, schemes: &[SignatureScheme]) -> bool {
+        self.kind == KeyKind::EcdsaP256 && self.can_be_used_by(schemes)
+    }
+}
+
+/// The site that has the other certificate, where there are two: the companion of `site`, or the site whose companion it is.
+fn other_of(site: &str) -> Option<DnsName> {
+    let site: DnsName = site.parse().ok()?;
+    site.companion_of().or_else(|| site.companion())
 }
 
 impl Weigh for Option<Arc<Entry>> {

@@ -12,7 +12,7 @@ use certseal_unseal::UnsealKey;
 use certseal_wire::{Epoch, Event};
 use rcgen::{KeyPair, PKCS_RSA_SHA256};
 use rustls::{
-    HandshakeKind,
+    HandshakeKind, SignatureAlgorithm, SignatureScheme,
     version::{TLS12, TLS13},
 };
 use support::{Draft, Platform, handshake, name, page, pool, server};
@@ -119,6 +119,46 @@ fn an_rsa_key_signs_too() {
         handshake(&server(resolver.clone(), version), &platform.client(), "a.example").unwrap();
         assert_eq!(resolver.counts().unsealed, 1);
     }
+}
+
+/// The signature schemes of a client that knows RSA only.
+const RSA: &[SignatureScheme] = &[SignatureScheme::RSA_PSS_SHA256, SignatureScheme::RSA_PKCS1_SHA256];
+
+/// As modern clients have it: the order is no preference of ours.
+const ANY: &[SignatureScheme] = &[SignatureScheme::RSA_PSS_SHA256, SignatureScheme::ECDSA_NISTP256_SHA256];
+
+#[test]
+fn a_site_with_two_certificates_is_served_with_the_one_that_the_client_can_use() {
+    let (platform, dir) = (Platform::new(), tempfile::tempdir().unwrap());
+    let mirror = platform.mirror(dir.path());
+    let rsa = |site: &str| {
+        let key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
+        platform.bundle(Draft { key, kind: KeyKind::Rsa, ..platform.draft(site, &["a.example"], 1) })
+    };
+    let resolver = platform.resolver(&mirror);
+    let served = |schemes| {
+        let certified = resolver.certificate_for(&name("a.example"), schemes);
+        certified.map(|certified| (certified.key.algorithm(), certified.cert[0].clone()))
+    };
+    let kind = |schemes| served(schemes).map(|(algorithm, _)| algorithm);
+    let (ecdsa, rsa_only) = (Some(SignatureAlgorithm::ECDSA), Some(SignatureAlgorithm::RSA));
+
+    mirror.apply(&page([platform.simple("a.example", 1)])).unwrap();
+    assert_eq!((kind(ANY), kind(RSA)), (ecdsa, ecdsa), "one is all that there is");
+    let companion = rsa("_rsa.a.example");
+    mirror.apply(&page([companion])).unwrap();
+    assert_eq!((kind(ANY), kind(RSA)), (ecdsa, rsa_only), "the companion came last");
+    mirror.apply(&page([platform.simple("a.example", 2)])).unwrap();
+    assert_eq!((kind(ANY), kind(RSA)), (ecdsa, rsa_only), "the site came last");
+
+    // The name is another site's by now: nothing of the one before is served, whatever the client can use.
+    mirror.apply(&page([platform.bundle(platform.draft("b.example", &["b.example", "a.example"], 1))])).unwrap();
+    let (newest, any) = (served(RSA).unwrap(), served(ANY).unwrap());
+    assert_eq!((newest.0, &newest), (SignatureAlgorithm::ECDSA, &any));
+    mirror.apply(&page([rsa("_rsa.b.example")])).unwrap();
+    assert_eq!((kind(ANY), kind(RSA)), (ecdsa, rsa_only));
+    let (other, own) = (served(ANY).unwrap(), resolver.certificate(&name("b.example")).unwrap().cert[0].clone());
+    assert_eq!(other.1, own);
 }
 
 #[test]

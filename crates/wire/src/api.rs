@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Base64, Digest, DnsName, Kind, NameSet, NamesReport, ParseError, PoolName, ProfileName, Readiness, Upstream,
+    Base64, Digest, DnsName, KeyType, Kind, NameSet, NamesReport, ParseError, PoolName, ProfileName, Readiness,
+    Upstream,
 };
 
 /// A place in the feed: `EPOCH:SEQUENCE`, the epoch as 32 hex digits.
@@ -155,6 +156,9 @@ pub struct SiteRequest {
     /// The certificate profile to ask the CA for, from the next order on; certman's own when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<ProfileName>,
+    /// The type of its certificates' keys, from the next order on.
+    #[serde(default, skip_serializing_if = "KeyType::is_usual")]
+    pub key_type: KeyType,
 }
 
 /// The step of an order that waits since certstore says that it lost the site's bundle.
@@ -276,6 +280,12 @@ pub struct SiteStatus {
     /// The certificate profile that it asks the CA for, if it names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<ProfileName>,
+    /// The type of its certificates' keys. A site with one of each has a companion, which has the RSA certificate.
+    #[serde(default, skip_serializing_if = "KeyType::is_usual")]
+    pub key_type: KeyType,
+    /// The site whose companion it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub companion_of: Option<DnsName>,
     /// Where it is on its way.
     pub state: SiteState,
     /// Whether its names could be validated when they were looked at last: unknown before the first look, and of a certman

@@ -22,6 +22,7 @@ mod causes;
 mod documents;
 mod fleet;
 mod ids;
+mod key_type;
 mod kind;
 mod names;
 mod on_demand;
@@ -54,6 +55,7 @@ pub use fleet::{
     EdgeReport, EdgeStatus,
 };
 pub use ids::{Digest, EnvelopeId, Epoch, GroupId, KeyId, RotationId, SignerId};
+pub use key_type::KeyType;
 pub use kind::{Kind, UnknownKind};
 pub use names::{DnsName, NameSet, ParseError, PoolName, ProfileName};
 pub use on_demand::{OnDemandAnswer, OnDemandOutcome};

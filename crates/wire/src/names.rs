@@ -44,6 +44,18 @@ impl DnsName {
         let (first, parent) = self.0.split_once('.')?;
         (first != "*" && parent.contains('.')).then(|| DnsName(format!("*.{parent}").into()))
     }
+
+    /// The name under which the RSA certificate of this site is kept, where it has one of each key type: `_rsa.` before its
+    /// own. No host has such a name (RFC 952). None where it would be too long.
+    pub fn companion(&self) -> Option<DnsName> {
+        let is_possible = !self.is_wildcard() && self.0.len() + COMPANION.len() <= MAX_OCTETS;
+        is_possible.then(|| DnsName(format!("{COMPANION}{}", self.0).into()))
+    }
+
+    /// The site whose RSA certificate is kept under this name; none for the name of a site itself.
+    pub fn companion_of(&self) -> Option<DnsName> {
+        self.0.strip_prefix(COMPANION)?.parse().ok()
+    }
 }
 
 impl From<DnsName> for Arc<str> {
@@ -68,7 +80,7 @@ impl FromStr for DnsName {
                 && !label.ends_with('-')
         };
         let last = labels.rsplit('.').next().unwrap_or_default();
-        if name.len() > 253
+        if name.len() > MAX_OCTETS
             || !labels.contains('.')
             || !labels.split('.').all(well_formed)
             || last.bytes().all(|b| b.is_ascii_digit())
@@ -78,6 +90,12 @@ impl FromStr for DnsName {
         Ok(Self(name.into()))
     }
 }
+
+/// The most octets of a name (RFC 1035, 2.3.4), in text without the last dot.
+const MAX_OCTETS: usize = 253;
+
+/// The beginning of companions' names.
+const COMPANION: &str = "_rsa.";
 
 /// The names of one certificate: 1 to 100 distinct DNS names, sorted.
 ///

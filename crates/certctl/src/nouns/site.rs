@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use certseal_client::{CertmanClient, Progress};
 use certseal_wire::{
-    DnsName, LOST, NameSet, PoolName, ProfileName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus, Upstream,
+    DnsName, KeyType, LOST, NameSet, PoolName, ProfileName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus,
+    Upstream,
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -88,6 +89,9 @@ pub(crate) struct AddArgs {
     /// Certificate profile to ask the CA for, such as classic, tlsserver or shortlived; certman's own when absent
     #[arg(long, value_name = "PROFILE")]
     pub(crate) profile: Option<ProfileName>,
+    /// Type of key: ecdsa-p256, rsa-2048 for old clients, or both, and each client gets what it can use
+    #[arg(long, value_name = "TYPE", default_value_t)]
+    pub(crate) key_type: KeyType,
     /// Wait until a certificate for all its names is stored, or it has failed
     #[arg(long)]
     pub(crate) wait: bool,
@@ -128,9 +132,10 @@ pub(super) async fn run(command: SiteCommand, settings: &Settings, output: Outpu
 }
 
 async fn add(certman: &CertmanClient, args: AddArgs, output: Output) -> anyhow::Result<()> {
-    let AddArgs { site, aliases, upstream, pools, owner, profile, wait, timeout } = args;
+    let AddArgs { site, aliases, upstream, pools, owner, profile, key_type, wait, timeout } = args;
     let names = NameSet::try_from([vec![site.clone()], aliases].concat())?;
-    let mut status = certman.put_site(&site, &SiteRequest { names, upstream, pools, owner, profile }).await?;
+    let request = SiteRequest { names, upstream, pools, owner, profile, key_type };
+    let mut status = certman.put_site(&site, &request).await?;
     if wait {
         status = settled(certman, status, Duration::from_secs(timeout), output).await?;
     }
@@ -239,6 +244,7 @@ fn description(site: &SiteStatus) -> String {
         ("upstream", site.upstream.to_string()),
         ("pools", joined(&site.pools)),
         ("profile", or_dash(site.profile.as_ref())),
+        ("key", site.key_type.to_string()),
         ("state", site.state.to_string()),
         ("names are", site.names_state.to_string()),
         ("certificate is", site.certificate_state.to_string()),

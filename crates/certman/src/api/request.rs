@@ -9,7 +9,7 @@ use axum::{
 };
 use certseal_issuance::{RecordError, Site, site_status};
 use certseal_service::problem::Refusal;
-use certseal_wire::{Caller, DnsName, PoolName, ProblemKind, Role, SiteRequest, SiteStatus};
+use certseal_wire::{Caller, DnsName, KeyType, PoolName, ProblemKind, Role, SiteRequest, SiteStatus};
 use jiff::Timestamp;
 
 use crate::{
@@ -122,6 +122,16 @@ pub(crate) fn checked(
         return Err(malformed(format!(
             "expected at most {most} names, as many as a certificate of profile {profile} has; these are {count}: make several \
              sites of them, or choose another profile"
+        )));
+    }
+    if let Some(site) = name.companion_of() {
+        return Err(malformed(format!(
+            "{name} stands for the RSA certificate of {site} and follows it: change {site}"
+        )));
+    }
+    if request.key_type == KeyType::Both && name.companion().is_none() {
+        return Err(malformed(format!(
+            "expected a name of at most 248 octets for a site with both types of key, got {name}"
         )));
     }
     if name.is_wildcard() || !request.names.iter().any(|own| own == name) {

@@ -116,7 +116,9 @@ async fn remove_site(
     _: Allowed,
     Name(name): Name,
 ) -> Result<Json<SiteStatus>, Refusal> {
-    present(&worker, &name).await?;
+    if let Some(site) = present(&worker, &name).await?.site.companion_of {
+        return Err(malformed(format!("{name} stands for the RSA certificate of {site} and leaves with it")));
+    }
     let missing = no_such_site(&name);
     let (site, _) = change(&worker, &name, move |before| match before {
         Some(site) => Ok(if site.departed { site.clone() } else { site.clone().departed() }),

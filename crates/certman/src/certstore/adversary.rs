@@ -264,7 +264,8 @@ impl Certman {
                 self.certstore.vouch_for_account(OURS).await?;
                 let version = site.bundle_version.checked_add(1).ok_or_else(versions_used_up)?;
                 let issuer = self.certstore.issuer();
-                let sealed = sealed_key(&site.names, version, &recipients, issuer, &self.groups).unwrap();
+                let sealed = sealed_key(site.key_type, &site.names, version, &recipients, issuer, &self.groups);
+                let sealed = sealed.await.unwrap();
                 let csr = sealed.csr.as_ref().unwrap().0.as_slice();
                 let leaf = CertificateSigningRequestParams::from_der(&csr.into()).unwrap().signed_by(&CA).unwrap();
                 let chain = vec![Base64(leaf.der().to_vec())];

@@ -298,6 +298,7 @@ fn request(name: &DnsName, upstream: u64) -> SiteRequest {
         pools: vec!["eu".parse().unwrap()],
         owner: None,
         profile: None,
+        key_type: Default::default(),
     }
 }
 

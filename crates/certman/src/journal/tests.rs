@@ -12,6 +12,7 @@ fn site(names: &[&str], owner: Option<&str>) -> Site {
         pools: vec!["eu".parse().unwrap()],
         owner: owner.map(str::to_owned),
         profile: None,
+        key_type: Default::default(),
     };
     Site::new(own, request)
 }
@@ -193,8 +194,8 @@ fn changed_together(journal: &Journal, wanted: &[Option<Site>], names: &[&str]) 
     let names: Vec<DnsName> = names.iter().map(|name| name.parse().unwrap()).collect();
     let outcomes = journal.change_each(&names, |index, before| match (&wanted[index], before) {
         (Some(site), Some(before)) => {
-            let Site { names, upstream, pools, owner, profile, .. } = site.clone();
-            Ok(before.clone().changed(SiteRequest { names, upstream, pools, owner, profile }))
+            let Site { names, upstream, pools, owner, profile, key_type, .. } = site.clone();
+            Ok(before.clone().changed(SiteRequest { names, upstream, pools, owner, profile, key_type }))
         }
         (Some(site), None) => Ok(site.clone()),
         (None, Some(before)) if !before.departed => Ok(before.clone().departed()),
@@ -268,4 +269,32 @@ fn a_record_that_cannot_be_read_holds_up_no_other_change() {
     let said = changed_together(&journal, &sites, &names);
     assert_eq!((said[0].as_str(), said[2].as_str()), ("Created", "Created"));
     assert!(said[1].starts_with("Failed"), "{}", said[1]);
+}
+
+#[test]
+fn a_companion_is_written_with_its_site_and_claims_no_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let (name, companion): (DnsName, DnsName) = ("a.example".parse().unwrap(), "_rsa.a.example".parse().unwrap());
+    let both = Site { key_type: KeyType::Both, ..site(&["a.example", "*.a.example"], Some("ann")) };
+    assert_eq!(outcome(&journal, &both), "written");
+    assert!(journal.read(&companion).unwrap().is_none());
+
+    let entry = journal.read(&name).unwrap().unwrap();
+    let issued = Site { certificate: due_site("a.example", false).certificate, ..entry.site.clone() };
+    journal.write_work(entry, &issued, &[]).unwrap();
+    let found = journal.read(&companion).unwrap().unwrap().site;
+    assert_eq!((&found.names, &found.companion_of), (&both.names, &Some(name.clone())));
+    assert!(journal.list(None, 10).unwrap().iter().any(|site| site.site == companion));
+    assert_eq!(journal.holder(&name).unwrap(), Some(name.clone()));
+    assert_eq!(outcome(&journal, &site(&["b.a.example"], None)), "b.a.example and *.a.example of a.example");
+
+    // Its work goes on beside that of the site.
+    let entry = journal.read(&companion).unwrap().unwrap();
+    journal.write_work(entry, &Site { route_stored: true, ..found }, &[]).unwrap();
+    let left = journal.change_alone(&name, |before| Ok::<_, ()>(before.unwrap().clone().departed())).unwrap();
+    assert!(left.unwrap().0.departed);
+    let gone = journal.read(&companion).unwrap().unwrap().site;
+    assert!(gone.departed && !gone.route_stored, "its route is to say that it left");
+    assert_eq!(outcome(&journal, &site(&["b.example", "a.example"], None)), "written", "the names are free");
 }

@@ -30,6 +30,7 @@ fn added(journal: &Journal, name: &str) -> Entry {
         pools: vec!["eu".parse().unwrap()],
         owner: None,
         profile: None,
+        key_type: Default::default(),
     };
     let order = Some(Step::Vouched { account: account() });
     let site = Site { route_stored: true, order, ..Site::new(name, request) };

@@ -1,4 +1,4 @@
-use certseal_wire::{LOST, SiteState};
+use certseal_wire::{KeyType, LOST, SiteState};
 use jiff::SignedDuration;
 
 use super::*;
@@ -44,6 +44,7 @@ fn request() -> SiteRequest {
         pools: vec!["eu".parse().unwrap()],
         owner: None,
         profile: None,
+        key_type: Default::default(),
     }
 }
 

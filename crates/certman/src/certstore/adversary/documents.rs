@@ -58,6 +58,7 @@ pub(super) fn request(site: &str, port: u64) -> SiteRequest {
         pools: vec![EU.clone()],
         owner: None,
         profile: None,
+        key_type: Default::default(),
     }
 }
 

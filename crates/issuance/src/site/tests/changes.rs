@@ -232,3 +232,33 @@ fn that_a_key_was_in_an_envelope_is_never_forgotten() {
     let site = stored(routed());
     assert!(site.enveloped && site.departed().changed(request()).enveloped);
 }
+
+#[test]
+fn a_site_with_both_types_of_key_has_a_companion_that_follows_it() {
+    let both = || SiteRequest { key_type: KeyType::Both, ..request() };
+    let new = new().changed(both());
+    assert_eq!(new.companion(None), None, "names that are not validated yet would cost twice");
+    let site = stored(routed()).changed(both());
+    assert_eq!(action(&site), None, "its own certificate is of the right type already");
+    let companion = site.companion(None).unwrap();
+    assert_eq!(companion.site.as_str(), "_rsa.shop.example");
+    assert_eq!((companion.key_type, &companion.companion_of), (KeyType::Rsa2048, &Some(site.site.clone())));
+    assert_eq!((&companion.names, &companion.order), (&site.names, &Some(Step::Requested)));
+    assert_eq!((site.companion(Some(&companion)), companion.companion(None)), (None, None));
+
+    // What became of its order is its own affair.
+    let dead = fails(Site { route_stored: true, ..companion.clone() }, FailureKind::Hopeless);
+    assert_eq!(site.companion(Some(&dead)), None);
+    let moved = site.clone().changed(SiteRequest { upstream: "http://127.0.0.1:2".parse().unwrap(), ..both() });
+    let followed = moved.companion(Some(&companion)).unwrap();
+    assert_eq!((&followed.upstream, followed.route_version), (&moved.upstream, 2));
+    assert_eq!(moved.companion(Some(&followed)), None);
+
+    for gone in [site.clone().changed(request()), site.clone().departed()] {
+        let left = gone.companion(Some(&companion)).unwrap();
+        assert!(left.departed && left.route_version == 2);
+        assert_eq!(gone.companion(Some(&left)), None);
+        let back = site.companion(Some(&left)).unwrap();
+        assert!(!back.departed && back.companion_of.is_some());
+    }
+}
