@@ -571,6 +571,8 @@ const SITES: Table = Table::new("sites");
 const NAMES: Table = Table::new("names");
 /// Names by the name that they lie under.
 const UNDER: Table = Table::new("names under");
+/// A mark for each name that others lie under, which each claim of one of them changes. It stays when they leave.
+const BELOW: Table = Table::new("claims below");
 const META: Table = Table::new("meta");
 /// The changes that certstore took, by the instant.
 const CHANGES: Table = Table::new("changes");

@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
+use anyhow::anyhow;
 use certseal_issuance::Site;
 use certseal_store::{Expect, Record, StoreError, Write};
 use certseal_wire::DnsName;
 
 use super::{
-    CLAIMS, Entry, Journal, MAX_RACES, META, NAMES, NAMES_AT_ONCE, SITES, UNDER, Writer,
-    held::{Held, is_of_owner},
+    BELOW, CLAIMS, Entry, Journal, MAX_RACES, META, NAMES, NAMES_AT_ONCE, SITES, UNDER, Writer,
+    held::{Held, is_of_owner, parent},
 };
 
 /// What a change did.
@@ -117,6 +118,8 @@ impl Journal {
             Ok((entry, site))
         });
         let decided: Vec<Decided<E>> = decided.collect();
+        let new = decided.iter().flatten().flat_map(|(entry, site)| new_names(entry.as_ref(), site));
+        let seen = Seen { claims, below: self.marks(new)? };
         let holders = self.holders(decided.iter().flatten())?;
 
         let (mut outcomes, mut batch) = (Vec::new(), Batch::default());
@@ -151,13 +154,14 @@ impl Journal {
             }
             let written = self.writes(entry, &site, Writer::Request, &[])?;
             let writes = written.map(|(writes, _)| writes).unwrap_or_default();
-            if !batch.writes.is_empty() && batch.writes.len() + writes.len() > MOST_WRITES {
+            // Each new name has a mark at most.
+            if !batch.writes.is_empty() && batch.len() + writes.len() + new.len() > MOST_WRITES {
                 break;
             }
             batch.add(outcomes.len(), &site, &new, writes);
             outcomes.push(Ok(done(entry)));
         }
-        if batch.writes.is_empty() || self.commit_claims(batch.writes, &batch.names, claims)? {
+        if batch.writes.is_empty() || self.commit_claims(batch.writes, &batch.names, &seen)? {
             return Ok(outcomes);
         }
         // Somebody changed one of them, or all together are too large.
@@ -174,29 +178,43 @@ impl Journal {
         // Before the look at who has what, as for many.
         let claims = self.claims()?;
         let new = new_names(before, site);
+        let seen = Seen { claims, below: self.marks(new.iter().copied())? };
         if let Some(clash) = self.clash(site, &new, |name| self.holder(name))? {
             return Ok(Claim::Clash(clash));
         }
         let Some((writes, _)) = self.writes(before, site, Writer::Request, &[])? else { return Ok(Claim::Outrun) };
         let new = new.into_iter().cloned().collect();
-        let is_written = self.commit_claims(writes, &new, claims)?;
+        let is_written = self.commit_claims(writes, &new, &seen)?;
         Ok(if is_written { Claim::Written } else { Claim::Outrun })
     }
 
     /// Makes writes of sites that get these names; false when somebody else came first.
-    fn commit_claims(
-        &self,
-        mut writes: Vec<Write>,
-        names: &HashSet<DnsName>,
-        claims: Option<u64>,
-    ) -> anyhow::Result<bool> {
-        let as_it_was = claims.map_or(Expect::Absent, Expect::Version);
+    ///
+    /// A name and a wildcard over it may be claimed at the same moment, by two transactions neither of which sees the other. So
+    /// the claim of a wildcard changes one row that each claim needs as it was, and each claim of a name changes its parent's
+    /// mark, which the claim of the wildcard needs as it was. A mark is written whatever stands there: of claims of names below
+    /// one parent none waits for another, and many in one transaction write it once. To look once more after the commit would
+    /// write nothing, but a process that dies in between would leave both claims standing.
+    fn commit_claims(&self, mut writes: Vec<Write>, names: &HashSet<DnsName>, seen: &Seen) -> anyhow::Result<bool> {
+        let as_it_was = |version: Option<u64>| version.map_or(Expect::Absent, Expect::Version);
+        let wildcards: Vec<&str> = names.iter().filter_map(|name| name.as_str().strip_prefix("*.")).collect();
         if !names.is_empty() {
-            writes.push(if names.iter().any(DnsName::is_wildcard) {
-                Write::put(META, CLAIMS, claims.map_or(1, |version| version + 1), "").expect(as_it_was)
+            let before = as_it_was(seen.claims);
+            writes.push(if wildcards.is_empty() {
+                Write::require(META, CLAIMS, before)
             } else {
-                Write::require(META, CLAIMS, as_it_was)
+                Write::put(META, CLAIMS, seen.claims.map_or(1, |version| version + 1), "").expect(before)
             });
+        }
+        // Before the marks of names in this transaction: a site may have a wildcard and a name below it.
+        let unmarked =
+            |parent: &str| Write::require(BELOW, parent, as_it_was(seen.below.get(parent).copied().flatten()));
+        writes.extend(wildcards.into_iter().map(unmarked));
+        let parents: HashSet<String> = names.iter().filter_map(parent).collect();
+        if !parents.is_empty() {
+            // A mark that was never there before. The database has 63 bits for it.
+            let mark = getrandom::u64().map_err(|error| anyhow!("no randomness: {error}"))? >> 1;
+            writes.extend(parents.into_iter().map(|parent| Write::put(BELOW, parent, mark, "")));
         }
         match self.committed(writes) {
             Err(error) if matches!(error.downcast_ref(), Some(StoreError::TooLarge { .. })) => Ok(false),
@@ -206,6 +224,19 @@ impl Journal {
 
     fn claims(&self) -> Result<Option<u64>, StoreError> {
         Ok(self.storage.get(META, CLAIMS)?.map(|record| record.version))
+    }
+
+    /// The marks below those of the names that are wildcards. They are read before the names below.
+    fn marks<'a>(&self, names: impl Iterator<Item = &'a DnsName>) -> Result<HashMap<String, Option<u64>>, StoreError> {
+        let parents: Vec<&str> = names.filter_map(|name| name.as_str().strip_prefix("*.")).collect();
+        let mut marks = HashMap::with_capacity(parents.len());
+        for parents in parents.chunks(NAMES_AT_ONCE) {
+            let keys: Vec<_> = parents.iter().map(|parent| (BELOW, parent.as_bytes())).collect();
+            for (parent, record) in parents.iter().zip(self.storage.get_all(&keys)?) {
+                marks.insert((*parent).to_owned(), record.map(|record| record.version));
+            }
+        }
+        Ok(marks)
     }
 
     /// Who stands in the way of a site's new names.
@@ -287,6 +318,14 @@ impl Journal {
 /// What is to become of a site that was read.
 type Decided<E> = Result<(Option<Entry>, Site), NotDone<E>>;
 
+/// What a claim was decided by: it is made only if nobody has changed it since.
+struct Seen {
+    /// The version of the row that each claim of a wildcard changes.
+    claims: Option<u64>,
+    /// By the parents of the wildcards that are claimed, the marks that each claim of a name below changes.
+    below: HashMap<String, Option<u64>>,
+}
+
 /// Sites that are written together, each with names that have nothing to do with those of the others.
 #[derive(Default)]
 struct Batch {
@@ -306,6 +345,12 @@ impl Batch {
         self.names.contains(name)
             || wildcard.is_some_and(|wildcard| self.names.contains(&wildcard))
             || name.is_wildcard() && self.above.contains(name)
+    }
+
+    /// How many writes it takes, without the one for all claims.
+    fn len(&self) -> usize {
+        let wildcards = self.names.iter().filter(|name| name.is_wildcard()).count();
+        self.writes.len() + wildcards + self.above.len()
     }
 
     fn add(&mut self, index: usize, site: &Site, new: &[&DnsName], writes: Vec<Write>) {

@@ -25,6 +25,11 @@ pub(crate) fn is_of_owner(site: &Site, owner: Option<&str>) -> bool {
 
 /// Where a name is filed, by what it lies under; wildcards are not.
 pub(crate) fn under(name: &DnsName) -> Option<String> {
-    let parent = name.covering_wildcard().filter(|_| !name.is_wildcard())?;
-    Some(format!("{}/{name}", parent.as_str().trim_start_matches("*.")))
+    Some(format!("{}/{name}", parent(name)?))
+}
+
+/// The name that a name lies under, if there may be a wildcard over it; wildcards lie under none.
+pub(crate) fn parent(name: &DnsName) -> Option<String> {
+    let wildcard = name.covering_wildcard().filter(|_| !name.is_wildcard())?;
+    Some(wildcard.as_str().trim_start_matches("*.").to_owned())
 }

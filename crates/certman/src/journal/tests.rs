@@ -1,7 +1,10 @@
 use certseal_issuance::{Advice, Issued};
 use certseal_wire::{NameSet, SiteRequest};
 
+use self::interleaved::Interleaved;
 use super::{claims::*, *};
+
+mod interleaved;
 
 fn site(names: &[&str], owner: Option<&str>) -> Site {
     let names: Vec<DnsName> = names.iter().map(|name| name.parse().unwrap()).collect();
@@ -51,6 +54,50 @@ fn nobody_claims_a_name_under_anothers_wildcard_nor_a_wildcard_over_anothers_nam
     let left = Site { departed: true, ..site(&["a.example", "*.a.example"], Some("ann")) };
     assert_eq!(outcome(&journal, &left), "written");
     assert_eq!(claim(&["bar.a.example"], None), "written");
+}
+
+/// Somebody claims a name below a wildcard after the wildcard's claim has looked for such names.
+#[test]
+fn a_wildcard_and_a_name_below_it_that_are_claimed_at_the_same_moment_go_to_one_of_two_owners() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let meanwhile = |name: &'static str| {
+        let others = journal.clone();
+        let claims = move || assert_eq!(outcome(&others, &site(&[name], Some("bob"))), "written");
+        let storage = Arc::new(Interleaved::after_a_scan(journal.storage(), UNDER, claims));
+        Journal { storage, ..journal.clone() }
+    };
+    let over = site(&["p.example", "*.p.example"], Some("ann"));
+    let late = meanwhile("x.p.example");
+    assert_eq!(outcome(&late, &over), "outrun");
+    assert_eq!(outcome(&late, &over), "*.p.example and x.p.example of x.p.example");
+
+    let over = site(&["q.example", "*.q.example"], Some("ann"));
+    let beside = site(&["r.example"], None);
+    let late = meanwhile("x.q.example");
+    let said = changed_together(&late, &[Some(beside), Some(over)], &["r.example", "q.example"]);
+    assert_eq!(said, ["Created", "*.q.example and x.q.example of x.q.example"]);
+
+    // A name elsewhere is no matter of the wildcard, and neither is one of its own site.
+    let own = site(&["s.example", "*.s.example", "www.s.example"], Some("ann"));
+    assert_eq!(outcome(&meanwhile("x.t.example"), &own), "written");
+}
+
+/// Claims of names below one parent need nothing of one another.
+#[test]
+fn names_below_one_parent_are_claimed_at_the_same_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    let others = journal.clone();
+    let claims = move || assert_eq!(outcome(&others, &site(&["a.p.example"], None)), "written");
+    // By then the claim has read all that it needs to stay as it is.
+    let storage = Arc::new(Interleaved::after_a_get(journal.storage(), NAMES, claims));
+    let late = Journal { storage, ..journal.clone() };
+    assert_eq!(outcome(&late, &site(&["b.p.example"], None)), "written");
+    for name in ["a.p.example", "b.p.example"] {
+        let name: DnsName = name.parse().unwrap();
+        assert_eq!(journal.holder(&name).unwrap(), Some(name));
+    }
 }
 
 #[test]
@@ -224,6 +271,17 @@ fn many_changes_share_transactions_and_have_the_outcomes_of_one_after_the_other(
     assert!(commits <= 10, "{commits} transactions");
     assert!(changed_together(&journal, &sites, &names).iter().all(|done| done == "Nothing"));
     assert_eq!(journal.commits().get() - before, commits, "nothing was written");
+    // Names below one parent, and names each of which has its own.
+    let parents: [fn(usize) -> String; 2] = [|_| "p.example".to_owned(), |number| format!("p-{number}.example")];
+    for parent in parents {
+        let names: Vec<String> = (0..1000).map(|number| format!("below-{number}.{}", parent(number))).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let sites: Vec<Option<Site>> = names.iter().map(|name| Some(site(&[name], None))).collect();
+        let before = journal.commits().get();
+        assert!(changed_together(&journal, &sites, &names).iter().all(|done| done == "Created"));
+        let commits = journal.commits().get() - before;
+        assert!(commits <= 10, "{commits} transactions");
+    }
     assert_eq!(journal.holder(&"site-999.example".parse().unwrap()).unwrap().unwrap().as_str(), "site-999.example");
 
     // Those that have to do with one another come one after the other.
