@@ -216,7 +216,8 @@ pub enum Authority {
         /// The certificate profile of sites that name none; the CA's default when absent.
         profile: Option<ProfileName>,
         /// The private key of the account, PEM, readable by its owner only; made when it is missing. Processes that share a
-        /// database need the same one. `acme-account.key` in `data_dir` when absent, and for further CAs `acme-account-HOST.key`.
+        /// database need the same one. In `data_dir` when absent, with the directory in its name. `FILE.directory` beside it notes
+        /// the CA that it is of: another one is refused.
         account_key: Option<PathBuf>,
         /// An account that the CA knows its customers by, where it takes no others (RFC 8555, 7.3.4).
         external_account: Option<ExternalAccount>,

@@ -79,7 +79,7 @@ pub use config::{
     Permit, Webhooks as WebhooksConfig,
 };
 
-use authority::{AcmeAuthority, Authorities, Authority, ExternalAccount, LocalAuthority};
+use authority::{AcmeAuthority, Authorities, Authority, ExternalAccount, LocalAuthority, account_key_file};
 use certstore::Certstore;
 use journal::Journal;
 use ledger::{Ledger, Rules};
@@ -163,10 +163,11 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let on_demand = on_demand.map(|it| OnDemand::new(it, preflight.as_ref(), denied, rules.suffixes.clone()));
     let on_demand = on_demand.transpose()?;
     let ledger = Ledger::start(journal.clone(), rules);
-    let made = |config: &AuthorityConfig, key: &Path| authority(config, key, metrics.requests.clone());
-    let first = made(&config.authority, &config.data_dir.join("acme-account.key"))?;
-    let key = |further: &AuthorityConfig| config.data_dir.join(format!("acme-account-{}.key", host_of(further)));
-    let further = further.iter().map(|further| made(further, &key(further))).collect::<anyhow::Result<_>>()?;
+    let made = |authority_config: &AuthorityConfig, is_preferred: bool| {
+        authority(authority_config, &config.data_dir, is_preferred, metrics.requests.clone())
+    };
+    let first = made(&config.authority, true)?;
+    let further = further.iter().map(|further| made(further, false)).collect::<anyhow::Result<_>>()?;
     let authorities = Authorities::new(first, further)?;
     let retry = SignedDuration::from_secs(i64::try_from(config.retry_seconds).context("retry_seconds")?);
     let profile = match &config.authority {
@@ -230,14 +231,19 @@ fn store_client(store: &Peer) -> anyhow::Result<StoreClient> {
     Ok(StoreClient::new(Connection::new(url, store.client_config()?)))
 }
 
-/// `key` is the file of its account's key where the configuration names none.
-fn authority(config: &AuthorityConfig, key: &Path, requests: Requests) -> anyhow::Result<Authority> {
+/// The CA, with its account's key in `data_dir` where the configuration names no other file.
+fn authority(
+    config: &AuthorityConfig,
+    data_dir: &Path,
+    is_preferred: bool,
+    requests: Requests,
+) -> anyhow::Result<Authority> {
     Ok(match config {
         AuthorityConfig::Local { certificate, key, lifetime_seconds } => {
             Authority::Local(LocalAuthority::load(certificate, key, *lifetime_seconds)?)
         }
         AuthorityConfig::Acme { directory, roots, account_key, external_account, profile, .. } => {
-            let account_key = account_key.clone().unwrap_or_else(|| key.to_owned());
+            let account_key = account_key_file(account_key.as_deref(), data_dir, directory, is_preferred)?;
             let external = external_account.as_ref().map(external_account_of).transpose()?;
             let profile = profile.clone();
             Authority::Acme(AcmeAuthority::new(directory.clone(), roots, account_key, external, profile, requests)?)
@@ -252,14 +258,6 @@ fn external_account_of(config: &config::ExternalAccount) -> anyhow::Result<Exter
         format!("{}: expected a key of 16 octets or more in base64url, as the CA gives it", config.key_file.display())
     })?;
     Ok(ExternalAccount { key_id: config.key_id.clone(), key: hmac::Key::new(hmac::HMAC_SHA256, &key) })
-}
-
-/// The host of a CA's directory, for the name of a file.
-fn host_of(config: &AuthorityConfig) -> String {
-    match config {
-        AuthorityConfig::Acme { directory, .. } => config::host(directory).unwrap_or_default(),
-        AuthorityConfig::Local { .. } => "local".to_owned(),
-    }
 }
 
 /// The CA's id.

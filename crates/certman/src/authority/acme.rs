@@ -1,5 +1,6 @@
 //! An ACME CA (RFC 8555), with http-01 (8.3), dns-01 (8.4) and tls-alpn-01 (RFC 8737).
 
+mod account_key;
 mod breaker;
 mod client;
 mod external;
@@ -31,6 +32,7 @@ use x509_parser::{
 use zeroize::Zeroizing;
 
 use crate::metrics::Requests;
+pub(crate) use account_key::account_key_file;
 pub(crate) use external::ExternalAccount;
 
 use client::{Busy, Http, Unanswered, with_retry_after};
