@@ -35,7 +35,8 @@ use crate::metrics::Requests;
 pub(crate) use account_key::account_key_file;
 pub(crate) use external::ExternalAccount;
 
-use client::{Busy, Http, Unanswered, with_retry_after};
+use breaker::{Leave, Subject};
+use client::{Busy, Http, Unanswered, as_new_order, with_retry_after};
 use pace::Pace;
 
 pub(crate) struct AcmeAuthority {
@@ -94,6 +95,7 @@ impl AcmeAuthority {
 
     /// When the CA wants the certificate of this id to be renewed (RFC 9773, 4).
     pub(crate) async fn advice(&self, id: &str) -> Result<Outcome, Failure> {
+        let _leave = self.leave(Subject::Other)?;
         let (info, wait) = match self.account().await?.renewal_info(&identifier(id)?).await {
             Err(Error::Unsupported(_)) => return Ok(Outcome::NotAdvised),
             info => info.map_err(failure)?,
@@ -123,7 +125,9 @@ impl AcmeAuthority {
         if let Some(profile) = profile {
             request = request.profile(profile.as_str());
         }
-        let order = self.account().await?.new_order(&request).await.map_err(failure)?;
+        let _leave = self.leave(Subject::NewOrder)?;
+        let account = self.account().await?;
+        let order = as_new_order(account.new_order(&request)).await.map_err(failure)?;
         let url = order.url().to_owned();
         self.keep(order);
         Ok(url)
@@ -229,6 +233,7 @@ impl AcmeAuthority {
     pub(crate) async fn abandon(&self, order_url: &str) -> Result<(), Failure> {
         // What is known of it is not enough: a validation may have ended meanwhile.
         drop(self.known(order_url));
+        let _leave = self.leave(Subject::Other)?;
         let mut order = match self.fetch(order_url).await {
             Ok(order) => order,
             Err(failure) if failure.kind == FailureKind::Rejected => return Ok(()),
@@ -245,6 +250,7 @@ impl AcmeAuthority {
     }
 
     pub(crate) async fn revoke(&self, leaf: &[u8]) -> Result<(), Failure> {
+        let _leave = self.leave(Subject::Other)?;
         let certificate = CertificateDer::from(leaf);
         let request = RevocationRequest { certificate: &certificate, reason: Some(RevocationReason::KeyCompromise) };
         match self.account().await?.revoke(&request).await {
@@ -279,6 +285,15 @@ impl AcmeAuthority {
             return Err(unusable(format!("expected PEM certificates, came {excerpt:?}")));
         }
         Ok(Some(chain.into_iter().map(|der| der.to_vec()).collect()))
+    }
+
+    /// Leave to ask the CA for something that would otherwise hold a place until the CA does not answer.
+    fn leave(&self, subject: Subject) -> Result<Leave, Failure> {
+        let left_alone = || {
+            let detail = format!("{} failed several times in a row, and is left alone for a while", self.directory);
+            Failure::new(FailureKind::Unavailable, detail)
+        };
+        self.http.leave(subject).ok_or_else(left_alone)
     }
 
     /// The order as it is known, else as the CA describes it. It is known no more until it is kept again, so that after a

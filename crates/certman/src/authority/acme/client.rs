@@ -23,7 +23,10 @@ use hyper_util::{
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient, Problem};
 use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
 
-use super::{breaker::Breaker, pace::Pace};
+use super::{
+    breaker::{Breaker, Leave, Subject},
+    pace::Pace,
+};
 use crate::metrics::Requests;
 
 /// A CA that asks to come back later: 429 or 503 (RFC 8555, 6.6).
@@ -99,7 +102,12 @@ impl Http {
 
     /// Whether the CA is left alone.
     pub(super) fn is_away(&self) -> bool {
-        self.breaker.is_open(Instant::now())
+        self.breaker.is_away(Instant::now())
+    }
+
+    /// Leave to ask the CA, until it is dropped; none while it is left alone.
+    pub(super) fn leave(&self, subject: Subject) -> Option<Leave> {
+        self.breaker.leave(subject, Instant::now())
     }
 }
 
@@ -118,6 +126,8 @@ impl HttpClient for Http {
         let path = request.uri().path().to_owned();
         let (exchange, nonces, pace) = (self.client.request(request), self.nonces.clone(), self.pace.clone());
         let breaker = self.breaker.clone();
+        let is_new_order = !is_for_nonce && NEW_ORDER.try_with(|it| *it).unwrap_or(false);
+        let subject = if is_new_order { Subject::NewOrder } else { Subject::Other };
         Box::pin(async move {
             // Nothing is sent before it is polled.
             pace.place(&path).await;
@@ -156,7 +166,7 @@ impl HttpClient for Http {
             let answer = tokio::time::timeout(PATIENCE, answer)
                 .await
                 .unwrap_or_else(|_| Err(other(Unanswered::after_sending(late()))));
-            breaker.note(is_there(&answer), Instant::now());
+            breaker.note(subject, is_there(&answer), Instant::now());
             answer
         })
     }
@@ -184,8 +194,14 @@ pub(super) async fn with_retry_after<T>(exchange: impl Future<Output = T>) -> (T
     LAST_RETRY_AFTER.scope(Cell::new(None), exchange).await
 }
 
+/// Performs requests of which those that are not for a nonce ask for a new order.
+pub(super) async fn as_new_order<T>(exchange: impl Future<Output = T>) -> T {
+    NEW_ORDER.scope(true, exchange).await
+}
+
 tokio::task_local! {
     static LAST_RETRY_AFTER: Cell<Option<SignedDuration>>;
+    static NEW_ORDER: bool;
 }
 
 /// Seconds or a date (RFC 9110, 10.2.3); never less than nothing.
