@@ -12,7 +12,7 @@ use certseal_unseal::{LegacyUnsealKey, UnsealKey, UnsealKeys, token::TokenUri};
 use certseal_wire::{
     AcmeAccounts, Approval, Caller, Challenge, Checkpoint, Cursor, DnsName, DrillOrder, EdgeReport, FeedPage, Import,
     KeyRing, PoolName, Problem, Renewal, Replacement, Reseal, RewrapRequest, Role, Rotation, RotationPlan, Route,
-    SealedPage, SealedQuery, Signed, SiteRequest, Upstream, Verification,
+    SealedPage, SealedQuery, Signed, SiteRequest, Staple, Upstream, Verification,
 };
 
 /// An envelope reads back as the same bytes or not at all; opening and verifying it never panics.
@@ -80,6 +80,7 @@ pub fn documents(data: &[u8]) {
     round_trip::<Route>(data);
     round_trip::<Signed>(data);
     round_trip::<SiteRequest>(data);
+    round_trip::<Staple>(data);
     round_trip::<Approval>(data);
     round_trip::<DrillOrder>(data);
     round_trip::<EdgeReport>(data);

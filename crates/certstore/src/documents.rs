@@ -6,7 +6,7 @@ use certseal_seal::{Bundle, MAX_STANZAS, RingMark, VerifyingKeys, accept_ring, s
 use certseal_service::problem::Refusal;
 use certseal_wire::{
     AcmeAccounts, Challenge, ChallengeMethod, Checkpoint, DnsName, Epoch, Event, KeyRing, KeyState, Kind, PoolName,
-    Route, Signed, UnsealEntry,
+    Route, Signed, Staple, UnsealEntry,
 };
 
 use crate::{
@@ -31,7 +31,7 @@ pub(crate) struct Checked {
 pub(crate) enum Lasts {
     /// Until it is replaced.
     ForEver,
-    /// Until some time after its certificate expires; that expiry in seconds since 1970.
+    /// Until some time after its certificate expires, or what a CA said of that runs out; that end in seconds since 1970.
     Until(u64),
     /// Until nobody needs to hear any more that the site has left, which this route says.
     UntilDeparted,
@@ -90,6 +90,17 @@ impl Checked {
         belongs("pool", pool, &checkpoint.pool)?;
         let (name, version, pools) = (pool.to_string(), checkpoint.version, vec![checkpoint.pool]);
         Ok(Self::new(Kind::Checkpoint, name, version, pools, bytes))
+    }
+
+    /// What the response says is for certman and for clients to verify: nobody here knows the certificate's CA.
+    pub(crate) fn staple(site: &DnsName, bytes: Vec<u8>, issuers: &VerifyingKeys) -> Result<Self, Refusal> {
+        let staple: Staple = issuers.verify(&signed(&bytes)?).map_err(unverified)?;
+        belongs("site", site, &staple.site)?;
+        if staple.pools.is_empty() || staple.pools.len() > MAX_STANZAS {
+            return Err(unverified(format!("expected an OCSP answer for one pool or more, at most {MAX_STANZAS}")));
+        }
+        let lasts = Lasts::Until(seconds(staple.next_update));
+        Ok(Self { lasts, ..Self::new(Kind::Staple, site.to_string(), staple.version, staple.pools, bytes) })
     }
 
     /// The ring, as a record and parsed.

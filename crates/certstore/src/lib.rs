@@ -7,6 +7,7 @@
 //! PUT    /v1/ring                    admin       GET  edge, issuer, admin
 //! PUT    /v1/accounts                issuer      GET  edge, issuer, admin
 //! PUT    /v1/checkpoints/POOL        issuer      GET  edge (own pool), issuer, admin
+//! PUT    /v1/staples/SITE            issuer      GET  edge (own pool), issuer, admin
 //! GET    /v1/snapshot, /v1/snapshot/DIGEST      edge (own pool), issuer, admin
 //! GET    /v1/feed?after=&limit=&wait=            edge (own pool), issuer, admin
 //! GET    /v1/audit?after=&limit=                 admin, issuer
@@ -26,8 +27,8 @@
 //! PUT    /v1/drills/POOL             admin
 //! ```
 //!
-//! Every write carries a signature that is checked before it is stored: bundles, routes, challenges, account lists and
-//! checkpoints by an issuer of the key ring, the key ring and rotation plans by the security team. Edges check again:
+//! Every write carries a signature that is checked before it is stored: bundles, routes, challenges, account lists, checkpoints
+//! and OCSP answers by an issuer of the key ring, the key ring and rotation plans by the security team. Edges check again:
 //! certstore is not trusted. Stanzas are not signed: the holder of the unseal key tells good from bad.
 //!
 //! ```text

@@ -10,6 +10,7 @@ pub(crate) const CHALLENGES: Table = Table::new("challenges");
 pub(crate) const RING: Table = Table::new("ring");
 pub(crate) const ACCOUNTS: Table = Table::new("accounts");
 pub(crate) const CHECKPOINTS: Table = Table::new("checkpoints");
+pub(crate) const STAPLES: Table = Table::new("staples");
 pub(crate) const ROTATIONS: Table = Table::new("rotations");
 pub(crate) const EDGES: Table = Table::new("edges");
 /// Edges that are forgotten until somebody admits them again.
@@ -42,6 +43,7 @@ pub(crate) fn table(kind: Kind) -> Table {
         Kind::Ring => RING,
         Kind::Accounts => ACCOUNTS,
         Kind::Checkpoint => CHECKPOINTS,
+        Kind::Staple => STAPLES,
         Kind::Unknown(_) => UNKNOWN,
     }
 }
@@ -49,7 +51,7 @@ pub(crate) fn table(kind: Kind) -> Table {
 /// The key of a record of `kind` with the name that events carry.
 pub(crate) fn key(kind: Kind, name: &str) -> &[u8] {
     match kind {
-        Kind::Bundle | Kind::Route | Kind::Checkpoint | Kind::Unknown(_) => name.as_bytes(),
+        Kind::Bundle | Kind::Route | Kind::Checkpoint | Kind::Staple | Kind::Unknown(_) => name.as_bytes(),
         Kind::Ring | Kind::Accounts => ONLY,
     }
 }
@@ -66,8 +68,8 @@ pub(crate) struct Stored {
     /// Counts every write of the record: a rewrapped bundle keeps its version.
     pub(crate) revision: u64,
     pub(crate) pools: Vec<PoolName>,
-    /// Of a tombstone: an octet that begins no record, and the signer of the bundle that is gone; nothing in tombstones of
-    /// earlier releases.
+    /// Of a tombstone: an octet that begins no record, and the signer of what is gone; nothing in tombstones of earlier
+    /// releases.
     pub(crate) bytes: Vec<u8>,
     /// When it is deleted, in seconds since 1970.
     pub(crate) expires_at: Option<u64>,
@@ -99,9 +101,9 @@ impl Stored {
         self.bytes.is_empty() || self.signer_of_gone().is_some()
     }
 
-    /// The bytes that remain of a bundle.
-    pub(crate) fn tombstone(bundle: &[u8]) -> Vec<u8> {
-        let signer = signer(Kind::Bundle, bundle);
+    /// The bytes that remain of a record of `kind`.
+    pub(crate) fn tombstone(kind: Kind, record: &[u8]) -> Vec<u8> {
+        let signer = signer(kind, record);
         signer.map(|signer| [&[TOMBSTONE], signer.0.as_slice()].concat()).unwrap_or_default()
     }
 
@@ -146,5 +148,5 @@ pub(crate) fn signer(kind: Kind, bytes: &[u8]) -> Option<SignerId> {
     }
 }
 
-/// The first octet of a tombstone; no bundle begins with it.
+/// The first octet of a tombstone; no bundle and no document begins with it.
 const TOMBSTONE: u8 = 0xff;

@@ -13,7 +13,7 @@ pub(crate) fn is_for(role: &Role, pools: &[PoolName]) -> bool {
 /// Whether `role` may read a record of `kind` that is for `pools`.
 pub(crate) fn may_read(role: &Role, kind: Kind, pools: &[PoolName]) -> bool {
     match (role, kind) {
-        (Role::Edge(pool), Kind::Bundle | Kind::Route | Kind::Checkpoint) => pools.contains(pool),
+        (Role::Edge(pool), Kind::Bundle | Kind::Route | Kind::Checkpoint | Kind::Staple) => pools.contains(pool),
         (Role::Edge(_) | Role::Issuer | Role::Admin, _) => true,
         (Role::Platform | Role::Service, _) => false,
     }

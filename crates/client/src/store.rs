@@ -42,6 +42,16 @@ impl StoreClient {
         self.0.found_json(Call::get(&format!("/v1/routes/{site}"))).await
     }
 
+    /// Stores a signed [`certseal_wire::Staple`]. Its version must be above the stored one.
+    pub async fn put_staple(&self, site: &DnsName, staple: &Signed) -> Result<PutOutcome, ClientError> {
+        self.0.json(Call::put_json(&format!("/v1/staples/{site}"), staple)).await
+    }
+
+    /// A site's signed [`certseal_wire::Staple`].
+    pub async fn staple(&self, site: &DnsName) -> Result<Option<Signed>, ClientError> {
+        self.0.found_json(Call::get(&format!("/v1/staples/{site}"))).await
+    }
+
     /// Stores a signed [`certseal_wire::Challenge`] until it expires, in place of one that was there. `place` is that of its
     /// method: [`certseal_wire::ChallengeMethod::place`].
     pub async fn put_challenge(

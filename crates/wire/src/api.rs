@@ -309,6 +309,9 @@ pub struct SiteStatus {
     /// When the CA wants it to be renewed, where it says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advice: Option<RenewalAdvice>,
+    /// The OCSP answer that goes with the certificate, where that names a responder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staple: Option<StapleStatus>,
     /// What the last look at its names found: the first of those that are not ready, each with what is wrong. None before the
     /// first look, and of a certman that looks at none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -330,6 +333,22 @@ pub struct RenewalAdvice {
     pub explanation: Option<String>,
     /// When the CA is asked again.
     pub ask_at: Option<Timestamp>,
+}
+
+/// How it is going with the OCSP answers for a certificate (RFC 6960).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StapleStatus {
+    /// The version of the newest one that is stored; 0 before the first.
+    pub version: u64,
+    /// When the responder is asked next; none for now.
+    pub fetch_at: Option<Timestamp>,
+    /// Questions in a row without an answer that can be sent to visitors.
+    #[serde(default)]
+    pub failures: u32,
+    /// The last failure, and the remedy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diagnosis: Option<String>,
 }
 
 /// An order under way.

@@ -53,6 +53,8 @@ pub enum AuditAction {
     PutAccounts,
     /// A checkpoint of the feed was stored.
     PutCheckpoint,
+    /// An OCSP answer was stored.
+    PutStaple,
     /// A checkpoint of this log was stored.
     PutAuditCheckpoint,
     /// A challenge was stored.
@@ -85,6 +87,8 @@ pub enum AuditAction {
     ReadSealed,
     /// Bundles were deleted, because they had expired or their site had left.
     DeleteBundles,
+    /// OCSP answers were deleted, because they had run out.
+    DeleteStaples,
     /// Tombstones were removed.
     Purge,
     /// The whole store was handed out.

@@ -1,8 +1,8 @@
 //! The documents that edges act on. Each is signed at its source, carried and stored as the bytes that were signed,
 //! and checked where it is used.
 //!
-//! certman signs [`BundleInfo`], [`crate::Route`], [`Challenge`], [`AcmeAccounts`] and [`Checkpoint`] with its issuer key; the
-//! security team signs the [`KeyRing`].
+//! certman signs [`BundleInfo`], [`crate::Route`], [`Challenge`], [`AcmeAccounts`], [`Checkpoint`] and [`crate::Staple`] with its
+//! issuer key; the security team signs the [`KeyRing`].
 
 use std::fmt;
 

@@ -22,13 +22,16 @@ pub enum Kind {
     Accounts,
     /// A signed [`crate::Checkpoint`].
     Checkpoint,
+    /// A signed [`crate::Staple`].
+    Staple,
     /// A kind of a later release.
     Unknown(UnknownKind),
 }
 
 impl Kind {
     /// The kinds that this release knows.
-    pub const KNOWN: [Self; 5] = [Self::Bundle, Self::Route, Self::Ring, Self::Accounts, Self::Checkpoint];
+    pub const KNOWN: [Self; 6] =
+        [Self::Bundle, Self::Route, Self::Ring, Self::Accounts, Self::Checkpoint, Self::Staple];
 
     /// The word that stands for the kind.
     pub fn as_str(&self) -> &str {
@@ -38,6 +41,7 @@ impl Kind {
             Self::Ring => "ring",
             Self::Accounts => "accounts",
             Self::Checkpoint => "checkpoint",
+            Self::Staple => "staple",
             Self::Unknown(unknown) => unknown.as_str(),
         }
     }

@@ -34,11 +34,12 @@ mod problem;
 mod rotation;
 mod route;
 mod site_event;
+mod staple;
 
 pub use api::{
     AuthorityReport, BucketReport, BudgetReport, CertificateState, Cursor, Event, FeedPage, FeedQuery, Import, LOST,
     LaneReport, LimitReport, OrderList, OrderStatus, OrderSummary, PutOutcome, Renewal, RenewalAdvice, Replacement,
-    Reseal, Segment, SiteList, SiteRequest, SiteState, SiteStatus, Snapshot,
+    Reseal, Segment, SiteList, SiteRequest, SiteState, SiteStatus, Snapshot, StapleStatus,
 };
 pub use audit::{AuditAction, AuditCheckpoint, AuditLine, AuditMark, AuditOutcome, AuditPage, AuditQuery, AuditRecord};
 pub use backup::{BackupPage, BackupPlan, BackupQuery, BackupRecord, BackupTable, RestoreEnd, RestoreRequest};
@@ -69,3 +70,4 @@ pub use rotation::{
 };
 pub use route::{Endpoint, HttpsMode, Route};
 pub use site_event::{EventList, ListedEvent, Replay, Replayed, SiteEvent, SiteEventData, SiteEventKind};
+pub use staple::Staple;

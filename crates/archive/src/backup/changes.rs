@@ -59,7 +59,7 @@ fn remember(changed: &mut HashSet<(Kind, String)>, event: Event) {
 /// The key under which certstore keeps what events of `kind` call `name`, in lower-case hex.
 pub(super) fn key(kind: Kind, name: &str) -> String {
     let key = match kind {
-        Kind::Bundle | Kind::Route | Kind::Checkpoint => name,
+        Kind::Bundle | Kind::Route | Kind::Checkpoint | Kind::Staple => name,
         Kind::Ring | Kind::Accounts => "only",
         Kind::Unknown(_) => name,
     };

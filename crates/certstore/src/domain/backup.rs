@@ -13,7 +13,9 @@ use crate::{
     actor::Actor,
     audit::audit_mark,
     audit_note::AuditNote,
-    records::{ACCOUNTS, BUNDLES, CHALLENGES, CHECKPOINTS, DRILLS, EDGES, FORGOTTEN, MARKS, RING, ROTATIONS, ROUTES},
+    records::{
+        ACCOUNTS, BUNDLES, CHALLENGES, CHECKPOINTS, DRILLS, EDGES, FORGOTTEN, MARKS, RING, ROTATIONS, ROUTES, STAPLES,
+    },
     refusal::{malformed, storage_refusal},
     vault::Vault,
 };
@@ -77,11 +79,12 @@ pub(crate) fn from_hex(text: &str) -> Result<Vec<u8>, Refusal> {
 
 /// Every table with the kind of its events. Tables that the feed does not tell of come last, and are small. The signed
 /// checkpoint of the audit log stays out: a store that comes back begins a log of its own.
-pub(crate) const TABLES: [(Table, Option<Kind>); 11] = [
+pub(crate) const TABLES: [(Table, Option<Kind>); 12] = [
     (BUNDLES, Some(Kind::Bundle)),
     (ROUTES, Some(Kind::Route)),
     (ACCOUNTS, Some(Kind::Accounts)),
     (CHECKPOINTS, Some(Kind::Checkpoint)),
+    (STAPLES, Some(Kind::Staple)),
     (RING, Some(Kind::Ring)),
     (CHALLENGES, None),
     (ROTATIONS, None),

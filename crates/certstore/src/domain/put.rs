@@ -1,4 +1,4 @@
-//! Puts: bundles, routes, account lists and checkpoints that issuers signed, each by compare-and-swap.
+//! Puts: bundles, routes, account lists, checkpoints and OCSP answers that issuers signed, each by compare-and-swap.
 //!
 //! A put is checked off the reactor, and does not keep a thread while the storage makes it durable: many wait together.
 
@@ -29,7 +29,7 @@ enum Attempt {
     Submitted(PutOutcome, oneshot::Receiver<Result<Position, StoreError>>),
 }
 
-/// Stores a bundle, route, account list or checkpoint that `check` finds good under the key ring.
+/// Stores a bundle, route, account list, checkpoint or OCSP answer that `check` finds good under the key ring.
 ///
 /// The version must be above the stored one; it need not be the very next: a writer that goes on after this store came
 /// back from a backup is ahead of it. The same bytes again are no change.
@@ -215,6 +215,7 @@ pub(crate) fn note_of(actor: &Actor, checked: &Checked) -> AuditNote {
         Kind::Route => AuditAction::PutRoute,
         Kind::Ring => AuditAction::PutRing,
         Kind::Accounts => AuditAction::PutAccounts,
+        Kind::Staple => AuditAction::PutStaple,
         // No check lets a record of an unknown kind through.
         Kind::Checkpoint | Kind::Unknown(_) => AuditAction::PutCheckpoint,
     };

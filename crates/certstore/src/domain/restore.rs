@@ -88,7 +88,7 @@ fn restored(vault: &Vault, record: &BackupRecord) -> Result<Option<Write>, Refus
             certseal_seal::Bundle::parse(&stored.bytes).map_err(malformed)?;
             site_name(key)?
         }
-        Kind::Bundle | Kind::Route => site_name(key)?,
+        Kind::Bundle | Kind::Route | Kind::Staple => site_name(key)?,
         Kind::Checkpoint | Kind::Unknown(_) => String::from_utf8(key).map_err(malformed)?,
     };
     let deleted = stored.is_tombstone();

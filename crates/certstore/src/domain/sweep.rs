@@ -1,4 +1,5 @@
-//! Expired records disappear by themselves: challenges, bundles, the traces of sites that left, edges that report no more.
+//! Expired records disappear by themselves: challenges, bundles, OCSP answers, the traces of sites that left, edges that
+//! report no more.
 //!
 //! Several processes may sweep one database: each deletion holds only for the record that was seen.
 
@@ -18,7 +19,7 @@ use crate::{
     clock::now,
     config::AuditFiles,
     guards::not_restoring,
-    records::{BUNDLES, CHALLENGES, EDGES, Presence, ROUTES, Stored},
+    records::{self, BUNDLES, CHALLENGES, EDGES, Presence, ROUTES, STAPLES, Stored},
     refusal::storage_refusal,
     vault::Vault,
 };
@@ -46,11 +47,12 @@ fn sweep(vault: &Vault, audit_files: Option<&AuditFiles>) {
     if let Some(Err(refusal)) = audit_files.map(|files| move_into_files(vault, files)) {
         tracing::error!(problem = %refusal.0, "cannot move entries of the audit log into files");
     }
-    let batches: [(Table, Batch); 4] = [
+    let batches: [(Table, Batch); 5] = [
         (CHALLENGES, |vault, expired| drop_expired(vault, CHALLENGES, AuditAction::DeleteChallenges, expired)),
         (EDGES, |vault, expired| drop_expired(vault, EDGES, AuditAction::DropEdges, expired)),
-        (BUNDLES, bury),
+        (BUNDLES, |vault, expired| bury(vault, Kind::Bundle, expired)),
         (ROUTES, |vault, expired| purge(vault, ROUTES, expired)),
+        (STAPLES, |vault, expired| bury(vault, Kind::Staple, expired)),
     ];
     for (table, batch) in batches {
         match sweep_table(vault, table, batch) {
@@ -105,13 +107,14 @@ fn purge(vault: &Vault, table: Table, expired: Vec<Expired>) -> Result<usize, Re
     Ok(0)
 }
 
-/// Leaves tombstones of bundles, which keep their versions and tell readers of the feed; and removes tombstones that
-/// everybody has read. A record that is not ours stays as it is: it harms its own name only.
-fn bury(vault: &Vault, expired: Vec<Expired>) -> Result<usize, Refusal> {
+/// Leaves tombstones of bundles or OCSP answers, which keep their versions and tell readers of the feed; and removes tombstones
+/// that everybody has read. A record that is not ours stays as it is: it harms its own name only.
+fn bury(vault: &Vault, kind: Kind, expired: Vec<Expired>) -> Result<usize, Refusal> {
+    let table = records::table(kind);
     let (mut writes, mut buried, mut tombstones, mut left) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for (key, record) in expired {
         let Some(stored) = Stored::decode(&record) else {
-            tracing::debug!(name = %String::from_utf8_lossy(&key), "an expired bundle is not one of ours");
+            tracing::debug!(%kind, name = %String::from_utf8_lossy(&key), "an expired record is not one of ours");
             left += 1;
             continue;
         };
@@ -121,11 +124,11 @@ fn bury(vault: &Vault, expired: Vec<Expired>) -> Result<usize, Refusal> {
         }
         let name = String::from_utf8_lossy(&key).into_owned();
         let (version, pools) = (stored.version, stored.pools);
-        let value = Stored::encode(version, &pools, &Stored::tombstone(&stored.bytes));
+        let value = Stored::encode(version, &pools, &Stored::tombstone(kind, &stored.bytes));
         let digest = sha256(&[]);
-        let event = Event { kind: Kind::Bundle, name: name.clone(), version, digest, pools, body: None, deleted: true };
+        let event = Event { kind, name: name.clone(), version, digest, pools, body: None, deleted: true };
         let event = serde_json::to_vec(&event).map_err(Refusal::internal)?;
-        let tombstone = Write::put(BUNDLES, key, stored.revision + 1, value)
+        let tombstone = Write::put(table, key, stored.revision + 1, value)
             .expect(Expect::Version(stored.revision))
             .expires_at(now() + vault.retention().tombstone_seconds)
             .event(event);
@@ -133,11 +136,12 @@ fn bury(vault: &Vault, expired: Vec<Expired>) -> Result<usize, Refusal> {
         buried.push(name);
     }
     if !writes.is_empty() {
-        let note = AuditNote::new(&Actor::itself(), AuditAction::DeleteBundles).targets(buried);
+        let action = if kind == Kind::Bundle { AuditAction::DeleteBundles } else { AuditAction::DeleteStaples };
+        let note = AuditNote::new(&Actor::itself(), action).targets(buried);
         vault.commit_and_announce(note, once(not_restoring()).chain(writes).collect())?;
     }
     if !tombstones.is_empty() {
-        purge(vault, BUNDLES, tombstones)?;
+        purge(vault, table, tombstones)?;
     }
     Ok(left)
 }

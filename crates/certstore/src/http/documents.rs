@@ -1,4 +1,4 @@
-//! Routes, the key ring, account lists and checkpoints: signed documents, stored and handed out.
+//! Routes, the key ring, account lists, checkpoints and OCSP answers: signed documents, stored and handed out.
 
 use std::sync::Arc;
 
@@ -27,6 +27,7 @@ pub(crate) fn operations() -> OpenApiRouter<Service> {
         .routes(routes!(put_ring, ring))
         .routes(routes!(put_accounts, accounts))
         .routes(routes!(put_checkpoint, checkpoint))
+        .routes(routes!(put_staple, staple))
 }
 
 #[utoipa::path(
@@ -132,4 +133,35 @@ async fn checkpoint(
     Named(pool): Named<PoolName>,
 ) -> Result<Response, Refusal> {
     record(&service, &actor, Kind::Checkpoint, pool.to_string()).await
+}
+
+#[utoipa::path(
+    put, path = "/v1/staples/{site}", tag = "staples",
+    summary = "Stores a signed OCSP answer. Role issuer.",
+    params(("site" = DnsName, Path)),
+    request_body = Signed,
+    responses((status = 200, body = PutOutcome), ProblemDocument),
+)]
+async fn put_staple(
+    State(vault): State<Arc<Vault>>,
+    IssuerOnly(actor): IssuerOnly,
+    Named(site): Named<DnsName>,
+    Body(body): Body,
+) -> Result<Json<PutOutcome>, Refusal> {
+    let check = move |trusted: &Trusted| Checked::staple(&site, body.clone(), &trusted.issuers);
+    put(vault, actor, check).await.map(Json)
+}
+
+#[utoipa::path(
+    get, path = "/v1/staples/{site}", tag = "staples",
+    summary = "The signed OCSP answer for a site's certificate. Roles edge (own pool), issuer, admin.",
+    params(("site" = DnsName, Path)),
+    responses((status = 200, body = Signed), ProblemDocument),
+)]
+async fn staple(
+    State(service): State<Service>,
+    actor: Actor,
+    Named(site): Named<DnsName>,
+) -> Result<Response, Refusal> {
+    record(&service, &actor, Kind::Staple, site.to_string()).await
 }

@@ -23,14 +23,14 @@ fn nothing_is_swept_while_a_backup_is_being_restored() {
     vault.commit_unaudited(restoring().into()).unwrap();
     assert!(!vault.is_restoring());
     sweep(&vault, Some(&files));
-    assert_eq!(expired(&vault), [1; 4]);
+    assert_eq!(expired(&vault), [1; 5]);
     assert!(!files.directory.exists());
     assert_eq!(vault.storage().head().unwrap().seq, before.seq + 1, "the mark itself");
 
     // The control: when the restore has ended, all of that is swept.
     vault.commit_unaudited(Write::delete(MARKS, RESTORING).into()).unwrap();
     sweep(&vault, Some(&files));
-    assert_eq!(expired(&vault), [0; 4]);
+    assert_eq!(expired(&vault), [0; 5]);
     assert!(files.directory.read_dir().unwrap().count() > 0);
 }
 
@@ -45,7 +45,7 @@ fn a_restore_that_begins_in_the_middle_of_a_sweep_keeps_what_it_would_have_delet
     });
     sweep(&vault, None);
     assert!(faulty.is_done());
-    assert_eq!(expired(&vault), [1; 4]);
+    assert_eq!(expired(&vault), [1; 5]);
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_tombstone_outlives_a_restore_too() {
         other.commit_unaudited(restoring().into()).unwrap();
     });
     sweep(&vault, None);
-    assert_eq!(expired(&vault), [0, 0, 1, 0]);
+    assert_eq!(expired(&vault), [0, 0, 1, 0, 0]);
 }
 
 /// They come first, and there are more of them than one batch takes.
@@ -77,13 +77,14 @@ fn bundles_that_are_not_ours_stay_and_hold_up_nothing_else() {
     let elsewhere = [CHALLENGES, EDGES, ROUTES].map(|table| Write::put(table, "a.example", 1, "x").expires_at(4));
     vault.commit_unaudited(elsewhere.into_iter().collect()).unwrap();
 
-    assert_eq!(sweep_table(&vault, BUNDLES, bury).unwrap(), foreign);
+    let bury_bundles: Batch = |vault, expired| bury(vault, Kind::Bundle, expired);
+    assert_eq!(sweep_table(&vault, BUNDLES, bury_bundles).unwrap(), foreign);
     let buried = vault.storage().get(BUNDLES, b"s506.example").unwrap().unwrap();
     assert!(Stored::decode(&buried).unwrap().is_tombstone());
     assert!(vault.storage().get(BUNDLES, b"old.example").unwrap().is_none());
     sweep(&vault, None);
     let left = |table| vault.storage().expired(table, now(), 10_000).unwrap().len();
-    assert_eq!(TABLES.map(left), [0, 0, foreign, 0]);
+    assert_eq!(TABLES.map(left), [0, 0, foreign, 0, 0]);
     // With nothing else to do, and while nothing else happens, a sweep writes nothing.
     let head = vault.storage().head().unwrap();
     sweep(&vault, None);
@@ -96,7 +97,7 @@ fn expire_one_of_each(vault: &Vault) {
 }
 
 /// How much there is to sweep, by table.
-fn expired(vault: &Vault) -> [usize; 4] {
+fn expired(vault: &Vault) -> [usize; 5] {
     TABLES.map(|table| vault.storage().expired(table, now(), 10).unwrap().len())
 }
 
@@ -108,4 +109,4 @@ fn audit_files(directory: &Path) -> AuditFiles {
     AuditFiles { directory: directory.to_owned(), keep_entries: 2, entries_per_file: 4 }
 }
 
-const TABLES: [Table; 4] = [CHALLENGES, EDGES, BUNDLES, ROUTES];
+const TABLES: [Table; 5] = [CHALLENGES, EDGES, BUNDLES, ROUTES, STAPLES];
