@@ -75,6 +75,11 @@ pub enum Action {
     LookAtNames,
     /// Ask the CA when it wants a certificate to be renewed (RFC 9773, 4).
     AskAdvice(Lineage),
+    /// Fetch the OCSP answer for the stored certificate, verify it, and put it into certstore under this version.
+    FetchStaple {
+        /// The version.
+        version: u64,
+    },
     /// Take room from the budget for certificates that certstore lost.
     TakeReorder,
     /// Have an account at the CA. Whether the site's pools can be sealed to is looked at first: a CA is asked for nothing that
@@ -124,6 +129,7 @@ impl Action {
             Self::Confirm | Self::TakeReorder => Work::Confirmation,
             Self::AskAdvice(_) => Work::Advice,
             Self::LookAtNames => Work::Names,
+            Self::FetchStaple { .. } => Work::Staple,
             Self::OpenAccount(_)
             | Self::VouchForAccount(_)
             | Self::OpenOrder { .. }
@@ -189,6 +195,17 @@ pub enum Outcome {
     },
     /// The CA gives no advice.
     NotAdvised,
+    /// certstore has an OCSP answer for the certificate.
+    Stapled {
+        /// Its version.
+        version: u64,
+        /// From when on it holds.
+        this_update: Timestamp,
+        /// When it has run out.
+        next_update: Timestamp,
+    },
+    /// The stored certificate names no responder that can be asked.
+    NoResponder,
     /// There is an account.
     AccountReady(AccountRef),
     /// Edges answer for the account.
@@ -220,6 +237,8 @@ pub enum Outcome {
         not_before: Timestamp,
         /// End of validity.
         not_after: Timestamp,
+        /// Whether the certificate names an OCSP responder that can be asked.
+        responder: bool,
     },
     /// It did not work.
     Failed(Failure),
@@ -289,12 +308,22 @@ pub enum Work {
     Advice,
     /// Looks at the names of an order that the CA rejected.
     Names,
+    /// The OCSP answer for the certificate.
+    Staple,
 }
 
 impl Work {
     /// All of them.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Route, Self::Order, Self::Revocation, Self::Cleanup, Self::Confirmation, Self::Advice, Self::Names];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Route,
+        Self::Order,
+        Self::Revocation,
+        Self::Cleanup,
+        Self::Confirmation,
+        Self::Advice,
+        Self::Names,
+        Self::Staple,
+    ];
 }
 
 /// When work is due, and before which other sites' work it goes.

@@ -88,6 +88,20 @@ impl Attempt {
         self.dead = wait.is_none();
     }
 
+    /// The attempt after a failure of work for which nobody waits: again after 4, 8, 16 seconds and at most an hour, for as long
+    /// as it takes. Whatever the failure was, there is nothing that a person or an order would have to do for it.
+    pub(crate) fn put_off(&mut self, failure: Failure, moment: Moment) {
+        let asked = match failure.kind {
+            FailureKind::Throttled(seconds) => seconds.min(DAY.as_secs().unsigned_abs()) as i64,
+            _ => 0,
+        };
+        let wait = SignedDuration::from_secs(4 << self.unavailable.min(10)).min(HOUR);
+        let wait = wait.max(SignedDuration::from_secs(asked));
+        self.unavailable = self.unavailable.saturating_add(1);
+        self.retry_at = moment.now.checked_add(wait + fraction(wait, moment.chance / 5.0)).ok();
+        self.diagnosis = Some(failure.detail);
+    }
+
     /// The attempt waits until somebody mends the site's names. The CA was not asked: that is no failure.
     pub(crate) fn held_back(&mut self, until: Option<Timestamp>, why: Option<String>) {
         let why = why.map(|why| why.chars().take(Failure::MAX_DETAIL).collect());
@@ -131,6 +145,9 @@ pub struct Attempts {
     /// Of a doubt.
     #[serde(skip_serializing_if = "is_fresh")]
     pub confirmation: Attempt,
+    /// Of the OCSP answer.
+    #[serde(skip_serializing_if = "is_fresh")]
+    pub staple: Attempt,
 }
 
 impl Attempts {
@@ -143,6 +160,7 @@ impl Attempts {
             Work::Cleanup => &self.cleanup,
             // Questions without an answer are asked again at times of their own.
             Work::Confirmation | Work::Advice | Work::Names => &self.confirmation,
+            Work::Staple => &self.staple,
         }
     }
 
@@ -153,10 +171,12 @@ impl Attempts {
             Work::Revocation => &mut self.revocation,
             Work::Cleanup => &mut self.cleanup,
             Work::Confirmation | Work::Advice | Work::Names => &mut self.confirmation,
+            Work::Staple => &mut self.staple,
         }
     }
 
-    /// The one that people should hear of: dead before failing, the certificate's before others.
+    /// The one that people should hear of: dead before failing, the certificate's before others. A certificate is good without
+    /// an OCSP answer, so that this one is none of them.
     pub(crate) fn worst(&self) -> &Attempt {
         let all = [&self.order, &self.route, &self.revocation, &self.confirmation, &self.cleanup];
         let by = |holds: fn(&Attempt) -> bool| all.into_iter().find(|attempt| holds(attempt));
@@ -181,4 +201,5 @@ fn is_fresh(attempt: &Attempt) -> bool {
 /// 1,152, and then a person has to go to its page.
 const PAUSED_AFTER: u32 = 30;
 
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
 const DAY: SignedDuration = SignedDuration::from_hours(24);

@@ -41,6 +41,7 @@ mod record;
 mod renewal;
 mod site;
 mod staging;
+mod stapling;
 mod status;
 mod version;
 
@@ -60,4 +61,5 @@ pub use record::{RecordError, read};
 pub use renewal::{Advice, Window};
 pub use site::{FORMAT, Format, Site};
 pub use staging::{Progress, Staging, StepCounts, Verdict};
+pub use stapling::Stapling;
 pub use status::{order_status, site_status};

@@ -182,6 +182,7 @@ impl FirstSite {
             looked: None,
             on_demand: false,
             told_expiring: None,
+            staple: None,
             attempts: Attempts { order, ..Attempts::default() },
             written_at: None,
         }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AccountRef, Action, Answer, Attempt, Attempts, AuthorityId, Booking, Compromised, Due, Issued, Lane, Looked, Next,
-    OrderRef, Policy, Revocation, Stage, Step, Work,
+    OrderRef, Policy, Revocation, Stage, Stapling, Step, Work,
     budget::{LimitName, OrderKind, Reserved, Settlement},
     version::{below_ceiling, successor},
 };
@@ -91,6 +91,9 @@ pub struct Site {
     /// The end of the certificate of which the platform was told that it is near.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told_expiring: Option<Timestamp>,
+    /// The OCSP answers for its certificate, once one of its certificates named a responder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staple: Option<Stapling>,
     /// How its work is going.
     pub attempts: Attempts,
     /// When the record was written: work that is due at once is done in this order.
@@ -145,6 +148,7 @@ impl Site {
             on_demand: false,
             looked: None,
             told_expiring: None,
+            staple: None,
             attempts: Attempts::default(),
             written_at: None,
         }
@@ -169,13 +173,17 @@ impl Site {
     }
 
     /// The site after certstore came back from a backup, which may be from before the newest route and bundle: the route is
-    /// put again, and a bundle that is not there any more is ordered anew. Dead work is tried once more.
+    /// put again, and a bundle that is not there any more is ordered anew. Dead work is tried once more, and the OCSP answer is
+    /// fetched again.
     pub fn unconfirmed(mut self) -> Self {
         for work in [Work::Route, Work::Order] {
             let attempt = self.attempts.of_mut(work);
             if attempt.dead {
                 *attempt = Attempt::default();
             }
+        }
+        if let Some(staple) = &mut self.staple {
+            staple.fetch_at = None;
         }
         Self { route_stored: false, unconfirmed: !self.departed, ..self }
     }
@@ -190,6 +198,9 @@ impl Site {
     pub fn signed_anew(mut self, floor: u64) -> Self {
         self.route_version = successor(self.route_version, floor);
         self.bundle_version = below_ceiling(self.bundle_version, floor);
+        if let Some(staple) = &mut self.staple {
+            staple.version = below_ceiling(staple.version, floor);
+        }
         let is_sealed = |step: &Step| step.sealed().is_some_and(|sealed| sealed.enveloped);
         if self.order.as_ref().is_some_and(is_sealed) {
             self.begin_anew();
@@ -336,7 +347,7 @@ impl Site {
         let at = self.due_first()?;
         let due_then = Work::ALL.into_iter().filter(|work| self.due_at(*work) == Some(at));
         let lane = |work| match work {
-            Work::Advice => Lane::Renewal,
+            Work::Advice | Work::Staple => Lane::Renewal,
             Work::Names => Lane::Backfill,
             _ => self.lane(at.or(self.written_at)),
         };
@@ -357,6 +368,7 @@ impl Site {
             Some(Work::Confirmation),
             Some(Work::Order),
             Some(Work::Cleanup),
+            Some(Work::Staple),
             Some(Work::Advice),
             Some(Work::Names),
         ];
@@ -387,6 +399,9 @@ impl Site {
             let is_wanted = self.is_settled() && self.begins() && !self.attempts.order.dead;
             return self.looked.as_ref().filter(|_| is_wanted)?.again_at.map(Some);
         }
+        if work == Work::Staple {
+            return self.staple_due_at();
+        }
         let attempt = self.attempts.of(work);
         if attempt.dead {
             return None;
@@ -397,7 +412,7 @@ impl Site {
             Work::Cleanup => !self.owed.is_empty() || !self.abandoned.is_empty() || !self.published.is_empty(),
             Work::Confirmation => self.is_settled() && self.order.is_none() && (self.unconfirmed || self.lost),
             Work::Order => self.is_settled() && self.order.is_some(),
-            Work::Advice | Work::Names => false,
+            Work::Advice | Work::Names | Work::Staple => false,
         };
         if is_asked_for {
             let look = match &self.order {
@@ -411,6 +426,18 @@ impl Site {
         let renewal = self.certificate.as_ref().filter(|_| work == Work::Order && self.is_settled())?;
         // Before that, whether the certificate is there at all.
         (!self.unconfirmed).then(|| Some(renewal.renew_at.max(attempt.retry_at.unwrap_or(renewal.renew_at))))
+    }
+
+    /// When the responder is to be asked; none inside for at once. An order that goes on is over in a while, and brings another
+    /// certificate; one that waits holds nothing up.
+    fn staple_due_at(&self) -> Option<Option<Timestamp>> {
+        let staple = self.staple.as_ref().filter(|staple| staple.responder)?;
+        let (certificate, order) = (self.certificate.as_ref()?, &self.attempts.order);
+        let order_rests = self.order.is_none() || order.dead || order.retry_at.is_some();
+        let is_served = self.route_stored && !self.departed && !self.unconfirmed && !self.lost;
+        let at = staple.fetch_at.max(self.attempts.staple.retry_at);
+        // Nobody is asked about a certificate that has expired.
+        (order_rests && is_served && at.is_none_or(|at| at < certificate.not_after)).then_some(at)
     }
 
     /// The priority of work at an instant.
@@ -503,6 +530,10 @@ impl Site {
                 None => return Next::Rest,
             },
             Work::Names => Action::LookAtNames,
+            Work::Staple => {
+                let before = self.staple.as_ref().map_or(0, |staple| staple.version);
+                Action::FetchStaple { version: before.saturating_add(1) }
+            }
         })
     }
 

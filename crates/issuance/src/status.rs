@@ -1,6 +1,8 @@
 //! What people and programs see of a site.
 
-use certseal_wire::{CertificateState, LOST, OrderStatus, OrderSummary, RenewalAdvice, SiteState, SiteStatus};
+use certseal_wire::{
+    CertificateState, LOST, OrderStatus, OrderSummary, RenewalAdvice, SiteState, SiteStatus, StapleStatus,
+};
 
 use jiff::Timestamp;
 
@@ -43,6 +45,12 @@ pub fn site_status(site: &Site, now: Timestamp) -> SiteStatus {
             let Advice { window, explanation, ask_at } = certificate.advice.clone();
             let Window { start, end } = window?;
             Some(RenewalAdvice { start, end, explanation, ask_at })
+        }),
+        staple: site.staple.as_ref().filter(|staple| staple.responder && !site.departed).map(|staple| StapleStatus {
+            version: staple.version,
+            fetch_at: staple.fetch_at.max(site.attempts.staple.retry_at),
+            failures: site.attempts.staple.failures(),
+            diagnosis: site.attempts.staple.diagnosis.clone(),
         }),
         dns: site.looked.as_ref().map(Looked::report),
         order: step.map(|step| OrderSummary {

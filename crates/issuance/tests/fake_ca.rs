@@ -156,6 +156,15 @@ impl World {
                 id: None,
                 not_before: now,
                 not_after: now + SignedDuration::from_hours(90 * 24),
+                responder: self.one_in(2),
+            },
+            Action::FetchStaple { .. } if self.one_in(10) => {
+                Outcome::Failed(Failure::new(FailureKind::Outrun(3), "another version"))
+            }
+            Action::FetchStaple { version } => Outcome::Stapled {
+                version: *version,
+                this_update: now,
+                next_update: now + SignedDuration::from_hours(7 * 24),
             },
             Action::Deactivate(order) => {
                 self.abandoned += 1;

@@ -392,7 +392,8 @@ impl<'a> Simulation<'a> {
         site.order = Some(Step::Issued { sealed, chain: Vec::new(), authority });
         // A row of failures ends with a success, as at the step that is passed over.
         site.owed.validated.append(&mut site.failing);
-        Outcome::Stored { authority: String::new(), id: Some(serial.to_string()), not_before, not_after }
+        let (authority, id) = (String::new(), Some(serial.to_string()));
+        Outcome::Stored { authority, id, not_before, not_after, responder: false }
     }
 
     fn is_broken(&self, site: u32) -> bool {

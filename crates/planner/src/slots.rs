@@ -169,6 +169,7 @@ fn resting(site: &Site) -> Option<Resting> {
         && !site.lost
         && site.compromised.is_none()
         && site.revoke.is_empty()
+        && site.staple.is_none()
         && attempts.cleanup == Attempt::default();
     let is_ordering = match &site.order {
         None => false,

@@ -358,6 +358,10 @@ async fn fetch(store: &StoreClient, kind: Kind, name: &str) -> Result<Fetched, F
             Ok(site) => store.route(&site).await.map(document),
             Err(error) => return Ok(unnamed(kind, &error)),
         },
+        Kind::Staple => match site() {
+            Ok(site) => store.staple(&site).await.map(document),
+            Err(error) => return Ok(unnamed(kind, &error)),
+        },
         Kind::Bundle => match site() {
             Ok(site) => store.bundle(&site).await.map(|body| body.map(Vec::from)),
             Err(error) => return Ok(unnamed(kind, &error)),

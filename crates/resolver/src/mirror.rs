@@ -19,7 +19,7 @@ use std::{
 
 use certseal_seal::{Bundle, RingMark, VerifyingKey, VerifyingKeys, accept_ring, ring_issuers, sha256};
 use certseal_wire::{
-    AcmeAccounts, BundleInfo, Change, Cursor, DnsName, Event, FeedPage, KeyRing, Kind, PoolName, Route, Signed,
+    AcmeAccounts, BundleInfo, Change, Cursor, DnsName, Event, FeedPage, KeyRing, Kind, PoolName, Route, Signed, Staple,
 };
 use jiff::Timestamp;
 use redb::{Database, backends::FileBackend};
@@ -36,7 +36,7 @@ use crate::{
     cache::{Forget, SiteCache, Weigh},
 };
 
-/// A local copy of a pool's bundles and routes, of the key ring and of the platform's ACME accounts.
+/// A local copy of a pool's bundles, routes and OCSP answers, of the key ring and of the platform's ACME accounts.
 ///
 /// Nothing enters it unverified and nothing leaves it unsigned. Versions only go up: the mirror keeps a high-water mark
 /// for every item, also for those that are gone. It opens in constant time, after a crash too.
@@ -247,6 +247,19 @@ impl Mirror {
             .filter(|(_, info)| info.site.as_str() == site)
     }
 
+    /// A site's OCSP answer, verified once more; none that does not count under today's ring. Whether it holds now, and for the
+    /// certificate that is served, is the caller's to see.
+    pub(crate) fn staple(&self, site: &str) -> Option<Staple> {
+        let state = self.state();
+        let record = self.logged(state.reader.staple(site))??;
+        let signed = serde_json::from_slice::<Signed>(&record).map_err(|error| error.to_string());
+        signed
+            .and_then(|signed| state.issuers.verify::<Staple>(&signed).map_err(|error| error.to_string()))
+            .inspect_err(|error| tracing::warn!(site, error, "an OCSP answer of the mirror does not count"))
+            .ok()
+            .filter(|staple| staple.site.as_str() == site)
+    }
+
     /// Shows every bundle to `look`, in the order of sites. A damaged bundle is left out.
     pub(crate) fn each_bundle(&self, mut look: impl FnMut(&str, Bundle)) {
         let state = self.state();
@@ -405,14 +418,16 @@ fn open_database(path: &Path) -> Result<Database, MirrorError> {
     redb::Builder::new().set_cache_size(PAGE_CACHE_BYTES).create_with_backend(backend).map_err(unopened)
 }
 
-/// Makes the tables of a new mirror; refuses one of another format or pool.
+/// Makes the tables of a new mirror, and those that one of an earlier release lacks; refuses one of another format or pool.
 fn check_meta(database: &Database, pool: &PoolName) -> Result<(), MirrorError> {
-    let is_new = Reader::open(database).is_err();
-    if is_new {
+    let lacks_tables = Reader::open(database).is_err();
+    if lacks_tables {
         let transaction = begin_write(database)?;
         let mut tables = Tables::open(&transaction)?;
-        for (key, value) in [(meta::FORMAT, FORMAT), (meta::POOL, pool.as_str())] {
-            tables.meta.insert(key, value.as_bytes()).map_err(redb::Error::from)?;
+        if tables.meta(meta::FORMAT)?.is_none() {
+            for (key, value) in [(meta::FORMAT, FORMAT), (meta::POOL, pool.as_str())] {
+                tables.meta.insert(key, value.as_bytes()).map_err(redb::Error::from)?;
+            }
         }
         drop(tables);
         transaction.commit().map_err(redb::Error::from)?;

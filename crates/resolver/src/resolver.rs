@@ -1,10 +1,11 @@
 //! From the name in a ClientHello to a certificate whose key is unsealed when a handshake is signed.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use certseal_seal::KeyKind;
+use certseal_seal::{KeyKind, sha256};
 use certseal_unseal::UnsealKeys;
 use certseal_wire::{DnsName, NameSet};
+use jiff::Timestamp;
 use rustls::{
     SignatureScheme,
     server::{ClientHello, ResolvesServerCert},
@@ -26,7 +27,8 @@ use crate::{
 ///
 /// A name is looked up in the mirror: itself, then the wildcard over it. Its site's chain comes from a cache that is
 /// bounded in bytes, or is verified and parsed. The key is unsealed by the first full handshake that signs with it:
-/// resumptions, unknown names and handshakes that break off earlier open nothing.
+/// resumptions, unknown names and handshakes that break off earlier open nothing. With the chain goes the site's OCSP answer,
+/// where there is one that holds.
 pub struct SealedResolver {
     mirror: Arc<Mirror>,
     holder: Arc<dyn KeyHolder>,
@@ -91,16 +93,16 @@ impl SealedResolver {
             entry.filter(|entry| entry.names.covers(name))
         };
         let Some(claims) = sites.strip_prefix(SEVERAL) else {
-            return entry(&sites).map(|entry| entry.certified.clone());
+            return entry(&sites).map(|entry| entry.certified_now());
         };
         // The newest claim holds, and the site that makes it may have a companion: a certificate with a key of the other type.
         let (site, first) = claims.lines().find_map(|site| Some((site, entry(site)?)))?;
         if first.is_chosen_by(schemes) {
-            return Some(first.certified.clone());
+            return Some(first.certified_now());
         }
         let other = other_of(site).filter(|other| claims.lines().any(|claim| claim == other.as_str()));
         let other = other.and_then(|other| entry(other.as_str())).filter(|other| other.can_be_used_by(schemes));
-        Some(other.unwrap_or(first).certified.clone())
+        Some(other.unwrap_or(first).certified_now())
     }
 
     /// None, to be remembered like an entry, when the mirror's bundle cannot be used.
@@ -114,8 +116,19 @@ impl SealedResolver {
         let kind = leaf.kind();
         let key = SealedKey::new(site, bundle.sealed().clone(), leaf, self.holder.clone(), self.counters.clone());
         let chain = bundle.chain().iter().map(|der| CertificateDer::from(der.clone())).collect();
-        let certified = Arc::new(CertifiedKey::new(chain, Arc::new(key)));
-        Some(Arc::new(Entry { names: info.names, certified, kind }))
+        let mut certified = CertifiedKey::new(chain, Arc::new(key));
+        let staple = self.staple(site, bundle.chain());
+        let stapled_until = staple.as_ref().map(|(_, until)| *until);
+        certified.ocsp = staple.map(|(response, _)| response);
+        let (certified, bare) = (Arc::new(certified), OnceLock::new());
+        Some(Arc::new(Entry { names: info.names, certified, stapled_until, bare, kind }))
+    }
+
+    /// The OCSP answer for the leaf of `chain` if it holds now, and its end. One for the certificate before is no answer.
+    fn staple(&self, site: &str, chain: &[Vec<u8>]) -> Option<(Vec<u8>, Timestamp)> {
+        let (staple, leaf) = (self.mirror.staple(site)?, chain.first()?);
+        let holds = staple.certificate == sha256(leaf) && Timestamp::now() < staple.next_update;
+        holds.then_some((staple.response.0, staple.next_update))
     }
 }
 
@@ -140,6 +153,10 @@ impl std::fmt::Debug for SealedResolver {
 struct Entry {
     names: NameSet,
     certified: Arc<CertifiedKey>,
+    /// Until when the OCSP answer holds that `certified` has; none without one.
+    stapled_until: Option<Timestamp>,
+    /// `certified` without the answer, once that has run out.
+    bare: OnceLock<Arc<CertifiedKey>>,
     kind: KeyKind,
 }
 
@@ -158,6 +175,17 @@ impl Entry {
     fn is_chosen_by(&self, schemes: &[SignatureScheme]) -> bool {
         self.kind == KeyKind::EcdsaP256 && self.can_be_used_by(schemes)
     }
+
+    /// What a handshake gets now: no answer that has run out. The opened key stays whichever it is.
+    fn certified_now(&self) -> Arc<CertifiedKey> {
+        match self.stapled_until {
+            Some(until) if Timestamp::now() >= until => {
+                let CertifiedKey { cert, key, .. } = &*self.certified;
+                self.bare.get_or_init(|| Arc::new(CertifiedKey::new(cert.clone(), key.clone()))).clone()
+            }
+            _ => self.certified.clone(),
+        }
+    }
 }
 
 /// The site that has the other certificate, where there are two: the companion of `site`, or the site whose companion it is.
@@ -170,12 +198,14 @@ impl Weigh for Option<Arc<Entry>> {
     fn bytes(&self) -> u64 {
         let Some(entry) = self else { return 0 };
         let chain = entry.certified.cert.iter().map(|der| der.len() as u64).sum::<u64>();
+        // With an answer the chain may be there twice.
+        let stapled = entry.certified.ocsp.as_ref().map_or(0, |response| response.len() as u64 + chain);
         let names = entry.names.iter().map(|name| name.as_str().len() as u64 + 32).sum::<u64>();
         let key = match entry.kind {
             KeyKind::EcdsaP256 => ECDSA_BYTES,
             KeyKind::Rsa => RSA_BYTES,
         };
-        chain + names + key
+        chain + stapled + names + key
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 use certseal_client::{CertmanClient, Progress};
 use certseal_wire::{
     DnsName, KeyType, LOST, NameSet, PoolName, ProfileName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus,
-    Upstream,
+    StapleStatus, Upstream,
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -257,6 +257,13 @@ fn description(site: &SiteStatus) -> String {
         rows.push(("the CA's advice", format!("{start} to {end}")));
         rows.extend(explanation.iter().map(|page| ("reason", page.clone())));
         rows.push(("asked again", or_dash(*ask_at)));
+    }
+    if let Some(StapleStatus { version, fetch_at, failures, diagnosis }) = &site.staple {
+        rows.push(("OCSP answer", if *version == 0 { "none yet".to_owned() } else { format!("version {version}") }));
+        rows.push(("fetched again", fetch_at.map_or_else(|| "now".to_owned(), |at| at.to_string())));
+        if let Some(diagnosis) = diagnosis.as_ref().filter(|_| *failures > 0) {
+            rows.push(("OCSP failure", diagnosis.clone()));
+        }
     }
     if let Some(order) = &site.order {
         rows.extend([

@@ -58,7 +58,8 @@ pub(crate) fn count(vault: &Vault) -> Result<Inventory, Refusal> {
         }
         Ok(true)
     })?;
-    for kind in [Kind::Route, Kind::Checkpoint, Kind::Accounts, Kind::Staple] {
+    // Not OCSP answers: nobody needs one of an issuer that leaves, and a responder that is away would keep it.
+    for kind in [Kind::Route, Kind::Checkpoint, Kind::Accounts] {
         each_signer(vault, kind, |signer| issuers.entry(signer).or_default().documents += 1)?;
     }
     inventory.issuers = issuers.into_iter().map(|(signer, count)| (signer.to_string(), count)).collect();

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::{
     Action, Advice, Attempt, Booked, Booking, Failure, FailureKind, Issued, Lineage, Look, Looked, Moment, OrderReport,
-    OrderState, Outcome, Policy, Site, Step, Wait, Work, budget::Reserved, renewal,
+    OrderState, Outcome, Policy, Site, Stapling, Step, Wait, Work, budget::Reserved, renewal, stapling,
 };
 
 impl Site {
@@ -42,8 +42,8 @@ impl Site {
                 self.attempts.confirmation = Attempt::default();
                 Self { lost: false, order: Some(Step::Requested), ..self }
             }
-            Outcome::Stored { authority, id, not_before, not_after } => {
-                self.stored(authority, id, not_before, not_after, moment)
+            Outcome::Stored { authority, id, not_before, not_after, responder } => {
+                self.stored(authority, id, not_before, not_after, moment).answered_by(responder)
             }
             Outcome::Advised { window, retry_after, explanation } => {
                 let certificate = self.certificate.as_mut();
@@ -54,6 +54,12 @@ impl Site {
                 self.certificate.as_mut().into_iter().for_each(|certificate| certificate.advice.ask_at = None);
                 self
             }
+            Outcome::Stapled { version, this_update, next_update } => {
+                self.attempts.staple = Attempt::default();
+                let fetch_at = Some(stapling::refreshed_at(this_update, next_update, moment));
+                Self { staple: Some(Stapling { responder: true, version, fetch_at }), ..self }
+            }
+            Outcome::NoResponder => self.answered_by(false),
             Outcome::NamesAre(report) => self.looked_at(report, moment),
             Outcome::Failed(failure) => self.failed(action.work(), failure, moment, policy),
             outcome => {
@@ -256,6 +262,14 @@ impl Site {
         Self { certificate: Some(certificate), order: None, reserved: None, lost: false, ..self }
     }
 
+    /// The site with a certificate that names a responder, or none. A certificate that was brought along names whom its bringer
+    /// likes: only those of CAs that certman orders from have it call somebody.
+    fn answered_by(mut self, responder: bool) -> Self {
+        let is_ordered = self.certificate.as_ref().is_some_and(|certificate| certificate.ordered_from.is_some());
+        self.attempts.staple = Attempt::default();
+        Self { staple: Stapling::of_stored(self.staple.take(), responder && is_ordered), ..self }
+    }
+
     fn late(self, detail: &str, moment: Moment, policy: &Policy) -> Self {
         self.failed(Work::Order, Failure::new(FailureKind::Unavailable, detail), moment, policy)
     }
@@ -270,6 +284,14 @@ impl Site {
             (Work::Advice, _) => {
                 let certificate = self.certificate.as_mut();
                 certificate.into_iter().for_each(|it| it.advice.ask_after_error(moment.now, moment.chance));
+                return self;
+            }
+            // Whatever it is, the certificate is good without an answer.
+            (Work::Staple, kind) => {
+                if let (FailureKind::Outrun(version), Some(staple)) = (kind, &mut self.staple) {
+                    staple.version = staple.version.max(version);
+                }
+                self.attempts.staple.put_off(failure, moment);
                 return self;
             }
             (Work::Order, FailureKind::AlreadyReplaced) => {

@@ -12,6 +12,7 @@ use crate::{
 mod changes;
 mod looks;
 mod orders;
+mod staples;
 
 fn now() -> Timestamp {
     "2026-11-01T00:00:00Z".parse().unwrap()
@@ -129,7 +130,8 @@ fn store(site: Site) -> Site {
     let not_after = now() + SignedDuration::from_hours(90 * 24);
     let authority = "CA".to_owned();
     let action = Action::StoreBundle { sealed: sealed(), chain: Vec::new() };
-    site.after(&action, Outcome::Stored { authority, id: None, not_before: now(), not_after }, moment(), &policy())
+    let outcome = Outcome::Stored { authority, id: None, not_before: now(), not_after, responder: false };
+    site.after(&action, outcome, moment(), &policy())
 }
 
 fn order_is(state: OrderState) -> Outcome {

@@ -350,6 +350,7 @@ impl Hostile {
                     "ring" => Kind::Ring,
                     "accounts" => Kind::Accounts,
                     "checkpoints" => Kind::Checkpoint,
+                    "staples" => Kind::Staple,
                     _ => return refuse(ProblemKind::NotFound),
                 };
                 let wanted = rest.first().copied().unwrap_or_default();

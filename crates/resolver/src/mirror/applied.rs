@@ -13,7 +13,7 @@ pub struct Applied {
     pub passed_over: usize,
     /// Items that were not taken.
     pub refused: Vec<Refused>,
-    /// Sites whose bundle or route is another now.
+    /// Sites whose bundle, route or OCSP answer is another now.
     pub changed: Vec<DnsName>,
     /// Sites that have come back, whose bundle has to be fetched by name.
     pub missing: Vec<DnsName>,

@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use certseal_seal::{Bundle, RingMark, Stanza, VerifyingKeys, accept_ring, ring_issuers, sha256};
 use certseal_wire::{
     AcmeAccounts, Base64, Change, Checkpoint, Digest, DnsName, Epoch, Event, KeyId, KeyRing, Kind, ParseError,
-    PoolName, Route, Scheme, Signed, SignerId, UnknownKind,
+    PoolName, Route, Scheme, Signed, SignerId, Staple, UnknownKind,
 };
 use jiff::Timestamp;
 
@@ -107,10 +107,12 @@ impl<'a> Batch<'a> {
         Ok(self.applied)
     }
 
-    /// Forgets refused items, unless something of the name was accepted before. Of a site that has left no bundle comes.
+    /// Forgets refused items, unless something of the name was accepted before. Of a site that has left no bundle comes, and an
+    /// OCSP answer that certstore has no more has run out.
     pub(super) fn forgive_unknown(mut self, items: &[Refused]) -> Result<Applied, MirrorError> {
         for Refused { kind, name, .. } in items {
-            if self.seen(*kind, name)?.is_none() || (*kind == Kind::Bundle && self.has_left(name)?) {
+            let has_gone = *kind == Kind::Staple || (*kind == Kind::Bundle && self.has_left(name)?);
+            if has_gone || self.seen(*kind, name)?.is_none() {
                 self.tables.forgive(*kind, name)?;
             }
         }
@@ -123,8 +125,8 @@ impl<'a> Batch<'a> {
             return Ok(false);
         }
         let Some(Base64(body)) = &event.body else {
-            // certstore announces a bundle that has left our pool, and does not hand it out.
-            let is_expected = event.kind == Kind::Bundle && self.has_left(name)?;
+            // certstore announces what has left our pool with its site, and does not hand it out.
+            let is_expected = matches!(event.kind, Kind::Bundle | Kind::Staple) && self.has_left(name)?;
             return if is_expected { Ok(false) } else { Err(Refusal::Missing.into()) };
         };
         match event.kind {
@@ -133,18 +135,24 @@ impl<'a> Batch<'a> {
             Kind::Ring => self.ring(body),
             Kind::Accounts => self.accounts(body),
             Kind::Checkpoint => self.checkpoint(name.parse()?, body),
+            Kind::Staple => self.staple(name.parse()?, body),
             // It was passed over before.
             Kind::Unknown(_) => Ok(false),
         }
     }
 
-    /// certstore deleted a record. A bundle goes from here too when what certman signed says so: its certificate expired.
-    /// Nobody takes a site away by saying that it is gone.
+    /// certstore deleted a record. A bundle or an OCSP answer goes from here too when what certman signed says so: it is past its
+    /// end. Nobody takes a site away by saying that it is gone.
     fn deleted(&mut self, event: &Event, name: &str) -> Result<bool, Failure> {
-        let held = match event.kind {
-            Kind::Bundle => self.tables.bundles.record(name)?,
-            _ => None,
-        };
+        match event.kind {
+            Kind::Bundle => self.bundle_deleted(name),
+            Kind::Staple => self.staple_deleted(name),
+            _ => Ok(false),
+        }
+    }
+
+    fn bundle_deleted(&mut self, name: &str) -> Result<bool, Failure> {
+        let held = self.tables.bundles.record(name)?;
         let Some(bundle) = held.and_then(|held| Bundle::parse(&held).ok()) else { return Ok(false) };
         let info = bundle.verify(&self.issuers)?;
         if info.not_after > Timestamp::now() {
@@ -155,6 +163,19 @@ impl<'a> Batch<'a> {
         self.tables.bundles.remove(&site)?;
         self.tables.settle(Kind::Bundle, name, info.version)?;
         self.applied.changed.push(site);
+        Ok(true)
+    }
+
+    fn staple_deleted(&mut self, name: &str) -> Result<bool, Failure> {
+        let Some(held) = self.tables.staple(name)? else { return Ok(false) };
+        let staple: Staple = self.issuers.verify(&serde_json::from_slice(&held)?)?;
+        if staple.next_update > Timestamp::now() {
+            tracing::warn!(site = name, "certstore deleted an OCSP answer that is good: it is kept here");
+            return Ok(false);
+        }
+        self.tables.staples.remove(name).map_err(redb::Error::from)?;
+        self.tables.settle(Kind::Staple, name, staple.version)?;
+        self.applied.changed.push(name.parse()?);
         Ok(true)
     }
 
@@ -299,8 +320,11 @@ impl<'a> Batch<'a> {
             self.remember_envelope(&site)?;
             self.tables.routes.remove(&site)?;
             self.tables.bundles.remove(&site)?;
-            self.tables.forgive(Kind::Bundle, site.as_str())?;
-            self.tables.settle(Kind::Bundle, site.as_str(), u64::MAX)?;
+            self.tables.staples.remove(site.as_str()).map_err(redb::Error::from)?;
+            for kind in [Kind::Bundle, Kind::Staple] {
+                self.tables.forgive(kind, site.as_str())?;
+                self.tables.settle(kind, site.as_str(), u64::MAX)?;
+            }
         } else {
             self.tables.routes.put(&site, &route.names, &record)?;
             self.miss_bundle(&site)?;
@@ -361,6 +385,28 @@ impl<'a> Batch<'a> {
         Ok(true)
     }
 
+    /// Takes an OCSP answer. What the CA says in it was verified by certman, and is again by the clients that get it.
+    fn staple(&mut self, site: DnsName, body: &[u8]) -> Result<bool, Failure> {
+        let signed: Signed = serde_json::from_slice(body)?;
+        let staple: Staple = self.issuers.verify(&signed)?;
+        if staple.site != site {
+            return Err(Refusal::OtherSite(staple.site).into());
+        }
+        if !staple.pools.contains(&self.terms.pool) {
+            return Err(Refusal::OtherPool(self.terms.pool.clone()).into());
+        }
+        let record = canonical(&signed);
+        if !self.mark(Kind::Staple, site.as_str(), Mark::of(staple.version, &record, &signed))? {
+            return Ok(false);
+        }
+        // A site that comes back gets another certificate, and that another answer.
+        if !self.has_left(site.as_str())? {
+            self.tables.staples.insert(site.as_str(), record.as_slice()).map_err(redb::Error::from)?;
+            self.applied.changed.push(site);
+        }
+        Ok(true)
+    }
+
     /// Keeps a checkpoint's date, and of its list what is not here.
     fn checkpoint(&mut self, pool: PoolName, body: &[u8]) -> Result<bool, Failure> {
         let signed: Signed = serde_json::from_slice(body)?;
@@ -395,10 +441,10 @@ impl<'a> Batch<'a> {
 
     /// Has awaited of a checkpoint's list what is not here.
     fn expect(&mut self, checkpoint: &Checkpoint, signer: SignerId) -> Result<(), redb::Error> {
-        // Routes first: whether a bundle is awaited depends on them.
-        let (bundles, others): (Vec<_>, Vec<_>) =
-            checkpoint.changes.iter().partition(|change| change.kind == Kind::Bundle);
-        for change in others.into_iter().chain(bundles) {
+        // Routes first: whether a bundle or an OCSP answer is awaited depends on them.
+        let (dependent, others): (Vec<_>, Vec<_>) =
+            checkpoint.changes.iter().partition(|change| matches!(change.kind, Kind::Bundle | Kind::Staple));
+        for change in others.into_iter().chain(dependent) {
             if self.lacks(change)? {
                 self.tables.expect(change, signer)?;
             }
@@ -406,7 +452,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Whether a change has not come here. The bundle of a site that has left does not come, unless it is coming back.
+    /// Whether a change has not come here. Bundle and OCSP answer of a site that has left do not come, unless it is coming back.
     fn lacks(&self, change: &Change) -> Result<bool, redb::Error> {
         let Change { kind, name, version } = change;
         // An item that this release would not take is not withheld.
@@ -414,7 +460,8 @@ impl<'a> Batch<'a> {
             return Ok(false);
         }
         let is_here = self.seen(*kind, name)?.is_some_and(|mark| mark.version >= *version);
-        let stays_away = *kind == Kind::Bundle && self.has_left(name)? && !self.tables.awaits(Kind::Route, name)?;
+        let goes_with_site = matches!(kind, Kind::Bundle | Kind::Staple);
+        let stays_away = goes_with_site && self.has_left(name)? && !self.tables.awaits(Kind::Route, name)?;
         Ok(!is_here && !stays_away)
     }
 
@@ -479,7 +526,7 @@ impl<'a> Batch<'a> {
 /// When the name that came is none.
 pub(super) fn own_name(event: &Event) -> Result<String, ParseError> {
     Ok(match event.kind {
-        Kind::Bundle | Kind::Route => event.name.parse::<DnsName>()?.as_str().to_owned(),
+        Kind::Bundle | Kind::Route | Kind::Staple => event.name.parse::<DnsName>()?.as_str().to_owned(),
         Kind::Checkpoint => event.name.parse::<PoolName>()?.as_str().to_owned(),
         Kind::Ring | Kind::Accounts | Kind::Unknown(_) => String::new(),
     })

@@ -18,6 +18,7 @@ pub(super) fn begin_write(database: &Database) -> Result<WriteTransaction, Error
 pub(super) struct Tables<'txn> {
     pub(super) bundles: Sites<'txn>,
     pub(super) routes: Sites<'txn>,
+    pub(super) staples: Table<'txn, &'static str, &'static [u8]>,
     pub(super) meta: Table<'txn, &'static str, &'static [u8]>,
     marks: Table<'txn, &'static str, MarkRow>,
     refused: Table<'txn, &'static str, &'static str>,
@@ -30,6 +31,7 @@ impl<'txn> Tables<'txn> {
         Ok(Self {
             bundles: Sites::open(transaction, BUNDLES, BUNDLE_NAMES)?,
             routes: Sites::open(transaction, ROUTES, ROUTE_NAMES)?,
+            staples: transaction.open_table(STAPLES)?,
             meta: transaction.open_table(META)?,
             marks: transaction.open_table(MARKS)?,
             refused: transaction.open_table(REFUSED)?,
@@ -40,6 +42,11 @@ impl<'txn> Tables<'txn> {
 
     pub(super) fn meta(&self, key: &str) -> Result<Option<Vec<u8>>, Error> {
         Ok(self.meta.get(key)?.map(|row| row.value().to_vec()))
+    }
+
+    /// A site's OCSP answer, as it was signed.
+    pub(super) fn staple(&self, site: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.staples.get(site)?.map(|row| row.value().to_vec()))
     }
 
     pub(super) fn mark(&self, kind: Kind, name: &str) -> Result<Option<Mark>, Error> {
@@ -224,6 +231,7 @@ impl From<(u64, &[u8], bool)> for Mark {
 pub(super) struct Reader {
     pub(super) bundles: SiteReader,
     pub(super) routes: SiteReader,
+    staples: ReadOnlyTable<&'static str, &'static [u8]>,
     meta: ReadOnlyTable<&'static str, &'static [u8]>,
     marks: ReadOnlyTable<&'static str, MarkRow>,
     refused: ReadOnlyTable<&'static str, &'static str>,
@@ -242,6 +250,7 @@ impl Reader {
                 records: transaction.open_table(ROUTES)?,
                 names: transaction.open_table(ROUTE_NAMES)?,
             },
+            staples: transaction.open_table(STAPLES)?,
             meta: transaction.open_table(META)?,
             marks: transaction.open_table(MARKS)?,
             refused: transaction.open_table(REFUSED)?,
@@ -255,6 +264,11 @@ impl Reader {
 
     pub(super) fn mark(&self, kind: Kind, name: &str) -> Result<Option<Mark>, Error> {
         Ok(self.marks.get(item(kind, name).as_str())?.map(|row| Mark::from(row.value())))
+    }
+
+    /// A site's OCSP answer, as it was signed.
+    pub(super) fn staple(&self, site: &str) -> Result<Option<Vec<u8>>, Error> {
+        Ok(self.staples.get(site)?.map(|row| row.value().to_vec()))
     }
 
     pub(super) fn awaited_count(&self) -> Result<u64, Error> {
@@ -351,6 +365,8 @@ const BUNDLES: TableDefinition<'_, &str, SiteRow> = TableDefinition::new("bundle
 const BUNDLE_NAMES: TableDefinition<'_, &str, &str> = TableDefinition::new("bundle names");
 const ROUTES: TableDefinition<'_, &str, SiteRow> = TableDefinition::new("routes");
 const ROUTE_NAMES: TableDefinition<'_, &str, &str> = TableDefinition::new("route names");
+/// OCSP answers by site. Mirrors of earlier releases have no such table.
+const STAPLES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("staples");
 const MARKS: TableDefinition<'_, &str, MarkRow> = TableDefinition::new("marks");
 const REFUSED: TableDefinition<'_, &str, &str> = TableDefinition::new("refused");
 const AWAITED: TableDefinition<'_, &str, u64> = TableDefinition::new("awaited");

@@ -12,7 +12,7 @@ use certseal_seal::{
 use certseal_unseal::{UnsealKey, UnsealKeys};
 use certseal_wire::{
     AcmeAccounts, Base64, BundleInfo, Change, Checkpoint, Cursor, DnsName, Document, Epoch, Event, FeedPage, HttpsMode,
-    IssuerEntry, KeyRing, KeyState, Kind, NameSet, PoolName, Route, Signed, UnsealEntry, Upstream,
+    IssuerEntry, KeyRing, KeyState, Kind, NameSet, PoolName, Route, Signed, Staple, UnsealEntry, Upstream,
 };
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PublicKeyData};
@@ -164,6 +164,29 @@ impl Platform {
     pub(crate) fn accounts(&self, version: u64, thumbprints: &[&str]) -> Event {
         let thumbprints = thumbprints.iter().map(|text| (*text).to_owned()).collect();
         signed(Kind::Accounts, "", version, &self.issuer, &AcmeAccounts { version, thumbprints })
+    }
+
+    /// An OCSP answer of some octets for the leaf of `bundle`, which holds until `next_update`.
+    pub(crate) fn staple(&self, bundle: &Event, version: u64, next_update: Timestamp) -> Event {
+        self.staple_of(self.answer(bundle, version, next_update))
+    }
+
+    /// The answer, for tests that alter something of it.
+    pub(crate) fn answer(&self, bundle: &Event, version: u64, next_update: Timestamp) -> Staple {
+        let parsed = Bundle::parse(&bundle.body.as_ref().unwrap().0).unwrap();
+        Staple {
+            site: name(&bundle.name),
+            version,
+            pools: vec![pool("eu")],
+            certificate: sha256(&parsed.chain()[0]),
+            response: Base64(format!("answer {version}").into_bytes()),
+            this_update: Timestamp::UNIX_EPOCH,
+            next_update,
+        }
+    }
+
+    pub(crate) fn staple_of(&self, staple: Staple) -> Event {
+        signed(Kind::Staple, staple.site.as_str(), staple.version, &self.issuer, &staple)
     }
 
     /// Pool eu's checkpoint, made `version` minutes after the epoch and complete for the two before.

@@ -322,6 +322,7 @@ impl World {
             id: Some(serial.to_string()),
             not_before: at(not_before as i64),
             not_after: at(not_after as i64),
+            responder: false,
         }
     }
 

@@ -145,8 +145,8 @@ fn with_lineage() -> Site {
     let issued = Step::Issued { sealed: sealed(), chain: chain.clone(), authority: Some(ca()) };
     let site = Site { account: Some(account()), ..at_step(routed(), issued) };
     let not_after = now() + SignedDuration::from_hours(90 * 24);
-    let stored =
-        Outcome::Stored { authority: "CA".into(), id: Some("aki.serial".into()), not_before: now(), not_after };
+    let (authority, id) = ("CA".to_owned(), Some("aki.serial".to_owned()));
+    let stored = Outcome::Stored { authority, id, not_before: now(), not_after, responder: false };
     site.after(&Action::StoreBundle { sealed: sealed(), chain }, stored, Moment { now: now(), chance: 0.5 }, &policy())
 }
 
