@@ -1,6 +1,7 @@
 //! dns-persist-01: names with one record in the DNS get and renew certificates, and nobody writes into the DNS again.
 //!
-//! The normal run has 10 sites with a wildcard; `CERTSEAL_PERSIST_SITES=1000` has as many as it says.
+//! The normal run has 10 sites with a wildcard; `CERTSEAL_PERSIST_SITES=1000` has as many as it says, a platform and a CA for
+//! every 100 of them: Pebble 2.10 stops answering after some 450 orders.
 
 use std::time::{Duration, Instant};
 
@@ -14,15 +15,21 @@ use crate::{
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wildcards_with_a_record_that_stays_are_renewed_with_no_further_write() {
-    let count = std::env::var("CERTSEAL_PERSIST_SITES").map_or(10, |count| count.parse().unwrap());
+    let count: usize = std::env::var("CERTSEAL_PERSIST_SITES").map_or(10, |count| count.parse().unwrap());
+    let names: Vec<DnsName> =
+        (0..count).map(|number| format!("shop-{number}.customers.test").parse().unwrap()).collect();
+    for names in names.chunks(PER_CA) {
+        are_renewed(names).await;
+    }
+}
+
+async fn are_renewed(names: &[DnsName]) {
     let pebble = Pebble::start(0);
     let authority = Authority::Acme { directory: &pebble.directory(), roots: &pebble.tls_root };
     // Nothing can write into the DNS: there is no [dns.challenges]. And nobody answers over HTTP.
     let mut platform = Platform::start(authority).await;
     platform.configure_authority("challenges = [\"dns-persist-01\"]");
     let certman = platform.certman_as("platform");
-    let names: Vec<DnsName> =
-        (0..count).map(|number| format!("shop-{number}.customers.test").parse().unwrap()).collect();
     let put = |name: &DnsName| {
         let mut request = platform.request(name);
         let wildcard = format!("*.{name}").parse().unwrap();
@@ -37,13 +44,13 @@ async fn wildcards_with_a_record_that_stays_are_renewed_with_no_further_write() 
     loop {
         let status = certman.site(&names[0]).await.unwrap().unwrap();
         match status.order.filter(|order| order.rejections > 0) {
-            Some(order) => break assert!(order.diagnosis.unwrap().contains("shop-0.customers.test")),
+            Some(order) => break assert!(order.diagnosis.unwrap().contains(names[0].as_str())),
             None => assert!(Instant::now() < deadline, "the CA does not refuse"),
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let account = account(&platform);
-    for name in &names {
+    for name in names {
         let value = format!("pebble.letsencrypt.org; accounturi={account}; policy=wildcard");
         pebble.set_text(&format!("_validation-persist.{name}"), &value);
     }
@@ -52,14 +59,14 @@ async fn wildcards_with_a_record_that_stays_are_renewed_with_no_further_write() 
     certman.change_sites(&all, "all").await.unwrap();
     certman.retry_order(&names[0]).await.unwrap();
     for version in 1..=3 {
-        for name in &names {
+        for name in names {
             platform.wait_active(name, version).await;
         }
-        println!("{count} wildcards, round {version}, after {:.1?}", began.elapsed());
+        println!("{} wildcards from {}, round {version}, after {:.1?}", names.len(), names[0], began.elapsed());
         if version < 3 {
             // Certificates of the same second are the same in the eyes of who counts by validity.
             tokio::time::sleep(Duration::from_millis(1100)).await;
-            for name in &names {
+            for name in names {
                 certman.renew(name, &Renewal::default()).await.unwrap();
             }
         }
@@ -70,6 +77,9 @@ async fn wildcards_with_a_record_that_stays_are_renewed_with_no_further_write() 
     let asked = platform.store_as("admin").challenge(&names[0], "tls-alpn-01").await;
     assert!(matches!(asked, Ok(None)), "{asked:?}");
 }
+
+/// Sites of one CA.
+const PER_CA: usize = 100;
 
 /// The URL of the account, as certman logs it.
 fn account(platform: &Platform) -> String {
