@@ -44,6 +44,7 @@ pub async fn add(platform: &Platform, sites: &[DnsName], upstream: SocketAddr) -
             owner: None,
             profile: None,
             key_type: Default::default(),
+            challenges: Vec::new(),
         };
         calls.spawn(async move { certman.put_site(&site, &request).await.with_context(|| format!("adding {site}")) });
     }

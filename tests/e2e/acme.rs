@@ -8,7 +8,7 @@ use std::{
 };
 
 use certseal_seal::Bundle;
-use certseal_wire::{AuditAction, Challenge, DnsName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus};
+use certseal_wire::{AuditAction, Challenge, DnsName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus, ValidationMethod};
 use hyper::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 
@@ -317,10 +317,11 @@ async fn a_certificate_takes_eight_requests_and_hardly_a_nonce() {
 async fn a_name_is_validated_by_tls_alpn_01_at_the_edge() {
     let pebble = Pebble::start(0);
     let authority = Authority::Acme { directory: &pebble.directory(), roots: &pebble.tls_root };
-    let mut platform = Platform::start_with_https(authority, pebble.tls).await;
-    platform.configure_authority("challenges = [\"tls-alpn-01\"]");
+    let platform = Platform::start_with_https(authority, pebble.tls).await;
     let name: DnsName = "shop.customers.test".parse().unwrap();
-    platform.add_site(&name).await;
+    // The platform's own way is http-01, and nobody answers there.
+    let request = SiteRequest { challenges: vec![ValidationMethod::TlsAlpn], ..platform.request(&name) };
+    platform.certman_as("platform").put_site(&name, &request).await.unwrap();
     platform.wait_active(&name, 1).await;
     let root = pebble.issuing_root();
     served_within_two_seconds(&platform, &name, &root, 1).await;

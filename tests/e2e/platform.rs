@@ -259,6 +259,7 @@ impl Platform {
             owner: None,
             profile: None,
             key_type: Default::default(),
+            challenges: Vec::new(),
         }
     }
 

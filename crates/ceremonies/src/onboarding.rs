@@ -242,9 +242,9 @@ async fn asked(
 
 /// Whether a site has the settings of a request.
 fn has(status: &SiteStatus, request: &SiteRequest) -> bool {
-    let SiteRequest { names, upstream, pools, owner, profile, key_type } = request;
-    let has = (&status.names, &status.upstream, &status.pools, &status.owner, &status.profile, &status.key_type);
-    has == (names, upstream, pools, owner, profile, key_type)
+    let SiteRequest { names, upstream, pools, owner, profile, key_type, challenges } = request;
+    let is_asked_alike = (&status.profile, &status.key_type, &status.challenges) == (profile, key_type, challenges);
+    is_asked_alike && (&status.names, &status.upstream, &status.pools, &status.owner) == (names, upstream, pools, owner)
 }
 
 /// A lane that goes before new sites and waits for room all the same.

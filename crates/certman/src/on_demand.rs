@@ -78,7 +78,15 @@ impl OnDemand {
     /// What the platform would ask for.
     pub(crate) fn request(&self, names: NameSet) -> SiteRequest {
         let OnDemandConfig { upstream, pools, owner, .. } = self.config.clone();
-        SiteRequest { names, upstream, pools, owner, profile: None, key_type: Default::default() }
+        SiteRequest {
+            names,
+            upstream,
+            pools,
+            owner,
+            profile: None,
+            key_type: Default::default(),
+            challenges: Vec::new(),
+        }
     }
 
     /// Why the name is not permitted, whatever the rules say.
@@ -202,7 +210,7 @@ impl Rule {
             Self::Dns(preflight) => {
                 // One name is a set of names.
                 let Ok(names) = NameSet::try_from(vec![name.clone()]) else { return Permission::Refused };
-                match preflight.look(&names, &[]).await.readiness {
+                match preflight.look(&names, &[], &[]).await.readiness {
                     Readiness::Ready => Permission::Permitted,
                     Readiness::NotReady => Permission::Refused,
                     Readiness::Unknown => Permission::Unavailable,

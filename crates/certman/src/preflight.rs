@@ -81,16 +81,23 @@ impl Preflight {
         })
     }
 
-    /// A look at all of a site's names. `accounts` are ours at the CAs, as far as they are known.
-    pub(crate) async fn look(&self, names: &NameSet, accounts: &[(AuthorityId, Option<String>)]) -> NamesReport {
+    /// A look at all of a site's names, which are validated by `own` methods where there are any. `accounts` are ours at the CAs,
+    /// as far as they are known.
+    pub(crate) async fn look(
+        &self,
+        names: &NameSet,
+        own: &[Method],
+        accounts: &[(AuthorityId, Option<String>)],
+    ) -> NamesReport {
+        let methods = self.methods(own);
         let targets = Targets { found: self.target_addresses().await, ..self.targets.clone() };
         let look = Arc::new(Look {
             survey: self.survey.clone(),
             targets,
-            issuers: self.issuers(accounts),
+            issuers: self.issuers(methods, accounts),
             challenges: self.challenges.clone(),
         });
-        let own = Arc::new(Semaphore::new(LOOKS_OF_A_SITE));
+        let of_site = Arc::new(Semaphore::new(LOOKS_OF_A_SITE));
         let until = Instant::now() + PATIENCE;
         let mut looks = JoinSet::new();
         for name in names.iter().cloned() {
@@ -100,12 +107,12 @@ impl Preflight {
                 looks.spawn(async move { vec![report; count] });
                 continue;
             }
-            let (look, own, all) = (look.clone(), own.clone(), self.looks.clone());
-            let only = [Method::Dns, Method::DnsPersist].into_iter().find(|method| self.takes_only(&name, *method));
+            let (look, of_site, all) = (look.clone(), of_site.clone(), self.looks.clone());
+            let only = [Method::Dns, Method::DnsPersist].into_iter().find(|method| takes_only(methods, &name, *method));
             looks.spawn(async move {
                 let looked = tokio::time::timeout_at(until, async {
                     // They are never closed.
-                    let _one = (own.acquire().await, all.acquire().await);
+                    let _one = (of_site.acquire().await, all.acquire().await);
                     look.at(&name, only).await
                 });
                 let unknown = || vec![NameReport::new(name.clone(), vec![too_slow()]); look.issuers.len()];
@@ -155,15 +162,17 @@ impl Preflight {
         known.as_ref().map(|(_, found)| found.clone()).unwrap_or_default()
     }
 
-    /// The records that lead names here, and let CAs validate them. `accounts` are ours at the CAs, as far as they are known.
-    pub(crate) fn plan(&self, names: &NameSet, accounts: &[(AuthorityId, Option<String>)]) -> DnsPlan {
-        let issuers = self.issuers(accounts);
+    /// The records that lead names here, and let CAs validate them, by `own` methods where there are any. `accounts` are ours at
+    /// the CAs, as far as they are known.
+    pub(crate) fn plan(&self, names: &NameSet, own: &[Method], accounts: &[(AuthorityId, Option<String>)]) -> DnsPlan {
+        let methods = self.methods(own);
+        let issuers = self.issuers(methods, accounts);
         let of_name = |name: &DnsName| {
             let is_apex = self.suffixes.registered(name) == name.as_str();
             let leading = self.targets.records(name, is_apex).into_iter().map(|edit| edit.record);
-            let challenges = self.challenges.as_ref().filter(|_| self.takes_only(name, Method::Dns));
+            let challenges = self.challenges.as_ref().filter(|_| takes_only(methods, name, Method::Dns));
             let delegation = challenges.map(|challenges| challenges.delegation(name));
-            let is_persistent = ways(&self.methods, name).contains(&Method::DnsPersist);
+            let is_persistent = ways(methods, name).contains(&Method::DnsPersist);
             let persistent = issuers.iter().filter(|_| is_persistent);
             let persistent = persistent.filter_map(|issuer| preflight::persist_record(name, issuer));
             leading.chain(delegation).chain(persistent).collect::<Vec<_>>()
@@ -192,13 +201,13 @@ impl Preflight {
         self.challenges.clone()
     }
 
-    /// Whether a name is validated in one way and no other one: what is one of several may be missing.
-    fn takes_only(&self, name: &DnsName, method: Method) -> bool {
-        ways(&self.methods, name).iter().all(|way| *way == method)
+    /// The methods of a site that has its `own`, or none.
+    fn methods<'a>(&'a self, own: &'a [Method]) -> &'a [Method] {
+        if own.is_empty() { &self.methods } else { own }
     }
 
-    fn issuers(&self, accounts: &[(AuthorityId, Option<String>)]) -> Vec<Issuer> {
-        let methods: Vec<String> = self.methods.iter().map(|method| method.as_str().to_owned()).collect();
+    fn issuers(&self, methods: &[Method], accounts: &[(AuthorityId, Option<String>)]) -> Vec<Issuer> {
+        let methods: Vec<String> = methods.iter().map(|method| method.as_str().to_owned()).collect();
         let issuer = |(authority, identities): &(AuthorityId, Vec<String>)| {
             let account =
                 accounts.iter().find(|(known, _)| known == authority).and_then(|(_, account)| account.clone());
@@ -206,6 +215,11 @@ impl Preflight {
         };
         self.identities.iter().map(issuer).collect()
     }
+}
+
+/// Whether a name is validated in one way and no other one: what is one of several may be missing.
+fn takes_only(methods: &[Method], name: &DnsName, method: Method) -> bool {
+    ways(methods, name).iter().all(|way| *way == method)
 }
 
 /// What a look at each of a site's names goes by.

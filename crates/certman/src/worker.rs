@@ -351,7 +351,8 @@ impl Worker {
             }
             Action::LookAtNames => match &self.preflight {
                 Some(preflight) => {
-                    Outcome::NamesAre(preflight.look(&site.names, &self.authorities.account_urls()).await)
+                    let accounts = self.authorities.account_urls();
+                    Outcome::NamesAre(preflight.look(&site.names, &site.challenges, &accounts).await)
                 }
                 // The configuration was another one when somebody wanted a look.
                 None => Outcome::NamesAre(NamesReport {
@@ -372,7 +373,7 @@ impl Worker {
                 )
             }
             Action::FetchChallenges(order) => {
-                let method = |host: &DnsName| self.policy.method(host, site.attempts.order.rejected);
+                let method = |host: &DnsName| self.policy.method(site, host);
                 Outcome::ChallengesKnown(self.authorities.of(order)?.challenges(&order.url, &site.names, method).await?)
             }
             Action::PublishChallenges(answers) => {

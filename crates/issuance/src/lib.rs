@@ -47,14 +47,16 @@ mod version;
 
 pub use action::{Action, Booked, Booking, Due, Failure, FailureKind, Next, Outcome, Work};
 pub use attempt::{Attempt, Attempts, Wait};
+/// The term of RFC 8555 and of CAA records (RFC 8657) in short.
+pub use certseal_wire::ValidationMethod as Method;
 pub use issued::{Compromised, Issued};
 pub use lane::{Lane, Turns};
 pub use looked::Looked;
 pub use moment::Moment;
 pub use news::news;
 pub use order::{
-    AccountRef, Answer, AuthorityId, Lineage, Look, Method, OrderRef, OrderReport, OrderState, Revocation, SealedKey,
-    Stage, Step,
+    AccountRef, Answer, AuthorityId, Lineage, Look, OrderRef, OrderReport, OrderState, Revocation, SealedKey, Stage,
+    Step,
 };
 pub use policy::{Policy, ways};
 pub use record::{RecordError, read};

@@ -18,6 +18,7 @@ pub fn news(before: Option<&Site>, site: &Site, revision: u64, now: Timestamp) -
         timestamp: now,
         data: SiteEventData {
             site: site.site.clone(),
+            companion_of: site.companion_of.clone(),
             names: site.names.clone(),
             owner: site.owner.clone(),
             revision,
@@ -87,6 +88,7 @@ mod tests {
                 owner: Some("ann".into()),
                 profile: None,
                 key_type: Default::default(),
+                challenges: Vec::new(),
             },
         )
     }

@@ -6,6 +6,8 @@ use certseal_wire::{Base64, DnsName};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::Method;
+
 /// Which CA: the URL of its ACME directory, or `local` for the one in certman's process.
 /// Every step of every order names it, so that a copy is cheap.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -79,45 +81,6 @@ pub struct OrderReport {
     pub retry_after: Option<SignedDuration>,
 }
 
-/// A way to validate a name.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Method {
-    /// A file under the name (RFC 8555, 8.3).
-    #[default]
-    #[serde(rename = "http-01")]
-    Http,
-    /// A certificate under the name, in a handshake that offers nothing else (RFC 8737).
-    #[serde(rename = "tls-alpn-01")]
-    TlsAlpn,
-    /// A TXT record beside it (RFC 8555, 8.4), another one for each order.
-    #[serde(rename = "dns-01")]
-    Dns,
-    /// A TXT record beside it that stays, and names our account (draft-ietf-acme-dns-persist).
-    #[serde(rename = "dns-persist-01")]
-    DnsPersist,
-}
-
-impl Method {
-    /// As CAs and CAA records name it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http-01",
-            Self::TlsAlpn => "tls-alpn-01",
-            Self::Dns => "dns-01",
-            Self::DnsPersist => "dns-persist-01",
-        }
-    }
-
-    /// Whether wildcards can be validated so: not where the CA comes to a host.
-    pub fn takes_wildcards(self) -> bool {
-        matches!(self, Self::Dns | Self::DnsPersist)
-    }
-
-    fn is_usual(&self) -> bool {
-        *self == Self::Http
-    }
-}
-
 /// A challenge and its answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
@@ -128,7 +91,7 @@ pub struct Answer {
     /// The answer.
     pub key_authorization: String,
     /// Where it is given.
-    #[serde(default, skip_serializing_if = "Method::is_usual")]
+    #[serde(default, skip_serializing_if = "Method::is_http")]
     pub method: Method,
 }
 

@@ -3,7 +3,7 @@
 use certseal_wire::{DnsName, ProfileName};
 use jiff::SignedDuration;
 
-use crate::{AuthorityId, Looked, Method};
+use crate::{AuthorityId, Looked, Method, Site};
 
 /// The operator's configuration.
 #[derive(Debug, Clone)]
@@ -34,10 +34,11 @@ impl Policy {
         allowed().find(is_there).or_else(|| allowed().next()).unwrap_or(&self.authority)
     }
 
-    /// The way to validate `host` after so many rejections.
-    pub fn method(&self, host: &DnsName, rejected: u32) -> Method {
-        let ways = ways(&self.methods, host);
-        ways[rejected as usize % ways.len()]
+    /// The way to validate a name of `site` after the rejections that it had.
+    pub fn method(&self, site: &Site, host: &DnsName) -> Method {
+        let methods = if site.challenges.is_empty() { &self.methods } else { &site.challenges };
+        let ways = ways(methods, host);
+        ways[site.attempts.order.rejected as usize % ways.len()]
     }
 }
 

@@ -147,6 +147,7 @@ impl FirstSite {
             owner: self.owner,
             profile: None,
             key_type: KeyType::default(),
+            challenges: Vec::new(),
             companion_of: None,
             left: self.left,
             departed: self.departed,

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountRef, Action, Answer, Attempt, Attempts, AuthorityId, Booking, Compromised, Due, Issued, Lane, Looked, Next,
-    OrderRef, Policy, Revocation, Stage, Stapling, Step, Work,
+    AccountRef, Action, Answer, Attempt, Attempts, AuthorityId, Booking, Compromised, Due, Issued, Lane, Looked,
+    Method, Next, OrderRef, Policy, Revocation, Stage, Stapling, Step, Work,
     budget::{LimitName, OrderKind, Reserved, Settlement},
     version::{below_ceiling, successor},
 };
@@ -35,6 +35,9 @@ pub struct Site {
     /// The type of key that it asks the CA to certify, from the next order on.
     #[serde(default, skip_serializing_if = "KeyType::is_usual")]
     pub key_type: KeyType,
+    /// How its names are validated, if it has ways of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub challenges: Vec<Method>,
     /// The site whose companion it is: it has the RSA certificate for that site's names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub companion_of: Option<DnsName>,
@@ -125,6 +128,7 @@ impl Site {
             owner: request.owner,
             profile: request.profile,
             key_type: request.key_type,
+            challenges: request.challenges,
             companion_of: None,
             left: Vec::new(),
             departed: false,
@@ -249,7 +253,11 @@ impl Site {
             self.looked = None;
         }
         let can_still_change = self.order.as_ref().is_some_and(|step| step.sealed().is_none());
-        let asks_the_same = self.profile == request.profile && self.key_type == request.key_type;
+        if self.challenges != request.challenges {
+            self.looked = None;
+        }
+        let asks_the_same = (&self.profile, self.key_type, &self.challenges)
+            == (&request.profile, request.key_type, &request.challenges);
         let orders_the_same = covers_the_same && (asks_the_same || !can_still_change);
         if !orders_the_same || self.departed || self.attempts.order.dead {
             self.begin_anew();
@@ -259,8 +267,8 @@ impl Site {
         left.retain(|pool| !request.pools.contains(pool));
         left.sort();
         left.dedup();
-        let SiteRequest { names, upstream, pools, owner, profile, key_type } = request;
-        Self { names, upstream, pools, owner, profile, key_type, left, departed: false, ..self }
+        let SiteRequest { names, upstream, pools, owner, profile, key_type, challenges } = request;
+        Self { names, upstream, pools, owner, profile, key_type, challenges, left, departed: false, ..self }
     }
 
     /// The site after it has left.

@@ -32,6 +32,7 @@ pub fn site_status(site: &Site, now: Timestamp) -> SiteStatus {
         owner: site.owner.clone(),
         profile: site.profile.clone(),
         key_type: site.key_type,
+        challenges: site.challenges.clone(),
         companion_of: site.companion_of.clone(),
         state,
         names_state: site.looked.as_ref().map(|looked| looked.readiness).unwrap_or_default(),

@@ -80,6 +80,7 @@ fn site(n: usize) -> Site {
         owner: None,
         profile: None,
         key_type: Default::default(),
+        challenges: Vec::new(),
     };
     Site::new(name, request)
 }

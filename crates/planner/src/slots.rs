@@ -215,6 +215,7 @@ fn model(authority: &AuthorityId) -> Site {
         owner: None,
         profile: None,
         key_type: Default::default(),
+        challenges: Vec::new(),
     };
     let account = AccountRef { authority: authority.clone(), thumbprint: None };
     Site {

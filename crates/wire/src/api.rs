@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Base64, Digest, DnsName, KeyType, Kind, NameSet, NamesReport, ParseError, PoolName, ProfileName, Readiness,
-    Upstream,
+    Upstream, ValidationMethod,
 };
 
 /// A place in the feed: `EPOCH:SEQUENCE`, the epoch as 32 hex digits.
@@ -159,6 +159,10 @@ pub struct SiteRequest {
     /// The type of its certificates' keys, from the next order on.
     #[serde(default, skip_serializing_if = "KeyType::is_usual")]
     pub key_type: KeyType,
+    /// How its names are validated, from the next order on, the first first; after a rejection the next one. Certman's own ways
+    /// when empty. Wildcards take those of the DNS that are listed, or dns-01.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub challenges: Vec<ValidationMethod>,
 }
 
 /// The step of an order that waits since certstore says that it lost the site's bundle.
@@ -283,6 +287,9 @@ pub struct SiteStatus {
     /// The type of its certificates' keys. A site with one of each has a companion, which has the RSA certificate.
     #[serde(default, skip_serializing_if = "KeyType::is_usual")]
     pub key_type: KeyType,
+    /// How its names are validated, if it has ways of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub challenges: Vec<ValidationMethod>,
     /// The site whose companion it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub companion_of: Option<DnsName>,

@@ -35,6 +35,7 @@ mod rotation;
 mod route;
 mod site_event;
 mod staple;
+mod validation;
 
 pub use api::{
     AuthorityReport, BucketReport, BudgetReport, CertificateState, Cursor, Event, FeedPage, FeedQuery, Import, LOST,
@@ -71,3 +72,4 @@ pub use rotation::{
 pub use route::{Endpoint, HttpsMode, Route};
 pub use site_event::{EventList, ListedEvent, Replay, Replayed, SiteEvent, SiteEventData, SiteEventKind};
 pub use staple::Staple;
+pub use validation::ValidationMethod;

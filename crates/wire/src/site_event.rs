@@ -58,6 +58,9 @@ impl SiteEventKind {
 pub struct SiteEventData {
     /// The site.
     pub site: DnsName,
+    /// The site whose companion it is: it has the RSA certificate for that site's names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub companion_of: Option<DnsName>,
     /// The names that lead to it.
     pub names: NameSet,
     /// Whose site it is, if the platform says so.

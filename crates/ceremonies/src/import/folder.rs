@@ -73,7 +73,15 @@ impl Folder {
             return Err(FolderError::NoPool(SITE));
         }
         let chain = chain.iter().map(|der| Base64(der.to_vec())).collect();
-        let request = SiteRequest { names, upstream, pools, owner: None, profile: None, key_type: Default::default() };
+        let request = SiteRequest {
+            names,
+            upstream,
+            pools,
+            owner: None,
+            profile: None,
+            key_type: Default::default(),
+            challenges: Vec::new(),
+        };
         Ok((site, Import { site: request, chain, sealed: Base64(sealed.to_bytes()) }))
     }
 

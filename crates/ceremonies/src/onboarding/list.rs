@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use certseal_wire::{DnsName, KeyType, NameSet, PoolName, ProfileName, SiteRequest, Upstream};
+use certseal_wire::{DnsName, KeyType, NameSet, PoolName, ProfileName, SiteRequest, Upstream, ValidationMethod};
 use serde::Deserialize;
 
 use crate::error::OnboardingError;
@@ -41,6 +41,8 @@ struct Line {
     profile: Option<ProfileName>,
     #[serde(default)]
     key_type: KeyType,
+    #[serde(default)]
+    challenges: Vec<ValidationMethod>,
 }
 
 /// Reads a list. Empty lines, and those that begin with `#`, say nothing.
@@ -67,12 +69,21 @@ pub fn read(text: &str, defaults: &SiteDefaults) -> Result<Vec<NewSite>, Onboard
 }
 
 fn new_site(line: &str, defaults: &SiteDefaults) -> Result<NewSite, String> {
-    let Line { site, mut names, upstream, pools, owner, profile, key_type } = if line.starts_with('{') {
+    let Line { site, mut names, upstream, pools, owner, profile, key_type, challenges } = if line.starts_with('{') {
         serde_json::from_str(line).map_err(|error| format!("expected a JSON object about a site: {error}"))?
     } else {
         let site = line.parse().map_err(|error: certseal_wire::ParseError| error.to_string())?;
         let (names, pools) = (Vec::new(), Vec::new());
-        Line { site, names, upstream: None, pools, owner: None, profile: None, key_type: KeyType::default() }
+        Line {
+            site,
+            names,
+            upstream: None,
+            pools,
+            owner: None,
+            profile: None,
+            key_type: KeyType::default(),
+            challenges: Vec::new(),
+        }
     };
     names.push(site.clone());
     let names = NameSet::try_from(names).map_err(|error| error.to_string())?;
@@ -86,7 +97,7 @@ fn new_site(line: &str, defaults: &SiteDefaults) -> Result<NewSite, String> {
         return Err("no pool: give --pool, or `pools` in the line".to_owned());
     }
     let profile = profile.or_else(|| defaults.profile.clone());
-    Ok(NewSite { site, request: SiteRequest { names, upstream, pools, owner, profile, key_type } })
+    Ok(NewSite { site, request: SiteRequest { names, upstream, pools, owner, profile, key_type, challenges } })
 }
 
 /// The most sites of a list.

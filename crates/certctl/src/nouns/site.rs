@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 use certseal_client::{CertmanClient, Progress};
 use certseal_wire::{
     DnsName, KeyType, LOST, NameSet, PoolName, ProfileName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus,
-    StapleStatus, Upstream,
+    StapleStatus, Upstream, ValidationMethod,
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -92,6 +92,9 @@ pub(crate) struct AddArgs {
     /// Type of key: ecdsa-p256, rsa-2048 for old clients, or both, and each client gets what it can use
     #[arg(long, value_name = "TYPE", default_value_t)]
     pub(crate) key_type: KeyType,
+    /// How its names are validated, such as dns-01; repeatable, the first first; certman's own ways when absent
+    #[arg(long = "challenge", value_name = "METHOD")]
+    pub(crate) challenges: Vec<ValidationMethod>,
     /// Wait until a certificate for all its names is stored, or it has failed
     #[arg(long)]
     pub(crate) wait: bool,
@@ -132,9 +135,9 @@ pub(super) async fn run(command: SiteCommand, settings: &Settings, output: Outpu
 }
 
 async fn add(certman: &CertmanClient, args: AddArgs, output: Output) -> anyhow::Result<()> {
-    let AddArgs { site, aliases, upstream, pools, owner, profile, key_type, wait, timeout } = args;
+    let AddArgs { site, aliases, upstream, pools, owner, profile, key_type, challenges, wait, timeout } = args;
     let names = NameSet::try_from([vec![site.clone()], aliases].concat())?;
-    let request = SiteRequest { names, upstream, pools, owner, profile, key_type };
+    let request = SiteRequest { names, upstream, pools, owner, profile, key_type, challenges };
     let mut status = certman.put_site(&site, &request).await?;
     if wait {
         status = settled(certman, status, Duration::from_secs(timeout), output).await?;
@@ -245,6 +248,7 @@ fn description(site: &SiteStatus) -> String {
         ("pools", joined(&site.pools)),
         ("profile", or_dash(site.profile.as_ref())),
         ("key", site.key_type.to_string()),
+        ("challenges", or_dash((!site.challenges.is_empty()).then(|| joined(&site.challenges)))),
         ("state", site.state.to_string()),
         ("names are", site.names_state.to_string()),
         ("certificate is", site.certificate_state.to_string()),

@@ -35,7 +35,7 @@ async fn own_plan(State(worker): State<Arc<Worker>>, _: Allowed) -> Result<Json<
 )]
 async fn plan(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<DnsPlan>, Refusal> {
     let site = present(&worker, &name).await?.site;
-    Ok(Json(configured(&worker)?.plan(&site.names, &worker.authorities.account_urls())))
+    Ok(Json(configured(&worker)?.plan(&site.names, &site.challenges, &worker.authorities.account_urls())))
 }
 
 /// Looks at a site's names now. An order that waits for them goes on if they are ready.
@@ -47,11 +47,15 @@ async fn plan(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -
 )]
 async fn look(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<NamesReport>, Refusal> {
     let site = present(&worker, &name).await?.site;
-    let report = configured(&worker)?.look(&site.names, &worker.authorities.account_urls()).await;
+    let report = configured(&worker)?.look(&site.names, &site.challenges, &worker.authorities.account_urls()).await;
     let (seen, moment) = (report.clone(), worker.moment().map_err(Refusal::internal)?);
     let looked_at = move |now: Site| {
-        // What was seen is of the names that it had.
-        if now.names == site.names { now.looked_at(seen.clone(), moment) } else { now }
+        // What was seen is of the names that it had, and of how they were validated.
+        if (&now.names, &now.challenges) == (&site.names, &site.challenges) {
+            now.looked_at(seen.clone(), moment)
+        } else {
+            now
+        }
     };
     drop(change_present(&worker, &name, looked_at).await?);
     Ok(Json(report))

@@ -9,7 +9,7 @@ use axum::{
 };
 use certseal_issuance::{RecordError, Site, site_status};
 use certseal_service::problem::Refusal;
-use certseal_wire::{Caller, DnsName, KeyType, PoolName, ProblemKind, Role, SiteRequest, SiteStatus};
+use certseal_wire::{Caller, DnsName, KeyType, PoolName, ProblemKind, Role, SiteRequest, SiteStatus, ValidationMethod};
 use jiff::Timestamp;
 
 use crate::{
@@ -133,6 +133,13 @@ pub(crate) fn checked(
         return Err(malformed(format!(
             "expected a name of at most 248 octets for a site with both types of key, got {name}"
         )));
+    }
+    let challenges = &request.challenges;
+    if (1..challenges.len()).any(|index| challenges[..index].contains(&challenges[index])) {
+        return Err(malformed("expected each way to validate names once in `challenges`"));
+    }
+    if challenges.contains(&ValidationMethod::Dns) && worker.dns_challenges.is_none() {
+        return Err(malformed("expected no dns-01 in `challenges`: certman's configuration has no [dns.challenges]"));
     }
     if name.is_wildcard() || !request.names.iter().any(|own| own == name) {
         return Err(malformed(format!("expected {name}, without a wildcard, to be among the site's names")));

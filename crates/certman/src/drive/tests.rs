@@ -299,6 +299,7 @@ fn request(name: &DnsName, upstream: u64) -> SiteRequest {
         owner: None,
         profile: None,
         key_type: Default::default(),
+        challenges: Vec::new(),
     }
 }
 

@@ -96,6 +96,7 @@ fn fill(dir: &Path, sites: u32) {
             owner: Some("tenant-7".into()),
             profile: None,
             key_type: Default::default(),
+            challenges: Vec::new(),
         };
         let is_due = number % (sites / DUE as u32) == 0;
         let renew_at = if is_due { now() } else { now() + SignedDuration::from_hours(24 + i64::from(number % 1_000)) };

@@ -16,6 +16,7 @@ fn site(names: &[&str], owner: Option<&str>) -> Site {
         owner: owner.map(str::to_owned),
         profile: None,
         key_type: Default::default(),
+        challenges: Vec::new(),
     };
     Site::new(own, request)
 }
@@ -241,8 +242,8 @@ fn changed_together(journal: &Journal, wanted: &[Option<Site>], names: &[&str]) 
     let names: Vec<DnsName> = names.iter().map(|name| name.parse().unwrap()).collect();
     let outcomes = journal.change_each(&names, |index, before| match (&wanted[index], before) {
         (Some(site), Some(before)) => {
-            let Site { names, upstream, pools, owner, profile, key_type, .. } = site.clone();
-            Ok(before.clone().changed(SiteRequest { names, upstream, pools, owner, profile, key_type }))
+            let Site { names, upstream, pools, owner, profile, key_type, challenges, .. } = site.clone();
+            Ok(before.clone().changed(SiteRequest { names, upstream, pools, owner, profile, key_type, challenges }))
         }
         (Some(site), None) => Ok(site.clone()),
         (None, Some(before)) if !before.departed => Ok(before.clone().departed()),

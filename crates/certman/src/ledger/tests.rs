@@ -31,6 +31,7 @@ fn added(journal: &Journal, name: &str) -> Entry {
         owner: None,
         profile: None,
         key_type: Default::default(),
+        challenges: Vec::new(),
     };
     let order = Some(Step::Vouched { account: account() });
     let site = Site { route_stored: true, order, ..Site::new(name, request) };

@@ -39,6 +39,7 @@ impl Site {
             owner: self.owner.clone(),
             profile: self.profile.clone(),
             key_type: self.key_type,
+            challenges: self.challenges.clone(),
         }
     }
 }

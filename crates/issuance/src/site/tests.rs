@@ -46,6 +46,7 @@ fn request() -> SiteRequest {
         owner: None,
         profile: None,
         key_type: Default::default(),
+        challenges: Vec::new(),
     }
 }
 

@@ -59,6 +59,7 @@ pub(super) fn request(site: &str, port: u64) -> SiteRequest {
         owner: None,
         profile: None,
         key_type: Default::default(),
+        challenges: Vec::new(),
     }
 }
 

@@ -262,3 +262,20 @@ fn a_site_with_both_types_of_key_has_a_companion_that_follows_it() {
         assert!(!back.departed && back.companion_of.is_some());
     }
 }
+
+#[test]
+fn a_site_is_validated_in_its_own_ways_one_after_the_other() {
+    let policy = Policy { methods: vec![Method::Http], ..policy() };
+    let own = || SiteRequest { challenges: vec![Method::TlsAlpn, Method::DnsPersist], ..request() };
+    let (usual, mut site) = (routed(), routed().changed(own()));
+    let host = site.site.clone();
+    assert_eq!((policy.method(&usual, &host), policy.method(&site, &host)), (Method::Http, Method::TlsAlpn));
+    site.attempts.order.rejected = 1;
+    assert_eq!(policy.method(&site, &host), Method::DnsPersist);
+    assert_eq!(policy.method(&site, &"*.shop.example".parse().unwrap()), Method::DnsPersist);
+
+    // Another way begins the order anew, and what was seen of the names was seen for the way before.
+    let looked = Site { looked: Some(Looked::unknown(now())), ..at_step(routed(), Step::Authorizing { order: order() }) };
+    let changed = looked.changed(own());
+    assert_eq!((changed.looked, changed.order, changed.abandoned), (None, Some(Step::Requested), vec![order()]));
+}
