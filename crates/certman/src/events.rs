@@ -1,7 +1,7 @@
 //! What platforms hear of their sites: an outbox, written in one transaction with the site, and a history of a week.
 //!
-//! Each event has a row in the history; those that are still to be sent have one in the outbox, too. Both are in the order of
-//! the time; of one site, in the order of its revisions.
+//! Each event has a row in the history; those that are still to be sent have one in the outbox, too, and those that the receiver does
+//! not want one among those that were put aside. All are in the order of the time; of one site, in the order of its revisions.
 
 use anyhow::Context;
 use certseal_issuance::{Site, news};
@@ -51,10 +51,13 @@ pub(crate) fn waiting(storage: &dyn Storage, after: Option<&[u8]>, limit: usize)
     Ok(found)
 }
 
-/// Takes what was sent out of the outbox.
-pub(crate) fn sent(storage: &dyn Storage, sent: Vec<Waiting>) -> anyhow::Result<()> {
-    if !sent.is_empty() {
-        storage.commit(sent.into_iter().map(|sent| Write::purge(OUTBOX, sent.key)).collect::<Vec<_>>().into())?;
+/// Takes what was sent, and what the receiver does not want, out of the outbox. The latter is put aside.
+pub(crate) fn settle(storage: &dyn Storage, sent: &[Waiting], unwanted: &[Waiting]) -> anyhow::Result<()> {
+    let put_aside = unwanted.iter().map(|event| Write::put(ASIDE, event.key.clone(), 1, Vec::new()));
+    let gone = sent.iter().chain(unwanted).map(|event| Write::purge(OUTBOX, event.key.clone()));
+    let writes: Vec<Write> = put_aside.chain(gone).collect();
+    if !writes.is_empty() {
+        storage.commit(writes.into())?;
     }
     Ok(())
 }
@@ -64,6 +67,11 @@ pub(crate) fn count_waiting(storage: &dyn Storage) -> anyhow::Result<usize> {
     Ok(storage.scan(OUTBOX, None, MOST_COUNTED)?.len())
 }
 
+/// How many were put aside, as far as it is counted.
+pub(crate) fn count_put_aside(storage: &dyn Storage) -> anyhow::Result<usize> {
+    Ok(storage.scan(ASIDE, None, MOST_COUNTED)?.len())
+}
+
 /// A page of the history, after the place that the page before names.
 pub(crate) fn list(storage: &dyn Storage, after: Option<&str>, limit: usize) -> anyhow::Result<Option<EventList>> {
     let after = match after.map(from_hex) {
@@ -71,12 +79,12 @@ pub(crate) fn list(storage: &dyn Storage, after: Option<&str>, limit: usize) -> 
         after => after.flatten(),
     };
     let rows = storage.scan(HISTORY, after.as_deref(), limit)?;
-    let keys: Vec<_> = rows.iter().map(|(key, _)| (OUTBOX, key.as_slice())).collect();
-    let waiting = storage.get_all(&keys)?;
+    let keys = |table| rows.iter().map(|(key, _)| (table, key.as_slice())).collect::<Vec<_>>();
+    let (waiting, aside) = (storage.get_all(&keys(OUTBOX))?, storage.get_all(&keys(ASIDE))?);
     let mut events = Vec::with_capacity(rows.len());
-    for ((key, record), waits) in rows.iter().zip(waiting) {
+    for ((key, record), (waits, aside)) in rows.iter().zip(waiting.into_iter().zip(aside)) {
         let event = serde_json::from_slice(&record.value).context("an event of the history")?;
-        events.push(ListedEvent { id: id(key), event, waits: waits.is_some() });
+        events.push(ListedEvent { id: id(key), event, waits: waits.is_some(), put_aside: aside.is_some() });
     }
     let next = (rows.len() == limit).then(|| rows.last().map(|(key, _)| hex(key))).flatten();
     Ok(Some(EventList { events, next }))
@@ -94,14 +102,12 @@ pub(crate) fn replay(storage: &dyn Storage, replay: &Replay) -> anyhow::Result<u
         let is_wanted = |key: &[u8]| replay.site.as_ref().is_none_or(|site| site_of(key) == Some(site.as_str()));
         let in_time: Vec<_> = page.into_iter().map(|(key, _)| key).take_while(|key| is_in_time(key)).collect();
         let is_last = in_time.last() != Some(&after);
-        let wanted: Vec<Write> = in_time
-            .into_iter()
-            .filter(|key| is_wanted(key))
-            .map(|key| Write::put(OUTBOX, key, 1, Vec::new()))
-            .collect();
+        let wanted: Vec<Vec<u8>> = in_time.into_iter().filter(|key| is_wanted(key)).collect();
         count += wanted.len() as u64;
-        if !wanted.is_empty() {
-            storage.commit(wanted.into())?;
+        let back = |key: Vec<u8>| [Write::purge(ASIDE, key.clone()), Write::put(OUTBOX, key, 1, Vec::new())];
+        let writes: Vec<Write> = wanted.into_iter().flat_map(back).collect();
+        if !writes.is_empty() {
+            storage.commit(writes.into())?;
         }
         if is_last {
             return Ok(count);
@@ -116,7 +122,8 @@ pub(crate) fn forget_old(storage: &dyn Storage, now: Timestamp) -> anyhow::Resul
         let page = storage.scan(HISTORY, None, AT_ONCE)?;
         let is_old = |key: &[u8]| instant(key).is_some_and(|at| at < nanoseconds(end));
         let old = page.into_iter().map(|(key, _)| key).take_while(|key| is_old(key));
-        let old: Vec<Write> = old.map(|key| Write::purge(HISTORY, key)).collect();
+        let gone = |key: Vec<u8>| [Write::purge(ASIDE, key.clone()), Write::purge(HISTORY, key)];
+        let old: Vec<Write> = old.flat_map(gone).collect();
         if old.is_empty() {
             return Ok(());
         }
@@ -159,7 +166,7 @@ fn nanoseconds(instant: Timestamp) -> u64 {
 }
 
 const KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// Events read or written at one time.
+/// Events read or written at one time, each with two writes at most.
 const AT_ONCE: usize = 500;
 /// Octets of a key: more than any has.
 const MOST_OCTETS: usize = 512;
@@ -169,3 +176,47 @@ const MOST_COUNTED: usize = 10_000;
 const HISTORY: Table = Table::new("events");
 /// Those of them that are to be sent.
 const OUTBOX: Table = Table::new("events outbox");
+/// Those of them that the receiver refused for so long that nobody sends them any more.
+const ASIDE: Table = Table::new("events aside");
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use certseal_store::{SledOptions, SledStore};
+    use certseal_wire::SiteRequest;
+
+    use super::*;
+
+    /// The writes of an event: the CA rejected an order of the site.
+    pub(crate) fn failing(site: &str, at: Timestamp, revision: u64) -> Vec<Write> {
+        let name: DnsName = site.parse().unwrap();
+        let (upstream, pools) = ("http://127.0.0.1:1".parse().unwrap(), vec!["eu".parse().unwrap()]);
+        let names = vec![name.clone()].try_into().unwrap();
+        let mut site = Site::new(name, SiteRequest { names, upstream, pools, owner: None, profile: None });
+        site.attempts.order.rejected = 1;
+        site.written_at = Some(at);
+        told(None, &site, revision).unwrap()
+    }
+
+    #[test]
+    fn an_event_that_was_put_aside_is_listed_and_sent_again_when_somebody_asks_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = SledStore::open(dir.path(), SledOptions::default()).unwrap();
+        let at: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
+        storage.commit(failing("a.example", at, 1).into()).unwrap();
+        let put_aside = || settle(&storage, &[], &waiting(&storage, None, 9).unwrap()).unwrap();
+        let counted = || (count_waiting(&storage).unwrap(), count_put_aside(&storage).unwrap());
+        let listed = || {
+            let [event] = list(&storage, None, 9).unwrap().unwrap().events.try_into().unwrap();
+            let ListedEvent { waits, put_aside, .. } = event;
+            (waits, put_aside)
+        };
+        assert_eq!((counted(), listed()), ((1, 0), (true, false)));
+        put_aside();
+        assert_eq!((counted(), listed()), ((0, 1), (false, true)));
+        assert_eq!(replay(&storage, &Replay { from: at, until: None, site: None }).unwrap(), 1);
+        assert_eq!((counted(), listed()), ((1, 0), (true, false)));
+        put_aside();
+        forget_old(&storage, at + KEPT + SignedDuration::from_secs(1)).unwrap();
+        assert_eq!(counted(), (0, 0));
+    }
+}

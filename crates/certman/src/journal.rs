@@ -137,6 +137,7 @@ impl Journal {
             expiring: indexes::expiring(&*self.storage, now, MOST_COUNTED)?.len(),
             dead_letters: indexes::at_stage(&*self.storage, Stage::DeadLetter, None, MOST_COUNTED)?.len(),
             untold: events::count_waiting(&*self.storage)?,
+            put_aside: events::count_put_aside(&*self.storage)?,
         })
     }
 

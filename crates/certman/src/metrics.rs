@@ -14,6 +14,8 @@ pub(crate) struct Trouble {
     pub(crate) dead_letters: usize,
     /// Events that are to be sent.
     pub(crate) untold: usize,
+    /// Events that the receiver of webhooks does not want.
+    pub(crate) put_aside: usize,
 }
 
 #[derive(Clone, Default)]
@@ -22,6 +24,7 @@ pub(crate) struct Metrics {
     expiring: Gauge,
     dead_letters: Gauge,
     untold: Gauge,
+    put_aside: Gauge,
     webhooks: Family<WebhookLabels, Counter>,
     on_demand: Family<DemandedLabels, Counter>,
     revocations: Counter,
@@ -86,15 +89,17 @@ impl Metrics {
         registry.register("dead_letters", text, metrics.dead_letters.clone());
         let text = "Events that wait for the receiver of webhooks, 10,000 at most; told by one process of several";
         registry.register("webhooks_waiting", text, metrics.untold.clone());
+        let text =
+            "Events that the receiver of webhooks refused for good, 10,000 at most; told by one process of several";
+        registry.register("webhooks_put_aside", text, metrics.put_aside.clone());
         registry.register("webhooks", "Attempts to send an event, by their outcome", metrics.webhooks.clone());
         registry.register("on_demand", "Questions of edges for new names, by their outcome", metrics.on_demand.clone());
         registry.register("failures", "Failed attempts by what follows from them", metrics.failures.clone());
         (metrics, registry)
     }
 
-    /// An event was sent, and the receiver took it or not.
-    pub(crate) fn told(&self, is_taken: bool) {
-        let outcome = if is_taken { "taken" } else { "failed" };
+    /// An event was sent.
+    pub(crate) fn told(&self, outcome: &'static str) {
         self.webhooks.get_or_create(&WebhookLabels { outcome }).inc();
     }
 
@@ -103,11 +108,12 @@ impl Metrics {
         self.on_demand.get_or_create(&DemandedLabels { outcome }).inc();
     }
 
-    pub(crate) fn troubled(&self, Trouble { expiring, dead_letters, untold }: Trouble) {
+    pub(crate) fn troubled(&self, Trouble { expiring, dead_letters, untold, put_aside }: Trouble) {
         // Bounded by who counts.
         self.expiring.set(expiring as i64);
         self.dead_letters.set(dead_letters as i64);
         self.untold.set(untold as i64);
+        self.put_aside.set(put_aside as i64);
     }
 
     pub(crate) fn performed(&self, outcome: &Outcome) {

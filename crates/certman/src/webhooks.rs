@@ -2,11 +2,13 @@
 //! (<https://www.standardwebhooks.com>).
 //!
 //! Events are sent until the receiver takes them, in the order in which they happened. A receiver that is away, or takes nothing at
-//! all, is tried again after at most a minute; an event that it refuses holds up the later ones of the same site alone. Each may
-//! come more than once, with the same id.
+//! all, is tried again after at most a minute. An event that it refuses holds up the later ones of the same site alone, and is put
+//! aside after a while. Each may come more than once, with the same id.
+
+mod refusals;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,6 +24,7 @@ use jiff::Timestamp;
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
+use self::refusals::{Fate, Refusals, is_about_the_event};
 use crate::{
     config::Webhooks as WebhooksConfig,
     events::{self, Waiting},
@@ -36,8 +39,7 @@ pub(crate) struct Webhooks {
     journal: Journal,
     metrics: Metrics,
     at_once: usize,
-    /// Sites whose next event the receiver refused.
-    refused: HashMap<DnsName, Pause>,
+    refusals: Refusals,
     /// The receiver itself, if it is away.
     away: Pause,
 }
@@ -83,8 +85,8 @@ impl Webhooks {
             secrets: secrets(&files::read_private(secret_file)?).with_context(|| secret_file.display().to_string())?,
             client: web_client(tls::web_client(roots)?),
         });
-        let (refused, away) = (HashMap::new(), Pause::default());
-        Ok(Self { receiver, journal, metrics, at_once: *at_once, refused, away })
+        let (refusals, away) = (Refusals::default(), Pause::default());
+        Ok(Self { receiver, journal, metrics, at_once: *at_once, refusals, away })
     }
 
     /// Sends until the shutdown begins. Of several processes one does.
@@ -108,6 +110,7 @@ impl Webhooks {
 
     /// Sends what is to be sent, until the receiver takes no more.
     async fn send_waiting(&mut self) -> anyhow::Result<()> {
+        self.refusals.prune(Instant::now());
         let mut last = None::<Vec<u8>>;
         loop {
             let storage = self.journal.storage();
@@ -122,64 +125,82 @@ impl Webhooks {
         }
     }
 
-    async fn send_page(&mut self, page: Vec<Waiting>) -> anyhow::Result<()> {
-        let (mut under_way, mut sites, mut sent) = (JoinSet::new(), HashSet::new(), Vec::new());
-        // Sites with an event that was not sent: their later ones wait for it.
-        let mut held = HashSet::new();
-        for waiting in page {
+    async fn send_page(&mut self, waiting: Vec<Waiting>) -> anyhow::Result<()> {
+        let (mut under_way, mut page) = (JoinSet::new(), Page::default());
+        for waiting in waiting {
             let site = waiting.event.data.site.clone();
-            while under_way.len() >= self.at_once || sites.contains(&site) {
+            while under_way.len() >= self.at_once || page.under_way.contains(&site) {
                 if let Some(done) = under_way.join_next().await {
-                    self.noted(done?, &mut sites, &mut held, &mut sent);
+                    self.noted(done?, &mut page);
                 }
             }
             if !self.away.is_over() {
                 break;
             }
-            if held.contains(&site) || self.refused.get(&site).is_some_and(|pause| !pause.is_over()) {
-                held.insert(site);
+            if page.held.contains(&site) || self.refusals.holds(&site, Instant::now()) {
+                page.held.insert(site);
                 continue;
             }
-            sites.insert(site);
+            page.under_way.insert(site);
             let receiver = self.receiver.clone();
             under_way.spawn(async move { (receiver.send(&waiting).await, waiting) });
         }
         while let Some(done) = under_way.join_next().await {
-            self.noted(done?, &mut sites, &mut held, &mut sent);
+            self.noted(done?, &mut page);
         }
-        let storage = self.journal.storage();
-        tokio::task::spawn_blocking(move || events::sent(&*storage, sent)).await?
+        let (storage, Page { sent, unwanted, .. }) = (self.journal.storage(), page);
+        tokio::task::spawn_blocking(move || events::settle(&*storage, &sent, &unwanted)).await?
     }
 
-    fn noted(
-        &mut self,
-        (attempt, waiting): (Attempt, Waiting),
-        sites: &mut HashSet<DnsName>,
-        held: &mut HashSet<DnsName>,
-        sent: &mut Vec<Waiting>,
-    ) {
-        let site = &waiting.event.data.site;
-        sites.remove(site);
-        if !matches!(attempt, Attempt::Taken) {
-            held.insert(site.clone());
-        }
-        self.metrics.told(matches!(attempt, Attempt::Taken));
+    fn noted(&mut self, (attempt, waiting): (Attempt, Waiting), page: &mut Page) {
+        let (site, now) = (waiting.event.data.site.clone(), Instant::now());
+        page.under_way.remove(&site);
         match attempt {
             Attempt::Taken => {
-                self.refused.remove(site);
+                self.metrics.told("taken");
+                self.refusals.taken(&site, now);
                 self.away = Pause::default();
-                sent.push(waiting);
+                page.sent.push(waiting);
             }
             Attempt::Refused(status) => {
-                tracing::warn!(%site, kind = waiting.event.kind.as_str(), %status, "the receiver refuses an event");
-                self.refused.entry(site.clone()).or_default().longer(LONGEST_REFUSED);
+                let (kind, id) = (waiting.event.kind.as_str(), &waiting.id);
+                match self.refusals.refused(&site, &waiting.key, status, now) {
+                    Fate::Waits => {
+                        self.metrics.told("refused");
+                        tracing::warn!(%site, kind, id, %status, "the receiver refuses an event");
+                        page.held.insert(site);
+                    }
+                    Fate::PutAside => {
+                        self.metrics.told("put-aside");
+                        tracing::error!(%site, kind, id, %status, "an event that the receiver refuses is put aside");
+                        page.unwanted.push(waiting);
+                    }
+                }
+                if self.refusals.refuses_all() {
+                    tracing::warn!(%status, "the receiver of webhooks refuses one event after the other");
+                    self.away.longer(LONGEST_AWAY);
+                }
             }
             Attempt::Away(why) => {
+                self.metrics.told("failed");
                 tracing::warn!(why, "the receiver of webhooks takes nothing");
+                page.held.insert(site);
                 self.away.longer(LONGEST_AWAY);
             }
         }
     }
+}
+
+/// How far a page of the outbox is.
+#[derive(Default)]
+struct Page {
+    /// Sites of which an event is under way.
+    under_way: HashSet<DnsName>,
+    /// Sites with an event that was not sent: their later ones wait for it.
+    held: HashSet<DnsName>,
+    sent: Vec<Waiting>,
+    /// Events to be put aside.
+    unwanted: Vec<Waiting>,
 }
 
 /// The receiver of webhooks.
@@ -217,13 +238,7 @@ impl Receiver {
         };
         match tokio::time::timeout(PATIENCE, answer).await {
             Ok(Ok(status)) if status.is_success() => Attempt::Taken,
-            // It is this one that is wrong.
-            Ok(Ok(
-                status @ (StatusCode::BAD_REQUEST
-                | StatusCode::CONFLICT
-                | StatusCode::PAYLOAD_TOO_LARGE
-                | StatusCode::UNPROCESSABLE_ENTITY),
-            )) => Attempt::Refused(status),
+            Ok(Ok(status)) if is_about_the_event(status) => Attempt::Refused(status),
             Ok(Ok(status)) => Attempt::Away(format!("it answers {status}")),
             Ok(Err(why)) => Attempt::Away(why),
             Err(_) => Attempt::Away(format!("no answer within {} s", PATIENCE.as_secs())),
@@ -263,9 +278,8 @@ fn secrets(text: &str) -> anyhow::Result<Vec<hmac::Key>> {
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// For an answer: the specification advises 15 to 30 s.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The longest pauses.
+/// The longest pause.
 const LONGEST_AWAY: Duration = Duration::from_secs(60);
-const LONGEST_REFUSED: Duration = Duration::from_secs(3600);
 /// Events looked at together.
 const PAGE: usize = 100;
 const MOST_SECRETS: usize = 4;

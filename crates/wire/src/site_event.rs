@@ -90,6 +90,9 @@ pub struct ListedEvent {
     pub event: SiteEvent,
     /// It is still to be sent.
     pub waits: bool,
+    /// The receiver refused it for so long that it is sent again only when somebody asks for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub put_aside: bool,
 }
 
 /// A page of `GET /v1/events` at certman.

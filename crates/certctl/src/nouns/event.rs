@@ -41,7 +41,8 @@ pub(super) async fn run(command: EventCommand, settings: &Settings, output: Outp
         EventCommand::List { site, waiting } => {
             let mut events = all(&certman).await?;
             events.retain(|listed| {
-                site.as_ref().is_none_or(|site| *site == listed.event.data.site) && (listed.waits || !waiting)
+                let is_taken = !listed.waits && !listed.put_aside;
+                site.as_ref().is_none_or(|site| *site == listed.event.data.site) && !(waiting && is_taken)
             });
             output.show(&events, || shown(&events))
         }
@@ -66,8 +67,12 @@ async fn all(certman: &CertmanClient) -> anyhow::Result<Vec<ListedEvent>> {
 }
 
 fn shown(events: &[ListedEvent]) -> String {
-    let row = |ListedEvent { id, event, waits }: &ListedEvent| {
-        let sent = if *waits { "no" } else { "yes" };
+    let row = |ListedEvent { id, event, waits, put_aside }: &ListedEvent| {
+        let sent = match (*waits, *put_aside) {
+            (true, _) => "no",
+            (false, true) => "put aside",
+            (false, false) => "yes",
+        };
         let (time, kind) = (event.timestamp.to_string(), event.kind.as_str().to_owned());
         let said = or_dash(event.data.diagnosis.as_ref());
         [time, event.data.site.to_string(), kind, sent.to_owned(), said, id.clone()]
