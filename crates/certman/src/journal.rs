@@ -23,6 +23,7 @@ use crate::{
     leases::Leases,
     metrics::Trouble,
     queue::{self, Place},
+    repeats,
 };
 
 /// The durable state of certman.
@@ -77,6 +78,9 @@ impl Journal {
     pub(crate) fn on(storage: Arc<dyn Storage>, is_alone: bool) -> anyhow::Result<Self> {
         let leases = Leases::new(storage.clone(), is_alone).map_err(|error| anyhow!("no randomness: {error}"))?;
         let journal = Self { storage, leases: Arc::new(leases), commits: Counter::default(), tells: false };
+        if is_alone {
+            repeats::forget_begun(&*journal.storage)?;
+        }
         journal.index_names()?;
         journal.take_over()?;
         journal.leases.renew(Timestamp::now())?;

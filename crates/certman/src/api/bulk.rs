@@ -66,8 +66,15 @@ async fn change_sites(
         let changes: Vec<Change> = changes.into_iter().map(|change| Change::checked(change.0, &own, &pools)).collect();
         let storage = journal.storage();
         if let Some(repeatable) = &repeatable {
-            match repeatable.before(&*storage).map_err(Refusal::internal)? {
+            match repeatable.begin(&*storage, Timestamp::now()).map_err(Refusal::internal)? {
                 Before::Nothing => {}
+                Before::UnderWay => {
+                    let detail =
+                        "the same call with this Idempotency-Key is being made: make it again when that one is done";
+                    let mut refusal = Refusal::new(ProblemKind::Conflict, detail);
+                    refusal.0.retry_after = Some(UNDER_WAY_SECONDS);
+                    return Err(refusal);
+                }
                 Before::Answer(report) => return Ok(with_sites(report, &changes)),
                 Before::Another => {
                     let detail = "this Idempotency-Key came with other changes before: give each call one of its own";
@@ -75,11 +82,15 @@ async fn change_sites(
                 }
             }
         }
-        let report = made(&journal, &changes)?;
+        let report = made(&journal, &changes);
         if let Some(repeatable) = &repeatable {
-            repeatable.keep(&*storage, report.clone(), Timestamp::now()).map_err(Refusal::internal)?;
+            let ended = match &report {
+                Ok(report) => repeatable.keep(&*storage, report.clone(), Timestamp::now()),
+                Err(_) => repeatable.give_up(&*storage),
+            };
+            ended.map_err(Refusal::internal)?;
         }
-        Ok(report)
+        report
     });
     let changed = changed.await.map_err(Refusal::internal)?;
     worker.wake.notify_one();
@@ -175,6 +186,8 @@ fn key(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
 /// Octets of the largest call: each of 10,000 changes may have 800.
 pub(crate) const MAX_CHANGES: usize = 8 * 1024 * 1024;
 const MAX_KEY: usize = 255;
+/// When a call that is being made is asked for again: the largest takes some seconds.
+const UNDER_WAY_SECONDS: u64 = 5;
 /// Refusals of one call that say why.
 const MOST_PROBLEMS: usize = 1000;
 /// Characters of their reasons.
