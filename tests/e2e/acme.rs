@@ -8,7 +8,9 @@ use std::{
 };
 
 use certseal_seal::Bundle;
-use certseal_wire::{AuditAction, Challenge, DnsName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus, ValidationMethod};
+use certseal_wire::{
+    AuditAction, Challenge, DnsName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus, ValidationMethod,
+};
 use hyper::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 

@@ -102,6 +102,15 @@ impl Attempt {
         self.diagnosis = Some(failure.detail);
     }
 
+    /// The attempt after a step that succeeded. Rejections count until the whole does: a CA may take each step but the last one,
+    /// again and again.
+    pub(crate) fn progressed(&mut self) {
+        (self.unavailable, self.retry_at, self.wait) = (0, None, Wait::Other);
+        if self.rejected == 0 {
+            self.diagnosis = None;
+        }
+    }
+
     /// The attempt waits until somebody mends the site's names. The CA was not asked: that is no failure.
     pub(crate) fn held_back(&mut self, until: Option<Timestamp>, why: Option<String>) {
         let why = why.map(|why| why.chars().take(Failure::MAX_DETAIL).collect());

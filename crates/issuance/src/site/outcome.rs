@@ -148,7 +148,7 @@ impl Site {
                 self.attempts.order.unavailable = 0;
                 if answers.is_empty() {
                     // Should the CA see it otherwise, it says so to the request.
-                    self.attempts.order = Attempt::default();
+                    self.attempts.order.progressed();
                     Step::Authorized { order }
                 } else {
                     Step::ChallengesKnown { order, answers }
@@ -171,7 +171,7 @@ impl Site {
             },
             (Step::ChallengePending { order, answers, .. }, Outcome::OrderIs(_)) => {
                 self.published.extend(answers);
-                self.attempts.order = Attempt::default();
+                self.attempts.order.progressed();
                 self.owed.validated.append(&mut self.failing);
                 Step::Authorized { order }
             }
@@ -204,7 +204,7 @@ impl Site {
             }
             (Step::Downloading { order, sealed }, Outcome::Certificate(chain)) => match chain {
                 Some(chain) => {
-                    self.attempts.order = Attempt::default();
+                    self.attempts.order.progressed();
                     Step::Issued { sealed, chain, authority: order.authority().cloned() }
                 }
                 None => Step::Retrieving { order, sealed, look: Look::soon(now, None) },

@@ -303,6 +303,31 @@ fn a_rejected_order_begins_anew_after_1_10_100_minutes_and_then_daily() {
 }
 
 #[test]
+fn a_ca_that_rejects_the_request_after_each_validation_is_asked_less_and_less_until_a_certificate_is_stored() {
+    let mut site = routed();
+    for (round, minutes) in [1, 10, 100, 1440, 1440].into_iter().enumerate() {
+        let authorizing = at_step(site, Step::Authorizing { order: order() });
+        let authorized = does(authorizing, Outcome::ChallengesKnown(Vec::new()));
+        let finalizing = does(authorized, Outcome::KeySealed(sealed()));
+        assert_eq!(finalizing.attempts.order.rejected as usize, round);
+        let rejected = fails(finalizing.clone(), FailureKind::Rejected);
+        // Once, and once more when it is a dead letter.
+        let told = crate::news(Some(&finalizing), &rejected, 1, now()).len();
+        assert_eq!(told, usize::from(round == 0 || round == 3), "{round}");
+        site = does(rejected, Outcome::Deactivated(order()));
+        assert_eq!(wait(&site).as_mins(), minutes);
+    }
+    // Whatever way the names were validated.
+    let pending = Step::ChallengePending { order: order(), answers: Vec::new(), look: Look::first(now()) };
+    let ready = does(at_step(site.clone(), pending), order_is(OrderState::Ready));
+    assert_eq!((ready.attempts.order.rejected, ready.attempts.order.retry_at), (5, None));
+    let downloading = at_step(site, Step::Downloading { order: order(), sealed: sealed() });
+    let issued = does(downloading, Outcome::Certificate(Some(vec![Base64(vec![3])])));
+    assert_eq!(issued.attempts.order.rejected, 5, "certstore may not take it");
+    assert_eq!(store(issued).attempts.order, Attempt::default());
+}
+
+#[test]
 fn many_times_unavailable_makes_a_rejection_no_worse() {
     let mut site = at_step(routed(), Step::Authorizing { order: order() });
     for _ in 0..4 {

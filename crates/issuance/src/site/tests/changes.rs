@@ -275,7 +275,8 @@ fn a_site_is_validated_in_its_own_ways_one_after_the_other() {
     assert_eq!(policy.method(&site, &"*.shop.example".parse().unwrap()), Method::DnsPersist);
 
     // Another way begins the order anew, and what was seen of the names was seen for the way before.
-    let looked = Site { looked: Some(Looked::unknown(now())), ..at_step(routed(), Step::Authorizing { order: order() }) };
+    let looked =
+        Site { looked: Some(Looked::unknown(now())), ..at_step(routed(), Step::Authorizing { order: order() }) };
     let changed = looked.changed(own());
     assert_eq!((changed.looked, changed.order, changed.abandoned), (None, Some(Step::Requested), vec![order()]));
 }
