@@ -26,14 +26,22 @@ pub(crate) fn at_stage(
     Ok(names.collect())
 }
 
-/// The sites whose certificates are near their end at `now`, those that are nearest first.
-pub(crate) fn expiring(storage: &dyn Storage, now: Timestamp, limit: usize) -> anyhow::Result<Vec<DnsName>> {
-    let rows = storage.scan(EXPIRING, None, limit)?;
+/// The sites whose certificates are near their end at `now`, those that are nearest first, after the place `after`. And the place from
+/// which to go on, if there may be more.
+pub(crate) fn expiring(
+    storage: &dyn Storage,
+    now: Timestamp,
+    after: Option<&[u8]>,
+    limit: usize,
+) -> anyhow::Result<(Vec<DnsName>, Option<Vec<u8>>)> {
+    let rows = storage.scan(EXPIRING, after, limit)?;
     let due = rows.iter().map_while(|(key, _)| {
         let (instant, name) = key.split_first_chunk()?;
-        (u64::from_be_bytes(*instant) <= milliseconds(now)).then_some(name)
+        (u64::from_be_bytes(*instant) <= milliseconds(now)).then_some((key, name))
     });
-    Ok(due.filter_map(name).collect())
+    let due: Vec<_> = due.collect();
+    let next = due.last().filter(|_| due.len() == limit).map(|(key, _)| (*key).clone());
+    Ok((due.into_iter().filter_map(|(_, octets)| name(octets)).collect(), next))
 }
 
 /// Puts a row in another one's place; rows have keys only.

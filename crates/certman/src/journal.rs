@@ -132,29 +132,42 @@ impl Journal {
 
     /// Sites whose certificates are near their end, those that are nearest first.
     pub(crate) fn expiring(&self, now: Timestamp, limit: usize) -> anyhow::Result<Vec<Site>> {
-        self.all(&indexes::expiring(&*self.storage, now, limit)?)
+        self.all(&indexes::expiring(&*self.storage, now, None, limit)?.0)
     }
 
     /// How many sites somebody should look at.
     pub(crate) fn trouble(&self, now: Timestamp) -> anyhow::Result<Trouble> {
         Ok(Trouble {
-            expiring: indexes::expiring(&*self.storage, now, MOST_COUNTED)?.len(),
+            expiring: indexes::expiring(&*self.storage, now, None, MOST_COUNTED)?.0.len(),
             dead_letters: indexes::at_stage(&*self.storage, Stage::DeadLetter, None, MOST_COUNTED)?.len(),
             untold: events::count_waiting(&*self.storage)?,
             put_aside: events::count_put_aside(&*self.storage)?,
         })
     }
 
-    /// Tells of certificates that came near their end, each once.
-    pub(crate) fn tell_expiring(&self, now: Timestamp) -> anyhow::Result<()> {
+    /// Tells of certificates that came near their end, each once: of as many sites after the place `after` as are looked at at one
+    /// time. Answers the place from which to go on; none at the end of all.
+    pub(crate) fn tell_expiring(&self, now: Timestamp, after: Option<Vec<u8>>) -> anyhow::Result<Option<Vec<u8>>> {
+        self.tell_expiring_of(now, after, MOST_COUNTED)
+    }
+
+    fn tell_expiring_of(
+        &self,
+        now: Timestamp,
+        after: Option<Vec<u8>>,
+        limit: usize,
+    ) -> anyhow::Result<Option<Vec<u8>>> {
         if !self.tells {
-            return Ok(());
+            return Ok(None);
         }
-        let is_news = |site: &Site| site.clone().expiry_told(now) != *site;
-        for site in self.expiring(now, MOST_COUNTED)?.iter().filter(|site| is_news(site)).take(TOLD_AT_ONCE) {
+        let (names, next) = indexes::expiring(&*self.storage, now, after.as_deref(), limit)?;
+        let mut news = self.all(&names)?;
+        news.retain(|site| site.clone().expiry_told(now) != *site);
+        for site in news.iter().take(TOLD_AT_ONCE) {
             self.change(&site.site, |site| site.expiry_told(now))?;
         }
-        Ok(())
+        // Those that are left are told from the same place on.
+        Ok(if news.len() > TOLD_AT_ONCE { after } else { next })
     }
 
     fn all(&self, names: &[DnsName]) -> anyhow::Result<Vec<Site>> {

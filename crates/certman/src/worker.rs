@@ -118,28 +118,32 @@ impl Worker {
 
     /// Keeps this process's part of the sites until the shutdown begins.
     pub(crate) async fn keep_leases(self: Arc<Self>, shutdown: Shutdown) {
+        // How far the sites whose certificates are near their end were looked at.
+        let mut looked_until = None::<Vec<u8>>;
         for round in 0_u64.. {
             tokio::select! {
                 () = tokio::time::sleep(leases::RENEW_EVERY) => {}
                 () = shutdown.begun() => return,
             }
+            let after = looked_until.take();
             let kept = self.journaled(move |journal| {
                 journal.leases().renew(Timestamp::now())?;
                 if !round.is_multiple_of(COUNT_EVERY) {
-                    return Ok(None);
+                    return Ok((None, after));
                 }
                 // One process tells, and the others have nothing to tell.
                 if !journal.leases().leads() {
-                    return Ok(Some(Trouble::default()));
+                    return Ok((Some(Trouble::default()), None));
                 }
                 let (storage, now) = (journal.storage(), Timestamp::now());
                 repeats::forget_old(&*storage, now)?;
                 events::forget_old(&*storage, now)?;
-                journal.tell_expiring(now)?;
-                Ok(Some(journal.trouble(now)?))
+                let after = journal.tell_expiring(now, after)?;
+                Ok((Some(journal.trouble(now)?), after))
             });
             match kept.await {
-                Ok(trouble) => {
+                Ok((trouble, after)) => {
+                    looked_until = after;
                     trouble.into_iter().for_each(|trouble| self.metrics.troubled(trouble));
                     self.wake.notify_one();
                 }

@@ -203,6 +203,24 @@ fn dead_letters_and_certificates_near_their_end_are_listed_until_they_are_no_mor
 }
 
 #[test]
+fn of_each_certificate_near_its_end_the_platform_is_told_however_many_there_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap().telling(true);
+    let names: Vec<DnsName> = (0..5).map(|number| format!("near-{number}.example").parse().unwrap()).collect();
+    for name in &names {
+        journal.write(None, &due_site(name.as_str(), false), Writer::Request, &[]).unwrap().unwrap();
+    }
+    let at = Timestamp::now() + DAY * 30;
+    let is_told = |name: &DnsName| journal.read(name).unwrap().unwrap().site.told_expiring.is_some();
+    let first = journal.tell_expiring_of(at, None, 2).unwrap();
+    assert_eq!(names.iter().filter(|name| is_told(name)).count(), 2);
+    let second = journal.tell_expiring_of(at, first, 2).unwrap();
+    assert_eq!(journal.tell_expiring_of(at, second, 2).unwrap(), None, "these are all");
+    assert!(names.iter().all(is_told));
+    assert_eq!(journal.tell_expiring_of(at, None, 9).unwrap(), None);
+}
+
+#[test]
 fn on_certstores_word_no_more_is_ordered_again_than_a_day_allows() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(dir.path()).unwrap();
