@@ -142,7 +142,7 @@ pub(crate) const LAYERS: &[Layers] = &[
                 "acme", "demand/gate", "exchange/admission", "exchange/choose", "exchange/headers", "exchange/host",
                 "keys", "tls", "upstream.rs",
             ],
-            &["exchange/answer", "exchange/upload", "metrics"],
+            &["demand/line", "exchange/answer", "exchange/upload", "metrics"],
             &["demand.rs", "exchange/plain", "report"],
             &["exchange.rs"],
             &["listen"],

@@ -1,12 +1,13 @@
 //! Asks certman for names that visitors want and no site has. No handshake waits for the answer.
 //!
 //! ```text
-//! visitor's handshake without a certificate -> Demand::meet -> gate -> queue -> Asking, 8 calls at one time -> certman
+//! visitor's handshake without a certificate -> Demand::meet -> gate -> queue -> Asking -> line, 8 calls at one time -> certman
 //! ```
 //!
 //! What is not asked for costs a look into the mirror and one into the gate. certstore is never asked.
 
 mod gate;
+mod line;
 
 use std::{
     net::IpAddr,
@@ -20,12 +21,15 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use certseal_client::{CertmanClient, ClientError, Connection};
 use certseal_resolver::Mirror;
-use certseal_service::tls::certified;
+use certseal_service::{shares::network, tls::certified};
 use certseal_wire::{DnsName, OnDemandOutcome, Problem, ProblemKind};
 use rustls::sign::CertifiedKey;
 use tokio::{sync::mpsc, task::JoinSet};
 
-use self::gate::{Gate, MOST_UNDER_WAY, Verdict};
+use self::{
+    gate::{Gate, MOST_UNDER_WAY, Verdict},
+    line::{CALLS, Line, Wanted},
+};
 use crate::{
     config::OnDemand as OnDemandConfig,
     metrics::{Demanded, Metrics},
@@ -35,7 +39,7 @@ use crate::{
 pub(crate) struct Demand {
     mirror: Arc<Mirror>,
     gate: Mutex<Gate>,
-    queue: mpsc::Sender<DnsName>,
+    queue: mpsc::Sender<Wanted>,
     /// How long a name that may have no certificate is not asked for again.
     remember: Duration,
     metrics: Metrics,
@@ -46,7 +50,7 @@ pub(crate) struct Demand {
 /// Takes names from the queue, and asks for them.
 pub(crate) struct Asking {
     demand: Arc<Demand>,
-    queue: mpsc::Receiver<DnsName>,
+    queue: mpsc::Receiver<Wanted>,
     certman: CertmanClient,
 }
 
@@ -91,7 +95,7 @@ impl Demand {
             Verdict::AskedBefore => {}
             Verdict::Limited => self.metrics.demanded(Demanded::Limited),
             // There is as much room in the queue as there may be names under way.
-            Verdict::Ask => match self.queue.try_send(name.clone()) {
+            Verdict::Ask => match self.queue.try_send(Wanted { name: name.clone(), network: network(address) }) {
                 Ok(()) => self.metrics.demanded(Demanded::Asked),
                 Err(_) => {
                     self.gate().answered(name.clone(), Instant::now(), SOON);
@@ -123,16 +127,19 @@ impl Demand {
 impl Asking {
     /// Asks for the names in the queue, and never ends by itself.
     pub(crate) async fn run(mut self) {
-        let mut calls = JoinSet::new();
+        let (mut line, mut calls) = (Line::default(), JoinSet::new());
         loop {
+            while calls.len() < CALLS
+                && let Some(call) = line.begin()
+            {
+                let (demand, certman) = (self.demand.clone(), self.certman.clone());
+                calls.spawn(async move {
+                    let answer = asked(&certman, &call.name).await;
+                    demand.noted(call.name.clone(), answer);
+                });
+            }
             tokio::select! {
-                Some(name) = self.queue.recv(), if calls.len() < CALLS => {
-                    let (demand, certman) = (self.demand.clone(), self.certman.clone());
-                    calls.spawn(async move {
-                        let answer = asked(&certman, &name).await;
-                        demand.noted(name, answer);
-                    });
-                }
+                Some(wanted) = self.queue.recv() => line.push(wanted),
                 Some(_) = calls.join_next() => {}
                 // Nobody is left who could put a name into the queue.
                 else => std::future::pending().await,
@@ -181,8 +188,6 @@ pub(crate) fn fallback(config: &OnDemandConfig) -> anyhow::Result<Option<Arc<Cer
     }
 }
 
-/// Calls at one time.
-const CALLS: usize = 8;
 /// For certman's answer, which takes a look into the DNS or a question to a server of the platform.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a name is not asked for again whose answer may soon be another one: its route is on the way, or nobody answered.

@@ -132,7 +132,8 @@ impl OnDemand {
     /// Whether the rules permit the name. None while too many are asked about.
     pub(crate) async fn permission(&self, name: &DnsName) -> Option<Permission> {
         let (rules, asked) = (self.rules.clone(), name.clone());
-        self.permissions.of(name, || async move { permission(&rules, &asked).await }).await
+        let domain = self.suffixes.registered(name);
+        self.permissions.of(name, domain, || async move { permission(&rules, &asked).await }).await
     }
 
     fn limits(&self) -> MutexGuard<'_, Limits> {
@@ -210,10 +211,11 @@ impl Rule {
             Self::Dns(preflight) => {
                 // One name is a set of names.
                 let Ok(names) = NameSet::try_from(vec![name.clone()]) else { return Permission::Refused };
-                match preflight.look(&names, &[], &[]).await.readiness {
-                    Readiness::Ready => Permission::Permitted,
-                    Readiness::NotReady => Permission::Refused,
-                    Readiness::Unknown => Permission::Unavailable,
+                let looked = tokio::time::timeout(LOOK_PATIENCE, preflight.look(&names, &[], &[])).await;
+                match looked.map(|report| report.readiness) {
+                    Ok(Readiness::Ready) => Permission::Permitted,
+                    Ok(Readiness::NotReady) => Permission::Refused,
+                    Ok(Readiness::Unknown) | Err(_) => Permission::Unavailable,
                 }
             }
             Self::Ask(hook) => hook.permission(name).await,
@@ -276,6 +278,9 @@ fn verdict(status: StatusCode) -> Option<Permission> {
     }
 }
 
+/// For a look into the DNS. The edge that asked gives up before, and finds the answer when it asks again; a slower look must not
+/// keep its place from others.
+const LOOK_PATIENCE: Duration = Duration::from_secs(20);
 /// For the hook's answer. An edge waits twice as long for ours.
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -76,7 +76,7 @@ impl Gate {
 
 /// The registered domain, as far as it can be told without the public suffix list, which an edge does not have: of names below
 /// `co.uk` it is `co.uk`, so that they share what one domain gets.
-fn last_two_labels(name: &DnsName) -> &str {
+pub(super) fn last_two_labels(name: &DnsName) -> &str {
     let mut dots = name.as_str().rmatch_indices('.').skip(1);
     dots.next().map_or(name.as_str(), |(dot, _)| &name.as_str()[dot + 1..])
 }

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use certseal_service::shares::{Share, Shares};
 use certseal_wire::DnsName;
 use tokio::sync::watch;
 
@@ -23,6 +24,8 @@ pub(crate) struct Permissions {
     /// How long a refusal counts.
     refused_for: Duration,
     state: Mutex<State>,
+    /// Of the questions under way, by registered domain.
+    domains: Shares<String>,
 }
 
 #[derive(Default)]
@@ -33,21 +36,26 @@ struct State {
 
 impl Permissions {
     pub(crate) fn new(refused_for: Duration) -> Arc<Self> {
-        Arc::new(Self { refused_for, state: Mutex::default() })
+        Arc::new(Self { refused_for, state: Mutex::default(), domains: Shares::default() })
     }
 
-    /// The permission of a name: what is remembered, or what `ask` finds out, also when whoever wanted to know goes away. None
-    /// while too many questions are under way.
-    pub(crate) async fn of<F>(self: &Arc<Self>, name: &DnsName, ask: impl FnOnce() -> F + Send) -> Option<Permission>
+    /// The permission of a name of a registered domain: what is remembered, or what `ask` finds out, also when whoever wanted to know
+    /// goes away. None while too many questions are under way, of the domain or in all.
+    pub(crate) async fn of<F>(
+        self: &Arc<Self>,
+        name: &DnsName,
+        domain: String,
+        ask: impl FnOnce() -> F + Send,
+    ) -> Option<Permission>
     where
         F: Future<Output = Permission> + Send + 'static,
     {
-        let mut answer = match self.begin(name, Instant::now()) {
+        let mut answer = match self.begin(name, domain, Instant::now()) {
             Begun::Known(permission) => return Some(permission),
             Begun::TooMany => return None,
             Begun::ByAnother(answer) => answer,
-            Begun::Here(sender, answer) => {
-                let under_way = UnderWay { of: self.clone(), name: name.clone() };
+            Begun::Here(share, sender, answer) => {
+                let under_way = UnderWay { of: self.clone(), name: name.clone(), _share: share };
                 tokio::spawn(under_way.answer(ask(), sender));
                 answer
             }
@@ -57,7 +65,7 @@ impl Permissions {
         Some(permission.unwrap_or(Permission::Unavailable))
     }
 
-    fn begin(&self, name: &DnsName, now: Instant) -> Begun {
+    fn begin(&self, name: &DnsName, domain: String, now: Instant) -> Begun {
         let mut state = self.state();
         if let Some(permission) = state.known.of(name, now) {
             return Begun::Known(permission);
@@ -68,9 +76,10 @@ impl Permissions {
         if state.under_way.len() >= MOST_UNDER_WAY {
             return Begun::TooMany;
         }
+        let Some(share) = self.domains.take(domain, 1, MOST_OF_A_DOMAIN) else { return Begun::TooMany };
         let (sender, answer) = watch::channel(None);
         state.under_way.insert(name.clone(), answer.clone());
-        Begun::Here(sender, answer)
+        Begun::Here(share, sender, answer)
     }
 
     fn remembered_for(&self, permission: Permission) -> Duration {
@@ -90,7 +99,7 @@ impl Permissions {
 enum Begun {
     Known(Permission),
     ByAnother(watch::Receiver<Option<Permission>>),
-    Here(watch::Sender<Option<Permission>>, watch::Receiver<Option<Permission>>),
+    Here(Share<String>, watch::Sender<Option<Permission>>, watch::Receiver<Option<Permission>>),
     TooMany,
 }
 
@@ -98,6 +107,7 @@ enum Begun {
 struct UnderWay {
     of: Arc<Permissions>,
     name: DnsName,
+    _share: Share<String>,
 }
 
 impl UnderWay {
@@ -144,8 +154,9 @@ const PERMITTED_FOR: Duration = Duration::from_secs(60);
 /// For how long nobody who does not answer is asked about the same name again.
 const UNAVAILABLE_FOR: Duration = Duration::from_secs(5);
 const MOST_KNOWN: usize = 100_000;
-/// Names that are asked about at one time.
+/// Names that are asked about at one time, and those of one registered domain: its servers may answer slowly.
 const MOST_UNDER_WAY: usize = 64;
+const MOST_OF_A_DOMAIN: u64 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -157,6 +168,11 @@ mod tests {
 
     fn name(number: usize) -> DnsName {
         format!("shop-{number}.example.com").parse().unwrap()
+    }
+
+    /// Each name is of a domain of its own.
+    fn domain(number: usize) -> String {
+        format!("{number}.example")
     }
 
     async fn breaks_off() -> Permission {
@@ -190,7 +206,7 @@ mod tests {
                     let _permit = answer.acquire().await;
                     Permission::Refused
                 };
-                permissions.of(&name(1), look).await
+                permissions.of(&name(1), domain(1), look).await
             });
         }
         while asked.load(Ordering::Relaxed) == 0 {
@@ -198,14 +214,15 @@ mod tests {
         }
         // One that goes away does not take the answer with it.
         let one = name(1);
-        let first = permissions.of(&one, || async { Permission::Permitted });
+        let first = permissions.of(&one, domain(1), || async { Permission::Permitted });
         assert!(tokio::time::timeout(Duration::from_millis(50), first).await.is_err());
         answer.add_permits(1);
         assert!(all.join_all().await.into_iter().all(|answer| answer == Some(Permission::Refused)));
         assert_eq!(asked.load(Ordering::Relaxed), 1);
-        let again = permissions.of(&name(1), || async { Permission::Permitted }).await;
+        let again = permissions.of(&name(1), domain(1), || async { Permission::Permitted }).await;
         assert_eq!(again, Some(Permission::Refused), "it is remembered");
-        assert_eq!(permissions.of(&name(2), || async { Permission::Permitted }).await, Some(Permission::Permitted));
+        let other = permissions.of(&name(2), domain(2), || async { Permission::Permitted }).await;
+        assert_eq!(other, Some(Permission::Permitted));
     }
 
     #[tokio::test]
@@ -220,17 +237,45 @@ mod tests {
                     let _permit = answer.acquire().await;
                     Permission::Permitted
                 };
-                permissions.of(&name(number), look).await
+                permissions.of(&name(number), domain(number), look).await
             });
         }
         while permissions.state().under_way.len() < MOST_UNDER_WAY {
             tokio::task::yield_now().await;
         }
-        assert_eq!(permissions.of(&name(1000), || async { Permission::Permitted }).await, None);
+        let one_more = permissions.of(&name(1000), domain(1000), || async { Permission::Permitted }).await;
+        assert_eq!(one_more, None);
         answer.add_permits(1);
         assert!(all.join_all().await.into_iter().all(|answer| answer == Some(Permission::Permitted)));
-        let broken = permissions.of(&name(1000), breaks_off).await;
+        let broken = permissions.of(&name(1000), domain(1000), breaks_off).await;
         assert_eq!(broken, Some(Permission::Unavailable));
         assert!(permissions.state().under_way.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_domain_whose_servers_are_slow_leaves_questions_to_others() {
+        let permissions = Permissions::new(Duration::from_secs(300));
+        let answer = Arc::new(Semaphore::new(0));
+        let mut slow = JoinSet::new();
+        for number in 0..MOST_OF_A_DOMAIN as usize {
+            let (permissions, answer) = (permissions.clone(), answer.clone());
+            slow.spawn(async move {
+                let look = || async move {
+                    let _permit = answer.acquire().await;
+                    Permission::Permitted
+                };
+                permissions.of(&name(number), domain(0), look).await
+            });
+        }
+        while permissions.state().under_way.len() < MOST_OF_A_DOMAIN as usize {
+            tokio::task::yield_now().await;
+        }
+        let ask =
+            async |number, domain| permissions.of(&name(number), domain, || async { Permission::Permitted }).await;
+        assert_eq!(ask(1000, domain(0)).await, None);
+        assert_eq!(ask(1001, domain(1)).await, Some(Permission::Permitted));
+        answer.add_permits(1);
+        assert!(slow.join_all().await.into_iter().all(|answer| answer == Some(Permission::Permitted)));
+        assert_eq!(ask(1000, domain(0)).await, Some(Permission::Permitted), "its part is free again");
     }
 }
