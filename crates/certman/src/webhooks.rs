@@ -286,7 +286,83 @@ const MOST_SECRETS: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use axum::{Router, body::Bytes, extract::State, routing::post};
+    use certseal_wire::SiteEvent;
+    use jiff::SignedDuration;
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// A receiver that takes everything but the first event of one site, once.
+    struct Platform {
+        /// Its answer to that one.
+        refusal: Mutex<Option<StatusCode>>,
+        /// The sites and revisions of those that it took.
+        taken: Mutex<Vec<(String, u64)>>,
+    }
+
+    impl Platform {
+        fn taken(&self) -> Vec<(String, u64)> {
+            self.taken.lock().unwrap().clone()
+        }
+    }
+
+    async fn take(State(platform): State<Arc<Platform>>, body: Bytes) -> StatusCode {
+        let SiteEvent { data, .. } = serde_json::from_slice(&body).unwrap();
+        let (site, revision) = (data.site.to_string(), data.revision);
+        if site == "a.example" {
+            let refusal = platform.refusal.lock().unwrap().take();
+            if let Some(refusal) = refusal {
+                return refusal;
+            }
+        } else if revision == 1 {
+            // The refusal comes back before this answer, which says that the receiver is there.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        platform.taken.lock().unwrap().push((site, revision));
+        StatusCode::NO_CONTENT
+    }
+
+    #[tokio::test]
+    async fn an_event_that_was_not_taken_holds_up_the_later_ones_of_its_site_and_no_others() {
+        for refusal in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::NOT_FOUND] {
+            let dir = tempfile::tempdir().unwrap();
+            let (roots, secret_file) = (dir.path().join("roots.pem"), dir.path().join("secret"));
+            let root = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+            std::fs::write(&roots, root.cert.pem()).unwrap();
+            files::write_private(&secret_file, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").unwrap();
+            let platform = Arc::new(Platform { refusal: Mutex::new(Some(refusal)), taken: Mutex::default() });
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/hooks", listener.local_addr().unwrap());
+            let app = Router::new().route("/hooks", post(take)).with_state(platform.clone());
+            let server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+
+            let journal = Journal::open(&dir.path().join("journal")).unwrap();
+            let start: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
+            for (number, (site, revision)) in
+                (0..).zip([("a.example", 1), ("b.example", 1), ("b.example", 2), ("a.example", 2)])
+            {
+                let event = events::tests::failing(site, start + SignedDuration::from_secs(number), revision);
+                journal.storage().commit(event.into()).unwrap();
+            }
+            let config = WebhooksConfig { url, secret_file, roots, at_once: 3 };
+            let mut sender = Webhooks::new(&config, journal, Metrics::default()).unwrap();
+            let named = |events: &[(&str, u64)]| -> Vec<(String, u64)> {
+                events.iter().map(|(site, revision)| ((*site).to_owned(), *revision)).collect()
+            };
+            sender.send_waiting().await.unwrap();
+            let first = [("b.example", 1), ("b.example", 2)];
+            assert_eq!(platform.taken(), named(&first), "{refusal}");
+            // The pause of a refused event is over.
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+            sender.send_waiting().await.unwrap();
+            let all = [&first[..], &[("a.example", 1), ("a.example", 2)]].concat();
+            assert_eq!(platform.taken(), named(&all), "{refusal}");
+            server.abort();
+        }
+    }
 
     /// The vector of the specification's own libraries
     /// (<https://github.com/standard-webhooks/standard-webhooks/blob/main/libraries/rust/src/lib.rs>).
