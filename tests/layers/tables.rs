@@ -52,7 +52,7 @@ pub(crate) const LAYERS: &[Layers] = &[
         folder: "crates/certman",
         layers: &[
             &["config", "drive", "events", "indexes", "leases", "metrics", "new_key", "repeats", "suffixes", "web"],
-            &["dns_challenges", "queue"],
+            &["dns_challenges", "queue", "stapling"],
             &["preflight"],
             &["authority", "journal"],
             &["ledger", "on_demand", "recent", "webhooks", "witness"],

@@ -6,11 +6,12 @@ use certseal_client::{ClientError, StoreClient};
 use certseal_issuance::{Answer, Failure, FailureKind, Method, Site};
 use certseal_seal::{
     Bundle, BundleError, EnvelopeError, Recipient, Sealed, SignatureError, SigningKey, VerifyingKey, VerifyingKeys,
-    accept_ring, ring_issuers, ring_recipient,
+    accept_ring, ring_issuers, ring_recipient, sha256,
 };
 use certseal_wire::{
-    AcmeAccounts, AuditCheckpoint, AuditQuery, BundleInfo, Challenge, ChallengeMethod, Change, Checkpoint, DnsName,
-    Document, HttpsMode, KeyRing, KeyState, Kind, NameSet, PoolName, ProblemKind, Route, Signed, SignerId,
+    AcmeAccounts, AuditCheckpoint, AuditQuery, Base64, BundleInfo, Challenge, ChallengeMethod, Change, Checkpoint,
+    DnsName, Document, HttpsMode, KeyRing, KeyState, Kind, NameSet, PoolName, ProblemKind, Route, Signed, SignerId,
+    Staple,
 };
 use jiff::{SignedDuration, Timestamp};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -18,6 +19,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use crate::{
     journal::{AuditSeen, IssuersSeen, Journal, StoredChange},
     recent::{self, RecentChanges},
+    stapling::Answer,
     witness,
 };
 
@@ -57,6 +59,12 @@ impl Versioned for Checkpoint {
 }
 
 impl Versioned for Route {
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl Versioned for Staple {
     fn version(&self) -> u64 {
         self.version
     }
@@ -214,6 +222,47 @@ impl Certstore {
         }
         let change = Change { kind: Kind::Bundle, name: site.site.to_string(), version: info.version };
         Ok((certified, StoredChange { at: Timestamp::now(), pools: info.pools, change }))
+    }
+
+    /// Puts an OCSP answer for a site's certificate, which is `leaf` as DER. No checkpoint lists it: an edge that it is kept
+    /// from sends none, and the answer itself says how long it would hold.
+    pub(crate) async fn put_staple(
+        &self,
+        site: &Site,
+        version: u64,
+        leaf: &[u8],
+        answer: Answer,
+    ) -> Result<(), Failure> {
+        let Answer { response, this_update, next_update } = answer;
+        let staple = Staple {
+            site: site.site.clone(),
+            version,
+            pools: site.pools.clone(),
+            certificate: sha256(leaf),
+            response: Base64(response),
+            this_update,
+            next_update,
+        };
+        match self.store.put_staple(&site.site, &self.issuer.sign(&staple)).await {
+            Ok(_) => Ok(()),
+            Err(error) if is_conflict(&error) => {
+                Err(outrun("OCSP answer", self.stored_staple(&site.site).await?.unwrap_or(version)))
+            }
+            Err(error) => Err(store_failure(error)),
+        }
+    }
+
+    /// The version of the stored OCSP answer, if it is genuine; none where certstore says that it has none: one that ran out
+    /// leaves nothing but its version there.
+    async fn stored_staple(&self, site: &DnsName) -> Result<Option<u64>, Failure> {
+        let Some(signed) = self.store.staple(site).await.map_err(store_failure)? else { return Ok(None) };
+        match self.counted::<Staple>(&signed).await? {
+            Counted::Document(staple) if staple.site != *site => {
+                Err(unavailable(format!("certstore has the OCSP answer of {} for {site}", staple.site)))
+            }
+            Counted::Document(staple) => Ok(Some(staple.version)),
+            Counted::Gone { standing } => Ok(Some(standing)),
+        }
     }
 
     /// The stored bundle, if it is genuine: only then it can have come from us.

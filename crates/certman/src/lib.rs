@@ -47,6 +47,7 @@ mod preflight;
 mod queue;
 mod recent;
 mod repeats;
+mod stapling;
 mod suffixes;
 mod web;
 mod webhooks;
@@ -87,6 +88,7 @@ use metrics::{Metrics, Requests};
 use new_key::Groups;
 use on_demand::OnDemand;
 use preflight::Preflight;
+use stapling::Responders;
 use suffixes::Suffixes;
 use webhooks::Webhooks;
 use worker::{Slots, Worker};
@@ -211,6 +213,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         policy,
         slots: Slots::new(config.workers),
         wake: Notify::new(),
+        responders: Responders::new(),
         looking: Default::default(),
         busy: Default::default(),
         groups: groups.into(),

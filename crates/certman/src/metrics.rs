@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     webhooks: Family<WebhookLabels, Counter>,
     on_demand: Family<DemandedLabels, Counter>,
     revocations: Counter,
+    staples: Counter,
     failures: Family<FailureLabels, Counter>,
     pub(crate) requests: Requests,
 }
@@ -78,6 +79,7 @@ impl Metrics {
         registry.register("certificates", "Certificates issued and stored", metrics.certificates.clone());
         let revocations = metrics.revocations.clone();
         registry.register("revocations", "Compromised certificates that the CA was told of", revocations);
+        registry.register("staples", "OCSP answers fetched, verified and stored", metrics.staples.clone());
         let Requests { nonces, others } = metrics.requests.clone();
         registry.register("acme_nonce_requests", "Requests to the CA for nonces", nonces);
         registry.register("acme_requests", "Requests to the CA for everything else", others);
@@ -120,6 +122,7 @@ impl Metrics {
         match outcome {
             Outcome::Stored { .. } => drop(self.certificates.inc()),
             Outcome::Revoked(_) => drop(self.revocations.inc()),
+            Outcome::Stapled { .. } => drop(self.staples.inc()),
             Outcome::Failed(failure) => {
                 let kind = match failure.kind {
                     FailureKind::Unavailable => "unavailable",

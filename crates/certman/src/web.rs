@@ -1,4 +1,5 @@
-//! Requests to servers of the platform that are not certseal's: over TLS with the CAs of the web, or on this machine.
+//! Requests to servers that are not certseal's: to those of the platform over TLS with the CAs of the web, or on this machine; and to
+//! others in the clear, for answers that are signed.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ pub(crate) type WebClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 pub(crate) fn web_client(config: rustls::ClientConfig) -> WebClient {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
-    tcp.set_connect_timeout(Some(Duration::from_secs(10)));
+    tcp.set_connect_timeout(Some(CONNECT));
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_tls_config(config)
         .https_or_http()
@@ -28,7 +29,16 @@ pub(crate) fn web_client(config: rustls::ClientConfig) -> WebClient {
     Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector)
 }
 
-/// The address of such a server. In the clear it is on this machine.
+/// Makes requests in the clear, over connections that it keeps. Other schemes than `http` are refused.
+pub(crate) type PlainClient = Client<HttpConnector, Full<Bytes>>;
+
+pub(crate) fn plain_client() -> PlainClient {
+    let mut tcp = HttpConnector::new();
+    tcp.set_connect_timeout(Some(CONNECT));
+    Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(tcp)
+}
+
+/// The address of a server of the platform. In the clear it is on this machine.
 pub(crate) fn web_url(text: &str) -> anyhow::Result<Uri> {
     let url: Uri = text.parse().with_context(|| format!("{text:?}"))?;
     let is_here = matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
@@ -38,6 +48,8 @@ pub(crate) fn web_url(text: &str) -> anyhow::Result<Uri> {
         _ => bail!("expected an address such as https://platform.example/hooks, or http on this machine, got {text:?}"),
     }
 }
+
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// Octets of an answer that are read: a connection whose answer was read is used again.
 pub(crate) const MOST_ANSWER: usize = 64 * 1024;

@@ -33,6 +33,7 @@ use crate::{
     preflight::Preflight,
     queue::Place,
     repeats,
+    stapling::{Responders, names_responder},
 };
 
 pub(crate) struct Worker {
@@ -54,7 +55,9 @@ pub(crate) struct Worker {
     pub(crate) turns: Mutex<Turns>,
     /// Wakes the worker when something became due.
     pub(crate) wake: Notify,
-    /// Sites whose names are looked at: those that are worked on besides are bounded without them.
+    /// The responders of the CAs' certificates.
+    pub(crate) responders: Responders,
+    /// Sites whose names are looked at or whose responder is asked: those that are worked on besides are bounded without them.
     pub(crate) looking: AtomicUsize,
     /// Sites that are worked on, or that wait for a moment.
     pub(crate) busy: Mutex<HashSet<DnsName>>,
@@ -259,9 +262,10 @@ impl Worker {
                 }
             };
             let stage = action.stage();
-            let looking = matches!(action, Action::LookAtNames).then(|| Looking::new(self));
+            let is_look = matches!(action, Action::LookAtNames | Action::FetchStaple { .. });
+            let looking = is_look.then(|| Looking::new(self));
             if looking.is_some() {
-                // A look waits for customers' servers, and takes no place of the orders.
+                // It waits for servers of others, and takes no place of the orders.
                 drop(slot.take());
                 self.wake.notify_one();
             } else if slot.as_ref().is_none_or(|(held, _)| *held != stage) {
@@ -367,6 +371,7 @@ impl Worker {
                 }),
             },
             Action::AskAdvice(lineage) => self.authorities.advice(lineage).await?,
+            Action::FetchStaple { version } => self.fetch_staple(site, *version).await?,
             Action::OpenOrder { account, replaces, profile } => {
                 if let Some(denied) = self.preflight.as_ref().and_then(|preflight| preflight.denied(&site.names)) {
                     return Err(Failure::new(FailureKind::Hopeless, denied.detail));
@@ -418,13 +423,14 @@ impl Worker {
             }
             Action::StoreBundle { sealed, chain } => {
                 let id = chain.first().and_then(|leaf| certificate_id(&leaf.0));
-                let chain = chain.iter().map(|der| der.0.clone()).collect();
+                let chain: Vec<Vec<u8>> = chain.iter().map(|der| der.0.clone()).collect();
+                let responder = names_responder(&chain);
                 let (certified, change) = self.certstore.put_bundle(site, &sealed.bytes.0, chain).await?;
                 stored.push(change);
                 let version = site.bundle_version.saturating_add(1);
                 tracing::info!(site = %site.site, version, "certificate stored");
                 let crate::certstore::Certified { authority, not_before, not_after } = certified;
-                Outcome::Stored { authority, id, not_before, not_after }
+                Outcome::Stored { authority, id, not_before, not_after, responder }
             }
         })
     }
@@ -442,6 +448,24 @@ impl Worker {
         };
         let site = entry.site.clone();
         Ok((entry, site))
+    }
+
+    /// Fetches the OCSP answer for the stored certificate, and stores it.
+    async fn fetch_staple(&self, site: &Site, version: u64) -> Result<Outcome, Failure> {
+        let found = self.certstore.stored_bundle(&site.site).await?;
+        // An older one is not what edges serve.
+        let Some((bundle, _)) = found.filter(|(_, info)| info.version >= site.bundle_version) else {
+            let detail = format!("certstore has not version {} of the bundle", site.bundle_version);
+            return Err(Failure::new(FailureKind::Unavailable, detail));
+        };
+        let (chain, name) = (bundle.chain(), &site.site);
+        let (Some(answer), Some(leaf)) = (self.responders.answer(name, chain).await?, chain.first()) else {
+            return Ok(Outcome::NoResponder);
+        };
+        let (this_update, next_update) = (answer.this_update, answer.next_update);
+        self.certstore.put_staple(site, version, leaf, answer).await?;
+        tracing::debug!(site = %name, version, %next_update, "OCSP answer stored");
+        Ok(Outcome::Stapled { version, this_update, next_update })
     }
 
     async fn take_reorder(&self, site: &Site) -> Result<Outcome, Failure> {
@@ -489,7 +513,7 @@ impl Worker {
     }
 }
 
-/// A site whose names are looked at, as long as this lives.
+/// A site whose names are looked at, or whose responder is asked, as long as this lives.
 struct Looking<'a>(&'a Worker);
 
 impl<'a> Looking<'a> {
@@ -528,7 +552,8 @@ const LEFT_ALONE: Duration = Duration::from_secs(300);
 /// Longer waits are written down, and the site leaves memory.
 const SHORT_WAIT: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 
-/// Sites whose names are looked at beside those under way. With more of them everything waits for looks.
+/// Sites whose names are looked at or whose responder is asked, beside those under way. With more of them everything waits for
+/// that.
 const MOST_LOOKING: usize = 4096;
 
 /// Sites under way for each slot: most of them wait for the CA.

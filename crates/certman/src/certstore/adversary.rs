@@ -255,7 +255,7 @@ impl Certman {
             Action::StoreBundle { sealed, chain } => {
                 let chain = chain.iter().map(|der| der.0.clone()).collect();
                 let (certified, _) = self.certstore.put_bundle(site, &sealed.bytes.0, chain).await?;
-                let Certified { authority, not_before, not_after, .. } = certified;
+                let Certified { authority, not_before, not_after } = certified;
                 Outcome::Stored { authority, id: None, not_before, not_after, responder: false }
             }
             // The CA says yes to everything at once.
