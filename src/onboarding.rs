@@ -37,15 +37,11 @@ pub async fn add(platform: &Platform, sites: &[DnsName], upstream: SocketAddr) -
             finish(calls.join_next().await)?;
         }
         let (certman, site) = (platform.certman.clone(), site.clone());
-        let request = SiteRequest {
-            names: NameSet::try_from(vec![site.clone()])?,
-            upstream: format!("http://{upstream}").parse()?,
-            pools: vec![platform.pool.clone()],
-            owner: None,
-            profile: None,
-            key_type: Default::default(),
-            challenges: Vec::new(),
-        };
+        let request = SiteRequest::new(
+            NameSet::try_from(vec![site.clone()])?,
+            format!("http://{upstream}").parse()?,
+            vec![platform.pool.clone()],
+        );
         calls.spawn(async move { certman.put_site(&site, &request).await.with_context(|| format!("adding {site}")) });
     }
     while let Some(done) = calls.join_next().await {

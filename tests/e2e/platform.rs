@@ -252,15 +252,11 @@ impl Platform {
     }
 
     pub fn request(&self, name: &DnsName) -> SiteRequest {
-        SiteRequest {
-            names: NameSet::try_from(vec![name.clone()]).unwrap(),
-            upstream: format!("http://{}", self.upstream).parse().unwrap(),
-            pools: vec![POOL.parse().unwrap()],
-            owner: None,
-            profile: None,
-            key_type: Default::default(),
-            challenges: Vec::new(),
-        }
+        SiteRequest::new(
+            NameSet::try_from(vec![name.clone()]).unwrap(),
+            format!("http://{}", self.upstream).parse().unwrap(),
+            vec![POOL.parse().unwrap()],
+        )
     }
 
     pub async fn add_site(&self, name: &DnsName) -> SiteStatus {

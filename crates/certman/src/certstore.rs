@@ -19,7 +19,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use crate::{
     journal::{AuditSeen, IssuersSeen, Journal, StoredChange},
     recent::{self, RecentChanges},
-    stapling::Answer,
+    stapling::OcspAnswer,
     witness,
 };
 
@@ -231,9 +231,9 @@ impl Certstore {
         site: &Site,
         version: u64,
         leaf: &[u8],
-        answer: Answer,
+        answer: OcspAnswer,
     ) -> Result<(), Failure> {
-        let Answer { response, this_update, next_update } = answer;
+        let OcspAnswer { response, this_update, next_update } = answer;
         let staple = Staple {
             site: site.site.clone(),
             version,

@@ -191,7 +191,7 @@ pub(crate) mod tests {
         let name: DnsName = site.parse().unwrap();
         let (upstream, pools) = ("http://127.0.0.1:1".parse().unwrap(), vec!["eu".parse().unwrap()]);
         let names = vec![name.clone()].try_into().unwrap();
-        let mut site = Site::new(name, SiteRequest { names, upstream, pools, owner: None, profile: None });
+        let mut site = Site::new(name, SiteRequest::new(names, upstream, pools));
         site.attempts.order.rejected = 1;
         site.written_at = Some(at);
         told(None, &site, revision).unwrap()

@@ -78,15 +78,7 @@ impl OnDemand {
     /// What the platform would ask for.
     pub(crate) fn request(&self, names: NameSet) -> SiteRequest {
         let OnDemandConfig { upstream, pools, owner, .. } = self.config.clone();
-        SiteRequest {
-            names,
-            upstream,
-            pools,
-            owner,
-            profile: None,
-            key_type: Default::default(),
-            challenges: Vec::new(),
-        }
+        SiteRequest { owner, ..SiteRequest::new(names, upstream, pools) }
     }
 
     /// Why the name is not permitted, whatever the rules say.

@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
-pub(crate) use self::ocsp::Answer;
+pub(crate) use self::ocsp::OcspAnswer;
 use self::ocsp::{OcspError, Question};
 use crate::web::{PlainClient, plain_client};
 
@@ -46,7 +46,7 @@ impl Responders {
     ///
     /// # Errors
     /// When the responder does not answer, or its answer does not count or is another than that the certificate is good.
-    pub(crate) async fn answer(&self, site: &DnsName, chain: &[Vec<u8>]) -> Result<Option<Answer>, Failure> {
+    pub(crate) async fn answer(&self, site: &DnsName, chain: &[Vec<u8>]) -> Result<Option<OcspAnswer>, Failure> {
         let Some(question) = Question::about(chain).map_err(rejected)? else { return Ok(None) };
         let response = self.ask(&question.url, &question.body).await?;
         match question.verified(response, Timestamp::now()) {

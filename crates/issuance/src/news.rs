@@ -79,18 +79,7 @@ mod tests {
         let name: DnsName = "shop.example".parse().unwrap();
         let names = vec![name.clone()].try_into().unwrap();
         let (upstream, pools) = ("http://127.0.0.1:1".parse().unwrap(), vec!["eu".parse().unwrap()]);
-        Site::new(
-            name,
-            SiteRequest {
-                names,
-                upstream,
-                pools,
-                owner: Some("ann".into()),
-                profile: None,
-                key_type: Default::default(),
-                challenges: Vec::new(),
-            },
-        )
+        Site::new(name, SiteRequest { owner: Some("ann".into()), ..SiteRequest::new(names, upstream, pools) })
     }
 
     fn issued(not_before: Timestamp) -> Issued {

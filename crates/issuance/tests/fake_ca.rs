@@ -73,15 +73,11 @@ fn five_thousand_sites_get_their_certificates_and_renew_them_whatever_the_ca_doe
 
 fn site(n: usize) -> Site {
     let name = format!("shop-{n}.example").parse::<certseal_wire::DnsName>().unwrap();
-    let request = SiteRequest {
-        names: NameSet::try_from(vec![name.clone()]).unwrap(),
-        upstream: "http://127.0.0.1:1".parse().unwrap(),
-        pools: vec!["eu".parse().unwrap()],
-        owner: None,
-        profile: None,
-        key_type: Default::default(),
-        challenges: Vec::new(),
-    };
+    let request = SiteRequest::new(
+        NameSet::try_from(vec![name.clone()]).unwrap(),
+        "http://127.0.0.1:1".parse().unwrap(),
+        vec!["eu".parse().unwrap()],
+    );
     Site::new(name, request)
 }
 

@@ -208,15 +208,7 @@ fn resting(site: &Site) -> Option<Resting> {
 fn model(authority: &AuthorityId) -> Site {
     let pool: PoolName = "eu".parse().expect("a pool");
     let upstream: Upstream = "http://127.0.0.1:1".parse().expect("an address");
-    let request = certseal_wire::SiteRequest {
-        names: only("model.example"),
-        upstream,
-        pools: vec![pool],
-        owner: None,
-        profile: None,
-        key_type: Default::default(),
-        challenges: Vec::new(),
-    };
+    let request = certseal_wire::SiteRequest::new(only("model.example"), upstream, vec![pool]);
     let account = AccountRef { authority: authority.clone(), thumbprint: None };
     Site {
         format: Format::Second,

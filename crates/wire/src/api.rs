@@ -165,6 +165,14 @@ pub struct SiteRequest {
     pub challenges: Vec<ValidationMethod>,
 }
 
+impl SiteRequest {
+    /// A site of nobody in particular, whose certificate is what certman makes of it.
+    pub fn new(names: NameSet, upstream: Upstream, pools: Vec<PoolName>) -> Self {
+        let (owner, profile, key_type, challenges) = (None, None, KeyType::default(), Vec::new());
+        Self { names, upstream, pools, owner, profile, key_type, challenges }
+    }
+}
+
 /// The step of an order that waits since certstore says that it lost the site's bundle.
 pub const LOST: &str = "lost";
 

@@ -73,15 +73,7 @@ impl Folder {
             return Err(FolderError::NoPool(SITE));
         }
         let chain = chain.iter().map(|der| Base64(der.to_vec())).collect();
-        let request = SiteRequest {
-            names,
-            upstream,
-            pools,
-            owner: None,
-            profile: None,
-            key_type: Default::default(),
-            challenges: Vec::new(),
-        };
+        let request = SiteRequest::new(names, upstream, pools);
         Ok((site, Import { site: request, chain, sealed: Base64(sealed.to_bytes()) }))
     }
 

@@ -292,15 +292,11 @@ impl Simulation {
 }
 
 fn request(name: &DnsName, upstream: u64) -> SiteRequest {
-    SiteRequest {
-        names: NameSet::try_from(vec![name.clone()]).unwrap(),
-        upstream: format!("http://127.0.0.1:{upstream}").parse().unwrap(),
-        pools: vec!["eu".parse().unwrap()],
-        owner: None,
-        profile: None,
-        key_type: Default::default(),
-        challenges: Vec::new(),
-    }
+    SiteRequest::new(
+        NameSet::try_from(vec![name.clone()]).unwrap(),
+        format!("http://127.0.0.1:{upstream}").parse().unwrap(),
+        vec!["eu".parse().unwrap()],
+    )
 }
 
 static RULES: LazyLock<Rules> = LazyLock::new(|| {

@@ -90,13 +90,12 @@ fn fill(dir: &Path, sites: u32) {
     for number in 0..sites {
         let name: DnsName = format!("www.shop-{number}.example").parse().unwrap();
         let request = SiteRequest {
-            names: NameSet::try_from(vec![name.clone()]).unwrap(),
-            upstream: "http://127.0.0.1:1".parse().unwrap(),
-            pools: vec!["eu".parse().unwrap()],
             owner: Some("tenant-7".into()),
-            profile: None,
-            key_type: Default::default(),
-            challenges: Vec::new(),
+            ..SiteRequest::new(
+                NameSet::try_from(vec![name.clone()]).unwrap(),
+                "http://127.0.0.1:1".parse().unwrap(),
+                vec!["eu".parse().unwrap()],
+            )
         };
         let is_due = number % (sites / DUE as u32) == 0;
         let renew_at = if is_due { now() } else { now() + SignedDuration::from_hours(24 + i64::from(number % 1_000)) };

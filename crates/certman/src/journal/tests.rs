@@ -10,13 +10,12 @@ fn site(names: &[&str], owner: Option<&str>) -> Site {
     let names: Vec<DnsName> = names.iter().map(|name| name.parse().unwrap()).collect();
     let own = names.iter().find(|name| !name.is_wildcard()).unwrap().clone();
     let request = SiteRequest {
-        names: NameSet::try_from(names).unwrap(),
-        upstream: "http://127.0.0.1:1".parse().unwrap(),
-        pools: vec!["eu".parse().unwrap()],
         owner: owner.map(str::to_owned),
-        profile: None,
-        key_type: Default::default(),
-        challenges: Vec::new(),
+        ..SiteRequest::new(
+            NameSet::try_from(names).unwrap(),
+            "http://127.0.0.1:1".parse().unwrap(),
+            vec!["eu".parse().unwrap()],
+        )
     };
     Site::new(own, request)
 }

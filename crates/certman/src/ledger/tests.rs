@@ -24,15 +24,11 @@ fn rules() -> Rules {
 /// A site that is about to order, in the journal.
 fn added(journal: &Journal, name: &str) -> Entry {
     let name: DnsName = name.parse().unwrap();
-    let request = SiteRequest {
-        names: NameSet::try_from(vec![name.clone()]).unwrap(),
-        upstream: "http://127.0.0.1:1".parse().unwrap(),
-        pools: vec!["eu".parse().unwrap()],
-        owner: None,
-        profile: None,
-        key_type: Default::default(),
-        challenges: Vec::new(),
-    };
+    let request = SiteRequest::new(
+        NameSet::try_from(vec![name.clone()]).unwrap(),
+        "http://127.0.0.1:1".parse().unwrap(),
+        vec!["eu".parse().unwrap()],
+    );
     let order = Some(Step::Vouched { account: account() });
     let site = Site { route_stored: true, order, ..Site::new(name, request) };
     journal.write(None, &site, Writer::Request, &[]).unwrap().unwrap()

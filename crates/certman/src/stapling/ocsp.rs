@@ -24,7 +24,7 @@ use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, SubjectPublicK
 
 /// A verified answer: the certificate is good, says its CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct OcspAnswer {
     /// An OCSPResponse, as DER.
     pub(crate) response: Vec<u8>,
     /// From when on it holds.
@@ -141,7 +141,7 @@ impl Question {
     ///
     /// # Errors
     /// [`OcspError`]: nothing of the answer is used then.
-    pub(crate) fn verified(&self, response: Vec<u8>, now: Timestamp) -> Result<Answer, OcspError> {
+    pub(crate) fn verified(&self, response: Vec<u8>, now: Timestamp) -> Result<OcspAnswer, OcspError> {
         let OcspResponse { response_status, response_bytes } = OcspResponse::from_der(&response).map_err(malformed)?;
         if let Some(said) = refusal(response_status) {
             return Err(OcspError::NoAnswer(said));
@@ -164,7 +164,7 @@ impl Question {
             return Err(OcspError::Expired { next_update, now });
         }
         match &single.cert_status {
-            CertStatus::Good(_) => Ok(Answer { response, this_update, next_update }),
+            CertStatus::Good(_) => Ok(OcspAnswer { response, this_update, next_update }),
             CertStatus::Revoked(info) => {
                 let reason =
                     info.revocation_reason.map_or_else(|| "unknown".to_owned(), |reason| format!("{reason:?}"));

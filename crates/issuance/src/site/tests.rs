@@ -39,15 +39,11 @@ fn policy() -> Policy {
 }
 
 fn request() -> SiteRequest {
-    SiteRequest {
-        names: NameSet::try_from(vec!["shop.example".parse().unwrap()]).unwrap(),
-        upstream: "http://127.0.0.1:1".parse().unwrap(),
-        pools: vec!["eu".parse().unwrap()],
-        owner: None,
-        profile: None,
-        key_type: Default::default(),
-        challenges: Vec::new(),
-    }
+    SiteRequest::new(
+        NameSet::try_from(vec!["shop.example".parse().unwrap()]).unwrap(),
+        "http://127.0.0.1:1".parse().unwrap(),
+        vec!["eu".parse().unwrap()],
+    )
 }
 
 fn new() -> Site {

@@ -52,15 +52,11 @@ pub(super) fn bundle(
 }
 
 pub(super) fn request(site: &str, port: u64) -> SiteRequest {
-    SiteRequest {
-        names: NameSet::try_from(vec![site.parse().unwrap()]).unwrap(),
-        upstream: format!("http://127.0.0.1:{port}").parse().unwrap(),
-        pools: vec![EU.clone()],
-        owner: None,
-        profile: None,
-        key_type: Default::default(),
-        challenges: Vec::new(),
-    }
+    SiteRequest::new(
+        NameSet::try_from(vec![site.parse().unwrap()]).unwrap(),
+        format!("http://127.0.0.1:{port}").parse().unwrap(),
+        vec![EU.clone()],
+    )
 }
 
 pub(super) fn issuer_entry(key: &SigningKey) -> IssuerEntry {
