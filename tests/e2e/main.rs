@@ -45,6 +45,7 @@ mod rotation_scale;
 mod several_cas;
 mod shared_database;
 mod signer;
+mod stapling;
 mod store_scale;
 mod storm;
 mod team;

@@ -39,11 +39,13 @@ struct Settings<'a> {
     resolver: Option<SocketAddr>,
     external: Option<(&'a str, &'a str)>,
     http: Option<SocketAddr>,
+    /// The OCSP responder that certificates name.
+    responder: Option<&'a str>,
 }
 
 impl Default for Settings<'_> {
     fn default() -> Self {
-        Self { profiles: &[("default", 7_776_000)], resolver: None, external: None, http: None }
+        Self { profiles: &[("default", 7_776_000)], resolver: None, external: None, http: None, responder: None }
     }
 }
 
@@ -70,8 +72,13 @@ impl Pebble {
         Self::start_as(0, Settings { external: Some(external), http: Some(http), ..Settings::default() })
     }
 
+    /// Like [`Self::start`], and its certificates name an OCSP responder.
+    pub fn start_naming(responder: &str) -> Self {
+        Self::start_as(0, Settings { responder: Some(responder), ..Settings::default() })
+    }
+
     fn start_as(nonce_reject: u32, settings: Settings<'_>) -> Self {
-        let Settings { profiles, resolver, external, http } = settings;
+        let Settings { profiles, resolver, external, http, responder } = settings;
         let profile = |(name, seconds): &(&str, u32)| {
             ((*name).to_owned(), serde_json::json!({ "description": name, "validityPeriod": seconds }))
         };
@@ -85,7 +92,7 @@ impl Pebble {
         let config = serde_json::json!({ "pebble": {
             "listenAddress": address.to_string(), "managementListenAddress": management.to_string(),
             "certificate": path("pebble.pem"), "privateKey": path("pebble.key"),
-            "httpPort": http.port(), "tlsPort": tls.port(), "ocspResponderURL": "",
+            "httpPort": http.port(), "tlsPort": tls.port(), "ocspResponderURL": responder.unwrap_or_default(),
             "externalAccountBindingRequired": external.is_some(), "externalAccountMACKeys": keys, "retryAfter": { "authz": 1, "order": 1 }, "keyAlgorithm": "ecdsa",
             "profiles": profiles,
         }});
@@ -166,8 +173,18 @@ impl Pebble {
 
     /// The root that issued certificates lead to, as a file.
     pub fn issuing_root(&self) -> PathBuf {
-        let out = self.dir.path().join("issuing-root.pem");
-        let url = format!("https://{}/roots/0", self.management);
+        self.given_out("roots/0", "issuing-root.pem")
+    }
+
+    /// The certificate that signs the issued ones, and its key, as files.
+    pub fn issuer(&self) -> (PathBuf, PathBuf) {
+        (self.given_out("intermediates/0", "issuer.pem"), self.given_out("intermediate-keys/0", "issuer.key"))
+    }
+
+    /// What the management interface has under `path`, in a file.
+    fn given_out(&self, path: &str, file: &str) -> PathBuf {
+        let out = self.dir.path().join(file);
+        let url = format!("https://{}/{path}", self.management);
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let output = Command::new("curl")
@@ -179,7 +196,7 @@ impl Pebble {
             if output.success() {
                 return out;
             }
-            assert!(Instant::now() < deadline, "Pebble does not give out its root");
+            assert!(Instant::now() < deadline, "Pebble does not give out {path}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
