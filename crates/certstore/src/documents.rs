@@ -209,4 +209,36 @@ mod tests {
         assert!(!is_taken(ChallengeMethod::TlsAlpn, "tok", "tok"));
         assert!(!is_taken(ChallengeMethod::TlsAlpn, "no token", Challenge::TLS_ALPN));
     }
+
+    #[test]
+    fn an_ocsp_answer_is_for_its_site_and_some_pools_and_lasts_until_its_end() {
+        let issuer = SigningKey::generate().unwrap();
+        let issuers = VerifyingKeys::from_iter([issuer.verifying_key()]);
+        let site: DnsName = "a.example".parse().unwrap();
+        let this_update = jiff::Timestamp::UNIX_EPOCH;
+        let staple = Staple {
+            site: site.clone(),
+            version: 3,
+            pools: vec!["eu".parse().unwrap()],
+            certificate: certseal_wire::Digest([1; 32]),
+            response: certseal_wire::Base64(vec![1]),
+            this_update,
+            next_update: this_update + jiff::SignedDuration::from_secs(60),
+        };
+        let check = |key: &SigningKey, staple: &Staple| {
+            Checked::staple(&site, serde_json::to_vec(&key.sign(staple)).unwrap(), &issuers)
+        };
+        let checked = check(&issuer, &staple).unwrap();
+        assert_eq!((checked.kind, checked.version, checked.lasts), (Kind::Staple, 3, Lasts::Until(60)));
+        let pools = |count: usize| (0..count).map(|n| format!("p{n}").parse().unwrap()).collect();
+        for bad in [
+            Staple { site: "b.example".parse().unwrap(), ..staple.clone() },
+            Staple { pools: Vec::new(), ..staple.clone() },
+            Staple { pools: pools(MAX_STANZAS + 1), ..staple.clone() },
+            Staple { next_update: this_update, ..staple.clone() },
+        ] {
+            assert!(check(&issuer, &bad).is_err(), "{bad:?}");
+        }
+        assert!(check(&SigningKey::generate().unwrap(), &staple).is_err());
+    }
 }
