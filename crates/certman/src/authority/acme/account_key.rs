@@ -1,7 +1,7 @@
 //! The files of accounts' keys: each is of one CA, wherever that one stands in the configuration.
 //!
-//! A file that certman names itself has the CA's directory in its name. For one that an operator names, the directory stands beside it,
-//! in `FILE.directory`.
+//! A file that certman names itself has the CA's directory in its name. For one that an operator names, the directory stands beside
+//! it, in `FILE.directory`.
 
 use std::{
     fs, io,
@@ -34,8 +34,8 @@ pub(crate) fn account_key_file(
     }
 }
 
-/// The file in `data_dir`. Earlier releases named it by the CA's place in the configuration: such a file is taken over, by the CA that
-/// has its place when this release begins, and by no other one later.
+/// The file in `data_dir`. Earlier releases named it by the CA's place in the configuration: such a file is taken over by the CA that
+/// has that place when this release begins, and by no other one later.
 fn in_data_dir(data_dir: &Path, directory: &str, is_preferred: bool) -> anyhow::Result<PathBuf> {
     let host = config::host(directory).unwrap_or_default();
     // Of two directories on one host.
