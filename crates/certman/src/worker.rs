@@ -382,7 +382,8 @@ impl Worker {
                 )
             }
             Action::FetchChallenges(order) => {
-                let method = |host: &DnsName| self.policy.method(site, host);
+                let rejected = site.attempts.order.rejected;
+                let method = |host: &DnsName| self.policy.method(&site.challenges, host, rejected);
                 Outcome::ChallengesKnown(self.authorities.of(order)?.challenges(&order.url, &site.names, method).await?)
             }
             Action::PublishChallenges(answers) => {

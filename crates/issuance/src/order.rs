@@ -2,11 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use certseal_wire::{Base64, DnsName};
+use certseal_wire::{Base64, DnsName, ValidationMethod};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-
-use crate::Method;
 
 /// Which CA: the URL of its ACME directory, or `local` for the one in certman's process.
 /// Every step of every order names it, so that a copy is cheap.
@@ -91,8 +89,8 @@ pub struct Answer {
     /// The answer.
     pub key_authorization: String,
     /// Where it is given.
-    #[serde(default, skip_serializing_if = "Method::is_http")]
-    pub method: Method,
+    #[serde(default, skip_serializing_if = "ValidationMethod::is_http")]
+    pub method: ValidationMethod,
 }
 
 /// A key after its sealing: all that is left of it here.

@@ -1,9 +1,9 @@
 //! What the operator wants of all sites, and which CAs are there.
 
-use certseal_wire::{DnsName, ProfileName};
+use certseal_wire::{DnsName, ProfileName, ValidationMethod};
 use jiff::SignedDuration;
 
-use crate::{AuthorityId, Looked, Method, Site};
+use crate::{AuthorityId, Looked};
 
 /// The operator's configuration.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub struct Policy {
     /// Names are looked at in the DNS before a CA is asked for anything.
     pub looks_first: bool,
     /// The ways to validate names, the first first; after a rejection the next one. With none, http-01.
-    pub methods: Vec<Method>,
+    pub methods: Vec<ValidationMethod>,
 }
 
 impl Policy {
@@ -34,22 +34,21 @@ impl Policy {
         allowed().find(is_there).or_else(|| allowed().next()).unwrap_or(&self.authority)
     }
 
-    /// The way to validate a name of `site` after the rejections that it had.
-    pub fn method(&self, site: &Site, host: &DnsName) -> Method {
-        let methods = if site.challenges.is_empty() { &self.methods } else { &site.challenges };
-        let ways = ways(methods, host);
-        ways[site.attempts.order.rejected as usize % ways.len()]
+    /// The way to validate a name of a site that has its `own` methods, or none, after so many rejections.
+    pub fn method(&self, own: &[ValidationMethod], host: &DnsName, rejected: u32) -> ValidationMethod {
+        let ways = ways(if own.is_empty() { &self.methods } else { own }, host);
+        ways[rejected as usize % ways.len()]
     }
 }
 
 /// The ways of `methods` in which a name can be validated, at least one.
-pub fn ways(methods: &[Method], host: &DnsName) -> Vec<Method> {
-    let ways: Vec<Method> =
+pub fn ways(methods: &[ValidationMethod], host: &DnsName) -> Vec<ValidationMethod> {
+    let ways: Vec<ValidationMethod> =
         methods.iter().copied().filter(|method| !host.is_wildcard() || method.takes_wildcards()).collect();
     match (ways.is_empty(), host.is_wildcard()) {
         (false, _) => ways,
-        (true, true) => vec![Method::Dns],
-        (true, false) => vec![Method::default()],
+        (true, true) => vec![ValidationMethod::Dns],
+        (true, false) => vec![ValidationMethod::default()],
     }
 }
 
@@ -60,9 +59,12 @@ mod tests {
     #[test]
     fn wildcards_are_validated_in_the_dns_whatever_other_names_are_validated_by() {
         let (host, wildcard): (DnsName, DnsName) = ("a.example".parse().unwrap(), "*.a.example".parse().unwrap());
-        let all = [Method::Http, Method::DnsPersist, Method::Dns];
+        let all = [ValidationMethod::Http, ValidationMethod::DnsPersist, ValidationMethod::Dns];
         assert_eq!(ways(&all, &host), all);
-        assert_eq!(ways(&all, &wildcard), [Method::DnsPersist, Method::Dns]);
-        assert_eq!((ways(&[], &host), ways(&[Method::TlsAlpn], &wildcard)), (vec![Method::Http], vec![Method::Dns]));
+        assert_eq!(ways(&all, &wildcard), [ValidationMethod::DnsPersist, ValidationMethod::Dns]);
+        assert_eq!(
+            (ways(&[], &host), ways(&[ValidationMethod::TlsAlpn], &wildcard)),
+            (vec![ValidationMethod::Http], vec![ValidationMethod::Dns])
+        );
     }
 }

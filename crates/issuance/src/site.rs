@@ -3,13 +3,15 @@
 mod companion;
 mod outcome;
 
-use certseal_wire::{Base64, DnsName, KeyType, NameSet, PoolName, ProfileName, SiteRequest, Upstream};
+use certseal_wire::{
+    Base64, DnsName, KeyType, NameSet, PoolName, ProfileName, SiteRequest, Upstream, ValidationMethod,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountRef, Action, Answer, Attempt, Attempts, AuthorityId, Booking, Compromised, Due, Issued, Lane, Looked,
-    Method, Next, OrderRef, Policy, Revocation, Stage, Stapling, Step, Work,
+    AccountRef, Action, Answer, Attempt, Attempts, AuthorityId, Booking, Compromised, Due, Issued, Lane, Looked, Next,
+    OrderRef, Policy, Revocation, Stage, Stapling, Step, Work,
     budget::{LimitName, OrderKind, Reserved, Settlement},
     version::{below_ceiling, successor},
 };
@@ -37,7 +39,7 @@ pub struct Site {
     pub key_type: KeyType,
     /// How its names are validated, if it has ways of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub challenges: Vec<Method>,
+    pub challenges: Vec<ValidationMethod>,
     /// The site whose companion it is: it has the RSA certificate for that site's names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub companion_of: Option<DnsName>,

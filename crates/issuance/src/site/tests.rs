@@ -1,4 +1,4 @@
-use certseal_wire::{KeyType, LOST, SiteState};
+use certseal_wire::{KeyType, LOST, SiteState, ValidationMethod};
 use jiff::SignedDuration;
 
 use super::*;

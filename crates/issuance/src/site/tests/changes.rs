@@ -265,14 +265,14 @@ fn a_site_with_both_types_of_key_has_a_companion_that_follows_it() {
 
 #[test]
 fn a_site_is_validated_in_its_own_ways_one_after_the_other() {
-    let policy = Policy { methods: vec![Method::Http], ..policy() };
-    let own = || SiteRequest { challenges: vec![Method::TlsAlpn, Method::DnsPersist], ..request() };
-    let (usual, mut site) = (routed(), routed().changed(own()));
-    let host = site.site.clone();
-    assert_eq!((policy.method(&usual, &host), policy.method(&site, &host)), (Method::Http, Method::TlsAlpn));
-    site.attempts.order.rejected = 1;
-    assert_eq!(policy.method(&site, &host), Method::DnsPersist);
-    assert_eq!(policy.method(&site, &"*.shop.example".parse().unwrap()), Method::DnsPersist);
+    let policy = Policy { methods: vec![ValidationMethod::Http], ..policy() };
+    let own = || SiteRequest { challenges: vec![ValidationMethod::TlsAlpn, ValidationMethod::DnsPersist], ..request() };
+    let (site, host) = (routed().changed(own()), routed().site);
+    let method = |site: &Site, host: &DnsName, rejected| policy.method(&site.challenges, host, rejected);
+    assert_eq!(method(&routed(), &host, 0), ValidationMethod::Http);
+    assert_eq!(method(&site, &host, 0), ValidationMethod::TlsAlpn);
+    assert_eq!(method(&site, &host, 1), ValidationMethod::DnsPersist);
+    assert_eq!(method(&site, &"*.shop.example".parse().unwrap(), 2), ValidationMethod::DnsPersist);
 
     // Another way begins the order anew, and what was seen of the names was seen for the way before.
     let looked =
