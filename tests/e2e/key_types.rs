@@ -34,7 +34,9 @@ async fn clients_of_today_get_ecdsa_and_clients_that_know_only_rsa_get_rsa() {
         let done = openssl.args(arguments).stdin(Stdio::null()).output().unwrap();
         let said = [done.stdout, done.stderr].concat();
         let said = String::from_utf8_lossy(&said);
-        let found = said.lines().find_map(|line| line.strip_prefix("Peer signature type: "));
+        let found = said
+            .lines()
+            .find_map(|line| line.strip_prefix("Signature type: ").or(line.strip_prefix("Peer signature type: ")));
         found.unwrap_or(&said).to_owned()
     };
     let rsa = ["-sigalgs", "RSA-PSS+SHA256:RSA+SHA256"];

@@ -89,11 +89,13 @@ impl Pebble {
         let http = http.unwrap_or_else(free_address);
         let keys: serde_json::Map<_, _> = external.iter().map(|(id, key)| ((*id).to_owned(), (*key).into())).collect();
         make_identities(dir.path(), ["pebble", "proxy"]);
+        // Of its own keys it gives out RSA ones only, to a responder for example.
+        let algorithm = if responder.is_some() { "rsa" } else { "ecdsa" };
         let config = serde_json::json!({ "pebble": {
             "listenAddress": address.to_string(), "managementListenAddress": management.to_string(),
             "certificate": path("pebble.pem"), "privateKey": path("pebble.key"),
             "httpPort": http.port(), "tlsPort": tls.port(), "ocspResponderURL": responder.unwrap_or_default(),
-            "externalAccountBindingRequired": external.is_some(), "externalAccountMACKeys": keys, "retryAfter": { "authz": 1, "order": 1 }, "keyAlgorithm": "ecdsa",
+            "externalAccountBindingRequired": external.is_some(), "externalAccountMACKeys": keys, "retryAfter": { "authz": 1, "order": 1 }, "keyAlgorithm": algorithm,
             "profiles": profiles,
         }});
         fs::write(path("pebble.json"), config.to_string()).unwrap();
