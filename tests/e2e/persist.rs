@@ -1,7 +1,6 @@
 //! dns-persist-01: names with one record in the DNS get and renew certificates, and nobody writes into the DNS again.
 //!
-//! The normal run has 10 sites with a wildcard; `CERTSEAL_PERSIST_SITES=1000` has as many as it says, a platform and a CA for
-//! every 100 of them: Pebble 2.10 stops answering after some 450 orders.
+//! The normal run has 10 sites with a wildcard; `CERTSEAL_PERSIST_SITES=1000` has as many as it says.
 
 use std::time::{Duration, Instant};
 
@@ -18,17 +17,14 @@ async fn wildcards_with_a_record_that_stays_are_renewed_with_no_further_write() 
     let count: usize = std::env::var("CERTSEAL_PERSIST_SITES").map_or(10, |count| count.parse().unwrap());
     let names: Vec<DnsName> =
         (0..count).map(|number| format!("shop-{number}.customers.test").parse().unwrap()).collect();
-    for names in names.chunks(PER_CA) {
-        are_renewed(names).await;
-    }
-}
-
-async fn are_renewed(names: &[DnsName]) {
     let pebble = Pebble::start(0);
     let authority = Authority::Acme { directory: &pebble.directory(), roots: &pebble.tls_root };
     // Nothing can write into the DNS: there is no [dns.challenges]. And nobody answers over HTTP.
     let mut platform = Platform::start(authority).await;
     platform.configure_authority("challenges = [\"dns-persist-01\"]");
+    // Pebble 2.10 stops answering for good when an authorization is read while two orders are made: it holds the authorization
+    // while it asks its store who reads, and its store while it looks at all authorizations.
+    platform.edit_certman(|config| format!("workers = 1\n{config}"));
     let certman = platform.certman_as("platform");
     let put = |name: &DnsName| {
         let mut request = platform.request(name);
@@ -50,7 +46,7 @@ async fn are_renewed(names: &[DnsName]) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let account = account(&platform);
-    for name in names {
+    for name in &names {
         let value = format!("pebble.letsencrypt.org; accounturi={account}; policy=wildcard");
         pebble.set_text(&format!("_validation-persist.{name}"), &value);
     }
@@ -59,14 +55,14 @@ async fn are_renewed(names: &[DnsName]) {
     certman.change_sites(&all, "all").await.unwrap();
     certman.retry_order(&names[0]).await.unwrap();
     for version in 1..=3 {
-        for name in names {
+        for name in &names {
             platform.wait_active(name, version).await;
         }
-        println!("{} wildcards from {}, round {version}, after {:.1?}", names.len(), names[0], began.elapsed());
+        println!("{count} wildcards, round {version}, after {:.1?}", began.elapsed());
         if version < 3 {
             // Certificates of the same second are the same in the eyes of who counts by validity.
             tokio::time::sleep(Duration::from_millis(1100)).await;
-            for name in names {
+            for name in &names {
                 certman.renew(name, &Renewal::default()).await.unwrap();
             }
         }
@@ -77,9 +73,6 @@ async fn are_renewed(names: &[DnsName]) {
     let asked = platform.store_as("admin").challenge(&names[0], "tls-alpn-01").await;
     assert!(matches!(asked, Ok(None)), "{asked:?}");
 }
-
-/// Sites of one CA.
-const PER_CA: usize = 100;
 
 /// The URL of the account, as certman logs it.
 fn account(platform: &Platform) -> String {
