@@ -158,6 +158,7 @@ fn authority(options: &Options, pki_dir: &Path) -> anyhow::Result<(AuthorityConf
             directory,
             roots,
             profile: None,
+            preferred_chain: None,
             account_key: None,
             external_account: None,
             limits: None,

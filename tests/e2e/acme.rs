@@ -13,6 +13,7 @@ use certseal_wire::{
 };
 use hyper::StatusCode;
 use jiff::{SignedDuration, Timestamp};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::{
     audit,
@@ -351,6 +352,55 @@ async fn a_name_is_validated_by_tls_alpn_01_at_the_edge() {
     }
     let error = handshake(https, &name, &root, &["acme-tls/1"]).await.map(drop).unwrap_err().to_string();
     assert!(error.contains("alert"), "expected that the edge ends the handshake: {error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_chain_leads_to_the_root_that_the_configuration_prefers_where_the_ca_offers_one() {
+    let pebble = Pebble::start_with_alternates(2);
+    let authority = Authority::Acme { directory: &pebble.directory(), roots: &pebble.tls_root };
+    let mut platform = Platform::start_with_http(authority, pebble.http).await;
+    let site = |name: &str| format!("{name}.customers.test").parse::<DnsName>().unwrap();
+    let roots = [0, 1, 2].map(|number| pebble.root(number));
+    let served_under =
+        |platform: &Platform, name: &DnsName| roots.each_ref().map(|root| platform.curl(root, name).status.success());
+    // The control: without a preference it is the default one.
+    let usual = site("usual");
+    platform.add_site(&usual).await;
+    platform.wait_active(&usual, 1).await;
+    served_within_two_seconds(&platform, &usual, &roots[0], 1).await;
+    assert_eq!(served_under(&platform, &usual), [true, false, false]);
+
+    let names = roots.each_ref().map(|root| common_name(root));
+    platform.configure_authority(&format!("preferred_chain = \"{}\"", names[2]));
+    let preferred = site("preferred");
+    platform.add_site(&preferred).await;
+    platform.wait_active(&preferred, 1).await;
+    assert_eq!(issuer_of_top(&platform.bundle(&preferred).await), names[2]);
+    served_within_two_seconds(&platform, &preferred, &roots[2], 1).await;
+    assert_eq!(served_under(&platform, &preferred), [false, false, true]);
+
+    // No such chain: the default one, and a line for all of them.
+    platform.edit_certman(|text| text.replace(&names[2], "Nobody's root"));
+    for name in [site("first"), site("second")] {
+        platform.add_site(&name).await;
+        platform.wait_active(&name, 1).await;
+        assert_eq!(issuer_of_top(&platform.bundle(&name).await), names[0]);
+    }
+    let log = platform.certman.log();
+    assert_eq!(log.matches("no chain leads to the issuer of `preferred_chain`").count(), 1, "{log}");
+}
+
+/// The common name in a certificate file.
+fn common_name(file: &std::path::Path) -> String {
+    let read = pem::parse(std::fs::read(file).unwrap()).unwrap();
+    let (_, certificate) = X509Certificate::from_der(read.contents()).unwrap();
+    certificate.subject().iter_common_name().next().unwrap().as_str().unwrap().to_owned()
+}
+
+/// The common name of the issuer of a chain's topmost certificate.
+fn issuer_of_top(bundle: &Bundle) -> String {
+    let (_, top) = X509Certificate::from_der(bundle.chain().last().unwrap()).unwrap();
+    top.issuer().iter_common_name().next().unwrap().as_str().unwrap().to_owned()
 }
 
 /// A new certificate is served within 2 s of being stored. Opens a connection that sees `version`.

@@ -41,11 +41,14 @@ struct Settings<'a> {
     http: Option<SocketAddr>,
     /// The OCSP responder that certificates name.
     responder: Option<&'a str>,
+    /// Further roots, to each of which an alternate chain leads.
+    alternate_roots: u32,
 }
 
 impl Default for Settings<'_> {
     fn default() -> Self {
-        Self { profiles: &[("default", 7_776_000)], resolver: None, external: None, http: None, responder: None }
+        let (resolver, external, http, responder) = (None, None, None, None);
+        Self { profiles: &[("default", 7_776_000)], resolver, external, http, responder, alternate_roots: 0 }
     }
 }
 
@@ -77,8 +80,13 @@ impl Pebble {
         Self::start_as(0, Settings { responder: Some(responder), ..Settings::default() })
     }
 
+    /// Like [`Self::start`], and it offers so many alternate chains for each certificate. It refuses some nonces.
+    pub fn start_with_alternates(alternate_roots: u32) -> Self {
+        Self::start_as(20, Settings { alternate_roots, ..Settings::default() })
+    }
+
     fn start_as(nonce_reject: u32, settings: Settings<'_>) -> Self {
-        let Settings { profiles, resolver, external, http, responder } = settings;
+        let Settings { profiles, resolver, external, http, responder, alternate_roots } = settings;
         let profile = |(name, seconds): &(&str, u32)| {
             ((*name).to_owned(), serde_json::json!({ "description": name, "validityPeriod": seconds }))
         };
@@ -113,6 +121,7 @@ impl Pebble {
                 .arg(path("pebble.json"))
                 .env("PEBBLE_VA_NOSLEEP", "1")
                 .env("PEBBLE_AUTHZREUSE", "0")
+                .env("PEBBLE_ALTERNATE_ROOTS", alternate_roots.to_string())
                 .env("PEBBLE_WFE_NONCEREJECT", nonce_reject.to_string()),
             &path("pebble.log"),
         );
@@ -175,7 +184,12 @@ impl Pebble {
 
     /// The root that issued certificates lead to, as a file.
     pub fn issuing_root(&self) -> PathBuf {
-        self.given_out("roots/0", "issuing-root.pem")
+        self.root(0)
+    }
+
+    /// The root that the default chain leads to, or the alternate of this number, as a file.
+    pub fn root(&self, number: u32) -> PathBuf {
+        self.given_out(&format!("roots/{number}"), &format!("issuing-root-{number}.pem"))
     }
 
     /// The certificate that signs the issued ones, and its key, as files.

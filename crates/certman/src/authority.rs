@@ -11,7 +11,7 @@ use certseal_issuance::{
 use certseal_wire::{DnsName, NameSet, ProfileName};
 use jiff::SignedDuration;
 
-pub(crate) use acme::{AcmeAuthority, ExternalAccount, account_key_file, certificate_id};
+pub(crate) use acme::{AcmeAuthority, Choices, ExternalAccount, MAX_CHAIN, account_key_file, certificate_id};
 pub(crate) use local::LocalAuthority;
 
 /// The CAs by their ids, the preferred one first.

@@ -215,6 +215,9 @@ pub enum Authority {
         roots: PathBuf,
         /// The certificate profile of sites that name none; the CA's default when absent.
         profile: Option<ProfileName>,
+        /// The common name of the issuer that chains should lead to, where the CA offers several for a certificate: of the default
+        /// one and its alternates the first is taken whose topmost certificate that issuer issued; the default one when there is none.
+        preferred_chain: Option<String>,
         /// The private key of the account, PEM, readable by its owner only; made when it is missing. Processes that share a
         /// database need the same one. In `data_dir` when absent, with the directory in its name. `FILE.directory` beside it notes
         /// the CA that it is of: another one is refused.

@@ -80,7 +80,7 @@ pub use config::{
     Permit, Webhooks as WebhooksConfig,
 };
 
-use authority::{AcmeAuthority, Authorities, Authority, ExternalAccount, LocalAuthority, account_key_file};
+use authority::{AcmeAuthority, Authorities, Authority, Choices, ExternalAccount, LocalAuthority, account_key_file};
 use certstore::Certstore;
 use journal::Journal;
 use ledger::{Ledger, Rules};
@@ -245,11 +245,11 @@ fn authority(
         AuthorityConfig::Local { certificate, key, lifetime_seconds } => {
             Authority::Local(LocalAuthority::load(certificate, key, *lifetime_seconds)?)
         }
-        AuthorityConfig::Acme { directory, roots, account_key, external_account, profile, .. } => {
+        AuthorityConfig::Acme { directory, roots, account_key, external_account, profile, preferred_chain, .. } => {
             let account_key = account_key_file(account_key.as_deref(), data_dir, directory, is_preferred)?;
             let external = external_account.as_ref().map(external_account_of).transpose()?;
-            let profile = profile.clone();
-            Authority::Acme(AcmeAuthority::new(directory.clone(), roots, account_key, external, profile, requests)?)
+            let choices = Choices { external, profile: profile.clone(), preferred_chain: preferred_chain.clone() };
+            Authority::Acme(AcmeAuthority::new(directory.clone(), roots, account_key, choices, requests)?)
         }
     })
 }

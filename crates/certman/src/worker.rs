@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    authority::{Authorities, certificate_id},
+    authority::{Authorities, MAX_CHAIN, certificate_id},
     certstore::{Certstore, versions_used_up},
     dns_challenges::DnsChallenges,
     drive::{self, Todo},
@@ -559,6 +559,3 @@ const MOST_LOOKING: usize = 4096;
 
 /// Sites under way for each slot: most of them wait for the CA.
 const IN_FLIGHT: usize = 64;
-
-/// The most octets of a chain: three certificates of the usual size have 4,000.
-pub(crate) const MAX_CHAIN: usize = 64 * 1024;

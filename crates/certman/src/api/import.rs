@@ -19,8 +19,9 @@ use utoipa_axum::{
 
 use crate::{
     api::request::{Admin, Allowed, Name, Pools, change, checked, journaled, malformed, no_such_site, present, status},
+    authority::MAX_CHAIN,
     certstore::{certified, versions_used_up},
-    worker::{MAX_CHAIN, Worker},
+    worker::Worker,
 };
 
 pub(crate) fn operations() -> OpenApiRouter<Arc<Worker>> {

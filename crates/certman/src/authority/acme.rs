@@ -2,14 +2,19 @@
 
 mod account_key;
 mod breaker;
+mod chain;
 mod client;
 mod external;
 mod pace;
+mod signed;
 
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use anyhow::Context;
@@ -22,7 +27,7 @@ use instant_acme::{
     Identifier, Key, NewOrder, Order, OrderStatus, RevocationReason, RevocationRequest, SuggestedWindow,
 };
 use jiff::{SignedDuration, Timestamp};
-use rustls_pki_types::{CertificateDer, Der, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, Der, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::OnceCell;
 use x509_parser::{
     certificate::X509Certificate,
@@ -33,24 +38,45 @@ use zeroize::Zeroizing;
 
 use crate::metrics::Requests;
 pub(crate) use account_key::account_key_file;
+pub(crate) use chain::MAX_CHAIN;
 pub(crate) use external::ExternalAccount;
 
 use breaker::{Leave, Subject};
-use client::{Busy, Http, Unanswered, as_new_order, with_retry_after};
+use chain::Chain;
+use client::{Busy, Http, Unanswered, as_new_order, with_alternates, with_retry_after};
 use pace::Pace;
+use signed::{AccountKey, Directory, Signer};
 
 pub(crate) struct AcmeAuthority {
     directory: String,
     account_key: PathBuf,
-    /// What a CA wants to see that takes known customers only.
-    external: Option<ExternalAccount>,
-    /// The certificate profile to ask for where this CA is not the preferred one.
-    profile: Option<ProfileName>,
+    choices: Choices,
     http: Http,
-    account: OnceCell<Account>,
+    /// What the directory says, for requests that `instant-acme` does not make.
+    urls: OnceCell<Directory>,
+    account: OnceCell<Opened>,
+    /// The log says once that no chain is as it is wanted.
+    has_missed_chain: AtomicBool,
     /// Orders as the CA described them last: what an answer said is not asked for again. One that is not here, after a
     /// restart for example, is read from the CA.
     orders: Mutex<HashMap<String, Order>>,
+}
+
+/// What an operator chooses at a CA.
+#[derive(Default)]
+pub(crate) struct Choices {
+    /// What a CA wants to see that takes known customers only.
+    pub(crate) external: Option<ExternalAccount>,
+    /// The certificate profile to ask for where this CA is not the preferred one.
+    pub(crate) profile: Option<ProfileName>,
+    /// The common name of the issuer that chains should lead to.
+    pub(crate) preferred_chain: Option<String>,
+}
+
+/// An account that the CA knows.
+struct Opened {
+    account: Account,
+    key: AccountKey,
 }
 
 impl AcmeAuthority {
@@ -59,15 +85,15 @@ impl AcmeAuthority {
         directory: String,
         roots: &Path,
         account_key: PathBuf,
-        external: Option<ExternalAccount>,
-        profile: Option<ProfileName>,
+        choices: Choices,
         requests: Requests,
     ) -> Result<Self, ConfigError> {
         let host = directory.parse::<http::Uri>().ok();
         let pace = Pace::of(host.as_ref().and_then(http::Uri::host));
         let http = Http::new(roots, pace, requests)?;
-        let (account, orders) = (OnceCell::new(), Mutex::default());
-        Ok(Self { directory, account_key, external, profile, http, account, orders })
+        let (urls, account, orders) = (OnceCell::new(), OnceCell::new(), Mutex::default());
+        let has_missed_chain = AtomicBool::new(false);
+        Ok(Self { directory, account_key, choices, http, urls, account, has_missed_chain, orders })
     }
 
     /// The URL of its directory.
@@ -76,7 +102,7 @@ impl AcmeAuthority {
     }
 
     pub(crate) fn profile(&self) -> Option<&ProfileName> {
-        self.profile.as_ref()
+        self.choices.profile.as_ref()
     }
 
     /// Whether the CA did not answer several times in a row, and is left alone for a while.
@@ -90,7 +116,7 @@ impl AcmeAuthority {
 
     /// The account's URL, once the CA has said it.
     pub(crate) fn account_url(&self) -> Option<String> {
-        self.account.get().map(|account| account.id().to_owned())
+        self.account.get().map(|opened| opened.account.id().to_owned())
     }
 
     /// When the CA wants the certificate of this id to be renewed (RFC 9773, 4).
@@ -275,16 +301,61 @@ impl AcmeAuthority {
             OrderStatus::Valid => {}
             _ => return Err(invalid(&mut order).await),
         }
-        let Some(text) = order.certificate().await.map_err(failure)? else { return Ok(None) };
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+        let (text, alternates) = with_alternates(order.certificate()).await;
+        let Some(text) = text.map_err(failure)? else { return Ok(None) };
         // The certificate is there, whatever came instead of it: another order would cost another one.
         let unusable = |why: String| Failure::new(FailureKind::Unavailable, format!("the CA's chain: {why}"));
-        let chain = chain.map_err(|error| unusable(format!("expected PEM certificates: {error}")))?;
-        if chain.is_empty() {
-            let excerpt: String = text.chars().take(100).collect();
-            return Err(unusable(format!("expected PEM certificates, came {excerpt:?}")));
+        let default = chain::parsed(&text).map_err(unusable)?;
+        match &self.choices.preferred_chain {
+            Some(issuer) => self.preferred(default, &alternates, issuer).await.map(Some),
+            None => Ok(Some(default)),
         }
-        Ok(Some(chain.into_iter().map(|der| der.to_vec()).collect()))
+    }
+
+    /// The first of the default chain and its alternates that leads to `issuer`, or the default chain.
+    async fn preferred(&self, default: Chain, alternates: &[String], issuer: &str) -> Result<Chain, Failure> {
+        if chain::leads_to(&default, issuer) {
+            return Ok(default);
+        }
+        for url in alternates {
+            let text = match self.read(url).await {
+                Ok(text) => text,
+                Err(failure) if failure.may_pass() => return Err(failure),
+                // What the CA never gives out holds no certificate up.
+                Err(Failure { detail, .. }) => {
+                    tracing::warn!(url, detail, "an alternate chain is passed over");
+                    continue;
+                }
+            };
+            match chain::alternate(&text, &default) {
+                Ok(chain) if chain::leads_to(&chain, issuer) => return Ok(chain),
+                Ok(_) => {}
+                Err(detail) => tracing::warn!(url, detail, "an alternate chain is passed over"),
+            }
+        }
+        if !self.has_missed_chain.swap(true, Ordering::Relaxed) {
+            let directory = &self.directory;
+            tracing::warn!(
+                directory,
+                issuer,
+                "no chain leads to the issuer of `preferred_chain`: the CA's default one is taken"
+            );
+        }
+        Ok(default)
+    }
+
+    /// Reads something at the CA, as the account's holder (RFC 8555, 6.3).
+    async fn read(&self, url: &str) -> Result<String, Failure> {
+        let opened = self.opened().await?;
+        let signer = Signer::Account(opened.account.id());
+        let body = signed::post(&self.http, self.urls().await?, (&opened.key, signer), url, "").await;
+        Ok(String::from_utf8_lossy(&body.map_err(failure)?).into_owned())
+    }
+
+    async fn urls(&self) -> Result<&Directory, Failure> {
+        self.urls
+            .get_or_try_init(|| async { Directory::read(&self.http, &self.directory).await.map_err(failure) })
+            .await
     }
 
     /// Leave to ask the CA for something that would otherwise hold a place until the CA does not answer.
@@ -327,19 +398,24 @@ impl AcmeAuthority {
         orders.insert(order.url().to_owned(), order);
     }
 
+    async fn account(&self) -> Result<&Account, Failure> {
+        self.opened().await.map(|opened| &opened.account)
+    }
+
     /// The account. Its key is durable before the CA hears of it, and the CA finds the account by the key: a process
     /// that dies in between leaves no account behind.
-    async fn account(&self) -> Result<&Account, Failure> {
+    async fn opened(&self) -> Result<&Opened, Failure> {
         self.account
             .get_or_try_init(|| async {
-                let key = self.load_or_make_key().map_err(|e| Failure::new(FailureKind::Unavailable, e))?;
+                let (key, der) = self.load_or_make_key().map_err(|e| Failure::new(FailureKind::Unavailable, e))?;
+                let own = AccountKey::from_der(&der).map_err(failure)?;
                 let builder = Account::builder_with_http(Box::new(self.http.clone()));
-                let (account, _) = match &self.external {
-                    None => builder.create_from_key(key, self.directory.clone()).await.map_err(failure)?,
-                    Some(external) => self.bound_account(builder, key, external).await?,
+                let (account, _) = match &self.choices.external {
+                    None => builder.create_from_key((key, der), self.directory.clone()).await.map_err(failure)?,
+                    Some(external) => self.bound_account(builder, (key, der), &own, external).await?,
                 };
                 tracing::info!(directory = self.directory, account = account.id(), "ACME account is ready");
-                Ok(account)
+                Ok(Opened { account, key: own })
             })
             .await
     }
@@ -350,6 +426,7 @@ impl AcmeAuthority {
         &self,
         builder: AccountBuilder,
         (key, der): (Key, PrivateKeyDer<'static>),
+        own: &AccountKey,
         external: &ExternalAccount,
     ) -> Result<(Account, AccountCredentials), Failure> {
         let again = |der: &PrivateKeyDer<'static>| match der {
@@ -360,7 +437,7 @@ impl AcmeAuthority {
             Err(Error::Api(problem)) if problem.r#type.as_deref() == Some(NO_ACCOUNT) => {}
             found => return found.map_err(failure),
         }
-        external::register(&self.http, &self.directory, &der, external).await.map_err(failure)?;
+        external::register(&self.http, self.urls().await?, own, external).await.map_err(failure)?;
         let builder = Account::builder_with_http(Box::new(self.http.clone()));
         builder.from_key((again(&der)?, der), self.directory.clone()).await.map_err(failure)
     }

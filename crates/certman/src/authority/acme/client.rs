@@ -2,7 +2,7 @@
 //! and bodies that it drops.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::Future,
     path::Path,
     pin::Pin,
@@ -25,6 +25,7 @@ use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
 
 use super::{
     breaker::{Breaker, Leave, Subject},
+    chain,
     pace::Pace,
 };
 use crate::metrics::Requests;
@@ -158,8 +159,9 @@ impl HttpClient for Http {
                     }
                     _ => {}
                 }
-                // Nobody listens outside of `with_retry_after`.
+                // Nobody listens outside of `with_retry_after` and `with_alternates`.
                 let _ = LAST_RETRY_AFTER.try_with(|last| last.set(wait));
+                let _ = LAST_ALTERNATES.try_with(|last| last.replace(chain::alternates(&parts.headers)));
                 Ok(BytesResponse::from(Response::from_parts(parts, Full::new(body))))
             };
             let late = || format!("no answer from {host} within {} s", PATIENCE.as_secs());
@@ -194,6 +196,15 @@ pub(super) async fn with_retry_after<T>(exchange: impl Future<Output = T>) -> (T
     LAST_RETRY_AFTER.scope(Cell::new(None), exchange).await
 }
 
+/// Performs requests, and says which alternates the last answer named (RFC 8555, 7.4.2).
+pub(super) async fn with_alternates<T>(exchange: impl Future<Output = T>) -> (T, Vec<String>) {
+    let exchange = async {
+        let outcome = exchange.await;
+        (outcome, LAST_ALTERNATES.with(RefCell::take))
+    };
+    LAST_ALTERNATES.scope(RefCell::default(), exchange).await
+}
+
 /// Performs requests of which those that are not for a nonce ask for a new order.
 pub(super) async fn as_new_order<T>(exchange: impl Future<Output = T>) -> T {
     NEW_ORDER.scope(true, exchange).await
@@ -201,6 +212,7 @@ pub(super) async fn as_new_order<T>(exchange: impl Future<Output = T>) -> T {
 
 tokio::task_local! {
     static LAST_RETRY_AFTER: Cell<Option<SignedDuration>>;
+    static LAST_ALTERNATES: RefCell<Vec<String>>;
     static NEW_ORDER: bool;
 }
 

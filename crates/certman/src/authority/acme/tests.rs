@@ -196,8 +196,9 @@ async fn said_of(port: u16) -> String {
     let roots = dir.path().join("roots.pem");
     std::fs::write(&roots, root.pem()).unwrap();
     let directory = format!("https://127.0.0.1:{port}/dir");
-    let ca = AcmeAuthority::new(directory, &roots, dir.path().join("account.key"), None, None, Requests::default())
-        .map_err(io::Error::other)
-        .unwrap();
+    let ca =
+        AcmeAuthority::new(directory, &roots, dir.path().join("account.key"), Choices::default(), Requests::default())
+            .map_err(io::Error::other)
+            .unwrap();
     ca.thumbprint().await.unwrap_err().detail
 }
