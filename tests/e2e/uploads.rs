@@ -75,6 +75,7 @@ async fn a_role_that_may_not_send_a_body_is_refused_before_it_is_read() {
         ("edge-eu", "/import"),
         ("platform", "/envelope"),
         ("platform", "/replacement"),
+        ("platform", "/revocation"),
     ] {
         let method = if path.is_empty() { "PUT" } else { "POST" };
         operations.push(("man", role, format!("{method} /v1/sites/shop.example.com{path}")));

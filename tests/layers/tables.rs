@@ -61,7 +61,7 @@ pub(crate) const LAYERS: &[Layers] = &[
             &["api/request"],
             &[
                 "api/budget", "api/bulk", "api/events", "api/import", "api/names", "api/on_demand", "api/orders",
-                "api/sites",
+                "api/revocation", "api/sites",
             ],
             &["api/openapi"],
             &["api.rs"],

@@ -9,6 +9,7 @@ mod on_demand;
 mod openapi;
 mod orders;
 mod request;
+mod revocation;
 mod sites;
 
 use std::sync::Arc;

@@ -110,10 +110,10 @@ impl Authorities {
         }
     }
 
-    /// Has a certificate revoked, since others may have its key (RFC 8555, 7.6). One that is revoked already is.
+    /// Has a certificate revoked (RFC 8555, 7.6). One that is revoked already is.
     pub(crate) async fn revoke(&self, revocation: &Revocation) -> Result<(), Failure> {
         match self.get(revocation.authority.as_ref())? {
-            Authority::Acme(acme) => acme.revoke(&revocation.leaf.0).await,
+            Authority::Acme(acme) => acme.revoke(&revocation.leaf.0, revocation.reason).await,
             // Nobody asks it what is revoked.
             Authority::Local(_) => Ok(()),
         }

@@ -22,6 +22,7 @@
 //! POST   /v1/sites/NAME/import       a site with the certificate and the sealed key that a platform has
 //! POST   /v1/sites/NAME/envelope     the key of its certificate, sealed anew elsewhere           (role admin)
 //! POST   /v1/sites/NAME/replacement  others may have its key: another certificate, the old one revoked    (role admin)
+//! POST   /v1/sites/NAME/revocation   the same for another reason, or without another certificate          (role admin)
 //! ```
 //!
 //! `certseal-issuance` decides what is to be done for a site. The journal keeps sites on disk and in a queue, the worker takes

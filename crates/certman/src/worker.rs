@@ -310,15 +310,16 @@ impl Worker {
             }
             Action::TakeReorder => self.take_reorder(site).await?,
             Action::Revoke(revocation) => {
+                let reason = revocation.reason;
                 match self.authorities.revoke(revocation).await {
                     Err(failure) if failure.may_pass() => {
                         return Err(failure);
                     }
                     // A refusal of the CA must not hold up the site's other work for ever.
                     Err(Failure { detail, .. }) => {
-                        tracing::error!(site = %site.site, detail, "compromised certificate is not revoked: the CA refuses");
+                        tracing::error!(site = %site.site, %reason, detail, "certificate is not revoked: the CA refuses");
                     }
-                    Ok(()) => tracing::info!(site = %site.site, "compromised certificate is revoked"),
+                    Ok(()) => tracing::info!(site = %site.site, %reason, "certificate is revoked"),
                 }
                 Outcome::Revoked(revocation.clone())
             }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use certseal_wire::{
     BudgetReport, ChangesReport, DnsName, DnsPlan, EventList, Import, NamesReport, OnDemandAnswer, OrderList,
-    OrderStatus, Renewal, Replacement, Replay, Replayed, Reseal, SiteChanges, SiteList, SiteRequest, SiteStatus,
+    OrderStatus, Renewal, Replacement, Replay, Replayed, Reseal, RevocationRequest, SiteChanges, SiteList, SiteRequest,
+    SiteStatus,
 };
 
 use crate::{
@@ -128,6 +129,11 @@ impl CertmanClient {
         self.0
             .json(Call::post_json(&format!("/v1/sites/{site}/replacement"), &Replacement { version }).patient(PATIENCE))
             .await
+    }
+
+    /// Has a site's certificate revoked: once another one has taken its place, or at once.
+    pub async fn revoke(&self, site: &DnsName, request: &RevocationRequest) -> Result<SiteStatus, ClientError> {
+        self.0.json(Call::post_json(&format!("/v1/sites/{site}/revocation"), request).patient(PATIENCE)).await
     }
 
     /// Adds a site with a certificate and a key as a platform has them.

@@ -86,13 +86,22 @@ impl Issued {
     }
 }
 
-/// A stored certificate whose key others may have.
+/// A stored certificate that is to be revoked once another one is there: others may have its key, or somebody wants it for another
+/// reason.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Compromised {
     /// The version of its bundle.
     pub version: u64,
     /// The certificate.
     pub certificate: Revocation,
+}
+
+impl Compromised {
+    /// Whether a word that came before says at least as much as this one.
+    pub(crate) fn is_in(&self, known: &Self) -> bool {
+        let is_stronger = self.certificate.reason.is_key_compromise() && !known.certificate.reason.is_key_compromise();
+        self.version < known.version || self.version == known.version && !is_stronger
+    }
 }
 
 /// For how long the CA knows a set of names: 120 days, less one for clocks that differ.

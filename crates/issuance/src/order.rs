@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use certseal_wire::{Base64, DnsName, ValidationMethod};
+use certseal_wire::{Base64, DnsName, RevocationReason, ValidationMethod};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -357,4 +357,7 @@ pub struct Revocation {
     pub authority: Option<AuthorityId>,
     /// The certificate, DER.
     pub leaf: Base64,
+    /// The reason that the CA is told. Records of earlier releases have none: then it is a compromised key.
+    #[serde(default, skip_serializing_if = "RevocationReason::is_key_compromise")]
+    pub reason: RevocationReason,
 }

@@ -3,7 +3,7 @@
 //! The first format has no member `format`. This release writes the second, and takes over the first. A record of a later
 //! format is left to the release that wrote it.
 
-use certseal_wire::{Base64, DnsName, KeyType, NameSet, PoolName, Upstream};
+use certseal_wire::{Base64, DnsName, KeyType, NameSet, PoolName, RevocationReason, Upstream};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -137,7 +137,7 @@ impl FirstSite {
         let FirstAttempt { failures, retry_at, diagnosis, dead } = self.attempt;
         // The record does not say what failed: the order waits longest.
         let order = Attempt { rejected: failures, retry_at, diagnosis, dead, ..Attempt::default() };
-        let revocation = |leaf| Revocation { authority: None, leaf };
+        let revocation = |leaf| Revocation { authority: None, leaf, reason: RevocationReason::KeyCompromise };
         Site {
             format: Format::Second,
             site: self.site,

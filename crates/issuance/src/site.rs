@@ -61,7 +61,8 @@ pub struct Site {
     pub abandoned: Vec<OrderRef>,
     /// Challenges that certstore may still have, and that nobody asks for any more.
     pub published: Vec<Answer>,
-    /// The stored certificate, if others may have its key: an order for another one goes before everything else.
+    /// The stored certificate, if it is to be revoked: another one is ordered first. If others may have its key, that goes before
+    /// everything else.
     pub compromised: Option<Compromised>,
     /// Whether certstore has a bundle that counts is to be looked at: it came back from a backup, or an issuer is listed no
     /// more.
@@ -73,7 +74,7 @@ pub struct Site {
     pub lost: bool,
     /// A bundle of the site had its key in an envelope: no key in a legacy format takes its place, also after the site left.
     pub enveloped: bool,
-    /// Certificates with a compromised key that are no longer served: their CAs are to revoke them.
+    /// Certificates that their CAs are to revoke now: others took their place, or none is to.
     pub revoke: Vec<Revocation>,
     /// Room in the CA's budget that is reserved for the order under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -229,16 +230,27 @@ impl Site {
         Self { order: Some(Step::Issued { sealed, chain, authority }), ..self }
     }
 
-    /// The site with its certificate to be issued again, since others may have the key of `stored`. The order under way
-    /// is given up: its key may be sealed to the same compromised key.
+    /// The site with its certificate to be issued again, since others may have the key of `stored`, or since somebody wants it
+    /// revoked. The order under way is given up: its key may be sealed to the same compromised key.
     pub fn replaced(mut self, stored: Compromised) -> Self {
-        if self.compromised.as_ref().is_some_and(|known| stored.version <= known.version) {
+        if self.compromised.as_ref().is_some_and(|known| stored.is_in(known)) {
             return self;
         }
         self.begin_anew();
         self.attempts.order = Attempt::default();
-        self.revoke.extend(self.compromised.take().map(|older| older.certificate));
+        // The same one for another reason is revoked once, later.
+        let older = self.compromised.take().filter(|older| older.version < stored.version);
+        self.revoke.extend(older.map(|older| older.certificate));
         Self { compromised: Some(stored), ..self }
+    }
+
+    /// The site with a certificate to be revoked now, whatever it is served with then.
+    pub fn revoked(mut self, certificate: Revocation) -> Self {
+        self.compromised = self.compromised.take().filter(|waiting| waiting.certificate.leaf != certificate.leaf);
+        self.revoke.retain(|other| other.leaf != certificate.leaf);
+        self.revoke.push(certificate);
+        self.attempts.revocation = Attempt::default();
+        self
     }
 
     /// The site after a request to change it. The same request again changes nothing, but revives a dead order.
@@ -452,7 +464,8 @@ impl Site {
 
     /// The priority of work at an instant.
     pub(crate) fn lane(&self, at: Option<Timestamp>) -> Lane {
-        if !self.revoke.is_empty() || self.compromised.is_some() {
+        let waiting = self.compromised.as_ref().map(|compromised| &compromised.certificate);
+        if self.revoke.iter().chain(waiting).any(|certificate| certificate.reason.is_key_compromise()) {
             return Lane::Incident;
         }
         let Some(certificate) = &self.certificate else {

@@ -6,7 +6,7 @@ use certseal_wire::{
 
 use jiff::Timestamp;
 
-use crate::{Advice, Looked, OrderRef, Site, Step, Wait, Window};
+use crate::{Advice, Compromised, Looked, OrderRef, Site, Step, Wait, Window};
 
 /// How the site is doing.
 pub fn site_status(site: &Site, now: Timestamp) -> SiteStatus {
@@ -68,10 +68,14 @@ fn certificate_state(site: &Site, now: Timestamp) -> CertificateState {
     match &site.certificate {
         None => CertificateState::Missing,
         Some(certificate) if certificate.not_after <= now => CertificateState::Expired,
-        Some(_) if site.compromised.is_some() => CertificateState::Compromised,
+        Some(_) if site.compromised.as_ref().is_some_and(is_key_compromise) => CertificateState::Compromised,
         Some(certificate) if certificate.expiring_at() <= now => CertificateState::Expiring,
         Some(_) => CertificateState::Valid,
     }
+}
+
+fn is_key_compromise(compromised: &Compromised) -> bool {
+    compromised.certificate.reason.is_key_compromise()
 }
 
 /// The order, for operators.

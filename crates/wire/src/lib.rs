@@ -31,6 +31,7 @@ mod openapi;
 mod origin;
 mod preflight;
 mod problem;
+mod revocation;
 mod rotation;
 mod route;
 mod site_event;
@@ -64,6 +65,7 @@ pub use on_demand::{OnDemandAnswer, OnDemandOutcome};
 pub use origin::{Origin, Scheme, Upstream};
 pub use preflight::{DnsPlan, DnsRecord, Edit, Finding, FindingCode, NameReport, NamesReport, Readiness, RecordEdit};
 pub use problem::{Problem, ProblemKind};
+pub use revocation::{RevocationReason, RevocationRequest};
 pub use rotation::{
     Approval, EpochCount, Inventory, IssuerCount, Retirement, Rewrap, RewrapOutcome, RewrapRequest, RewrapTarget,
     Rotation, RotationList, RotationPlan, RotationReason, RotationState, RotationStep, SealedEntry, SealedPage,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use certseal_client::{CertmanClient, Progress};
 use certseal_wire::{
-    DnsName, KeyType, LOST, NameSet, PoolName, ProfileName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus,
-    StapleStatus, Upstream, ValidationMethod,
+    DnsName, KeyType, LOST, NameSet, PoolName, ProfileName, Renewal, RenewalAdvice, RevocationReason,
+    RevocationRequest, SiteRequest, SiteState, SiteStatus, StapleStatus, Upstream, ValidationMethod,
 };
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -56,6 +56,8 @@ pub(crate) enum SiteCommand {
         #[arg(long, conflicts_with = "name")]
         all: bool,
     },
+    /// Have a certificate revoked, once another one has taken its place
+    Revoke(RevokeArgs),
     /// List the sites whose certificates certstore says that it lost, after a restore say
     Lost {
         /// Have all of them ordered at once
@@ -103,6 +105,21 @@ pub(crate) struct AddArgs {
     pub(crate) timeout: u64,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct RevokeArgs {
+    /// The site
+    name: DnsName,
+    /// Why: key-compromise, superseded, cessation-of-operation, affiliation-changed or unspecified
+    #[arg(long, value_name = "REASON")]
+    reason: RevocationReason,
+    /// Version of the certificate, which must be the newest: another one is refused
+    #[arg(long, value_name = "N")]
+    version: Option<u64>,
+    /// Revoke at once, and issue no other one: for cessation-of-operation only
+    #[arg(long)]
+    without_replacement: bool,
+}
+
 pub(super) async fn run(command: SiteCommand, settings: &Settings, output: Output) -> anyhow::Result<()> {
     let certman = settings.certman()?;
     match command {
@@ -125,6 +142,10 @@ pub(super) async fn run(command: SiteCommand, settings: &Settings, output: Outpu
                 None => all(&certman).await?.into_iter().map(|site| site.site).collect(),
             };
             advice(&certman, &names, output).await
+        }
+        SiteCommand::Revoke(RevokeArgs { name, reason, version, without_replacement }) => {
+            let status = certman.revoke(&name, &RevocationRequest { reason, version, without_replacement }).await?;
+            output.show(&status, || description(&status))
         }
         SiteCommand::Lost { order } => lost(&certman, order, output).await,
         SiteCommand::Remove { name } => {

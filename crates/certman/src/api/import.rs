@@ -1,5 +1,4 @@
-//! Imports for a site from elsewhere: certificates and keys that a platform has, the key of a certificate sealed anew,
-//! and word that others may have a key.
+//! Imports for a site from elsewhere: certificates and keys that a platform has, and the key of a certificate sealed anew.
 
 use std::sync::Arc;
 
@@ -7,10 +6,10 @@ use axum::{
     Json,
     extract::{DefaultBodyLimit, State, rejection::JsonRejection},
 };
-use certseal_issuance::{Compromised, Failure, Revocation, SealedKey, Site, Step};
+use certseal_issuance::{SealedKey, Site, Step};
 use certseal_seal::{Bundle, Draft, LegacyKey, Sealed, names_digest, spki_digest};
 use certseal_service::{openapi::ProblemDocument, problem::Refusal};
-use certseal_wire::{Base64, BundleInfo, DnsName, Import, NameSet, ProblemKind, Replacement, Reseal, SiteStatus};
+use certseal_wire::{Base64, BundleInfo, DnsName, Import, NameSet, Reseal, SiteStatus};
 use jiff::Timestamp;
 use utoipa_axum::{
     router::{OpenApiRouter, UtoipaMethodRouterExt},
@@ -18,17 +17,16 @@ use utoipa_axum::{
 };
 
 use crate::{
-    api::request::{Admin, Allowed, Name, Pools, change, checked, journaled, malformed, no_such_site, present, status},
+    api::request::{
+        Admin, Allowed, Name, Pools, change, checked, conflict, journaled, malformed, present, refusal, status,
+    },
     authority::MAX_CHAIN,
     certstore::{certified, versions_used_up},
     worker::Worker,
 };
 
 pub(crate) fn operations() -> OpenApiRouter<Arc<Worker>> {
-    OpenApiRouter::new()
-        .routes(routes!(import).layer(DefaultBodyLimit::max(MAX_IMPORT)))
-        .routes(routes!(reseal))
-        .routes(routes!(replace))
+    OpenApiRouter::new().routes(routes!(import).layer(DefaultBodyLimit::max(MAX_IMPORT))).routes(routes!(reseal))
 }
 
 /// The same import again is no change, also after its key was sealed anew.
@@ -193,57 +191,6 @@ async fn check_draft(
     };
     let covers = draft.stanzas().len() == recipients.len() && recipients.iter().all(is_sealed_to);
     expect(covers, "sealed to the active unseal keys of the site's pools and to nothing else: read the key ring again")
-}
-
-/// No change for a site that has a later version, or whose later version is on its way.
-#[utoipa::path(
-    post, path = "/v1/sites/{site}/replacement", tag = "imports",
-    summary = "Others may have the key: another certificate is issued, and the old one revoked. Role admin.",
-    params(("site" = DnsName, Path)),
-    request_body = Replacement,
-    responses((status = 200, body = SiteStatus), ProblemDocument),
-)]
-async fn replace(
-    State(worker): State<Arc<Worker>>,
-    _: Admin,
-    Name(name): Name,
-    replacement: Result<Json<Replacement>, JsonRejection>,
-) -> Result<Json<SiteStatus>, Refusal> {
-    let Json(Replacement { version }) = replacement.map_err(|e| malformed(e.body_text()))?;
-    let before = present(&worker, &name).await?.site;
-    let is_known = before.compromised.as_ref().is_some_and(|compromised| compromised.version >= version);
-    if before.bundle_version > version || is_known {
-        return Ok(Json(status(&before)));
-    }
-    // Now, while certstore has it: the CA is told once another one is served.
-    let stored = worker.certstore.stored_bundle(&name).await.map_err(refusal)?;
-    if stored.as_ref().is_some_and(|(_, info)| info.version > version) {
-        return Ok(Json(status(&before)));
-    }
-    let Some((bundle, info)) = stored else { return Ok(Json(status(&before))) };
-    let leaf = bundle.chain().first().cloned().ok_or_else(|| Refusal::internal("a bundle without a certificate"))?;
-    let authority = before.certificate.as_ref().and_then(|certificate| certificate.ordered_from.clone());
-    let certificate = Revocation { authority, leaf: Base64(leaf) };
-    let compromised = Compromised { version: info.version, certificate };
-    // The ring may have changed within the last seconds: sealed to the compromised key again, it would all be in vain.
-    worker.certstore.forget_ring().await;
-    let own = name.clone();
-    let (site, _) = change(&worker, &name, move |found| match found {
-        Some(site) if !site.departed && site.bundle_version > version => Ok(site.clone()),
-        Some(site) if !site.departed => Ok(site.clone().replaced(compromised.clone())),
-        _ => Err(Refusal::new(ProblemKind::NotFound, no_such_site(&own))),
-    })
-    .await?;
-    tracing::warn!(site = %name, version, "others may have the key: the certificate is issued again");
-    Ok(Json(status(&site)))
-}
-
-fn conflict(detail: String) -> Refusal {
-    Refusal::new(ProblemKind::Conflict, detail)
-}
-
-fn refusal(failure: Failure) -> Refusal {
-    if failure.may_pass() { Refusal::new(ProblemKind::Unavailable, failure.detail) } else { malformed(failure.detail) }
 }
 
 /// A chain of 64 KiB and a key of 8 KiB in base64, with names.

@@ -9,7 +9,7 @@ use utoipa::{OpenApi, openapi::OpenApi as Document};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    api::{budget, bulk, events, import, names, on_demand, orders, sites},
+    api::{budget, bulk, events, import, names, on_demand, orders, revocation, sites},
     worker::Worker,
 };
 
@@ -40,6 +40,7 @@ fn operations() -> (Router<Arc<Worker>>, Document) {
         .merge(names::operations())
         .merge(on_demand::operations())
         .merge(import::operations())
+        .merge(revocation::operations())
         .merge(budget::operations());
     let (router, document) = routes.split_for_parts();
     (router, with_mutual_tls(document))

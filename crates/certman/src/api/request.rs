@@ -7,7 +7,7 @@ use axum::{
     extract::{FromRequestParts, Path},
     http::request::Parts,
 };
-use certseal_issuance::{RecordError, Site, site_status};
+use certseal_issuance::{Failure, RecordError, Site, site_status};
 use certseal_service::problem::Refusal;
 use certseal_wire::{Caller, DnsName, KeyType, PoolName, ProblemKind, Role, SiteRequest, SiteStatus, ValidationMethod};
 use jiff::Timestamp;
@@ -162,7 +162,7 @@ pub(crate) async fn change(
 ) -> Result<(Site, bool), Refusal> {
     let (journal, name) = (worker.journal.clone(), name.clone());
     let changed = tokio::task::spawn_blocking(move || {
-        let changed = journal.change_alone(&name, change).map_err(refusal)?;
+        let changed = journal.change_alone(&name, change).map_err(unread)?;
         changed.map_err(|why| not_done(&name, why))
     });
     let (site, done) = changed.await.map_err(Refusal::internal)??;
@@ -179,7 +179,7 @@ pub(crate) fn status(site: &Site) -> SiteStatus {
 pub(crate) fn not_done(name: &DnsName, why: NotDone<Refusal>) -> Refusal {
     let detail = match why {
         NotDone::Unwanted(refusal) => return refusal,
-        NotDone::Failed(error) => return refusal(error),
+        NotDone::Failed(error) => return unread(error),
         NotDone::Clash(Clash::Taken { name, holder }) => {
             format!("{name} leads to site {holder} already: remove it there first")
         }
@@ -220,11 +220,11 @@ pub(crate) async fn journaled<T: Send + 'static>(
     work: impl FnOnce(&Journal) -> anyhow::Result<T> + Send + 'static,
 ) -> Result<T, Refusal> {
     let journal = worker.journal.clone();
-    tokio::task::spawn_blocking(move || work(&journal)).await.map_err(Refusal::internal)?.map_err(refusal)
+    tokio::task::spawn_blocking(move || work(&journal)).await.map_err(Refusal::internal)?.map_err(unread)
 }
 
 /// A record that a later release wrote is no fault of this process.
-fn refusal(error: anyhow::Error) -> Refusal {
+fn unread(error: anyhow::Error) -> Refusal {
     match error.downcast_ref::<RecordError>() {
         Some(later @ RecordError::Later(_)) => {
             Refusal::new(ProblemKind::Unavailable, format!("the site's record: {later}"))
@@ -239,6 +239,15 @@ pub(crate) fn no_such_site(name: &DnsName) -> String {
 
 pub(crate) fn malformed(detail: impl ToString) -> Refusal {
     Refusal::new(ProblemKind::Malformed, detail.to_string())
+}
+
+pub(crate) fn conflict(detail: String) -> Refusal {
+    Refusal::new(ProblemKind::Conflict, detail)
+}
+
+/// What a failure of certstore, or of a CA, is to the caller.
+pub(crate) fn refusal(failure: Failure) -> Refusal {
+    if failure.may_pass() { Refusal::new(ProblemKind::Unavailable, failure.detail) } else { malformed(failure.detail) }
 }
 
 const MAX_OWNER: usize = 200;

@@ -21,10 +21,10 @@ use anyhow::Context;
 use certseal_issuance::{Answer, Failure, FailureKind, Method, OrderReport, OrderState, Outcome, Window};
 use certseal_seal::secret_pem;
 use certseal_service::config::{self, ConfigError};
-use certseal_wire::{DnsName, NameSet, ProfileName, causes};
+use certseal_wire::{DnsName, NameSet, ProfileName, RevocationReason, causes};
 use instant_acme::{
     Account, AccountBuilder, AccountCredentials, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error,
-    Identifier, Key, NewOrder, Order, OrderStatus, RevocationReason, RevocationRequest, SuggestedWindow,
+    Identifier, Key, NewOrder, Order, OrderStatus, RevocationRequest, SuggestedWindow,
 };
 use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::{CertificateDer, Der, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -275,11 +275,19 @@ impl AcmeAuthority {
         Ok(())
     }
 
-    pub(crate) async fn revoke(&self, leaf: &[u8]) -> Result<(), Failure> {
+    pub(crate) async fn revoke(&self, leaf: &[u8], reason: RevocationReason) -> Result<(), Failure> {
         let _leave = self.leave(Subject::Other)?;
         let certificate = CertificateDer::from(leaf);
-        let request = RevocationRequest { certificate: &certificate, reason: Some(RevocationReason::KeyCompromise) };
-        match self.account().await?.revoke(&request).await {
+        let request = RevocationRequest { certificate: &certificate, reason: reason_code(reason) };
+        let account = self.account().await?;
+        let mut revoked = account.revoke(&request).await;
+        if matches!(&revoked, Err(Error::Api(problem)) if problem.r#type.as_deref() == Some(BAD_REASON)) {
+            // That it is revoked matters more than what is said of it.
+            tracing::warn!(directory = self.directory, %reason, "the CA does not take this reason: revoking without one");
+            let request = RevocationRequest { reason: None, ..request };
+            revoked = account.revoke(&request).await;
+        }
+        match revoked {
             Err(Error::Api(problem)) if problem.r#type.as_deref() == Some(ALREADY_REVOKED) => Ok(()),
             // A CA without that interface never gets one while it is waited for.
             Err(error @ Error::Str(_)) => Err(rejected(format!("the CA: {}", causes(&error)))),
@@ -467,6 +475,17 @@ fn challenge_type(method: Method) -> ChallengeType {
     }
 }
 
+/// The code of a reason (RFC 5280, 5.3.1). Without one, none is said (RFC 8555, 7.6).
+fn reason_code(reason: RevocationReason) -> Option<instant_acme::RevocationReason> {
+    match reason {
+        RevocationReason::KeyCompromise => Some(instant_acme::RevocationReason::KeyCompromise),
+        RevocationReason::Superseded => Some(instant_acme::RevocationReason::Superseded),
+        RevocationReason::CessationOfOperation => Some(instant_acme::RevocationReason::CessationOfOperation),
+        RevocationReason::AffiliationChanged => Some(instant_acme::RevocationReason::AffiliationChanged),
+        RevocationReason::Unspecified => None,
+    }
+}
+
 /// A certificate's id at its CA (RFC 9773, 4.1); none for one without an authority key identifier, or with numbers longer than
 /// any that are allowed (20 octets; RFC 5280, 4.1.2.2).
 pub(crate) fn certificate_id(leaf: &[u8]) -> Option<String> {
@@ -566,6 +585,7 @@ fn failure(error: Error) -> Failure {
 const PAUSED: &str = "temporarily prevented from requesting certificates";
 const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 const ALREADY_REVOKED: &str = "urn:ietf:params:acme:error:alreadyRevoked";
+const BAD_REASON: &str = "urn:ietf:params:acme:error:badRevocationReason";
 /// Characters of a certificate's id; the usual ones have some 60.
 const MAX_ID: usize = 200;
 /// As many as sites are under way with the usual number of workers.

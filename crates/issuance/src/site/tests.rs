@@ -350,7 +350,7 @@ fn a_changed_upstream_waits_for_no_rejected_order_and_shortens_no_wait() {
 
 #[test]
 fn a_ca_that_cannot_revoke_holds_up_no_renewal() {
-    let leaf = Revocation { authority: Some(ca()), leaf: Base64(vec![1]) };
+    let leaf = Revocation { authority: Some(ca()), leaf: Base64(vec![1]), reason: Default::default() };
     let site = Site { revoke: vec![leaf.clone()], ..stored(routed()) };
     let away = fails(site, FailureKind::Unavailable).renewed(None);
     assert_eq!(action(&away), Some(Action::OpenAccount(ca())));

@@ -1,5 +1,7 @@
 //! What people, platforms and a store that lost something change about a site.
 
+use certseal_wire::{CertificateState, RevocationReason};
+
 use super::*;
 
 #[test]
@@ -122,7 +124,12 @@ fn another_seal_does_not_move_the_renewal() {
 }
 
 fn compromised(version: u64) -> Compromised {
-    Compromised { version, certificate: Revocation { authority: Some(ca()), leaf: Base64(vec![version as u8]) } }
+    unwanted(version, RevocationReason::KeyCompromise)
+}
+
+fn unwanted(version: u64, reason: RevocationReason) -> Compromised {
+    let leaf = Base64(vec![version as u8]);
+    Compromised { version, certificate: Revocation { authority: Some(ca()), leaf, reason } }
 }
 
 #[test]
@@ -158,6 +165,55 @@ fn a_compromised_certificate_that_came_in_between_or_whose_site_leaves_is_revoke
     assert!(site.compromised.is_some(), "version 2 is not above the compromised one");
     let gone = does(site.departed(), Outcome::RouteStored);
     assert_eq!((gone.revoke.len(), action(&gone)), (2, Some(Action::Revoke(compromised(1).certificate))));
+}
+
+#[test]
+fn a_certificate_that_somebody_wants_revoked_is_replaced_first_and_is_no_incident() {
+    let superseded = unwanted(1, RevocationReason::Superseded);
+    let site = stored(routed()).replaced(superseded.clone());
+    assert_eq!(site.due().unwrap().lane, Lane::OnDemand, "it goes before no compromised key");
+    assert_eq!(site_status(&site, now()).certificate_state, CertificateState::Valid, "nobody else has its key");
+    assert_eq!(action(&site), Some(Action::OpenAccount(ca())));
+    let running = at_step(site.clone(), Step::Authorizing { order: order() });
+    assert_eq!(running.clone().replaced(superseded.clone()), running, "asked again, the order goes on");
+    assert_eq!(running.clone().replaced(unwanted(1, RevocationReason::Unspecified)), running, "the first word counts");
+    let site = stored(site);
+    assert_eq!(action(&site), Some(Action::Revoke(superseded.certificate.clone())));
+    assert_eq!(action(&does(site, Outcome::Revoked(superseded.certificate))), None);
+}
+
+#[test]
+fn a_compromised_key_is_worse_than_any_reason_before_and_the_certificate_is_revoked_once() {
+    let wanted = stored(routed()).replaced(unwanted(1, RevocationReason::Superseded));
+    let site = wanted.replaced(compromised(1));
+    assert_eq!((site.due().unwrap().lane, site.revoke.len()), (Lane::Incident, 0));
+    assert_eq!(site.clone().replaced(unwanted(1, RevocationReason::Superseded)), site, "and no word makes it better");
+    assert_eq!(stored(site).revoke, [compromised(1).certificate]);
+}
+
+#[test]
+fn a_certificate_that_gets_no_replacement_is_revoked_at_once_and_so_is_that_of_a_site_that_left() {
+    let ended = unwanted(1, RevocationReason::CessationOfOperation).certificate;
+    let site = stored(routed()).revoked(ended.clone());
+    assert_eq!((action(&site), &site.order), (Some(Action::Revoke(ended.clone())), &None));
+    assert_eq!(site.clone().revoked(ended.clone()), site, "asked again, it is asked for once");
+    assert_eq!(action(&does(site, Outcome::Revoked(ended.clone()))), None, "it is served as before");
+    let waiting = stored(routed()).replaced(unwanted(1, RevocationReason::Superseded));
+    assert_eq!(waiting.revoked(ended.clone()).compromised, None, "the later word says not to wait");
+    let left = does(stored(routed()).departed(), Outcome::RouteStored).revoked(ended.clone());
+    assert_eq!(action(&left), Some(Action::Revoke(ended)));
+}
+
+#[test]
+fn a_reason_is_kept_in_the_journal_and_a_record_without_one_says_that_the_key_is_compromised() {
+    let site = stored(routed()).replaced(unwanted(1, RevocationReason::Superseded));
+    let record = serde_json::to_string(&site).unwrap();
+    assert!(record.contains(r#""reason":"superseded""#), "{record}");
+    assert_eq!(crate::read(record.as_bytes(), |_| true), Ok(site.clone()));
+    let old = serde_json::to_string(&stored(routed()).replaced(compromised(1))).unwrap();
+    assert!(!old.contains("reason"), "a release before reads it as it wrote it: {old}");
+    let read = crate::read(old.as_bytes(), |_| true).unwrap();
+    assert_eq!(read.compromised, Some(compromised(1)));
 }
 
 #[test]

@@ -137,8 +137,8 @@ fn an_order_under_way_and_an_urgent_one_go_on_whatever_is_seen_meanwhile() {
     assert_eq!(rejected_before.next(now(), &looking()), Next::Do(Action::LookAtOrder(order())));
 
     let mut urgent = routed();
-    urgent.compromised =
-        Some(Compromised { version: 1, certificate: Revocation { authority: None, leaf: Base64(vec![1]) } });
+    let certificate = Revocation { authority: None, leaf: Base64(vec![1]), reason: Default::default() };
+    urgent.compromised = Some(Compromised { version: 1, certificate });
     assert_eq!(looked(urgent.clone(), now(), WRONG).attempts, urgent.attempts);
 }
 
