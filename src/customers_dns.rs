@@ -45,6 +45,9 @@ pub async fn start(sites: &[DnsName], broken: &DnsName, shutdown: &Shutdown) -> 
         addresses: vec![Ipv4Addr::LOCALHOST.into()],
         denied: Vec::new(),
         private_networks: Vec::new(),
+        fetch: false,
+        fetch_port: 80,
+        vantage_points: Vec::new(),
         challenges: None,
     })
 }

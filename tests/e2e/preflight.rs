@@ -15,7 +15,11 @@ use certseal_issuance::preflight::{Issuer, Targets, judged};
 use certseal_wire::{
     DnsName, FindingCode, NameReport, NameSet, NamesReport, OrderSummary, Readiness, SiteRequest, SiteState, SiteStatus,
 };
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 
 use crate::{
     name_lab::{
@@ -46,6 +50,100 @@ fn wildcards_are_validated_by_dns_01_in_a_zone_to_which_customers_delegate() {
     });
 }
 
+#[test]
+fn a_challenge_of_our_own_is_fetched_as_a_ca_would_before_it_is_asked() {
+    in_own_network(|| {
+        tokio::runtime::Runtime::new().unwrap().block_on(fetch_beforehand());
+    });
+}
+
+async fn fetch_beforehand() {
+    let good = zone("good.com", &["www 2 IN A 127.0.0.1"]);
+    let six = zone("six.com", &["www 2 IN A 127.0.0.1", "www 2 IN AAAA ::1"]);
+    let geo = zone("geo.com", &["www 2 IN A 127.0.0.1"]);
+    let zones = [good, six, geo].map(|zone| Zone { signing: Signing::Unsigned, ..zone });
+    let lab = Lab::start(&zones, &[("com", &[]), ("net", &[])]);
+    let pebble = Pebble::start_resolving(resolver(UNBOUND));
+    let authority = Authority::Acme { directory: &pebble.directory(), roots: &pebble.tls_root };
+    let mut platform = Platform::start_with_http(authority, pebble.http).await;
+    // Where the platform's IPv6 address is said to be, another server is.
+    let port = pebble.http.port();
+    let strange = axum::Router::new().fallback(|| async { (axum::http::StatusCode::NOT_FOUND, "welcome to nginx") });
+    let listener = TcpListener::bind(("::1", port)).await.unwrap();
+    tokio::spawn(async move { axum::serve(listener, strange).await.unwrap() });
+    let proxy = keep_out("www.geo.com").await;
+    platform.configure_authority(&format!(
+        "[dns]\nresolvers = [\"{UNBOUND}\", \"{BIND}\"]\naddresses = [\"127.0.0.1\", \"::1\"]\n\
+         private_networks = [\"127.0.0.0/8\", \"::1/128\"]\nfetch_port = {port}\n\
+         vantage_points = [{{ name = \"us\", proxy = \"http://{proxy}\" }}]"
+    ));
+    let [good, six, geo] = ["www.good.com", "www.six.com", "www.geo.com"].map(|name| name.parse::<DnsName>().unwrap());
+    platform.add_site(&good).await;
+    platform.wait_active(&good, 1).await;
+    // There was no account at the first look: from the next start on there is.
+    platform.edit_certman(|text| text);
+    let requests = |platform: &Platform| count(&platform.metrics("man-telemetry"), "certman_acme_requests_total");
+    let before = requests(&platform);
+    for (name, code, said) in [
+        (&six, FindingCode::FetchFailsSomewhere, "welcome to nginx"),
+        (&geo, FindingCode::FetchFailsElsewhere, "from us"),
+    ] {
+        platform.add_site(name).await;
+        let dns = waits_for_its_names(&platform, name).await.dns.unwrap();
+        let finding = &dns.names[0].findings[0];
+        assert_eq!((dns.readiness, finding.code), (Readiness::NotReady, code), "{dns:?}");
+        assert!(finding.detail.contains(said), "{finding:?}");
+    }
+    assert_eq!(requests(&platform), before, "the CA was asked for names that it cannot validate");
+
+    // An edge answers for our own accounts only.
+    let token = certseal_wire::Challenge::probe(7, "LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ");
+    let answer = platform.http("www.good.com", &format!("/.well-known/acme-challenge/{token}"));
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+
+    lab.change(&[Zone { signing: Signing::Unsigned, ..zone("six.com", &["www 2 IN A 127.0.0.1"]) }]);
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while !platform.certctl(&["dns", "check", "www.six.com"]).status.success() {
+        assert!(Instant::now() < deadline, "still not ready");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    platform.wait_active(&six, 1).await;
+}
+
+/// A proxy that lets nobody come to `host`, and everybody to others.
+async fn keep_out(host: &'static str) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut visitor, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let head = head_of(&mut visitor).await;
+                let to = head.split(' ').nth(1).unwrap().to_owned();
+                let Ok(mut there) = TcpStream::connect(to).await else {
+                    let _ = visitor.write_all(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").await;
+                    return;
+                };
+                visitor.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                let request = head_of(&mut visitor).await;
+                if request.contains(host) {
+                    let _ = visitor.write_all(b"HTTP/1.1 451 Unavailable\r\ncontent-length: 0\r\n\r\n").await;
+                    return;
+                }
+                there.write_all(request.as_bytes()).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut visitor, &mut there).await;
+            });
+        }
+    });
+    address
+}
+
+async fn head_of(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") && stream.read_buf(&mut head).await.unwrap() > 0 {}
+    String::from_utf8(head).unwrap()
+}
+
 async fn issue_wildcards() {
     let wild =
         zone("wild.com", &["@ IN A 127.0.0.1", "* IN A 127.0.0.1", "_acme-challenge IN CNAME wild.com.acme.net."]);
@@ -64,8 +162,9 @@ async fn issue_wildcards() {
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     platform.configure_authority(&format!(
         "[dns]\nresolvers = [\"{UNBOUND}\", \"{BIND}\"]\ntarget = \"edge.platform.net\"\naddresses = [\"127.0.0.1\"]\n\
-         private_networks = [\"127.0.0.0/8\"]\n[dns.challenges]\nzone = \"acme.net\"\nserver = \"{MAIN}\"\n\
+         private_networks = [\"127.0.0.0/8\"]\nfetch_port = {}\n[dns.challenges]\nzone = \"acme.net\"\nserver = \"{MAIN}\"\n\
          key_name = \"certman\"\nkey_file = \"{}\"",
+        pebble.http.port(),
         key.display()
     ));
     let add = async |name: &str| {
@@ -170,7 +269,8 @@ async fn mend_one_beside_another() {
     platform.configure_authority(&format!(
         "caa_identities = [\"pebble.example\"]\n[dns]\nresolvers = [\"{UNBOUND}\", \"{BIND}\"]\n\
          target = \"edge.platform.net\"\naddresses = [\"127.0.0.1\"]\nprivate_networks = [\"127.0.0.0/8\"]\n\
-         denied = [\"denied.com\"]"
+         fetch_port = {}\ndenied = [\"denied.com\"]",
+        pebble.http.port()
     ));
     let [good_name, bad_name, strict_name] =
         ["www.good.com", "www.bad.com", "www.strict.com"].map(|name| name.parse::<DnsName>().unwrap());

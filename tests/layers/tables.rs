@@ -51,7 +51,10 @@ pub(crate) const LAYERS: &[Layers] = &[
     Layers {
         folder: "crates/certman",
         layers: &[
-            &["config", "drive", "events", "indexes", "leases", "metrics", "new_key", "repeats", "suffixes", "web"],
+            &[
+                "config", "drive", "events", "indexes", "leases", "metrics", "new_key", "presented", "repeats",
+                "suffixes", "web",
+            ],
             &["dns_challenges", "queue", "stapling"],
             &["preflight"],
             &["authority", "journal"],

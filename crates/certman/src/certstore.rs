@@ -31,6 +31,8 @@ pub(crate) struct Certstore {
     ring: tokio::sync::Mutex<Option<(Instant, KeyRing)>>,
     /// Held while the account list is read and replaced: orders that begin together would undo each other's work.
     accounts: tokio::sync::Mutex<()>,
+    /// The newest account of that list, and when it was read.
+    listed: tokio::sync::Mutex<Option<(Instant, Option<String>)>>,
 }
 
 /// A stored document.
@@ -79,7 +81,15 @@ pub(crate) struct Certified {
 
 impl Certstore {
     pub(crate) fn new(store: StoreClient, issuer: SigningKey, security: VerifyingKey, journal: Journal) -> Self {
-        Self { store, issuer, security, journal, ring: Default::default(), accounts: Default::default() }
+        Self {
+            store,
+            issuer,
+            security,
+            journal,
+            ring: Default::default(),
+            accounts: Default::default(),
+            listed: Default::default(),
+        }
     }
 
     pub(crate) fn issuer(&self) -> &SigningKey {
@@ -146,6 +156,25 @@ impl Certstore {
     /// Puts an account's thumbprint into the signed list, unless it is there.
     pub(crate) async fn vouch_for_account(&self, thumbprint: &str) -> Result<(), Failure> {
         self.vouch_for(Some(thumbprint)).await
+    }
+
+    /// The thumbprint of the newest account that edges answer for, as the list said a minute ago at most.
+    pub(crate) async fn listed_account(&self) -> Result<Option<String>, Failure> {
+        let mut listed = self.listed.lock().await;
+        if let Some((at, account)) = &*listed
+            && at.elapsed() < LISTED_FRESH
+        {
+            return Ok(account.clone());
+        }
+        let account = match self.store.accounts().await.map_err(store_failure)? {
+            Some(signed) => match self.counted::<AcmeAccounts>(&signed).await? {
+                Counted::Document(accounts) => accounts.thumbprints.last().cloned(),
+                Counted::Gone { .. } => None,
+            },
+            None => None,
+        };
+        *listed = Some((Instant::now(), account.clone()));
+        Ok(account)
     }
 
     /// Signs the list of accounts, with `thumbprint` in it, unless we signed such a list before.
@@ -551,6 +580,9 @@ pub(crate) fn versions_used_up() -> Failure {
 
 /// How long a key ring is used before it is read again.
 const RING_FRESH: Duration = Duration::from_secs(5);
+
+/// For how long the newest account is taken to be what it was.
+const LISTED_FRESH: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod adversary;

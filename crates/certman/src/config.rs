@@ -148,11 +148,30 @@ pub struct Dns {
     /// Names for which no certificate is ordered, with all names below them.
     #[serde(default)]
     pub denied: Vec<DnsName>,
-    /// Networks that are not public, and whose name servers may be asked all the same.
+    /// Networks that are not public, and whose name servers may be asked all the same, and whose servers fetched from.
     #[serde(default)]
     pub private_networks: Vec<Network>,
+    /// Whether a challenge of our own is fetched over the addresses of a name that only http-01 validates.
+    #[serde(default = "default_fetch")]
+    pub fetch: bool,
+    /// The port at which CAs fetch answers: 80, but for CAs in tests.
+    #[serde(default = "default_fetch_port")]
+    pub fetch_port: u16,
+    /// Other places from which it is fetched, too, as CAs do.
+    #[serde(default)]
+    pub vantage_points: Vec<VantagePoint>,
     /// How answers to dns-01 challenges come into the DNS; there are none when absent.
     pub challenges: Option<DnsChallenges>,
+}
+
+/// Another place from which names are looked at.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VantagePoint {
+    /// Its name in findings.
+    pub name: String,
+    /// The HTTP proxy there, `http://10.1.2.3:3128`, which connects to the addresses that it is told (CONNECT).
+    pub proxy: String,
 }
 
 /// A zone of the platform for answers to dns-01 challenges: customers delegate `_acme-challenge` to it by a CNAME.
@@ -318,6 +337,14 @@ pub(crate) fn limits(
 
 fn default_methods() -> Vec<Method> {
     vec![Method::Http]
+}
+
+fn default_fetch() -> bool {
+    true
+}
+
+fn default_fetch_port() -> u16 {
+    80
 }
 
 fn default_algorithm() -> String {

@@ -45,6 +45,7 @@ mod metrics;
 mod new_key;
 mod on_demand;
 mod preflight;
+mod presented;
 mod queue;
 mod recent;
 mod repeats;
@@ -78,7 +79,7 @@ use zeroize::Zeroizing;
 pub use config::{
     Authority as AuthorityConfig, Config, Dns as DnsConfig, DnsChallenges as DnsChallengesConfig,
     ExternalAccount as ExternalAccountConfig, Groups as GroupsConfig, LimitOverride, OnDemand as OnDemandConfig,
-    Permit, Webhooks as WebhooksConfig,
+    Permit, VantagePoint, Webhooks as WebhooksConfig,
 };
 
 use authority::{AcmeAuthority, Authorities, Authority, Choices, ExternalAccount, LocalAuthority, account_key_file};

@@ -203,7 +203,7 @@ impl Rule {
             Self::Dns(preflight) => {
                 // One name is a set of names.
                 let Ok(names) = NameSet::try_from(vec![name.clone()]) else { return Permission::Refused };
-                let looked = tokio::time::timeout(LOOK_PATIENCE, preflight.look(&names, &[], &[])).await;
+                let looked = tokio::time::timeout(LOOK_PATIENCE, preflight.look(&names, &[], &[], None)).await;
                 match looked.map(|report| report.readiness) {
                     Ok(Readiness::Ready) => Permission::Permitted,
                     Ok(Readiness::NotReady) => Permission::Refused,

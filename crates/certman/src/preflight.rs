@@ -1,4 +1,6 @@
-//! Pre-flight: a look at names in the DNS before a CA is asked for anything. `certseal-issuance` judges.
+//! Pre-flight: a look at names before a CA is asked for anything: in the DNS, and over their addresses. `certseal-issuance` judges.
+
+mod fetch;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -10,12 +12,11 @@ use anyhow::ensure;
 use certseal_dns::{AllowedServers, Survey};
 use certseal_issuance::{
     AuthorityId, Method,
-    preflight::{self, Issuer, Targets},
+    preflight::{self, Issuer, Observed, Targets},
     ways,
 };
-use certseal_service::networks::{Denied, NOT_PUBLIC};
 use certseal_wire::{
-    DnsName, DnsPlan, DnsRecord, Edit, Finding, FindingCode, NameReport, NameSet, NamesReport, RecordEdit,
+    DnsName, DnsPlan, DnsRecord, Edit, Finding, FindingCode, NameReport, NameSet, NamesReport, Readiness, RecordEdit,
 };
 use jiff::Timestamp;
 use tokio::{
@@ -24,6 +25,7 @@ use tokio::{
     time::Instant,
 };
 
+use self::fetch::{Fetches, Permitted};
 use crate::{
     config::{Dns, address},
     dns_challenges::DnsChallenges,
@@ -41,6 +43,8 @@ pub(crate) struct Preflight {
     /// The ways in which names are validated.
     methods: Vec<Method>,
     challenges: Option<Arc<DnsChallenges>>,
+    /// None where nothing is fetched.
+    fetches: Option<Arc<Fetches>>,
     looks: Arc<Semaphore>,
     /// The target's addresses, and when they were asked for.
     found: Mutex<Option<(Instant, Vec<IpAddr>)>>,
@@ -54,7 +58,8 @@ impl Preflight {
         suffixes: Arc<Suffixes>,
         methods: Vec<Method>,
     ) -> anyhow::Result<Self> {
-        let survey = survey(config)?;
+        let permitted = Permitted::new(&config.private_networks);
+        let survey = survey(config, permitted.clone())?;
         let targets = Targets {
             alias: config.target.clone(),
             addresses: config.addresses.iter().map(|address| address.to_canonical()).collect(),
@@ -68,9 +73,11 @@ impl Preflight {
             challenges.is_some() || !methods.contains(&Method::Dns),
             "expected [dns.challenges] for challenges of type dns-01"
         );
+        let fetches = config.fetch.then(|| Fetches::new(config, survey.clone(), permitted)).transpose()?.map(Arc::new);
         Ok(Self {
             survey,
             challenges,
+            fetches,
             methods,
             targets,
             identities,
@@ -82,12 +89,13 @@ impl Preflight {
     }
 
     /// A look at all of a site's names, which are validated by `own` methods where there are any. `accounts` are ours at the CAs,
-    /// as far as they are known.
+    /// as far as they are known. Where edges answer challenges for `account`, one is fetched.
     pub(crate) async fn look(
         &self,
         names: &NameSet,
         own: &[Method],
         accounts: &[(AuthorityId, Option<String>)],
+        account: Option<String>,
     ) -> NamesReport {
         let methods = self.methods(own);
         let targets = Targets { found: self.target_addresses().await, ..self.targets.clone() };
@@ -96,6 +104,7 @@ impl Preflight {
             targets,
             issuers: self.issuers(methods, accounts),
             challenges: self.challenges.clone(),
+            fetches: self.fetches.clone().zip(account),
         });
         let of_site = Arc::new(Semaphore::new(LOOKS_OF_A_SITE));
         let until = Instant::now() + PATIENCE;
@@ -108,7 +117,8 @@ impl Preflight {
                 continue;
             }
             let (look, of_site, all) = (look.clone(), of_site.clone(), self.looks.clone());
-            let only = [Method::Dns, Method::DnsPersist].into_iter().find(|method| takes_only(methods, &name, *method));
+            let ways = [Method::Dns, Method::DnsPersist, Method::Http];
+            let only = ways.into_iter().find(|method| takes_only(methods, &name, *method));
             looks.spawn(async move {
                 let looked = tokio::time::timeout_at(until, async {
                     // They are never closed.
@@ -196,6 +206,11 @@ impl Preflight {
         DnsPlan { records: addresses.chain(allowing).collect() }
     }
 
+    /// Whether a challenge of our own is fetched.
+    pub(crate) fn fetches(&self) -> bool {
+        self.fetches.is_some()
+    }
+
     /// Answers to dns-01 challenges, where there are any.
     pub(crate) fn challenges(&self) -> Option<Arc<DnsChallenges>> {
         self.challenges.clone()
@@ -228,11 +243,12 @@ struct Look {
     targets: Targets,
     issuers: Vec<Issuer>,
     challenges: Option<Arc<DnsChallenges>>,
+    /// Fetches, and the account that edges answer for.
+    fetches: Option<(Arc<Fetches>, String)>,
 }
 
 impl Look {
-    /// What is found of a name, in the eyes of each CA.
-    /// `only` is the one way in which it is validated, if that is in the DNS.
+    /// What is found of a name, in the eyes of each CA. `only` is the one way in which it is validated, if there is one alone.
     async fn at(&self, name: &DnsName, only: Option<Method>) -> Vec<NameReport> {
         let observed = self.survey.observe(name).await;
         let reports: Vec<_> =
@@ -243,6 +259,7 @@ impl Look {
                 let now = Timestamp::now();
                 self.issuers.iter().map(|issuer| preflight::persisted(name, &seen, issuer, now)).collect()
             }
+            Some(Method::Http) => vec![self.fetched(name, &observed, &reports).await; reports.len()],
             Some(_) => {
                 let found = match &self.challenges {
                     Some(challenges) => delegation(challenges, name).await,
@@ -256,6 +273,23 @@ impl Look {
             NameReport::new(name.clone(), report.findings.into_iter().chain(found).collect())
         };
         reports.into_iter().zip(found).map(with).collect()
+    }
+
+    /// What speaks against a name by a fetch of our own challenge, if its records lead here and a CA may come.
+    async fn fetched(&self, name: &DnsName, observed: &Observed, reports: &[NameReport]) -> Option<Finding> {
+        let (fetches, account) = self.fetches.as_ref()?;
+        if !reports.iter().any(|report| report.readiness == Readiness::Ready) {
+            return None;
+        }
+        let addresses = preflight::fetched_at(observed);
+        let seen = fetches.seen(name, &addresses, &self.targets, account);
+        match tokio::time::timeout(FETCH_PATIENCE, seen).await {
+            Ok(seen) => preflight::fetched(&seen),
+            Err(_) => {
+                let detail = format!("fetching our own challenge took more than {} s", FETCH_PATIENCE.as_secs());
+                Some(Finding { code: FindingCode::NotAsked, detail, edits: Vec::new() })
+            }
+        }
     }
 }
 
@@ -299,16 +333,15 @@ fn resolvers(config: &Dns) -> anyhow::Result<Vec<SocketAddr>> {
 }
 
 /// The resolvers, and the servers of customers that may be asked besides.
-fn survey(config: &Dns) -> anyhow::Result<Survey> {
-    let (denied, private) = (Denied::new(&NOT_PUBLIC), config.private_networks.clone());
-    let allowed = AllowedServers::new(move |address| {
-        denied.allows(address) || private.iter().any(|network| network.contains(address))
-    });
+fn survey(config: &Dns, permitted: Permitted) -> anyhow::Result<Survey> {
+    let allowed = AllowedServers::new(move |address| permitted.allows(address));
     Ok(Survey::new(resolvers(config)?, allowed))
 }
 
 /// For a look at all of a site's names.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// For the fetches of one name, once it is known where it leads.
+const FETCH_PATIENCE: Duration = Duration::from_secs(25);
 /// For how long the target's addresses are taken to be what they were.
 const FOUND_FRESH: Duration = Duration::from_secs(60);
 /// Names under observation at one time: each takes a dozen questions. One site's slow ones leave most places to the others.

@@ -360,8 +360,8 @@ impl Worker {
             }
             Action::LookAtNames => match &self.preflight {
                 Some(preflight) => {
-                    let accounts = self.authorities.account_urls();
-                    Outcome::NamesAre(preflight.look(&site.names, &site.challenges, &accounts).await)
+                    let (accounts, account) = (self.authorities.account_urls(), self.probed_account(preflight).await);
+                    Outcome::NamesAre(preflight.look(&site.names, &site.challenges, &accounts, account).await)
                 }
                 // The configuration was another one when somebody wanted a look.
                 None => Outcome::NamesAre(NamesReport {
@@ -434,6 +434,19 @@ impl Worker {
                 let crate::certstore::Certified { authority, not_before, not_after } = certified;
                 Outcome::Stored { authority, id, not_before, not_after, responder }
             }
+        })
+    }
+
+    /// The account that edges answer probes for, by the thumbprint of its key; none where nothing is fetched, before there is an
+    /// account, and while certstore cannot say.
+    pub(crate) async fn probed_account(&self, preflight: &Preflight) -> Option<String> {
+        if !preflight.fetches() {
+            return None;
+        }
+        let listed = self.certstore.listed_account().await;
+        listed.unwrap_or_else(|Failure { detail, .. }| {
+            tracing::warn!(detail, "names are looked at without fetches: the list of accounts cannot be read");
+            None
         })
     }
 

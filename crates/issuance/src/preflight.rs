@@ -1,6 +1,7 @@
 //! Pre-flight: whether a CA could validate a name, judged before it is asked, from what the DNS said.
 //!
-//! The questions are put elsewhere. [`refused`] judges the name alone, [`judged`] what was [`Observed`]. The rules are those of
+//! The questions are put elsewhere. [`refused`] judges the name alone, [`judged`] what was [`Observed`], [`fetched`] what came of
+//! fetches of our own challenge. The rules are those of
 //! CAs: all places must see the same, DNSSEC must validate, CAA must allow the CA (RFC 8659), and every address must be the
 //! platform's, since a CA picks one.
 //!
@@ -11,6 +12,7 @@
 
 mod addresses;
 mod caa;
+mod fetched;
 mod names;
 mod observed;
 mod persist;
@@ -19,6 +21,7 @@ mod targets;
 mod tests;
 
 pub use caa::Issuer;
+pub use fetched::{Fetched, Perspective, StrangeAnswer, fetched, fetched_at};
 pub use names::{Suffix, refused};
 pub use observed::{CaaLookup, CaaRecord, Lookup, Observed, Observer, ServerTrouble, Unresolved, View};
 pub use persist::{persist_owner, persist_record, persisted};

@@ -152,6 +152,20 @@ impl Challenge {
         (1..=128).contains(&token.len()) && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     }
 
+    /// The token of a probe: certman fetches it over the addresses of a name before a CA is asked for anything. An edge answers it
+    /// for every host as if it were a challenge of that account, if the account is one of the platform's. A CA's tokens do not
+    /// begin like this (RFC 8555, 8.1: they are random), so that nothing is validated by the answer.
+    pub fn probe(nonce: u128, thumbprint: &str) -> String {
+        format!("{PROBE}{nonce:032x}-{thumbprint}")
+    }
+
+    /// The account thumbprint in the token of a probe.
+    pub fn probed(token: &str) -> Option<&str> {
+        let (nonce, rest) = token.strip_prefix(PROBE)?.split_at_checked(32)?;
+        let thumbprint = rest.strip_prefix('-').filter(|thumbprint| !thumbprint.is_empty());
+        thumbprint.filter(|_| nonce.bytes().all(|b| b.is_ascii_hexdigit()))
+    }
+
     /// The account thumbprint in the key authorization, if that begins with the token.
     pub fn thumbprint(&self) -> Option<&str> {
         self.key_authorization.strip_prefix(self.token.as_str())?.strip_prefix('.')
@@ -188,6 +202,9 @@ impl ChallengeMethod {
 impl Document for Challenge {
     const LABEL: &'static str = "certseal challenge v1";
 }
+
+/// The beginning of a probe's token.
+const PROBE: &str = "certseal-probe-";
 
 /// The thumbprints (RFC 7638) of the platform's own ACME accounts: edges answer challenges for no others.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -367,6 +384,25 @@ mod tests {
         assert_eq!(challenge("tok.print").thumbprint(), Some("print"));
         assert_eq!(challenge("other.print").thumbprint(), None);
         assert_eq!(challenge("token.print").thumbprint(), None);
+    }
+
+    #[test]
+    fn a_probe_is_a_token_that_names_an_account_and_no_other_token_is_one() {
+        let thumbprint = "LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ";
+        let token = Challenge::probe(7, thumbprint);
+        assert!(Challenge::is_token(&token), "{token}");
+        assert_eq!(Challenge::probed(&token), Some(thumbprint));
+        for other in [
+            "DGyRejmCefe7v4NfDGDKfA",
+            "certseal-probe-",
+            "certseal-probe-0123",
+            &format!("certseal-probe-{:032x}-", 7),
+            &format!("certseal-probe-{:032x}{thumbprint}", 7),
+            &format!("certseal-probe-{}-{thumbprint}", "z".repeat(32)),
+            &format!("x{token}"),
+        ] {
+            assert_eq!(Challenge::probed(other), None, "{other}");
+        }
     }
 
     #[test]

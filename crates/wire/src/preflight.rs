@@ -134,6 +134,16 @@ pub enum FindingCode {
     ChallengeNotDelegated,
     /// The record by which it is validated for ever is not there, or is not for our account.
     ChallengeRecordMissing,
+    /// A fetch of our own challenge reaches none of its addresses.
+    FetchFails,
+    /// A fetch of our own challenge succeeds at some of its addresses, and not at another that a CA may choose.
+    FetchFailsSomewhere,
+    /// A fetch of our own challenge succeeds from certman's place, and not from another one.
+    FetchFailsElsewhere,
+    /// Another server answers in the place of the platform's edges.
+    StrangeServer,
+    /// The answer to a fetch of our own challenge leads on and on, or where no CA goes.
+    RedirectLoop,
     /// It depends on who asks: CAs ask from several places.
     AnswersDiffer,
     /// Its own servers have the right records, and caches not yet.
@@ -165,6 +175,11 @@ impl FindingCode {
             Self::ServersFail => "servers-fail",
             Self::ChallengeNotDelegated => "challenge-not-delegated",
             Self::ChallengeRecordMissing => "challenge-record-missing",
+            Self::FetchFails => "fetch-fails",
+            Self::FetchFailsSomewhere => "fetch-fails-somewhere",
+            Self::FetchFailsElsewhere => "fetch-fails-elsewhere",
+            Self::StrangeServer => "strange-server",
+            Self::RedirectLoop => "redirect-loop",
             Self::AnswersDiffer => "answers-differ",
             Self::NotEverywhereYet => "not-everywhere-yet",
             Self::NotAsked => "not-asked",
@@ -284,7 +299,14 @@ mod tests {
     fn a_code_of_a_later_release_is_read_and_every_word_is_its_json() {
         let read: FindingCode = serde_json::from_str(r#""registrar-hold""#).unwrap();
         assert_eq!(read, FindingCode::Other);
-        for code in [FindingCode::AliasElsewhere, FindingCode::StrayIpv6, FindingCode::DnssecBogus] {
+        for code in [
+            FindingCode::AliasElsewhere,
+            FindingCode::StrayIpv6,
+            FindingCode::DnssecBogus,
+            FindingCode::FetchFailsElsewhere,
+            FindingCode::StrangeServer,
+            FindingCode::RedirectLoop,
+        ] {
             assert_eq!(serde_json::to_value(code).unwrap(), code.as_str());
         }
     }

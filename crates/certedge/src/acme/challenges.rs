@@ -45,6 +45,12 @@ impl Challenges {
         self.key_authorization(host, ChallengeMethod::Http, token).await
     }
 
+    /// The answer to a probe of certman ([`Challenge::probe`]), by whichever host: certstore is not asked. Whoever asks names an
+    /// account, and learns whether it is one of the platform's, as from any answer to a CA.
+    pub(crate) fn probed(&self, token: &str) -> Option<String> {
+        probed(token, self.mirror.accounts().as_deref())
+    }
+
     /// The certificate that answers for `host` by tls-alpn-01.
     pub(crate) async fn certificate(&self, host: &DnsName) -> Result<Arc<CertifiedKey>, Unanswered> {
         let key_authorization = self.key_authorization(host, ChallengeMethod::TlsAlpn, Challenge::TLS_ALPN).await?;
@@ -172,6 +178,13 @@ fn judge(
     Ok(challenge.key_authorization.clone())
 }
 
+/// The answer to a probe that names one of `accounts`.
+fn probed(token: &str, accounts: Option<&AcmeAccounts>) -> Option<String> {
+    let thumbprint = Challenge::probed(token)?;
+    let is_ours = accounts.is_some_and(|accounts| accounts.thumbprints.iter().any(|known| known == thumbprint));
+    is_ours.then(|| format!("{token}.{thumbprint}"))
+}
+
 /// Lookups in certstore at one time.
 const LOOKUPS: usize = 64;
 
@@ -186,6 +199,18 @@ const PATIENCE: Duration = Duration::from_secs(3);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_probe_is_answered_for_our_own_accounts_only() {
+        let accounts = AcmeAccounts { version: 1, thumbprints: vec![String::new(), "print".into()] };
+        let answer = |token: &str| probed(token, Some(&accounts));
+        let ours = Challenge::probe(7, "print");
+        assert_eq!(answer(&ours), Some(format!("{ours}.print")));
+        for other in [Challenge::probe(7, "strange"), Challenge::probe(7, ""), "tok".to_owned()] {
+            assert_eq!(answer(&other), None, "{other}");
+        }
+        assert_eq!(probed(&ours, None), None);
+    }
 
     #[test]
     fn a_challenge_is_answered_only_as_asked_in_time_and_for_our_own_account() {

@@ -51,11 +51,13 @@ impl Plain {
     }
 
     async fn challenge(&self, host: &DnsName, token: &str) -> Response<Body> {
+        if let Some(answer) = self.challenges.probed(token) {
+            return key_authorization(answer);
+        }
         match self.challenges.answer(host, token).await {
-            Ok(key_authorization) => {
+            Ok(answer) => {
                 self.metrics.challenge_answered();
-                let response = Response::new(Body::from(key_authorization));
-                answer::with(response, CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
+                key_authorization(answer)
             }
             // A host that is not served here has none, whoever can be asked.
             Err(_) if self.mirror.route(host).is_none() => answer::refusal(StatusCode::NOT_FOUND),
@@ -66,6 +68,11 @@ impl Plain {
             }
         }
     }
+}
+
+fn key_authorization(text: String) -> Response<Body> {
+    let octets = HeaderValue::from_static("application/octet-stream");
+    answer::with(Response::new(Body::from(text)), CONTENT_TYPE, octets)
 }
 
 /// The same place over HTTPS. 308 keeps the method (RFC 9110, 15.4.9).

@@ -47,7 +47,9 @@ async fn plan(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -
 )]
 async fn look(State(worker): State<Arc<Worker>>, _: Allowed, Name(name): Name) -> Result<Json<NamesReport>, Refusal> {
     let site = present(&worker, &name).await?.site;
-    let report = configured(&worker)?.look(&site.names, &site.challenges, &worker.authorities.account_urls()).await;
+    let preflight = configured(&worker)?;
+    let (accounts, account) = (worker.authorities.account_urls(), worker.probed_account(preflight).await);
+    let report = preflight.look(&site.names, &site.challenges, &accounts, account).await;
     let (seen, moment) = (report.clone(), worker.moment().map_err(Refusal::internal)?);
     let looked_at = move |now: Site| {
         // What was seen is of the names that it had, and of how they were validated.

@@ -22,7 +22,8 @@ impl Targets {
         self.alias.is_none() && self.addresses.is_empty()
     }
 
-    pub(super) fn is_ours(&self, address: IpAddr) -> bool {
+    /// Whether an address is the platform's.
+    pub fn is_ours(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let is_known = |address| self.addresses.contains(&address) || self.found.contains(&address);
         is_known(address) || behind_nat64(address).is_some_and(is_known)
