@@ -49,6 +49,7 @@ pub async fn start(sites: &[DnsName], broken: &DnsName, shutdown: &Shutdown) -> 
         fetch_port: 80,
         vantage_points: Vec::new(),
         challenges: None,
+        reputation: None,
     })
 }
 

@@ -7,6 +7,10 @@ use std::{
     env, fs,
     os::unix::fs::PermissionsExt,
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -108,6 +112,59 @@ async fn fetch_beforehand() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     platform.wait_active(&six, 1).await;
+}
+
+#[test]
+fn a_name_of_bad_repute_gets_no_first_certificate_and_none_comes_while_nobody_says() {
+    in_own_network(|| {
+        tokio::runtime::Runtime::new().unwrap().block_on(ask_for_repute());
+    });
+}
+
+async fn ask_for_repute() {
+    let names = ["good.com", "bad.com", "late.com"];
+    let zones = names.map(|name| Zone { signing: Signing::Unsigned, ..zone(name, &["www 2 IN A 127.0.0.1"]) });
+    let _lab = Lab::start(&zones, &[("com", &[])]);
+    let pebble = Pebble::start_resolving(resolver(UNBOUND));
+    let authority = Authority::Acme { directory: &pebble.directory(), roots: &pebble.tls_root };
+    let mut platform = Platform::start_with_http(authority, pebble.http).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/lookup/{{name}}", listener.local_addr().unwrap());
+    let is_away = Arc::new(AtomicBool::new(false));
+    let away = is_away.clone();
+    let lookup = move |axum::extract::Path(name): axum::extract::Path<String>| {
+        let answer = match name.as_str() {
+            _ if away.load(Ordering::Relaxed) => (axum::http::StatusCode::BAD_GATEWAY, ""),
+            "www.bad.com" => (axum::http::StatusCode::OK, r#"{"listed": true, "why": "phishing"}"#),
+            _ => (axum::http::StatusCode::OK, r#"{"listed": false}"#),
+        };
+        async move { answer }
+    };
+    let app = axum::Router::new().route("/lookup/{name}", axum::routing::get(lookup));
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    let roots = platform.pki("ca.pem");
+    platform.configure_authority(&format!(
+        "[dns]\nresolvers = [\"{UNBOUND}\", \"{BIND}\"]\naddresses = [\"127.0.0.1\"]\nfetch = false\n\
+         private_networks = [\"127.0.0.0/8\"]\n\
+         [dns.reputation]\nurl = \"{url}\"\nroots = {roots:?}\nunavailable = \"refuse\""
+    ));
+    let [good, bad, late] = names.map(|name| format!("www.{name}").parse::<DnsName>().unwrap());
+    platform.add_site(&good).await;
+    platform.wait_active(&good, 1).await;
+    platform.add_site(&bad).await;
+    let dns = waits_for_its_names(&platform, &bad).await.dns.unwrap();
+    let finding = &dns.names[0].findings[0];
+    assert_eq!((dns.readiness, finding.code), (Readiness::NotReady, FindingCode::Denied), "{dns:?}");
+    assert!(finding.detail.contains("phishing"), "{finding:?}");
+
+    is_away.store(true, Ordering::Relaxed);
+    platform.add_site(&late).await;
+    let dns = waits_for_its_names(&platform, &late).await.dns.unwrap();
+    assert_eq!(dns.readiness, Readiness::Unknown, "{dns:?}");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(platform.certman_as("platform").site(&late).await.unwrap().unwrap().version, 0);
+    is_away.store(false, Ordering::Relaxed);
+    platform.wait_active(&late, 1).await;
 }
 
 /// A proxy that lets nobody come to `host`, and everybody to others.

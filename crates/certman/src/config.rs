@@ -162,6 +162,37 @@ pub struct Dns {
     pub vantage_points: Vec<VantagePoint>,
     /// How answers to dns-01 challenges come into the DNS; there are none when absent.
     pub challenges: Option<DnsChallenges>,
+    /// A server that knows names of bad repute; none is asked when absent.
+    pub reputation: Option<Reputation>,
+}
+
+/// A server that knows names of bad repute.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reputation {
+    /// The question, in which `{name}` stands for the name: `https`, or `http` on this machine. The answer is 200 and JSON,
+    /// `{"listed": true, "why": "phishing"}`.
+    pub url: String,
+    /// What follows while it does not answer.
+    #[serde(default)]
+    pub unavailable: WhileUnavailable,
+    /// How long an answer counts, in seconds; 1 to 86,400.
+    #[serde(default = "default_reputation")]
+    pub remember_seconds: u64,
+    /// The CAs that may certify the server, PEM.
+    #[serde(default = "default_roots")]
+    pub roots: PathBuf,
+}
+
+/// What follows for a name while nobody says whether it is listed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhileUnavailable {
+    /// It is taken for one that is not.
+    #[default]
+    Allow,
+    /// It is unknown: it is not permitted on demand, and a site's first certificate waits.
+    Refuse,
 }
 
 /// Another place from which names are looked at.
@@ -337,6 +368,10 @@ pub(crate) fn limits(
 
 fn default_methods() -> Vec<Method> {
     vec![Method::Http]
+}
+
+fn default_reputation() -> u64 {
+    3600
 }
 
 fn default_fetch() -> bool {

@@ -29,6 +29,7 @@
 //! what is due and does it. Signed checkpoints list the changes that certstore acknowledged: by them edges see what it
 //! withholds.
 
+mod answers;
 mod api;
 mod authority;
 mod certstore;
@@ -79,7 +80,7 @@ use zeroize::Zeroizing;
 pub use config::{
     Authority as AuthorityConfig, Config, Dns as DnsConfig, DnsChallenges as DnsChallengesConfig,
     ExternalAccount as ExternalAccountConfig, Groups as GroupsConfig, LimitOverride, OnDemand as OnDemandConfig,
-    Permit, VantagePoint, Webhooks as WebhooksConfig,
+    Permit, Reputation as ReputationConfig, VantagePoint, Webhooks as WebhooksConfig, WhileUnavailable,
 };
 
 use authority::{AcmeAuthority, Authorities, Authority, Choices, ExternalAccount, LocalAuthority, account_key_file};

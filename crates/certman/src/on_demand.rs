@@ -7,28 +7,23 @@
 //! Rules are tried in their order, and one that permits is enough. While one cannot be asked, names that no other one permits have
 //! no answer: nothing else depends on it.
 
-mod permissions;
-
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
-use bytes::Bytes;
 use certseal_issuance::preflight::Suffix;
 use certseal_service::{buckets::Buckets, tls};
-use certseal_wire::{Caller, DnsName, NameSet, PoolName, Readiness, SiteRequest, causes};
-use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full, Limited};
+use certseal_wire::{Caller, DnsName, NameSet, PoolName, Readiness, SiteRequest};
+use http::{StatusCode, Uri};
 
-pub(crate) use self::permissions::Permission;
-use self::permissions::Permissions;
 use crate::{
+    answers::{Answer, Answers, UNAVAILABLE_FOR},
     config::{OnDemand as OnDemandConfig, Permit},
     preflight::Preflight,
     suffixes::Suffixes,
-    web::{MOST_ANSWER, WebClient, web_client, web_url},
+    web::{self, WebClient, web_client, web_url},
 };
 
 /// Decides for which names there are sites on demand.
@@ -37,7 +32,7 @@ pub(crate) struct OnDemand {
     rules: Arc<[Rule]>,
     suffixes: Arc<Suffixes>,
     denied: Vec<DnsName>,
-    permissions: Arc<Permissions>,
+    permissions: Arc<Answers<Permission>>,
     limits: Mutex<Limits>,
 }
 
@@ -64,7 +59,11 @@ impl OnDemand {
             rules: rules.collect::<anyhow::Result<_>>()?,
             suffixes,
             denied,
-            permissions: Permissions::new(Duration::from_secs(seconds)),
+            permissions: Answers::new(move |permission: &Permission| match permission {
+                Permission::Permitted => PERMITTED_FOR,
+                Permission::Refused => Duration::from_secs(seconds),
+                Permission::Unavailable => UNAVAILABLE_FOR,
+            }),
             limits: Mutex::new(Limits::new(config)),
             config: config.clone(),
         })
@@ -130,6 +129,21 @@ impl OnDemand {
 
     fn limits(&self) -> MutexGuard<'_, Limits> {
         self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether there may be a certificate for a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Permission {
+    Permitted,
+    Refused,
+    /// Nobody who could have said so was reached.
+    Unavailable,
+}
+
+impl Answer for Permission {
+    fn none() -> Self {
+        Self::Unavailable
     }
 }
 
@@ -236,18 +250,9 @@ struct Hook {
 
 impl Hook {
     async fn permission(&self, name: &DnsName) -> Permission {
-        let answer = async {
-            let request = Request::get(question(&self.url, name)).body(Full::new(Bytes::new()));
-            let response = self.client.request(request.map_err(|error| error.to_string())?).await;
-            let response = response.map_err(|error| causes(&error))?;
-            let status = response.status();
-            // A connection whose answer was read is used again.
-            let _ = Limited::new(response.into_body(), MOST_ANSWER).collect().await;
-            verdict(status).ok_or_else(|| format!("it answers {status}"))
-        };
-        let answer = tokio::time::timeout(PATIENCE, answer).await;
-        let no_answer = |_| Err(format!("no answer within {} s", PATIENCE.as_secs()));
-        answer.unwrap_or_else(no_answer).unwrap_or_else(|why| {
+        let answer = web::get(&self.client, &question(&self.url, name), PATIENCE).await;
+        let said = |(status, _)| verdict(status).ok_or_else(|| format!("it answers {status}"));
+        answer.and_then(said).unwrap_or_else(|why| {
             tracing::warn!(why, "the hook that permits names on demand cannot be asked");
             Permission::Unavailable
         })
@@ -270,6 +275,8 @@ fn verdict(status: StatusCode) -> Option<Permission> {
     }
 }
 
+/// How long a name stays permitted: until its site is there.
+const PERMITTED_FOR: Duration = Duration::from_secs(60);
 /// For a look into the DNS. The edge that asked gives up before, and finds the answer when it asks again; a slower look must not
 /// keep its place from others.
 const LOOK_PATIENCE: Duration = Duration::from_secs(20);

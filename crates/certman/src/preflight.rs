@@ -1,6 +1,7 @@
 //! Pre-flight: a look at names before a CA is asked for anything: in the DNS, and over their addresses. `certseal-issuance` judges.
 
 mod fetch;
+mod reputation;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -25,7 +26,10 @@ use tokio::{
     time::Instant,
 };
 
-use self::fetch::{Fetches, Permitted};
+use self::{
+    fetch::{Fetches, Permitted},
+    reputation::Reputation,
+};
 use crate::{
     config::{Dns, address},
     dns_challenges::DnsChallenges,
@@ -45,6 +49,8 @@ pub(crate) struct Preflight {
     challenges: Option<Arc<DnsChallenges>>,
     /// None where nothing is fetched.
     fetches: Option<Arc<Fetches>>,
+    /// None where nobody is asked about names of bad repute.
+    reputation: Option<Arc<Reputation>>,
     looks: Arc<Semaphore>,
     /// The target's addresses, and when they were asked for.
     found: Mutex<Option<(Instant, Vec<IpAddr>)>>,
@@ -74,10 +80,12 @@ impl Preflight {
             "expected [dns.challenges] for challenges of type dns-01"
         );
         let fetches = config.fetch.then(|| Fetches::new(config, survey.clone(), permitted)).transpose()?.map(Arc::new);
+        let reputation = config.reputation.as_ref().map(|it| Reputation::new(it, suffixes.clone())).transpose()?;
         Ok(Self {
             survey,
             challenges,
             fetches,
+            reputation: reputation.map(Arc::new),
             methods,
             targets,
             identities,
@@ -105,6 +113,7 @@ impl Preflight {
             issuers: self.issuers(methods, accounts),
             challenges: self.challenges.clone(),
             fetches: self.fetches.clone().zip(account),
+            reputation: self.reputation.clone(),
         });
         let of_site = Arc::new(Semaphore::new(LOOKS_OF_A_SITE));
         let until = Instant::now() + PATIENCE;
@@ -123,7 +132,11 @@ impl Preflight {
                 let looked = tokio::time::timeout_at(until, async {
                     // They are never closed.
                     let _one = (of_site.acquire().await, all.acquire().await);
-                    look.at(&name, only).await
+                    let (reports, listed) = tokio::join!(look.at(&name, only), look.listed(&name));
+                    let listed_first = |report: NameReport| {
+                        NameReport::new(report.name, listed.iter().cloned().chain(report.findings).collect())
+                    };
+                    reports.into_iter().map(listed_first).collect()
                 });
                 let unknown = || vec![NameReport::new(name.clone(), vec![too_slow()]); look.issuers.len()];
                 looked.await.unwrap_or_else(|_| unknown())
@@ -206,6 +219,19 @@ impl Preflight {
         DnsPlan { records: addresses.chain(allowing).collect() }
     }
 
+    /// Why a first certificate for the names has to wait: whether one of them is of bad repute cannot be asked, and is to be.
+    pub(crate) async fn unvetted(&self, names: &NameSet) -> Option<String> {
+        let reputation = self.reputation.as_ref()?;
+        for name in names.iter() {
+            if let Some(finding) = reputation.finding(name).await
+                && finding.code == FindingCode::NotAsked
+            {
+                return Some(format!("{name}: {}", finding.detail));
+            }
+        }
+        None
+    }
+
     /// Whether a challenge of our own is fetched.
     pub(crate) fn fetches(&self) -> bool {
         self.fetches.is_some()
@@ -245,6 +271,7 @@ struct Look {
     challenges: Option<Arc<DnsChallenges>>,
     /// Fetches, and the account that edges answer for.
     fetches: Option<(Arc<Fetches>, String)>,
+    reputation: Option<Arc<Reputation>>,
 }
 
 impl Look {
@@ -273,6 +300,11 @@ impl Look {
             NameReport::new(name.clone(), report.findings.into_iter().chain(found).collect())
         };
         reports.into_iter().zip(found).map(with).collect()
+    }
+
+    /// What speaks against a name by its repute.
+    async fn listed(&self, name: &DnsName) -> Option<Finding> {
+        self.reputation.as_ref()?.finding(name).await
     }
 
     /// What speaks against a name by a fetch of our own challenge, if its records lead here and a CA may come.

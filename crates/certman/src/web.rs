@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::Uri;
-use http_body_util::Full;
+use certseal_wire::causes;
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -27,6 +28,27 @@ pub(crate) fn web_client(config: rustls::ClientConfig) -> WebClient {
         .enable_http2()
         .wrap_connector(tcp);
     Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector)
+}
+
+/// The answer to `GET url`: its status, and its body if that came to an end and is not too long.
+///
+/// # Errors
+/// Says why there is none in time.
+pub(crate) async fn get(
+    client: &WebClient,
+    url: &str,
+    patience: Duration,
+) -> Result<(StatusCode, Option<Bytes>), String> {
+    let answer = async {
+        let request = Request::get(url).body(Full::new(Bytes::new())).map_err(|error| error.to_string())?;
+        let response = client.request(request).await.map_err(|error| causes(&error))?;
+        let status = response.status();
+        // A connection whose answer was read is used again.
+        let body = Limited::new(response.into_body(), MOST_ANSWER).collect().await;
+        Ok((status, body.ok().map(|body| body.to_bytes())))
+    };
+    let late = |_| Err(format!("no answer within {} s", patience.as_secs()));
+    tokio::time::timeout(patience, answer).await.unwrap_or_else(late)
 }
 
 /// Makes requests in the clear, over connections that it keeps. Other schemes than `http` are refused.

@@ -377,6 +377,13 @@ impl Worker {
                 if let Some(denied) = self.preflight.as_ref().and_then(|preflight| preflight.denied(&site.names)) {
                     return Err(Failure::new(FailureKind::Hopeless, denied.detail));
                 }
+                // What is served goes on being served: a renewal does not wait for others.
+                if site.certificate.is_none()
+                    && let Some(preflight) = &self.preflight
+                    && let Some(why) = preflight.unvetted(&site.names).await
+                {
+                    return Err(Failure::new(FailureKind::Unavailable, why));
+                }
                 let replaces = replaces.as_deref();
                 Outcome::OrderOpened(
                     self.authorities.open_order(account, &site.names, replaces, profile.as_ref()).await?,
