@@ -108,6 +108,7 @@ pub async fn start(options: &Options, shutdown: &Shutdown) -> anyhow::Result<Pla
             further_authorities: Vec::new(),
             webhooks: None,
             on_demand: None,
+            warm_up: None,
         },
         shutdown.clone(),
     )

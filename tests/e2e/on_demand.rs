@@ -191,6 +191,31 @@ async fn a_flood_of_names_costs_no_order_and_no_call_to_certstore() {
     assert!(flooded <= 1.5 * calm + 5.0, "{flooded} calls to certstore, and {calm} in calm");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_has_opened_the_key_of_a_first_certificate_before_a_visitor_comes() {
+    let mut platform = Platform::start(Authority::Local).await;
+    let (https, nobody) = (platform.addresses["https"], free_address());
+    platform.configure_certman(&format!("[warm_up]\nedges = [\"{https}\", \"{nobody}\"]\n"));
+    let warm_ups = |platform: &Platform, outcome: &str| {
+        counted(&platform.metrics("man-telemetry"), "certman_warm_ups_total", outcome)
+    };
+    let site = name("shop.example.net");
+    platform.add_site(&site).await;
+    platform.wait_active(&site, 1).await;
+    wait_for("the edge that serves", || warm_ups(&platform, "Served") == 1.0).await;
+    assert!(is_served(&platform, &site).await);
+    // Nothing waits for an edge that is away.
+    let other = name("other.example.net");
+    platform.add_site(&other).await;
+    platform.wait_active(&other, 1).await;
+    wait_for("the other site", || warm_ups(&platform, "Served") == 2.0).await;
+    // A renewal needs none.
+    assert!(platform.certctl(&["site", "renew", "shop.example.net"]).status.success());
+    platform.wait_active(&site, 2).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(warm_ups(&platform, "Served"), 2.0);
+}
+
 const PER_ADDRESS: u32 = 5;
 
 fn name(text: &str) -> DnsName {

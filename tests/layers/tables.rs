@@ -55,7 +55,7 @@ pub(crate) const LAYERS: &[Layers] = &[
                 "answers", "config", "drive", "events", "indexes", "leases", "metrics", "new_key", "presented",
                 "repeats", "suffixes", "web",
             ],
-            &["dns_challenges", "queue", "stapling"],
+            &["dns_challenges", "queue", "stapling", "warm_up"],
             &["preflight"],
             &["authority", "journal"],
             &["ledger", "on_demand", "recent", "webhooks", "witness"],

@@ -73,6 +73,16 @@ pub struct Config {
     pub webhooks: Option<Webhooks>,
     /// Sites that edges ask for when visitors do; there are none when absent.
     pub on_demand: Option<OnDemand>,
+    /// Edges that open the key of a site's first certificate before a visitor comes; none when absent.
+    pub warm_up: Option<WarmUp>,
+}
+
+/// Edges that open the key of a site's first certificate before a visitor comes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WarmUp {
+    /// Where each of them serves HTTPS, such as `10.0.0.1:443`.
+    pub edges: Vec<SocketAddr>,
 }
 
 /// Sites that edges ask for when visitors do.

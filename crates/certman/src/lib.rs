@@ -52,6 +52,7 @@ mod recent;
 mod repeats;
 mod stapling;
 mod suffixes;
+mod warm_up;
 mod web;
 mod webhooks;
 mod witness;
@@ -80,7 +81,8 @@ use zeroize::Zeroizing;
 pub use config::{
     Authority as AuthorityConfig, Config, Dns as DnsConfig, DnsChallenges as DnsChallengesConfig,
     ExternalAccount as ExternalAccountConfig, Groups as GroupsConfig, LimitOverride, OnDemand as OnDemandConfig,
-    Permit, Reputation as ReputationConfig, VantagePoint, Webhooks as WebhooksConfig, WhileUnavailable,
+    Permit, Reputation as ReputationConfig, VantagePoint, WarmUp as WarmUpConfig, Webhooks as WebhooksConfig,
+    WhileUnavailable,
 };
 
 use authority::{AcmeAuthority, Authorities, Authority, Choices, ExternalAccount, LocalAuthority, account_key_file};
@@ -93,6 +95,7 @@ use on_demand::OnDemand;
 use preflight::Preflight;
 use stapling::Responders;
 use suffixes::Suffixes;
+use warm_up::WarmUps;
 use webhooks::Webhooks;
 use worker::{Slots, Worker};
 
@@ -106,6 +109,7 @@ pub struct Running {
     checkpoints: JoinHandle<()>,
     leases: JoinHandle<()>,
     webhooks: Option<JoinHandle<()>>,
+    warm_ups: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -119,6 +123,9 @@ impl Running {
         self.leases.await.context("the lease task ended early")?;
         if let Some(webhooks) = self.webhooks {
             webhooks.await.context("the webhook task ended early")?;
+        }
+        if let Some(warm_ups) = self.warm_ups {
+            warm_ups.await.context("the warm-up task ended early")?;
         }
         self.checkpoints.await.context("the checkpoint task ended early")
     }
@@ -167,6 +174,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let on_demand = config.on_demand.as_ref();
     let on_demand = on_demand.map(|it| OnDemand::new(it, preflight.as_ref(), denied, rules.suffixes.clone()));
     let on_demand = on_demand.transpose()?;
+    let warm_ups = config.warm_up.as_ref().map(|it| WarmUps::new(it, metrics.clone())).transpose()?;
     let ledger = Ledger::start(journal.clone(), rules);
     let made = |authority_config: &AuthorityConfig, is_preferred: bool| {
         authority(authority_config, &config.data_dir, is_preferred, metrics.requests.clone())
@@ -208,6 +216,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
         dns_challenges: preflight.as_deref().and_then(Preflight::challenges),
         preflight,
         on_demand,
+        warm_ups: warm_ups.clone(),
         journal,
         ledger,
         turns: Default::default(),
@@ -224,12 +233,13 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     });
     let app = api::router(worker.clone(), Rates::new(config.requests_per_second));
     let webhooks = webhooks.map(|webhooks| tokio::spawn(webhooks.run(shutdown.clone())));
+    let warm_ups = warm_ups.map(|warm_ups| tokio::spawn(warm_ups.run(shutdown.clone())));
     let leases = tokio::spawn(worker.clone().keep_leases(shutdown.clone()));
     let worker = tokio::spawn(worker.run(shutdown.clone()));
     let server = server::serve_mtls(listener, tls, config.trust_domain, app, Limits::default(), shutdown);
     let server = tokio::spawn(server);
     tracing::info!(%address, "certman is listening");
-    Ok(Running { address, server, worker, checkpoints, leases, webhooks })
+    Ok(Running { address, server, worker, checkpoints, leases, webhooks, warm_ups })
 }
 
 fn store_client(store: &Peer) -> anyhow::Result<StoreClient> {

@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     put_aside: Gauge,
     webhooks: Family<WebhookLabels, Counter>,
     on_demand: Family<DemandedLabels, Counter>,
+    warm_ups: Family<WarmedLabels, Counter>,
     revocations: Counter,
     staples: Counter,
     failures: Family<FailureLabels, Counter>,
@@ -55,6 +56,22 @@ struct WebhookLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DemandedLabels {
     outcome: Demanded,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WarmedLabels {
+    outcome: Warmed,
+}
+
+/// What became of the warm-up of an edge for a site, or of all edges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(crate) enum Warmed {
+    /// The edge serves the site with its certificate.
+    Served,
+    /// It did not within half a minute.
+    GivenUp,
+    /// Too many sites waited: no edge was tried.
+    Dropped,
 }
 
 /// What became of an edge's question for a certificate.
@@ -96,6 +113,8 @@ impl Metrics {
         registry.register("webhooks_put_aside", text, metrics.put_aside.clone());
         registry.register("webhooks", "Attempts to send an event, by their outcome", metrics.webhooks.clone());
         registry.register("on_demand", "Questions of edges for new names, by their outcome", metrics.on_demand.clone());
+        let text = "Warm-ups of edges for the first certificates of sites, by their outcome";
+        registry.register("warm_ups", text, metrics.warm_ups.clone());
         registry.register("failures", "Failed attempts by what follows from them", metrics.failures.clone());
         (metrics, registry)
     }
@@ -108,6 +127,11 @@ impl Metrics {
     /// An edge asked for a certificate.
     pub(crate) fn demanded(&self, outcome: Demanded) {
         self.on_demand.get_or_create(&DemandedLabels { outcome }).inc();
+    }
+
+    /// An edge was warmed up, or not.
+    pub(crate) fn warmed(&self, outcome: Warmed) {
+        self.warm_ups.get_or_create(&WarmedLabels { outcome }).inc();
     }
 
     pub(crate) fn troubled(&self, Trouble { expiring, dead_letters, untold, put_aside }: Trouble) {

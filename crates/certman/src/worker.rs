@@ -34,6 +34,7 @@ use crate::{
     queue::Place,
     repeats,
     stapling::{Responders, names_responder},
+    warm_up::WarmUps,
 };
 
 pub(crate) struct Worker {
@@ -45,6 +46,8 @@ pub(crate) struct Worker {
     pub(crate) preflight: Option<Arc<Preflight>>,
     /// None where no sites are made for visitors.
     pub(crate) on_demand: Option<OnDemand>,
+    /// None where no edges are warmed up.
+    pub(crate) warm_ups: Option<Arc<WarmUps>>,
     /// None where nothing is put into the DNS.
     pub(crate) dns_challenges: Option<Arc<DnsChallenges>>,
     pub(crate) metrics: Metrics,
@@ -434,8 +437,12 @@ impl Worker {
                 let id = chain.first().and_then(|leaf| certificate_id(&leaf.0));
                 let chain: Vec<Vec<u8>> = chain.iter().map(|der| der.0.clone()).collect();
                 let responder = names_responder(&chain);
+                let leaf = chain.first().filter(|_| site.certificate.is_none()).cloned();
                 let (certified, change) = self.certstore.put_bundle(site, &sealed.bytes.0, chain).await?;
                 stored.push(change);
+                if let (Some(warm_ups), Some(leaf)) = (&self.warm_ups, leaf) {
+                    warm_ups.add(site, leaf);
+                }
                 let version = site.bundle_version.saturating_add(1);
                 tracing::info!(site = %site.site, version, "certificate stored");
                 let crate::certstore::Certified { authority, not_before, not_after } = certified;
