@@ -1,5 +1,6 @@
 //! The nouns of the command line: each has its arguments, calls what it needs, and shows the outcome.
 
+mod account;
 mod audit;
 mod backup;
 mod budget;
@@ -22,12 +23,12 @@ mod site_import;
 use certseal_service::config::ConfigError;
 use clap::Subcommand;
 
-pub(crate) use self::{audit::AuditCommand, site::SiteCommand};
 use self::{
-    backup::BackupCommand, bundle::BundleCommand, dns::DnsCommand, drill::DrillCommand, edges::EdgesCommand,
-    event::EventCommand, export::ExportArgs, import::ImportArgs, keys::KeysCommand, migrate::MigrateCommand,
-    order::OrderCommand, pki::PkiCommand, plan::PlanArgs,
+    account::AccountCommand, backup::BackupCommand, bundle::BundleCommand, dns::DnsCommand, drill::DrillCommand,
+    edges::EdgesCommand, event::EventCommand, export::ExportArgs, import::ImportArgs, keys::KeysCommand,
+    migrate::MigrateCommand, order::OrderCommand, pki::PkiCommand, plan::PlanArgs,
 };
+pub(crate) use self::{audit::AuditCommand, site::SiteCommand};
 use crate::{output::Output, settings::Settings};
 
 #[derive(Debug, Subcommand)]
@@ -60,6 +61,9 @@ pub(crate) enum Noun {
     Event(EventCommand),
     /// The CA's limits, and what of them is used
     Budget,
+    /// The accounts at the CAs, and their keys
+    #[command(subcommand)]
+    Account(AccountCommand),
     /// What certstore keeps
     #[command(subcommand)]
     Bundle(BundleCommand),
@@ -102,6 +106,7 @@ impl Noun {
             Self::Event(command) => event::run(command, &settings()?, output).await,
             Self::Plan(args) => plan::run(&args, output),
             Self::Budget => budget::run(&settings()?, output).await,
+            Self::Account(command) => account::run(command, &settings()?, output).await,
             Self::Bundle(command) => bundle::run(command, &settings()?, output).await,
         }
     }

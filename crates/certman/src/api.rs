@@ -1,5 +1,6 @@
 //! The HTTP interface for the platform and for operators.
 
+mod accounts;
 mod budget;
 mod bulk;
 mod events;

@@ -75,13 +75,29 @@ impl Authorities {
         }
     }
 
+    /// The CAs with accounts.
+    pub(crate) fn acme(&self) -> impl Iterator<Item = &AcmeAuthority> {
+        self.0.iter().filter_map(|(_, authority)| match authority {
+            Authority::Acme(acme) => Some(acme),
+            Authority::Local(_) => None,
+        })
+    }
+
     /// An account at a CA: its key is made before the first order.
     pub(crate) async fn open_account(&self, authority: &AuthorityId) -> Result<AccountRef, Failure> {
         let thumbprint = match self.get(Some(authority))? {
-            Authority::Acme(acme) => Some(acme.thumbprint().await?),
+            Authority::Acme(acme) => Some(acme.known_as().await?),
             Authority::Local(_) => None,
         };
         Ok(AccountRef { authority: authority.clone(), thumbprint })
+    }
+
+    /// The thumbprint of the key that the account at a CA has now; none where a CA has no accounts.
+    pub(crate) async fn thumbprint(&self, authority: &AuthorityId) -> Result<Option<String>, Failure> {
+        match self.get(Some(authority))? {
+            Authority::Acme(acme) => acme.thumbprint().await.map(Some),
+            Authority::Local(_) => Ok(None),
+        }
     }
 
     /// Creates an order, which may replace a certificate.

@@ -155,7 +155,12 @@ impl Certstore {
 
     /// Puts an account's thumbprint into the signed list, unless it is there.
     pub(crate) async fn vouch_for_account(&self, thumbprint: &str) -> Result<(), Failure> {
-        self.vouch_for(Some(thumbprint)).await
+        self.change_accounts(|listed| {
+            if listed.iter().all(|known| known != thumbprint) {
+                listed.push(thumbprint.to_owned());
+            }
+        })
+        .await
     }
 
     /// The thumbprint of the newest account that edges answer for, as the list said a minute ago at most.
@@ -166,39 +171,47 @@ impl Certstore {
         {
             return Ok(account.clone());
         }
-        let account = match self.store.accounts().await.map_err(store_failure)? {
-            Some(signed) => match self.counted::<AcmeAccounts>(&signed).await? {
-                Counted::Document(accounts) => accounts.thumbprints.last().cloned(),
-                Counted::Gone { .. } => None,
-            },
-            None => None,
-        };
+        let account = self.listed_accounts().await?.pop();
         *listed = Some((Instant::now(), account.clone()));
         Ok(account)
     }
 
-    /// Signs the list of accounts, with `thumbprint` in it, unless we signed such a list before.
-    async fn vouch_for(&self, thumbprint: Option<&str>) -> Result<(), Failure> {
+    /// Takes accounts out of the signed list, by their thumbprints.
+    pub(crate) async fn dismiss_accounts(&self, thumbprints: &[String]) -> Result<(), Failure> {
+        self.change_accounts(|listed| listed.retain(|known| !thumbprints.contains(known))).await
+    }
+
+    /// The thumbprints in the signed list.
+    pub(crate) async fn listed_accounts(&self) -> Result<Vec<String>, Failure> {
+        let signed = self.store.accounts().await.map_err(store_failure)?;
+        self.counted_accounts(signed.as_ref()).await.map(|accounts| accounts.thumbprints)
+    }
+
+    /// Signs the list of accounts as `change` makes it, unless we signed it so before.
+    async fn change_accounts(&self, change: impl FnOnce(&mut Vec<String>)) -> Result<(), Failure> {
         let _alone = self.accounts.lock().await;
         let signed = self.store.accounts().await.map_err(store_failure)?;
         let is_ours = signed.as_ref().is_none_or(|signed| signed.signer == self.issuer.verifying_key().id());
-        let mut accounts = match signed {
-            Some(signed) => match self.counted(&signed).await? {
-                Counted::Document(accounts) => accounts,
-                // A holder of that issuer's key could have listed any account.
-                Counted::Gone { standing } => AcmeAccounts { version: standing, thumbprints: Vec::new() },
-            },
-            None => AcmeAccounts { version: 0, thumbprints: Vec::new() },
-        };
-        let new = thumbprint.filter(|new| accounts.thumbprints.iter().all(|known| known != new));
-        if is_ours && new.is_none() {
+        let mut accounts = self.counted_accounts(signed.as_ref()).await?;
+        let before = accounts.thumbprints.clone();
+        change(&mut accounts.thumbprints);
+        if is_ours && accounts.thumbprints == before {
             return Ok(());
         }
         accounts.version = accounts.version.checked_add(1).ok_or_else(versions_used_up)?;
-        accounts.thumbprints.extend(new.map(str::to_owned));
         // A list that somebody else replaced meanwhile is read again by the next attempt.
         let put = self.store.put_accounts(&self.issuer.sign(&accounts)).await;
         put.map(drop).map_err(|error| unavailable(format!("certstore: {error}")))
+    }
+
+    /// The list of accounts, as far as it counts.
+    async fn counted_accounts(&self, signed: Option<&Signed>) -> Result<AcmeAccounts, Failure> {
+        let Some(signed) = signed else { return Ok(AcmeAccounts { version: 0, thumbprints: Vec::new() }) };
+        Ok(match self.counted(signed).await? {
+            Counted::Document(accounts) => accounts,
+            // A holder of that issuer's key could have listed any account.
+            Counted::Gone { standing } => AcmeAccounts { version: standing, thumbprints: Vec::new() },
+        })
     }
 
     /// Joins chain and sealed key to the site's next bundle and stores it. The same parts again are no change.
@@ -445,7 +458,7 @@ impl Certstore {
             return Ok(());
         }
         // Edges answer challenges by it, also before the next order looks at it.
-        self.vouch_for(None).await?;
+        self.change_accounts(|_| {}).await?;
         let followed = self.journaled(move |journal| {
             if let Some(seen) = seen {
                 let has_left = seen.listed.iter().any(|before| !now.listed.contains(before));

@@ -40,6 +40,11 @@ impl Leases {
         Ok(Self { storage, own, is_alone, held: Mutex::default() })
     }
 
+    /// Whether no other process can have the journal open.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.is_alone
+    }
+
     /// Whether this process works on the site.
     pub(crate) fn has(&self, site: &DnsName) -> bool {
         self.held().get(&shard(site)).is_some_and(|held| held.until > Instant::now())

@@ -11,6 +11,8 @@
 //! POST   /v1/sites/NAME/order/retry     tries it again now
 //! DELETE /v1/sites/NAME/order           gives it up
 //! GET    /v1/budget             what the CA allows, and what of it is used
+//! GET    /v1/accounts           the accounts at the CAs                                              (role admin)
+//! POST   /v1/accounts/rollover  gives one another key; /v1/accounts/deactivation ends one, for good (role admin)
 //! GET    /v1/openapi.json       this interface in OpenAPI           (every role)
 //! GET    /v1/events?after=      what happened to sites; POST /v1/events/replay has it told again
 //! GET    /v1/sites/NAME/dns     the records that its names should have; /v1/dns those of the platform
@@ -29,6 +31,7 @@
 //! what is due and does it. Signed checkpoints list the changes that certstore acknowledged: by them edges see what it
 //! withholds.
 
+mod accounts;
 mod answers;
 mod api;
 mod authority;
@@ -108,6 +111,7 @@ pub struct Running {
     worker: JoinHandle<()>,
     checkpoints: JoinHandle<()>,
     leases: JoinHandle<()>,
+    accounts: JoinHandle<()>,
     webhooks: Option<JoinHandle<()>>,
     warm_ups: Option<JoinHandle<()>>,
 }
@@ -121,6 +125,7 @@ impl Running {
         self.server.await.context("the server task ended early")?;
         self.worker.await.context("the worker task ended early")?;
         self.leases.await.context("the lease task ended early")?;
+        self.accounts.await.context("the account task ended early")?;
         if let Some(webhooks) = self.webhooks {
             webhooks.await.context("the webhook task ended early")?;
         }
@@ -235,11 +240,12 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let webhooks = webhooks.map(|webhooks| tokio::spawn(webhooks.run(shutdown.clone())));
     let warm_ups = warm_ups.map(|warm_ups| tokio::spawn(warm_ups.run(shutdown.clone())));
     let leases = tokio::spawn(worker.clone().keep_leases(shutdown.clone()));
+    let accounts = tokio::spawn(worker.clone().keep_accounts(shutdown.clone()));
     let worker = tokio::spawn(worker.run(shutdown.clone()));
     let server = server::serve_mtls(listener, tls, config.trust_domain, app, Limits::default(), shutdown);
     let server = tokio::spawn(server);
     tracing::info!(%address, "certman is listening");
-    Ok(Running { address, server, worker, checkpoints, leases, webhooks, warm_ups })
+    Ok(Running { address, server, worker, checkpoints, leases, accounts, webhooks, warm_ups })
 }
 
 fn store_client(store: &Peer) -> anyhow::Result<StoreClient> {

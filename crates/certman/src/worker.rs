@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::{
+    accounts,
     authority::{Authorities, MAX_CHAIN, certificate_id},
     certstore::{Certstore, versions_used_up},
     dns_challenges::DnsChallenges,
@@ -154,6 +155,20 @@ impl Worker {
                     self.wake.notify_one();
                 }
                 Err(error) => tracing::error!(error = causes(error.as_ref()), "cannot renew the leases"),
+            }
+        }
+    }
+
+    /// Finishes changes of accounts, until the shutdown begins.
+    pub(crate) async fn keep_accounts(self: Arc<Self>, shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                () = accounts::tidy(&self.authorities, &self.certstore) => {}
+                () = shutdown.begun() => return,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(TIDY_EVERY) => {}
+                () = shutdown.begun() => return,
             }
         }
     }
@@ -356,8 +371,9 @@ impl Worker {
                 Outcome::AccountReady(self.authorities.open_account(authority).await?)
             }
             Action::VouchForAccount(account) => {
-                if let Some(thumbprint) = &account.thumbprint {
-                    self.certstore.vouch_for_account(thumbprint).await?;
+                // The key that it has now, whichever the account is known by.
+                if let Some(thumbprint) = self.authorities.thumbprint(&account.authority).await? {
+                    self.certstore.vouch_for_account(&thumbprint).await?;
                 }
                 Outcome::Vouched
             }
@@ -574,6 +590,9 @@ const AFTER_ERROR: Duration = Duration::from_secs(5);
 
 /// Renewals of leases for each count of what somebody should look at.
 const COUNT_EVERY: u64 = 6;
+
+/// Between two looks at changes of accounts.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
 
 /// How long a site rests whose record a later release wrote.
 const LEFT_ALONE: Duration = Duration::from_secs(300);

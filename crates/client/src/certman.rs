@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use certseal_wire::{
-    BudgetReport, ChangesReport, DnsName, DnsPlan, EventList, Import, NamesReport, OnDemandAnswer, OrderList,
-    OrderStatus, Renewal, Replacement, Replay, Replayed, Reseal, RevocationRequest, SiteChanges, SiteList, SiteRequest,
-    SiteStatus,
+    AccountDeactivation, AccountList, AccountReport, AccountRollover, BudgetReport, ChangesReport, DnsName, DnsPlan,
+    EventList, Import, NamesReport, OnDemandAnswer, OrderList, OrderStatus, Renewal, Replacement, Replay, Replayed,
+    Reseal, RevocationRequest, SiteChanges, SiteList, SiteRequest, SiteStatus,
 };
 
 use crate::{
@@ -103,6 +103,21 @@ impl CertmanClient {
         self.0.json(Call::post_json("/v1/events/replay", replay).patient(PATIENCE)).await
     }
 
+    /// The accounts at the CAs.
+    pub async fn accounts(&self) -> Result<AccountList, ClientError> {
+        self.0.json(Call::get("/v1/accounts").patient(AT_A_CA)).await
+    }
+
+    /// Gives an account another key.
+    pub async fn roll_account_over(&self, rollover: &AccountRollover) -> Result<AccountReport, ClientError> {
+        self.0.json(Call::post_json("/v1/accounts/rollover", rollover).patient(AT_A_CA)).await
+    }
+
+    /// Ends an account, for good.
+    pub async fn deactivate_account(&self, deactivation: &AccountDeactivation) -> Result<AccountReport, ClientError> {
+        self.0.json(Call::post_json("/v1/accounts/deactivation", deactivation).patient(AT_A_CA)).await
+    }
+
     /// The limits of the preferred CA, and what of them is used.
     pub async fn budget(&self) -> Result<BudgetReport, ClientError> {
         self.0.json(Call::get("/v1/budget")).await
@@ -170,6 +185,9 @@ fn url_escaped(text: &str) -> String {
 const CHANGES: Duration = Duration::from_secs(60);
 /// Octets of what certman says of 10,000 changes, with names and reasons of the usual lengths.
 const MAX_REPORT: usize = 8 * 1024 * 1024;
+
+/// For requests for which certman asks a CA, which has half a minute for each answer.
+const AT_A_CA: Duration = Duration::from_secs(120);
 
 /// For a look at the names of a site: slow servers of customers have their time.
 const LOOK: Duration = Duration::from_secs(60);

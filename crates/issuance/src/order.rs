@@ -35,7 +35,8 @@ impl fmt::Display for AuthorityId {
 pub struct AccountRef {
     /// The CA.
     pub authority: AuthorityId,
-    /// The thumbprint of the account's key (RFC 7638); none where a CA has no accounts.
+    /// The thumbprint of the account's first key (RFC 7638), by which it is known here whatever key it has by now; none where a CA
+    /// has no accounts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thumbprint: Option<String>,
 }

@@ -90,19 +90,56 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
 /// # Errors
 /// When it is there already, or the directory cannot be written.
 pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
-    let unfinished = directory.join(format!(".{name}.{}", std::process::id()));
-    let written =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished).and_then(|mut file| {
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            // Unlike a rename, a link fails when the name is taken.
-            fs::hard_link(&unfinished, path)
-        });
+    let unfinished = unfinished(path)?;
+    // Unlike a rename, a link fails when the name is taken.
+    let written = write_synced(&unfinished, text).and_then(|()| fs::hard_link(&unfinished, path));
     let removed = fs::remove_file(&unfinished);
     written.and(removed)?;
-    fs::File::open(directory)?.sync_all()
+    sync_directory_of(path)
+}
+
+/// Writes a file that only its owner can read, in the place of one that may be there: what is there is the one or the other as a
+/// whole, and the new one is durable when this returns.
+///
+/// # Errors
+/// When the directory cannot be written.
+pub fn replace_private(path: &Path, text: &str) -> io::Result<()> {
+    let unfinished = unfinished(path)?;
+    let written = write_synced(&unfinished, text).and_then(|()| rename_durably(&unfinished, path));
+    if written.is_err() {
+        // It may be gone, or never have been there.
+        let _ = fs::remove_file(&unfinished);
+    }
+    written
+}
+
+/// Gives a file the name of another one, which is gone then. The rename is durable when this returns.
+///
+/// # Errors
+/// When there is no such file, or the directory cannot be written.
+pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_directory_of(to)
+}
+
+/// The name of a file on its way to `path`.
+fn unfinished(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+    Ok(directory_of(path).join(format!(".{name}.{}", std::process::id())))
+}
+
+fn write_synced(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    fs::File::open(directory_of(path))?.sync_all()
 }
 
 #[cfg(test)]
@@ -141,6 +178,13 @@ mod tests {
         write_private(&path, "secret").unwrap();
         assert_eq!(read_private(&path).unwrap().as_str(), "secret");
         assert!(write_private(&path, "other").is_err(), "it was overwritten");
+        assert_eq!(read_private(&path).unwrap().as_str(), "secret");
+        replace_private(&path, "other").unwrap();
+        assert_eq!(read_private(&path).unwrap().as_str(), "other");
+        replace_private(&dir.path().join("next.pem"), "next").unwrap();
+        rename_durably(&dir.path().join("next.pem"), &path).unwrap();
+        assert_eq!(read_private(&path).unwrap().as_str(), "next");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing unfinished is left");
         for mode in [0o640, 0o604, 0o610] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let error = read_private(&path).unwrap_err().to_string();

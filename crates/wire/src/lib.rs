@@ -12,6 +12,7 @@
 //! # Ok::<(), certseal_wire::ParseError>(())
 //! ```
 
+mod accounts;
 mod api;
 mod audit;
 mod backup;
@@ -38,6 +39,7 @@ mod site_event;
 mod staple;
 mod validation;
 
+pub use accounts::{AccountDeactivation, AccountList, AccountReport, AccountRollover, AccountState, FormerKey};
 pub use api::{
     AuthorityReport, BucketReport, BudgetReport, CertificateState, Cursor, Event, FeedPage, FeedQuery, Import, LOST,
     LaneReport, LimitReport, OrderList, OrderStatus, OrderSummary, PutOutcome, Renewal, RenewalAdvice, Replacement,

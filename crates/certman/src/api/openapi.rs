@@ -9,7 +9,7 @@ use utoipa::{OpenApi, openapi::OpenApi as Document};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::{
-    api::{budget, bulk, events, import, names, on_demand, orders, revocation, sites},
+    api::{accounts, budget, bulk, events, import, names, on_demand, orders, revocation, sites},
     worker::Worker,
 };
 
@@ -41,7 +41,8 @@ fn operations() -> (Router<Arc<Worker>>, Document) {
         .merge(on_demand::operations())
         .merge(import::operations())
         .merge(revocation::operations())
-        .merge(budget::operations());
+        .merge(budget::operations())
+        .merge(accounts::operations());
     let (router, document) = routes.split_for_parts();
     (router, with_mutual_tls(document))
 }

@@ -1,6 +1,8 @@
 //! An ACME CA (RFC 8555), with http-01 (8.3), dns-01 (8.4) and tls-alpn-01 (RFC 8737).
 
+mod account;
 mod account_key;
+mod account_note;
 mod breaker;
 mod chain;
 mod client;
@@ -12,35 +14,33 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
-use anyhow::Context;
 use certseal_issuance::{Answer, Failure, FailureKind, Method, OrderReport, OrderState, Outcome, Window};
-use certseal_seal::secret_pem;
-use certseal_service::config::{self, ConfigError};
+use certseal_service::config::ConfigError;
 use certseal_wire::{DnsName, NameSet, ProfileName, RevocationReason, causes};
 use instant_acme::{
-    Account, AccountBuilder, AccountCredentials, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error,
-    Identifier, Key, NewOrder, Order, OrderStatus, RevocationRequest, SuggestedWindow,
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier, NewOrder, Order,
+    OrderStatus, RevocationRequest, SuggestedWindow,
 };
 use jiff::{SignedDuration, Timestamp};
-use rustls_pki_types::{CertificateDer, Der, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::sync::OnceCell;
+use rustls_pki_types::{CertificateDer, Der};
+use tokio::sync::{OnceCell, RwLock};
 use x509_parser::{
     certificate::X509Certificate,
     extensions::{ParsedExtension, X509Extension},
     prelude::FromDer,
 };
-use zeroize::Zeroizing;
 
 use crate::metrics::Requests;
 pub(crate) use account_key::account_key_file;
 pub(crate) use chain::MAX_CHAIN;
 pub(crate) use external::ExternalAccount;
 
+use account_note::AccountNote;
 use breaker::{Leave, Subject};
 use chain::Chain;
 use client::{Busy, Http, Unanswered, as_new_order, with_alternates, with_retry_after};
@@ -54,7 +54,15 @@ pub(crate) struct AcmeAuthority {
     http: Http,
     /// What the directory says, for requests that `instant-acme` does not make.
     urls: OnceCell<Directory>,
-    account: OnceCell<Opened>,
+    account: Mutex<Option<Arc<Opened>>>,
+    /// Held while the account is looked for.
+    opening: tokio::sync::Mutex<()>,
+    /// What is remembered of the account beside its key.
+    note: Mutex<AccountNote>,
+    /// Held by each request that the account's key signs; by one alone while the account gets another key, or ends.
+    key_in_use: RwLock<()>,
+    /// Held while somebody changes the account.
+    changing: tokio::sync::Mutex<()>,
     /// The log says once that no chain is as it is wanted.
     has_missed_chain: AtomicBool,
     /// Orders as the CA described them last: what an answer said is not asked for again. One that is not here, after a
@@ -91,9 +99,21 @@ impl AcmeAuthority {
         let host = directory.parse::<http::Uri>().ok();
         let pace = Pace::of(host.as_ref().and_then(http::Uri::host));
         let http = Http::new(roots, pace, requests)?;
-        let (urls, account, orders) = (OnceCell::new(), OnceCell::new(), Mutex::default());
-        let has_missed_chain = AtomicBool::new(false);
-        Ok(Self { directory, account_key, choices, http, urls, account, has_missed_chain, orders })
+        let note = Mutex::new(AccountNote::read(&account_key)?);
+        Ok(Self {
+            directory,
+            account_key,
+            choices,
+            http,
+            urls: OnceCell::new(),
+            account: Mutex::default(),
+            opening: Default::default(),
+            note,
+            key_in_use: RwLock::default(),
+            changing: Default::default(),
+            has_missed_chain: AtomicBool::new(false),
+            orders: Mutex::default(),
+        })
     }
 
     /// The URL of its directory.
@@ -105,22 +125,28 @@ impl AcmeAuthority {
         self.choices.profile.as_ref()
     }
 
-    /// Whether the CA did not answer several times in a row, and is left alone for a while.
+    /// Whether the CA did not answer several times in a row, and is left alone for a while; or the account there has ended.
     pub(crate) fn is_away(&self) -> bool {
-        self.http.is_away()
+        self.has_ended() || self.http.is_away()
     }
 
+    /// The thumbprint of the account's key.
     pub(crate) async fn thumbprint(&self) -> Result<String, Failure> {
+        let _key = self.key_in_use.read().await;
         self.account().await.map(|account| account.key_thumbprint().to_owned())
     }
 
     /// The account's URL, once the CA has said it.
     pub(crate) fn account_url(&self) -> Option<String> {
-        self.account.get().map(|opened| opened.account.id().to_owned())
+        self.known_account().map(|opened| opened.account.id().to_owned())
     }
 
     /// When the CA wants the certificate of this id to be renewed (RFC 9773, 4).
     pub(crate) async fn advice(&self, id: &str) -> Result<Outcome, Failure> {
+        let _key = self.key_in_use.read().await;
+        if self.has_ended() {
+            return Ok(Outcome::NotAdvised);
+        }
         let _leave = self.leave(Subject::Other)?;
         let (info, wait) = match self.account().await?.renewal_info(&identifier(id)?).await {
             Err(Error::Unsupported(_)) => return Ok(Outcome::NotAdvised),
@@ -151,6 +177,7 @@ impl AcmeAuthority {
         if let Some(profile) = profile {
             request = request.profile(profile.as_str());
         }
+        let _key = self.key_in_use.read().await;
         let _leave = self.leave(Subject::NewOrder)?;
         let account = self.account().await?;
         let order = as_new_order(account.new_order(&request)).await.map_err(failure)?;
@@ -166,6 +193,7 @@ impl AcmeAuthority {
         names: &NameSet,
         method: impl Fn(&DnsName) -> Method,
     ) -> Result<Vec<Answer>, Failure> {
+        let _key = self.key_in_use.read().await;
         let mut order = self.take(order_url).await?;
         let mut authorizations = order.authorizations();
         let (mut answers, mut is_over) = (Vec::new(), false);
@@ -208,6 +236,14 @@ impl AcmeAuthority {
         order_url: &str,
         answers: &[Answer],
     ) -> Result<Option<SignedDuration>, Failure> {
+        let _key = self.key_in_use.read().await;
+        let account = self.account().await?;
+        if !answers.iter().all(|answer| is_for(answer, account.key_thumbprint())) {
+            // The CA would reject them, which counts with it.
+            return Err(rejected(
+                "the account has another key since the challenges were answered: the order begins anew",
+            ));
+        }
         let mut order = self.take(order_url).await?;
         let mut authorizations = order.authorizations();
         let mut wait = None;
@@ -233,6 +269,8 @@ impl AcmeAuthority {
     }
 
     pub(crate) async fn order_report(&self, order_url: &str) -> Result<OrderReport, Failure> {
+        let _key = self.key_in_use.read().await;
+        self.not_ended()?;
         let known = self.known(order_url);
         let (order, retry_after) = with_retry_after(async {
             match known {
@@ -257,6 +295,11 @@ impl AcmeAuthority {
     }
 
     pub(crate) async fn abandon(&self, order_url: &str) -> Result<(), Failure> {
+        let _key = self.key_in_use.read().await;
+        // With the account, everything has ended that was pending.
+        if self.has_ended() {
+            return Ok(());
+        }
         // What is known of it is not enough: a validation may have ended meanwhile.
         drop(self.known(order_url));
         let _leave = self.leave(Subject::Other)?;
@@ -276,6 +319,8 @@ impl AcmeAuthority {
     }
 
     pub(crate) async fn revoke(&self, leaf: &[u8], reason: RevocationReason) -> Result<(), Failure> {
+        let _key = self.key_in_use.read().await;
+        self.not_ended()?;
         let _leave = self.leave(Subject::Other)?;
         let certificate = CertificateDer::from(leaf);
         let request = RevocationRequest { certificate: &certificate, reason: reason_code(reason) };
@@ -296,6 +341,8 @@ impl AcmeAuthority {
     }
 
     pub(crate) async fn finalize(&self, order_url: &str, csr: &[u8]) -> Result<OrderReport, Failure> {
+        let _key = self.key_in_use.read().await;
+        self.not_ended()?;
         let mut order = self.take(order_url).await?;
         let (finalized, retry_after) = with_retry_after(order.finalize_csr(csr)).await;
         finalized.map_err(failure)?;
@@ -303,6 +350,8 @@ impl AcmeAuthority {
     }
 
     pub(crate) async fn certificate(&self, order_url: &str) -> Result<Option<Vec<Vec<u8>>>, Failure> {
+        let _key = self.key_in_use.read().await;
+        self.not_ended()?;
         let mut order = self.take(order_url).await?;
         match order.state().status {
             OrderStatus::Processing => return Ok(None),
@@ -405,65 +454,12 @@ impl AcmeAuthority {
         }
         orders.insert(order.url().to_owned(), order);
     }
+}
 
-    async fn account(&self) -> Result<&Account, Failure> {
-        self.opened().await.map(|opened| &opened.account)
-    }
-
-    /// The account. Its key is durable before the CA hears of it, and the CA finds the account by the key: a process
-    /// that dies in between leaves no account behind.
-    async fn opened(&self) -> Result<&Opened, Failure> {
-        self.account
-            .get_or_try_init(|| async {
-                let (key, der) = self.load_or_make_key().map_err(|e| Failure::new(FailureKind::Unavailable, e))?;
-                let own = AccountKey::from_der(&der).map_err(failure)?;
-                let builder = Account::builder_with_http(Box::new(self.http.clone()));
-                let (account, _) = match &self.choices.external {
-                    None => builder.create_from_key((key, der), self.directory.clone()).await.map_err(failure)?,
-                    Some(external) => self.bound_account(builder, (key, der), &own, external).await?,
-                };
-                tracing::info!(directory = self.directory, account = account.id(), "ACME account is ready");
-                Ok(Opened { account, key: own })
-            })
-            .await
-    }
-
-    /// The account that is bound to one that the CA knows its customers by (RFC 8555, 7.3.4). It is asked for first: many of
-    /// these accounts may be used once.
-    async fn bound_account(
-        &self,
-        builder: AccountBuilder,
-        (key, der): (Key, PrivateKeyDer<'static>),
-        own: &AccountKey,
-        external: &ExternalAccount,
-    ) -> Result<(Account, AccountCredentials), Failure> {
-        let again = |der: &PrivateKeyDer<'static>| match der {
-            PrivateKeyDer::Pkcs8(der) => Key::from_pkcs8_der(der.clone_key()).map_err(failure),
-            _ => Err(hopeless("the account's key is not in PKCS #8")),
-        };
-        match builder.from_key((key, der.clone_key()), self.directory.clone()).await {
-            Err(Error::Api(problem)) if problem.r#type.as_deref() == Some(NO_ACCOUNT) => {}
-            found => return found.map_err(failure),
-        }
-        external::register(&self.http, self.urls().await?, own, external).await.map_err(failure)?;
-        let builder = Account::builder_with_http(Box::new(self.http.clone()));
-        builder.from_key((again(&der)?, der), self.directory.clone()).await.map_err(failure)
-    }
-
-    fn load_or_make_key(&self) -> anyhow::Result<(Key, PrivateKeyDer<'static>)> {
-        if !self.account_key.exists() {
-            let (_, der) = Key::generate_pkcs8()?;
-            let der = Zeroizing::new(der);
-            let text = secret_pem::encode_crlf("PRIVATE KEY", der.secret_pkcs8_der());
-            config::write_private(&self.account_key, &text)?;
-        }
-        let text = config::read_private(&self.account_key)?;
-        let (_, der) = secret_pem::decode(text.as_bytes())
-            .filter(|(tag, _)| *tag == "PRIVATE KEY")
-            .with_context(|| format!("expected a PEM private key in {}", self.account_key.display()))?;
-        let der = PrivatePkcs8KeyDer::from(der.to_vec());
-        Ok((Key::from_pkcs8_der(der.clone_key())?, der.into()))
-    }
+/// Whether an answer is for the key of this thumbprint, or for none.
+fn is_for(answer: &Answer, thumbprint: &str) -> bool {
+    let of = answer.key_authorization.strip_prefix(answer.token.as_str()).and_then(|rest| rest.strip_prefix('.'));
+    answer.key_authorization.is_empty() || of == Some(thumbprint)
 }
 
 fn challenge_type(method: Method) -> ChallengeType {

@@ -6,12 +6,13 @@ use aws_lc_rs::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
+use certseal_seal::sha256;
 use http::{
     Method, Request,
     header::{CONTENT_TYPE, USER_AGENT},
 };
 use instant_acme::{BodyWrapper, Error, HttpClient, Problem};
-use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::PrivatePkcs8KeyDer;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -23,6 +24,7 @@ use super::client::Http;
 pub(super) struct Directory {
     new_nonce: String,
     pub(super) new_account: String,
+    pub(super) key_change: Option<String>,
 }
 
 impl Directory {
@@ -37,8 +39,8 @@ impl Directory {
 pub(super) struct AccountKey(EcdsaKeyPair);
 
 impl AccountKey {
-    pub(super) fn from_der(der: &PrivateKeyDer<'_>) -> Result<Self, Error> {
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_der());
+    pub(super) fn from_der(der: &PrivatePkcs8KeyDer<'_>) -> Result<Self, Error> {
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.secret_pkcs8_der());
         pair.map(Self).map_err(|_| Error::Str("the account's key is no P-256 key"))
     }
 
@@ -48,6 +50,18 @@ impl AccountKey {
         let point = self.0.public_key().as_ref();
         let half = |octets: &[u8]| URL_SAFE_NO_PAD.encode(octets);
         json!({ "crv": "P-256", "kty": "EC", "x": half(&point[1..33]), "y": half(&point[33..65]) })
+    }
+
+    /// The thumbprint of the public half (RFC 7638).
+    pub(super) fn thumbprint(&self) -> String {
+        // The members stand in the order of their names, without anything between them (section 3).
+        URL_SAFE_NO_PAD.encode(sha256(self.jwk().to_string().as_bytes()).0)
+    }
+
+    /// A statement of the key for `url`, to be put into a request that another key signs.
+    pub(super) fn statement(&self, url: &str, payload: &Value) -> Result<Value, Error> {
+        let protected = json!({ "alg": "ES256", "jwk": self.jwk(), "url": url });
+        jws(&protected, payload.to_string().as_bytes(), |signed| self.sign(signed))
     }
 
     fn sign(&self, signed: &[u8]) -> Result<Vec<u8>, Error> {
@@ -133,15 +147,13 @@ const ATTEMPTS: u32 = 3;
 
 #[cfg(test)]
 mod tests {
-    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
-    use rustls_pki_types::PrivatePkcs8KeyDer;
-
     use super::*;
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
     #[test]
     fn a_request_is_signed_by_the_key_that_it_names() {
         let (_, der) = instant_acme::Key::generate_pkcs8().unwrap();
-        let key = AccountKey::from_der(&der.into()).unwrap();
+        let key = AccountKey::from_der(&der).unwrap();
         let signed = jws(&json!({ "alg": "ES256", "jwk": key.jwk() }), b"{}", |signed| key.sign(signed)).unwrap();
         let part = |name: &str| signed[name].as_str().unwrap().to_owned();
         let octets = |text: &str| URL_SAFE_NO_PAD.decode(text).unwrap();
@@ -155,7 +167,17 @@ mod tests {
 
     #[test]
     fn a_key_of_another_kind_is_refused() {
-        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(vec![0x30, 0]));
+        let der = PrivatePkcs8KeyDer::from(vec![0x30, 0]);
         assert!(AccountKey::from_der(&der).is_err());
+    }
+
+    #[test]
+    fn a_thumbprint_is_that_of_rfc_7638() {
+        let (_, der) = instant_acme::Key::generate_pkcs8().unwrap();
+        let key = AccountKey::from_der(&der).unwrap();
+        let jwk = key.jwk();
+        let half = |name: &str| jwk[name].as_str().unwrap().to_owned();
+        let canonical = format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, half("x"), half("y"));
+        assert_eq!(key.thumbprint(), URL_SAFE_NO_PAD.encode(sha256(canonical.as_bytes()).0));
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use certseal_service::tls;
 use instant_acme::{BodyWrapper, HttpClient};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls_pki_types::PrivateKeyDer;
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -160,6 +161,19 @@ fn a_certificates_id_is_that_of_the_rfc_and_never_long() {
     assert_eq!(id(vec![7; 5000]), None);
     let plain = rcgen::CertificateParams::new(vec!["a.example".into()]).unwrap();
     assert_eq!(certificate_id(plain.self_signed(&issuer).unwrap().der()), None, "it names no key of its issuer");
+}
+
+#[test]
+fn an_answer_by_a_key_that_the_account_has_no_more_is_told_from_others() {
+    let answer = |token: &str, key_authorization: &str| Answer {
+        host: "a.example".parse().unwrap(),
+        token: token.into(),
+        key_authorization: key_authorization.into(),
+        method: Method::Http,
+    };
+    assert!(is_for(&answer("t", "t.new"), "new") && !is_for(&answer("t", "t.old"), "new"));
+    assert!(!is_for(&answer("t", "new"), "new") && !is_for(&answer("t.n", "t.new"), "new"));
+    assert!(is_for(&answer("", ""), "new"), "a record that stays is for the account, whatever its key");
 }
 
 fn server(certificate: &CertificateDer<'static>, key: PrivateKeyDer<'static>) -> ServerConfig {
