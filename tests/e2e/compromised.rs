@@ -139,7 +139,7 @@ async fn a_person_has_certificates_revoked_for_a_reason_once_others_took_their_p
 
     for (how, said) in [
         (["superseded", "--without-replacement"].as_slice(), "expected the reason cessation-of-operation"),
-        (&["superseded", "--version", "1"], "certstore has version 2 of renamed.customers.test"),
+        (["superseded", "--version", "1"].as_slice(), "certstore has version 2 of renamed.customers.test"),
     ] {
         let output = revoke(renamed, how);
         let error = String::from_utf8(output.stderr).unwrap();

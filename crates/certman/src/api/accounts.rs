@@ -18,7 +18,10 @@ use crate::{
 };
 
 pub(crate) fn operations() -> OpenApiRouter<Arc<Worker>> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(roll_over)).routes(routes!(deactivate))
+    OpenApiRouter::new()
+        .routes(routes!(list_accounts))
+        .routes(routes!(roll_account_over))
+        .routes(routes!(deactivate_account))
 }
 
 #[utoipa::path(
@@ -26,7 +29,7 @@ pub(crate) fn operations() -> OpenApiRouter<Arc<Worker>> {
     summary = "The accounts at the CAs, and whether edges answer for them. Role admin.",
     responses((status = 200, body = AccountList), ProblemDocument),
 )]
-async fn list(State(worker): State<Arc<Worker>>, _: Admin) -> Result<Json<AccountList>, Refusal> {
+async fn list_accounts(State(worker): State<Arc<Worker>>, _: Admin) -> Result<Json<AccountList>, Refusal> {
     let accounts = accounts::list(&worker.authorities, &worker.certstore).await.map_err(refusal)?;
     Ok(Json(AccountList { accounts }))
 }
@@ -37,7 +40,7 @@ async fn list(State(worker): State<Arc<Worker>>, _: Admin) -> Result<Json<Accoun
     request_body = AccountRollover,
     responses((status = 200, body = AccountReport), ProblemDocument),
 )]
-async fn roll_over(
+async fn roll_account_over(
     State(worker): State<Arc<Worker>>,
     _: Admin,
     rollover: Result<Json<AccountRollover>, JsonRejection>,
@@ -57,7 +60,7 @@ async fn roll_over(
     request_body = AccountDeactivation,
     responses((status = 200, body = AccountReport), ProblemDocument),
 )]
-async fn deactivate(
+async fn deactivate_account(
     State(worker): State<Arc<Worker>>,
     _: Admin,
     deactivation: Result<Json<AccountDeactivation>, JsonRejection>,

@@ -169,7 +169,7 @@ fn an_answer_by_a_key_that_the_account_has_no_more_is_told_from_others() {
         host: "a.example".parse().unwrap(),
         token: token.into(),
         key_authorization: key_authorization.into(),
-        method: Method::Http,
+        method: Default::default(),
     };
     assert!(is_for(&answer("t", "t.new"), "new") && !is_for(&answer("t", "t.old"), "new"));
     assert!(!is_for(&answer("t", "new"), "new") && !is_for(&answer("t.n", "t.new"), "new"));
