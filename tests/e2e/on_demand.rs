@@ -216,6 +216,32 @@ async fn an_edge_has_opened_the_key_of_a_first_certificate_before_a_visitor_come
     assert_eq!(warm_ups(&platform, "Served"), 2.0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn room_for_new_sites_is_counted_in_the_journal_and_not_by_each_certman() {
+    let mut platform = Platform::start(Authority::Local).await;
+    let hook = Hook::default();
+    let address = free_address();
+    let _up = hook.start(address).await;
+    configure_certman(&mut platform, address);
+    platform.edit_certman(|text| {
+        text.replace("per_domain = 1000", "per_domain = 2").replace("in_all = 10000", "in_all = 3")
+    });
+    let asks = async |platform: &Platform, text: &str| platform.certman_as("edge-eu").on_demand(&name(text)).await;
+    for text in ["shop-1.example.com", "shop-2.example.com"] {
+        assert_eq!(asks(&platform, text).await.unwrap().outcome, OnDemandOutcome::Accepted);
+    }
+    // Another process, which remembers nothing itself.
+    platform.edit_certman(|text| text);
+    let is_limited = |answer: Result<_, ClientError>| matches!(answer, Err(ClientError::Refused(problem)) if problem.status == 429 && problem.retry_after > Some(60));
+    assert!(is_limited(asks(&platform, "shop-3.example.com").await));
+    assert_eq!(asks(&platform, "shop-1.example.com").await.unwrap().outcome, OnDemandOutcome::Known);
+    assert_eq!(asks(&platform, "shop-4.example.net").await.unwrap().outcome, OnDemandOutcome::Accepted);
+    assert!(is_limited(asks(&platform, "shop-5.example.org").await), "three in all");
+    assert!(is_limited(asks(&platform, "shop-6.example.org").await));
+    assert_eq!(site_names(&platform, "shop").await, 3);
+    assert!(!hook.asked().contains_key("shop-6.example.org"), "where there is no room, nobody is asked");
+}
+
 const PER_ADDRESS: u32 = 5;
 
 fn name(text: &str) -> DnsName {

@@ -52,8 +52,8 @@ pub(crate) const LAYERS: &[Layers] = &[
         folder: "crates/certman",
         layers: &[
             &[
-                "answers", "config", "drive", "events", "indexes", "leases", "metrics", "new_key", "presented",
-                "repeats", "suffixes", "web",
+                "answers", "config", "drive", "events", "expiry", "indexes", "leases", "metrics", "new_key",
+                "presented", "repeats", "suffixes", "web",
             ],
             &["dns_challenges", "queue", "stapling", "warm_up"],
             &["preflight"],

@@ -15,12 +15,13 @@ use certseal_issuance::{
     budget::{self, Bucket, Entries, LimitName, Limits, Line, Reserved},
 };
 use certseal_seal::sha256;
-use certseal_store::{Expect, Storage, StoreError, Table, Write};
+use certseal_store::{Expect, Storage, Table, Write};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    expiry::{forget_expired, seconds},
     journal::{Entry, Journal, Writer},
     suffixes::Suffixes,
 };
@@ -160,7 +161,7 @@ async fn keep(journal: Journal, rules: Arc<Rules>, mut waiting: mpsc::Receiver<A
         if let Some(now) = taken.iter().map(|ask| ask.moment.now).max().filter(|_| is_time) {
             swept = Some(Instant::now());
             let storage = journal.storage();
-            let _ = tokio::task::spawn_blocking(move || forget_empty(&*storage, now)).await;
+            let _ = tokio::task::spawn_blocking(move || forget_expired(&*storage, BUDGET, now)).await;
         }
         // Askers hear of a panic by the end of their channels.
         let _ = tokio::task::spawn_blocking(move || enter_all(&journal, &rules, taken)).await;
@@ -347,27 +348,6 @@ fn read(storage: &dyn Storage, key: &[u8]) -> anyhow::Result<Known> {
     Ok(Known { version: Some(record.version), at: Some(row.at), subject: row.subject, is_new: false })
 }
 
-/// Forgets buckets from which nothing is taken any more.
-fn forget_empty(storage: &dyn Storage, now: Timestamp) {
-    loop {
-        let gone = match storage.expired(BUDGET, seconds(now), EMPTIED_AT_ONCE) {
-            Ok(gone) if gone.is_empty() => return,
-            Ok(gone) => gone,
-            Err(error) => return tracing::warn!(%error, "empty buckets are not forgotten"),
-        };
-        let is_last = gone.len() < EMPTIED_AT_ONCE;
-        let delete = |(key, record): (Vec<u8>, certseal_store::Record)| {
-            Write::purge(BUDGET, key).expect(Expect::Version(record.version))
-        };
-        match storage.commit(gone.into_iter().map(delete).collect::<Vec<_>>().into()) {
-            Ok(_) if !is_last => {}
-            // At a conflict somebody took from one of them: the next time, then.
-            Ok(_) | Err(StoreError::Conflict { .. }) => return,
-            Err(error) => return tracing::warn!(%error, "empty buckets are not forgotten"),
-        }
-    }
-}
-
 /// The key of a line's row; and its subject, where the key has only a digest of it.
 fn key(account: &AccountRef, line: &Line) -> (Vec<u8>, Option<String>) {
     let authority = &account.authority;
@@ -407,10 +387,6 @@ fn short(subject: &str) -> (String, Option<String>) {
     (format!("sha256 {}", sha256(subject.as_bytes())), Some(format!("{shown}...")))
 }
 
-fn seconds(instant: Timestamp) -> u64 {
-    instant.as_second().try_into().unwrap_or(0)
-}
-
 /// The rows of all books.
 const BUDGET: Table = Table::new("budget");
 
@@ -427,7 +403,6 @@ const MAX_RACES: usize = 20;
 const LONG_SUBJECT: usize = 256;
 
 const ROWS_AT_ONCE: usize = 500;
-const EMPTIED_AT_ONCE: usize = 500;
 
 /// Between two looks for buckets that are empty again.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);

@@ -41,6 +41,7 @@ mod config;
 mod dns_challenges;
 mod drive;
 mod events;
+mod expiry;
 mod indexes;
 mod journal;
 mod leases;
@@ -177,7 +178,8 @@ pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Running
     let preflight = preflight(config.dns.as_ref(), &config.authority, further, &rules)?.map(Arc::new);
     let denied = config.dns.as_ref().map(|dns| dns.denied.clone()).unwrap_or_default();
     let on_demand = config.on_demand.as_ref();
-    let on_demand = on_demand.map(|it| OnDemand::new(it, preflight.as_ref(), denied, rules.suffixes.clone()));
+    let on_demand =
+        on_demand.map(|it| OnDemand::new(it, preflight.as_ref(), denied, rules.suffixes.clone(), journal.storage()));
     let on_demand = on_demand.transpose()?;
     let warm_ups = config.warm_up.as_ref().map(|it| WarmUps::new(it, metrics.clone())).transpose()?;
     let ledger = Ledger::start(journal.clone(), rules);

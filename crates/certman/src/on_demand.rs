@@ -7,6 +7,8 @@
 //! Rules are tried in their order, and one that permits is enough. While one cannot be asked, names that no other one permits have
 //! no answer: nothing else depends on it.
 
+mod room;
+
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -15,9 +17,12 @@ use std::{
 use anyhow::{Context, ensure};
 use certseal_issuance::preflight::Suffix;
 use certseal_service::{buckets::Buckets, tls};
+use certseal_store::Storage;
 use certseal_wire::{Caller, DnsName, NameSet, PoolName, Readiness, SiteRequest};
 use http::{StatusCode, Uri};
+use jiff::Timestamp;
 
+use self::room::{Full, Room};
 use crate::{
     answers::{Answer, Answers, UNAVAILABLE_FOR},
     config::{OnDemand as OnDemandConfig, Permit},
@@ -33,11 +38,13 @@ pub(crate) struct OnDemand {
     suffixes: Arc<Suffixes>,
     denied: Vec<DnsName>,
     permissions: Arc<Answers<Permission>>,
+    /// The first line, which costs nothing: it bounds how often the journal is asked.
     limits: Mutex<Limits>,
+    room: Arc<Room>,
 }
 
 impl OnDemand {
-    /// `denied` are names without certificates, with all names below them.
+    /// `denied` are names without certificates, with all names below them. `storage` has the room for sites.
     ///
     /// # Errors
     /// When a rule is not usable, or there is none.
@@ -46,6 +53,7 @@ impl OnDemand {
         preflight: Option<&Arc<Preflight>>,
         denied: Vec<DnsName>,
         suffixes: Arc<Suffixes>,
+        storage: Arc<dyn Storage>,
     ) -> anyhow::Result<Self> {
         let seconds = config.remember_seconds;
         ensure!(
@@ -65,6 +73,7 @@ impl OnDemand {
                 Permission::Unavailable => UNAVAILABLE_FOR,
             }),
             limits: Mutex::new(Limits::new(config)),
+            room: Arc::new(Room::new(config, storage)?),
             config: config.clone(),
         })
     }
@@ -112,12 +121,19 @@ impl OnDemand {
         self.limits().room(&self.suffixes.registered(name), Instant::now())
     }
 
-    /// Takes room for a site.
+    /// Takes room for a site, from what all processes that share the journal have; or says when there will be some.
     ///
     /// # Errors
-    /// When there will be some.
-    pub(crate) fn take_room(&self, name: &DnsName) -> Result<(), Duration> {
-        self.limits().take(self.suffixes.registered(name), Instant::now())
+    /// When the journal cannot be read or written.
+    pub(crate) async fn take_room(&self, name: &DnsName) -> anyhow::Result<Result<(), Duration>> {
+        let domain = self.suffixes.registered(name);
+        let first = self.limits().take(domain.clone(), Instant::now());
+        if first.is_err() {
+            return Ok(first);
+        }
+        let (room, of, now) = (self.room.clone(), domain.clone(), Timestamp::now());
+        let taken = tokio::task::spawn_blocking(move || room.take(&of, now)).await??;
+        Ok(taken.map_err(|full| self.limits().close(domain, &full, now)))
     }
 
     /// Whether the rules permit the name. None while too many are asked about.
@@ -147,7 +163,7 @@ impl Answer for Permission {
     }
 }
 
-/// How many there may be. They begin anew with the process, and each of several processes has its own.
+/// How many there may be as far as this process knows. [`Room`] has what counts for sites.
 struct Limits {
     /// Questions of an edge. The private CA bounds the number of edges.
     questions: Buckets<String>,
@@ -183,6 +199,20 @@ impl Limits {
         self.domains.take(domain, now);
         self.all.take((), now);
         Ok(())
+    }
+
+    /// Notes that others took what there was, as of `now`: the time until there is some.
+    fn close(&mut self, domain: String, full: &Full, now: Timestamp) -> Duration {
+        let here = Instant::now();
+        let wait = |until: Timestamp| Duration::try_from(until.duration_since(now)).unwrap_or_default();
+        let (of_domain, of_all) = (full.of_domain.map(wait), full.of_all.map(wait));
+        if let Some(wait) = of_domain {
+            self.domains.close(domain, here + wait, here);
+        }
+        if let Some(wait) = of_all {
+            self.all.close((), here + wait, here);
+        }
+        of_domain.max(of_all).unwrap_or_default()
     }
 }
 
@@ -294,7 +324,9 @@ mod tests {
 
     fn on_demand(more: &str) -> anyhow::Result<OnDemand> {
         let denied = vec!["evil.example.com".parse()?];
-        OnDemand::new(&config(more), None, denied, Arc::new(Suffixes::new(None)?))
+        let dir = tempfile::tempdir()?;
+        let storage = Arc::new(certseal_store::SledStore::open(dir.path(), certseal_store::SledOptions::default())?);
+        OnDemand::new(&config(more), None, denied, Arc::new(Suffixes::new(None)?), storage)
     }
 
     #[test]
@@ -342,6 +374,20 @@ mod tests {
         let edge = |name: &str| Caller { role: "edge/eu".parse().unwrap(), name: name.to_owned() };
         let mut asks = |name: &str| limits.count_question(&edge(name), now).is_ok();
         assert_eq!(["edge-1", "edge-1", "edge-1", "edge-2"].map(&mut asks), [true, true, false, true]);
+    }
+
+    #[test]
+    fn what_others_took_is_not_asked_for_before_there_is_some() {
+        let limits = "per_domain = 2\nin_all = 3\npermit = []";
+        let (mut limits, now) = (Limits::new(&config(limits)), Timestamp::now());
+        let after = |minutes: u64| Duration::from_secs(60 * minutes);
+        let of_domain = Full { of_domain: Some(now + after(30)), of_all: None };
+        assert_eq!(limits.close("a.example".to_owned(), &of_domain, now), after(30));
+        assert!(limits.room("a.example", Instant::now()).is_err() && limits.room("b.example", Instant::now()).is_ok());
+        let of_all = Full { of_domain: None, of_all: Some(now + after(20)) };
+        assert_eq!(limits.close("b.example".to_owned(), &of_all, now), after(20));
+        assert!(limits.room("b.example", Instant::now()).is_err());
+        assert!(limits.room("b.example", Instant::now() + after(20)).is_ok());
     }
 
     #[test]

@@ -41,12 +41,24 @@ impl<K: Eq + Hash> Buckets<K> {
 
     /// Takes a token, also one that is not there yet.
     pub fn take(&mut self, key: K, now: Instant) {
+        self.sweep(now);
+        let full_at = self.full_at.entry(key).or_insert(now);
+        *full_at = (*full_at).max(now) + self.interval;
+    }
+
+    /// Leaves nothing in a key's bucket until an instant: somebody else took it.
+    pub fn close(&mut self, key: K, until: Instant, now: Instant) {
+        self.sweep(now);
+        let closed = until + self.period.saturating_sub(self.interval);
+        let full_at = self.full_at.entry(key).or_insert(closed);
+        *full_at = (*full_at).max(closed);
+    }
+
+    fn sweep(&mut self, now: Instant) {
         if self.full_at.len() >= self.sweep_at {
             self.full_at.retain(|_, full_at| *full_at > now);
             self.sweep_at = FEW.max(2 * self.full_at.len());
         }
-        let full_at = self.full_at.entry(key).or_insert(now);
-        *full_at = (*full_at).max(now) + self.interval;
     }
 
     /// The number of keys that have memory.
@@ -83,6 +95,17 @@ mod tests {
         buckets.take("a".to_owned(), later);
         assert_eq!(buckets.wait("a", later), Duration::from_secs(6));
         assert_eq!(buckets.wait("a", later + MINUTE), Duration::ZERO, "and no more than its count is saved up");
+    }
+
+    #[test]
+    fn a_bucket_that_somebody_else_emptied_has_nothing_until_then() {
+        let (mut buckets, now) = (Buckets::<String>::new(NonZeroU32::new(10).unwrap(), MINUTE), Instant::now());
+        let until = now + Duration::from_secs(7);
+        buckets.close("a".to_owned(), until, now);
+        assert_eq!(buckets.wait("a", now), Duration::from_secs(7));
+        assert_eq!(buckets.wait("a", until), Duration::ZERO);
+        buckets.take("a".to_owned(), until);
+        assert_eq!(buckets.wait("a", until), Duration::from_secs(6));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{Json, extract::State};
 use certseal_issuance::Site;
 use certseal_service::{openapi::ProblemDocument, problem::Refusal};
-use certseal_wire::{Caller, DnsName, NameSet, OnDemandAnswer, OnDemandOutcome, ProblemKind};
+use certseal_wire::{Caller, DnsName, NameSet, OnDemandAnswer, OnDemandOutcome, ProblemKind, causes};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -85,7 +85,14 @@ async fn answered(
     }
     let names = NameSet::try_from(vec![name.clone()]).map_err(malformed)?;
     let request = checked(worker, name, on_demand.request(names), &Pools::unasked())?;
-    on_demand.take_room(name).map_err(full)?;
+    on_demand
+        .take_room(name)
+        .await
+        .map_err(|error| {
+            tracing::error!(site = %name, error = causes(error.as_ref()), "room for a site on demand cannot be taken");
+            Refusal::new(ProblemKind::Unavailable, "certman's journal cannot be written now; its log says why")
+        })?
+        .map_err(full)?;
     let own = name.clone();
     let (_, is_new) = change(worker, name, move |before| match before {
         None => Ok(Site { on_demand: true, ..Site::new(own.clone(), request.clone()) }),

@@ -131,8 +131,8 @@ async fn buckets_that_are_empty_again_are_forgotten_and_long_subjects_are_kept_s
     let [(subject, 4)] = &left(&ledger, LimitName::CertificatesPerNameSet, Timestamp::now())[..] else { panic!() };
     assert!(subject.starts_with("a-rather-long-label-0") && subject.ends_with("..."), "{subject}");
     let count = rows().len();
-    forget_empty(&*journal.storage(), Timestamp::now());
+    forget_expired(&*journal.storage(), BUDGET, Timestamp::now());
     assert_eq!(rows().len(), count, "something stands in each");
-    forget_empty(&*journal.storage(), Timestamp::now() + SignedDuration::from_hours(24 * 30));
+    forget_expired(&*journal.storage(), BUDGET, Timestamp::now() + SignedDuration::from_hours(24 * 30));
     assert_eq!(rows().len(), 0);
 }
