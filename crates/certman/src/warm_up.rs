@@ -114,7 +114,7 @@ impl WarmUps {
     }
 }
 
-/// What became of it at each of the edges.
+/// The outcome at each of the edges.
 async fn warmed(edges: Vec<SocketAddr>, host: DnsName, leaf: Leaf) -> Vec<Warmed> {
     let config = match presented::client(Presented::Only(leaf)) {
         Ok(config) => Arc::new(config),

@@ -1,6 +1,6 @@
 //! Pre-flight: whether a CA could validate a name, judged before it is asked, from what the DNS said.
 //!
-//! The questions are put elsewhere. [`refused`] judges the name alone, [`judged`] what was [`Observed`], [`fetched`] what came of
+//! The questions are put elsewhere. [`refused`] judges the name alone, [`judged`] what was [`Observed`], [`fetched()`] the outcomes of
 //! fetches of our own challenge. The rules are those of
 //! CAs: all places must see the same, DNSSEC must validate, CAA must allow the CA (RFC 8659), and every address must be the
 //! platform's, since a CA picks one.

@@ -18,11 +18,11 @@ use super::{
 pub struct Perspective {
     /// The name of the vantage point; none for certman's own place.
     pub vantage_point: Option<String>,
-    /// What came of it at each address.
+    /// The outcome at each address.
     pub fetches: Vec<(IpAddr, Fetched)>,
 }
 
-/// What came of one fetch.
+/// The outcome of one fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fetched {
     /// The answer that the platform's edges give.
