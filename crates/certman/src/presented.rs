@@ -55,7 +55,7 @@ impl ServerCertVerifier for Verifier {
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match &self.presented {
-            Presented::Only(leaf) if leaf.der != end_entity.as_ref() => {
+            Presented::Only(leaf) if leaf.der[..] != end_entity[..] => {
                 Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
             }
             _ => Ok(ServerCertVerified::assertion()),
