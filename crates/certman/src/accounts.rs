@@ -14,7 +14,7 @@ pub(crate) async fn list(authorities: &Authorities, certstore: &Certstore) -> Re
     let listed = certstore.listed_accounts().await?;
     let mut reports = Vec::new();
     for acme in authorities.acme() {
-        reports.push(acme.report(&listed).await);
+        reports.push(acme.account_report(&listed).await);
     }
     Ok(reports)
 }
@@ -25,7 +25,7 @@ pub(crate) async fn roll_over(acme: &AcmeAuthority, certstore: &Certstore) -> Re
     let next = acme.prepare_key().await?;
     certstore.vouch_for_account(&next).await?;
     acme.change_key().await?;
-    Ok(acme.report(&certstore.listed_accounts().await?).await)
+    Ok(acme.account_report(&certstore.listed_accounts().await?).await)
 }
 
 /// Ends the account of this URL for good. Edges answer for it no more once the CA has confirmed it.
@@ -37,7 +37,7 @@ pub(crate) async fn deactivate(
     let _alone = acme.changing().await;
     acme.deactivate(account).await?;
     forget_keys(acme, certstore).await?;
-    Ok(acme.report(&certstore.listed_accounts().await?).await)
+    Ok(acme.account_report(&certstore.listed_accounts().await?).await)
 }
 
 /// Finishes what is unfinished: ends that no CA has confirmed, and answers for keys whose time is over.

@@ -42,7 +42,7 @@ impl AcmeAuthority {
     }
 
     /// The account, for people. `listed` are the thumbprints for which edges answer.
-    pub(crate) async fn report(&self, listed: &[String]) -> AccountReport {
+    pub(crate) async fn account_report(&self, listed: &[String]) -> AccountReport {
         let _key = self.key_in_use.read().await;
         // An account that nobody has needed yet is not made for this.
         let is_there = self.account_key.exists() && !self.is_away();
