@@ -92,9 +92,7 @@ impl WarmUps {
             let WarmUp { host, leaf } = self.next().await;
             let (edges, metrics) = (self.edges.clone(), self.metrics.clone());
             under_way.spawn(async move {
-                for warmed in warmed(edges, host, leaf).await {
-                    metrics.warmed(warmed);
-                }
+                warm(edges, host, leaf, &metrics).await;
                 drop(place);
             });
         }
@@ -114,13 +112,13 @@ impl WarmUps {
     }
 }
 
-/// The outcome at each of the edges.
-async fn warmed(edges: Vec<SocketAddr>, host: DnsName, leaf: Leaf) -> Vec<Warmed> {
+/// Warms all edges up for a site. Each counts as soon as it is done.
+async fn warm(edges: Vec<SocketAddr>, host: DnsName, leaf: Leaf, metrics: &Metrics) {
     let config = match presented::client(Presented::Only(leaf)) {
         Ok(config) => Arc::new(config),
         Err(error) => {
             tracing::error!(%host, %error, "no warm-up");
-            return Vec::new();
+            return;
         }
     };
     let mut all = JoinSet::new();
@@ -141,7 +139,9 @@ async fn warmed(edges: Vec<SocketAddr>, host: DnsName, leaf: Leaf) -> Vec<Warmed
             Warmed::GivenUp
         });
     }
-    all.join_all().await
+    while let Some(warmed) = all.join_next().await {
+        warmed.into_iter().for_each(|warmed| metrics.warmed(warmed));
+    }
 }
 
 /// A handshake that comes to its end: the edge has signed with the key of the certificate.

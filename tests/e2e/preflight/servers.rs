@@ -55,6 +55,11 @@ async fn fetch_beforehand() {
     platform.wait_active(&good, 1).await;
     // There was no account at the first look: from the next start on there is.
     platform.edit_certman(|text| text);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !platform.is_ready("man-telemetry") {
+        assert!(Instant::now() < deadline, "certman does not come back");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let requests = |platform: &Platform| count(&platform.metrics("man-telemetry"), "certman_acme_requests_total");
     let before = requests(&platform);
     for (name, code, said) in [
