@@ -53,7 +53,7 @@ pub(crate) const LAYERS: &[Layers] = &[
         layers: &[
             &[
                 "answers", "config", "drive", "events", "expiry", "indexes", "leases", "metrics", "new_key",
-                "presented", "repeats", "suffixes", "web",
+                "presented", "repeats", "signatures", "suffixes", "web",
             ],
             &["dns_challenges", "queue", "stapling", "warm_up"],
             &["preflight"],

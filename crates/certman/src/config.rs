@@ -255,6 +255,7 @@ impl Default for Groups {
 /// The signer of the certificates.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "lowercase", tag = "kind")]
+#[expect(clippy::large_enum_variant, reason = "a process has a few of them")]
 pub enum Authority {
     /// A CA in this process, for development and private networks.
     Local {

@@ -54,6 +54,7 @@ mod presented;
 mod queue;
 mod recent;
 mod repeats;
+mod signatures;
 mod stapling;
 mod suffixes;
 mod warm_up;

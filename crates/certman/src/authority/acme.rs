@@ -363,6 +363,7 @@ impl AcmeAuthority {
         // The certificate is there, whatever came instead of it: another order would cost another one.
         let unusable = |why: String| Failure::new(FailureKind::Unavailable, format!("the CA's chain: {why}"));
         let default = chain::parsed(&text).map_err(unusable)?;
+        chain::follow(&default, Timestamp::now()).map_err(unusable)?;
         match &self.choices.preferred_chain {
             Some(issuer) => self.preferred(default, &alternates, issuer).await.map(Some),
             None => Ok(Some(default)),
@@ -385,7 +386,10 @@ impl AcmeAuthority {
                 }
             };
             match chain::alternate(&text, &default) {
-                Ok(chain) if chain::leads_to(&chain, issuer) => return Ok(chain),
+                Ok(chain) if chain::leads_to(&chain, issuer) => match chain::follow(&chain, Timestamp::now()) {
+                    Ok(()) => return Ok(chain),
+                    Err(detail) => tracing::warn!(url, detail, "an alternate chain is passed over"),
+                },
                 Ok(_) => {}
                 Err(detail) => tracing::warn!(url, detail, "an alternate chain is passed over"),
             }

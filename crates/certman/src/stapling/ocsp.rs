@@ -2,10 +2,7 @@
 //!
 //! The way to a responder is in the clear, and certstore is not trusted either: an answer counts by its signature alone.
 
-use aws_lc_rs::{
-    digest,
-    signature::{self, UnparsedPublicKey, VerificationAlgorithm},
-};
+use aws_lc_rs::digest;
 use http::Uri;
 use jiff::{SignedDuration, Timestamp};
 use x509_cert::{
@@ -20,7 +17,9 @@ use x509_ocsp::{
     BasicOcspResponse, CertId, CertStatus, OcspGeneralizedTime, OcspRequest, OcspResponse, OcspResponseStatus, Request,
     ResponderId, SingleResponse, TbsRequest,
 };
-use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, SubjectPublicKeyInfo, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
+
+use crate::signatures::{Unsigned, verify};
 
 /// A verified answer: the certificate is good, says its CA.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +99,15 @@ pub(crate) enum OcspError {
     /// A certificate that the responder does not know.
     #[error("the responder does not know the certificate")]
     Unknown,
+}
+
+impl From<Unsigned> for OcspError {
+    fn from(unsigned: Unsigned) -> Self {
+        match unsigned {
+            Unsigned::Algorithm(oid) => Self::Algorithm(oid),
+            Unsigned::Signature => Self::Signature,
+        }
+    }
 }
 
 /// A question for the responder of one certificate.
@@ -198,7 +206,7 @@ impl Question {
         let signature = basic.signature.raw_bytes();
         let id = &basic.tbs_response_data.responder_id;
         if is_responder(id, &issuer)? {
-            return verify(issuer.public_key(), &algorithm, signed, signature);
+            return Ok(verify(issuer.public_key(), &algorithm, signed, signature)?);
         }
         for certificate in basic.certs.iter().flatten().take(MOST_CERTIFICATES) {
             let der = certificate.to_der().map_err(malformed)?;
@@ -298,23 +306,6 @@ fn is_appointed(
     }
 }
 
-fn verify(key: &SubjectPublicKeyInfo<'_>, algorithm: &str, message: &[u8], signature: &[u8]) -> Result<(), OcspError> {
-    let curve = key.algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
-    let curve = curve.map(|curve| curve.to_id_string());
-    let verifier: &'static dyn VerificationAlgorithm = match (algorithm, curve.as_deref()) {
-        (ECDSA_SHA256, Some(P256)) => &signature::ECDSA_P256_SHA256_ASN1,
-        (ECDSA_SHA256, Some(P384)) => &signature::ECDSA_P384_SHA256_ASN1,
-        (ECDSA_SHA384, Some(P256)) => &signature::ECDSA_P256_SHA384_ASN1,
-        (ECDSA_SHA384, Some(P384)) => &signature::ECDSA_P384_SHA384_ASN1,
-        (RSA_SHA256, _) => &signature::RSA_PKCS1_2048_8192_SHA256,
-        (RSA_SHA384, _) => &signature::RSA_PKCS1_2048_8192_SHA384,
-        (RSA_SHA512, _) => &signature::RSA_PKCS1_2048_8192_SHA512,
-        _ => return Err(OcspError::Algorithm(algorithm.to_owned())),
-    };
-    let key = UnparsedPublicKey::new(verifier, &key.subject_public_key.data);
-    key.verify(message, signature).map_err(|_| OcspError::Signature)
-}
-
 fn sha1(bytes: &[u8]) -> Vec<u8> {
     digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, bytes).as_ref().to_vec()
 }
@@ -342,15 +333,6 @@ const BASIC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1
 const SHA1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.14.3.2.26");
 /// id-ad-ocsp (RFC 5280, 4.2.2.1).
 const OCSP: &str = "1.3.6.1.5.5.7.48.1";
-
-/// Signatures (RFC 5758, 3.2; RFC 8017, A.2.4), and curves (RFC 5480, 2.1.1.1).
-const ECDSA_SHA256: &str = "1.2.840.10045.4.3.2";
-const ECDSA_SHA384: &str = "1.2.840.10045.4.3.3";
-const RSA_SHA256: &str = "1.2.840.113549.1.1.11";
-const RSA_SHA384: &str = "1.2.840.113549.1.1.12";
-const RSA_SHA512: &str = "1.2.840.113549.1.1.13";
-const P256: &str = "1.2.840.10045.3.1.7";
-const P384: &str = "1.3.132.0.34";
 
 #[cfg(test)]
 mod tests;

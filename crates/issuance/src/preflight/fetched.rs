@@ -200,7 +200,8 @@ mod tests {
     #[test]
     fn an_address_that_a_ca_may_come_to_speaks_against_the_name() {
         let leads_on = || Fetched::LeadsOn("http://a.example/".into());
-        let cases: [(Vec<(&str, Fetched)>, FindingCode, &str); 8] = [
+        type Case = (Vec<(&'static str, Fetched)>, FindingCode, &'static str);
+        let cases: [Case; 8] = [
             (vec![(V6, strange()), (V4, Fetched::Right)], FindingCode::FetchFailsSomewhere, "IPv6 first"),
             (vec![(V4, Fetched::Right), (V4_MORE, unreachable())], FindingCode::FetchFailsSomewhere, "may choose"),
             (

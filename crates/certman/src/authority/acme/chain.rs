@@ -1,8 +1,11 @@
 //! The chains that a CA offers for a certificate (RFC 8555, 7.4.2): one, and alternates to it.
 
 use http::{HeaderMap, header::LINK};
+use jiff::Timestamp;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
+use crate::signatures::{Unsigned, verify};
 
 /// A chain as DER, leaf first.
 pub(super) type Chain = Vec<Vec<u8>>;
@@ -36,6 +39,35 @@ pub(super) fn alternate(text: &str, default: &[Vec<u8>]) -> Result<Chain, String
         return Err(format!("expected a chain of at most {MAX_CHAIN} octets, got {octets}"));
     }
     Ok(chain)
+}
+
+/// Looks whether clients can follow a chain now: its certificates have not run out, and each is signed by the next. A signature of
+/// an algorithm that is not known here counts by the names.
+///
+/// # Errors
+/// The reason why they cannot, for people.
+pub(super) fn follow(chain: &[Vec<u8>], now: Timestamp) -> Result<(), String> {
+    let parsed: Vec<_> = chain
+        .iter()
+        .map(|der| X509Certificate::from_der(der))
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("expected certificates in DER: {error}"))?;
+    for (index, (_, certificate)) in parsed.iter().enumerate() {
+        let end = certificate.validity().not_after;
+        if end.timestamp() <= now.as_second() {
+            return Err(format!("certificate {} of the chain ended at {end}", index + 1));
+        }
+        let Some((_, issuer)) = parsed.get(index + 1) else { break };
+        let algorithm = certificate.signature_algorithm.algorithm.to_id_string();
+        let (message, signature) = (certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
+        let is_named = certificate.issuer().as_raw() == issuer.subject().as_raw();
+        let is_signed =
+            !matches!(verify(issuer.public_key(), &algorithm, message, signature), Err(Unsigned::Signature));
+        if !is_named || !is_signed {
+            return Err(format!("certificate {} of the chain is not issued by the one after it", index + 1));
+        }
+    }
+    Ok(())
 }
 
 /// Whether an issuer of this common name issued the topmost certificate.
@@ -147,6 +179,20 @@ mod tests {
         long.push(vec![0; MAX_CHAIN]);
         assert!(alternate(&text(&long), &default).unwrap_err().contains("at most"));
         assert!(alternate("<html>", &default).unwrap_err().contains("expected PEM certificates"));
+    }
+
+    #[test]
+    fn a_chain_is_followed_from_each_certificate_to_the_one_that_signed_it_and_not_beyond_their_time() {
+        let now: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
+        let (one, other) = (chain("Root X"), chain("Root X"));
+        assert_eq!(follow(&one, now), Ok(()));
+        // The names are the same, and the key is another one.
+        let mixed = [one[0].clone(), other[1].clone()];
+        assert_eq!(follow(&mixed, now).unwrap_err(), "certificate 1 of the chain is not issued by the one after it");
+        assert!(follow(&[one[1].clone(), one[0].clone()], now).unwrap_err().contains("not issued by"));
+        assert!(follow(&[vec![1, 2, 3]], now).unwrap_err().contains("expected certificates in DER"));
+        let later: Timestamp = "4096-01-02T00:00:00Z".parse().unwrap();
+        assert!(follow(&one, later).unwrap_err().contains("certificate 1 of the chain ended at"));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use x509_cert::{
 use x509_ocsp::{ResponseData, RevokedInfo};
 
 use super::*;
+use crate::signatures::ECDSA_SHA256;
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
