@@ -24,10 +24,11 @@ main() {
     # once more. The end-to-end tests start the binaries and the example; each bench runs once, with small numbers, so that
     # none rots.
     stage 'build' cargo build --workspace --all-targets --locked
-    # Tests wait for a good part of their time, and neither instruction counts nor pages depend on other work.
-    in_background gate_and_doc
-    stage 'test' cargo test --workspace --all-targets --locked
-    stage 'gate, doc and doc tests' awaited
+    # Tests against servers wait for a good part of their time. What needs nothing but a processor goes on meanwhile: neither
+    # instruction counts nor pages depend on other work, and unit tests take the time that they get.
+    in_background units_gate_and_doc
+    stage 'test' cargo test --workspace --test '*' --bench '*' --examples --locked
+    stage 'unit tests, gate, doc and doc tests' awaited
     # One after the other: clients wait for 15 s for a certstore that hangs, and should not wait for other tests besides; and
     # the gate notices a slowdown.
     stage 'alone' cargo test --workspace --tests --locked -- --ignored
@@ -43,10 +44,10 @@ dependencies() {
             check bans
 }
 
-# Instruction counts against the baseline, and the documentation with its examples. Ratios need a quiet machine: they are left
-# to `cargo gate` before a release.
-gate_and_doc() {
-    cargo gate --quick && RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked &&
+# Unit tests, instruction counts against the baseline, and the documentation with its examples. Ratios need a quiet machine:
+# they are left to `cargo gate` before a release.
+units_gate_and_doc() {
+    cargo test --workspace --lib --bins --locked && cargo gate --quick && RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked &&
         cargo test --workspace --doc --locked
 }
 
