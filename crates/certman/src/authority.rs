@@ -5,10 +5,10 @@ mod local;
 
 use anyhow::ensure;
 use certseal_issuance::{
-    AccountRef, Answer, AuthorityId, Failure, FailureKind, Lineage, Method, OrderRef, OrderReport, OrderState, Outcome,
+    AccountRef, Answer, AuthorityId, Failure, FailureKind, Lineage, OrderRef, OrderReport, OrderState, Outcome,
     Revocation, SealedKey,
 };
-use certseal_wire::{DnsName, NameSet, ProfileName};
+use certseal_wire::{DnsName, NameSet, ProfileName, ValidationMethod};
 use jiff::SignedDuration;
 
 pub(crate) use acme::{AcmeAuthority, Choices, ExternalAccount, MAX_CHAIN, account_key_file, certificate_id};
@@ -157,7 +157,7 @@ impl Authority {
         &self,
         order_url: &str,
         names: &NameSet,
-        method: impl Fn(&DnsName) -> Method,
+        method: impl Fn(&DnsName) -> ValidationMethod,
     ) -> Result<Vec<Answer>, Failure> {
         match self {
             Self::Acme(acme) => acme.challenges(order_url, names, method).await,

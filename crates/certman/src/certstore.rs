@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use certseal_client::{ClientError, StoreClient};
-use certseal_issuance::{Answer, Failure, FailureKind, Method, Site};
+use certseal_issuance::{Answer, Failure, FailureKind, Site};
 use certseal_seal::{
     Bundle, BundleError, EnvelopeError, Recipient, Sealed, SignatureError, SigningKey, VerifyingKey, VerifyingKeys,
     accept_ring, ring_issuers, ring_recipient, sha256,
@@ -11,7 +11,7 @@ use certseal_seal::{
 use certseal_wire::{
     AcmeAccounts, AuditCheckpoint, AuditQuery, Base64, BundleInfo, Challenge, ChallengeMethod, Change, Checkpoint,
     DnsName, Document, HttpsMode, KeyRing, KeyState, Kind, NameSet, PoolName, ProblemKind, Route, Signed, SignerId,
-    Staple,
+    Staple, ValidationMethod,
 };
 use jiff::{SignedDuration, Timestamp};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -553,10 +553,10 @@ fn place(answer: &Answer) -> &str {
 }
 
 /// How an edge gives an answer. One that is in the DNS comes to no edge.
-fn challenge_method(method: Method) -> ChallengeMethod {
+fn challenge_method(method: ValidationMethod) -> ChallengeMethod {
     match method {
-        Method::TlsAlpn => ChallengeMethod::TlsAlpn,
-        Method::Http | Method::Dns | Method::DnsPersist => ChallengeMethod::Http,
+        ValidationMethod::TlsAlpn => ChallengeMethod::TlsAlpn,
+        ValidationMethod::Http | ValidationMethod::Dns | ValidationMethod::DnsPersist => ChallengeMethod::Http,
     }
 }
 

@@ -8,16 +8,13 @@ use std::{
 };
 
 use anyhow::Context;
-use certseal_issuance::{
-    Method,
-    budget::{Limit, LimitName, Limits},
-};
+use certseal_issuance::budget::{Limit, LimitName, Limits};
 use certseal_service::{
     networks::Network,
     tls::{Peer, TlsFiles},
 };
 use certseal_store::PostgresSettings;
-use certseal_wire::{DnsName, PoolName, ProfileName, TrustDomain, Upstream};
+use certseal_wire::{DnsName, PoolName, ProfileName, TrustDomain, Upstream, ValidationMethod};
 use jiff::SignedDuration;
 use serde::Deserialize;
 
@@ -297,7 +294,7 @@ pub enum Authority {
         /// How names are validated, `http-01`, `tls-alpn-01`, `dns-01` or `dns-persist-01`, the first first; after a rejection the
         /// next one. Wildcards take those of the latter two that are listed, or dns-01.
         #[serde(default = "default_methods")]
-        challenges: Vec<Method>,
+        challenges: Vec<ValidationMethod>,
         /// The list of publicsuffix.org, by which registered domains are told; the one that this release carries when absent.
         public_suffix_list: Option<PathBuf>,
     },
@@ -377,8 +374,8 @@ pub(crate) fn limits(
     Ok(limits)
 }
 
-fn default_methods() -> Vec<Method> {
-    vec![Method::Http]
+fn default_methods() -> Vec<ValidationMethod> {
+    vec![ValidationMethod::Http]
 }
 
 fn default_reputation() -> u64 {

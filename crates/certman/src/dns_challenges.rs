@@ -190,7 +190,7 @@ mod tests {
             token: "t".into(),
             // As an ACME client in the wild makes it: `printf t.print | openssl dgst -sha256 -binary | basenc --base64url`.
             key_authorization: "t.print".into(),
-            method: certseal_issuance::Method::Dns,
+            method: certseal_wire::ValidationMethod::Dns,
         };
         assert_eq!(value(&answer), "3iJpO12wfHHKVKmbpo4VqrXbTZBb6z8AF5XnvzpxLi4");
     }

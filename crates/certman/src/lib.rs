@@ -69,7 +69,7 @@ use anyhow::{Context, ensure};
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use certseal_client::{Connection, StoreClient};
-use certseal_issuance::{AuthorityId, Method, Policy};
+use certseal_issuance::{AuthorityId, Policy};
 use certseal_seal::{SigningKey, VerifyingKey};
 use certseal_service::{
     Shutdown,
@@ -79,6 +79,7 @@ use certseal_service::{
     telemetry,
     tls::{LiveTls, Peer},
 };
+use certseal_wire::ValidationMethod;
 use jiff::SignedDuration;
 use tokio::{sync::Notify, task::JoinHandle};
 use zeroize::Zeroizing;
@@ -312,7 +313,7 @@ fn preflight(
 }
 
 /// How names are validated.
-fn methods(authority: &AuthorityConfig) -> Vec<Method> {
+fn methods(authority: &AuthorityConfig) -> Vec<ValidationMethod> {
     match authority {
         AuthorityConfig::Acme { challenges, .. } => challenges.clone(),
         AuthorityConfig::Local { .. } => Vec::new(),

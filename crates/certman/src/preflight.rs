@@ -12,12 +12,13 @@ use std::{
 use anyhow::ensure;
 use certseal_dns::{AllowedServers, Survey};
 use certseal_issuance::{
-    AuthorityId, Method,
+    AuthorityId,
     preflight::{self, Issuer, Observed, Targets},
     ways,
 };
 use certseal_wire::{
     DnsName, DnsPlan, DnsRecord, Edit, Finding, FindingCode, NameReport, NameSet, NamesReport, Readiness, RecordEdit,
+    ValidationMethod,
 };
 use jiff::Timestamp;
 use tokio::{
@@ -45,7 +46,7 @@ pub(crate) struct Preflight {
     denied: Vec<DnsName>,
     suffixes: Arc<Suffixes>,
     /// The ways in which names are validated.
-    methods: Vec<Method>,
+    methods: Vec<ValidationMethod>,
     challenges: Option<Arc<DnsChallenges>>,
     /// None where nothing is fetched.
     fetches: Option<Arc<Fetches>>,
@@ -62,7 +63,7 @@ impl Preflight {
         config: &Dns,
         identities: Vec<(AuthorityId, Vec<String>)>,
         suffixes: Arc<Suffixes>,
-        methods: Vec<Method>,
+        methods: Vec<ValidationMethod>,
     ) -> anyhow::Result<Self> {
         let permitted = Permitted::new(&config.private_networks);
         let survey = survey(config, permitted.clone())?;
@@ -76,7 +77,7 @@ impl Preflight {
         let challenges = config.challenges.as_ref().map(|settings| DnsChallenges::new(settings, anywhere));
         let challenges = challenges.transpose()?.map(Arc::new);
         ensure!(
-            challenges.is_some() || !methods.contains(&Method::Dns),
+            challenges.is_some() || !methods.contains(&ValidationMethod::Dns),
             "expected [dns.challenges] for challenges of type dns-01"
         );
         let fetches = config.fetch.then(|| Fetches::new(config, survey.clone(), permitted)).transpose()?.map(Arc::new);
@@ -101,7 +102,7 @@ impl Preflight {
     pub(crate) async fn look(
         &self,
         names: &NameSet,
-        own: &[Method],
+        own: &[ValidationMethod],
         accounts: &[(AuthorityId, Option<String>)],
         account: Option<String>,
     ) -> NamesReport {
@@ -126,7 +127,7 @@ impl Preflight {
                 continue;
             }
             let (look, of_site, all) = (look.clone(), of_site.clone(), self.looks.clone());
-            let ways = [Method::Dns, Method::DnsPersist, Method::Http];
+            let ways = [ValidationMethod::Dns, ValidationMethod::DnsPersist, ValidationMethod::Http];
             let only = ways.into_iter().find(|method| takes_only(methods, &name, *method));
             looks.spawn(async move {
                 let looked = tokio::time::timeout_at(until, async {
@@ -187,15 +188,20 @@ impl Preflight {
 
     /// The records that lead names here, and let CAs validate them, by `own` methods where there are any. `accounts` are ours at
     /// the CAs, as far as they are known.
-    pub(crate) fn plan(&self, names: &NameSet, own: &[Method], accounts: &[(AuthorityId, Option<String>)]) -> DnsPlan {
+    pub(crate) fn plan(
+        &self,
+        names: &NameSet,
+        own: &[ValidationMethod],
+        accounts: &[(AuthorityId, Option<String>)],
+    ) -> DnsPlan {
         let methods = self.methods(own);
         let issuers = self.issuers(methods, accounts);
         let of_name = |name: &DnsName| {
             let is_apex = self.suffixes.registered(name) == name.as_str();
             let leading = self.targets.records(name, is_apex).into_iter().map(|edit| edit.record);
-            let challenges = self.challenges.as_ref().filter(|_| takes_only(methods, name, Method::Dns));
+            let challenges = self.challenges.as_ref().filter(|_| takes_only(methods, name, ValidationMethod::Dns));
             let delegation = challenges.map(|challenges| challenges.delegation(name));
-            let is_persistent = ways(methods, name).contains(&Method::DnsPersist);
+            let is_persistent = ways(methods, name).contains(&ValidationMethod::DnsPersist);
             let persistent = issuers.iter().filter(|_| is_persistent);
             let persistent = persistent.filter_map(|issuer| preflight::persist_record(name, issuer));
             leading.chain(delegation).chain(persistent).collect::<Vec<_>>()
@@ -243,11 +249,11 @@ impl Preflight {
     }
 
     /// The methods of a site that has its `own`, or none.
-    fn methods<'a>(&'a self, own: &'a [Method]) -> &'a [Method] {
+    fn methods<'a>(&'a self, own: &'a [ValidationMethod]) -> &'a [ValidationMethod] {
         if own.is_empty() { &self.methods } else { own }
     }
 
-    fn issuers(&self, methods: &[Method], accounts: &[(AuthorityId, Option<String>)]) -> Vec<Issuer> {
+    fn issuers(&self, methods: &[ValidationMethod], accounts: &[(AuthorityId, Option<String>)]) -> Vec<Issuer> {
         let methods: Vec<String> = methods.iter().map(|method| method.as_str().to_owned()).collect();
         let issuer = |(authority, identities): &(AuthorityId, Vec<String>)| {
             let account =
@@ -259,7 +265,7 @@ impl Preflight {
 }
 
 /// Whether a name is validated in one way and no other one: what is one of several may be missing.
-fn takes_only(methods: &[Method], name: &DnsName, method: Method) -> bool {
+fn takes_only(methods: &[ValidationMethod], name: &DnsName, method: ValidationMethod) -> bool {
     ways(methods, name).iter().all(|way| *way == method)
 }
 
@@ -276,17 +282,17 @@ struct Look {
 
 impl Look {
     /// What is found of a name, in the eyes of each CA. `only` is the one way in which it is validated, if there is one alone.
-    async fn at(&self, name: &DnsName, only: Option<Method>) -> Vec<NameReport> {
+    async fn at(&self, name: &DnsName, only: Option<ValidationMethod>) -> Vec<NameReport> {
         let observed = self.survey.observe(name).await;
         let reports: Vec<_> =
             self.issuers.iter().map(|issuer| preflight::judged(&observed, &self.targets, issuer)).collect();
         let found: Vec<Option<Finding>> = match only {
-            Some(Method::DnsPersist) => {
+            Some(ValidationMethod::DnsPersist) => {
                 let seen = self.survey.texts_seen(&preflight::persist_owner(name)).await;
                 let now = Timestamp::now();
                 self.issuers.iter().map(|issuer| preflight::persisted(name, &seen, issuer, now)).collect()
             }
-            Some(Method::Http) => vec![self.fetched(name, &observed, &reports).await; reports.len()],
+            Some(ValidationMethod::Http) => vec![self.fetched(name, &observed, &reports).await; reports.len()],
             Some(_) => {
                 let found = match &self.challenges {
                     Some(challenges) => delegation(challenges, name).await,

@@ -10,11 +10,10 @@ use std::{
 };
 
 use certseal_issuance::{
-    Action, Answer, Booking, Failure, FailureKind, Method, Moment, Outcome, Policy, RecordError, Site, Stage, Step,
-    Turns,
+    Action, Answer, Booking, Failure, FailureKind, Moment, Outcome, Policy, RecordError, Site, Stage, Step, Turns,
 };
 use certseal_service::Shutdown;
-use certseal_wire::{Base64, DnsName, NamesReport, Readiness, causes};
+use certseal_wire::{Base64, DnsName, NamesReport, Readiness, ValidationMethod, causes};
 use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -576,8 +575,8 @@ impl Drop for Looking<'_> {
 
 /// The answers that go into the DNS, and those for edges. What is in the DNS for ever goes nowhere.
 fn by_method(answers: &[Answer]) -> (Vec<&Answer>, Vec<&Answer>) {
-    let goes_somewhere = |answer: &&Answer| answer.method != Method::DnsPersist;
-    answers.iter().filter(goes_somewhere).partition(|answer| answer.method == Method::Dns)
+    let goes_somewhere = |answer: &&Answer| answer.method != ValidationMethod::DnsPersist;
+    answers.iter().filter(goes_somewhere).partition(|answer| answer.method == ValidationMethod::Dns)
 }
 
 fn no_dns_challenges() -> Failure {

@@ -47,8 +47,6 @@ mod version;
 
 pub use action::{Action, Booked, Booking, Due, Failure, FailureKind, Next, Outcome, Work};
 pub use attempt::{Attempt, Attempts, Wait};
-/// The term of RFC 8555 and of CAA records (RFC 8657) in short.
-pub use certseal_wire::ValidationMethod as Method;
 pub use issued::{Compromised, Issued};
 pub use lane::{Lane, Turns};
 pub use looked::Looked;

@@ -142,7 +142,8 @@ pub struct Twin {
     limits: TwinLimits,
     orders: Arrival,
     domains: HashMap<u32, Arrival, Mixing>,
-    sets: HashMap<u32, OfSet, Mixing>,
+    /// By their numbers, which leave few out.
+    sets: Vec<OfSet>,
     serials: u64,
 }
 
@@ -161,7 +162,7 @@ impl Twin {
         shares_name: bool,
         now: i64,
     ) -> Answer {
-        let known = self.sets.get(&set).copied().unwrap_or_default();
+        let known = self.sets.get(set as usize).copied().unwrap_or_default();
         let newest = replaces.and_then(|replaced| self.issued(replaced.set));
         // Before anything else; also before it looks whether it has the order already.
         if newest.is_some_and(|newest| newest.is_replaced || newest.replaces == replaces) {
@@ -207,25 +208,27 @@ impl Twin {
         // Centred at two thirds of the lifetime, at half of it where that is below ten days; 2 % wide.
         let centre = if lifetime < 10 * DAY { lifetime / 2 } else { lifetime * 2 / 3 };
         let window = (now + centre - lifetime / 100, now + centre + lifetime / 100);
-        let before = replaces.filter(|replaced| replaced.set != set).and_then(|it| self.sets.get_mut(&it.set));
+        let before = replaces.filter(|replaced| replaced.set != set).and_then(|it| self.sets.get_mut(it.set as usize));
         let before = before.and_then(|before| before.issued.as_mut());
         before.into_iter().for_each(|before| before.is_replaced = true);
-        let of_set = self.sets.entry(set).or_default();
-        if let Some(rate) = self.limits.per_set {
+        let (serial, per_set) = (self.serials, self.limits.per_set);
+        let of_set = self.set_mut(set);
+        if let Some(rate) = per_set {
             spend(&mut of_set.certificates, rate, now);
         }
         of_set.in_a_row = 0;
-        of_set.issued = Some(Issued { serial: self.serials, at: now, window, replaces, is_replaced: false });
-        self.serials
+        of_set.issued = Some(Issued { serial, at: now, window, replaces, is_replaced: false });
+        serial
     }
 
     /// A validation of the only name of a set failed.
     pub fn fail(&mut self, set: u32, now: i64) {
-        let of_set = self.sets.entry(set).or_default();
-        if let Some(rate) = self.limits.failures {
+        let (failures, in_a_row) = (self.limits.failures, self.limits.in_a_row);
+        let of_set = self.set_mut(set);
+        if let Some(rate) = failures {
             spend(&mut of_set.failures, rate, now);
         }
-        if let Some(rate) = self.limits.in_a_row {
+        if let Some(rate) = in_a_row {
             spend(&mut of_set.in_a_row, rate, now);
         }
     }
@@ -235,13 +238,21 @@ impl Twin {
         self.issued(set).map(|issued| issued.window)
     }
 
+    fn set_mut(&mut self, set: u32) -> &mut OfSet {
+        let index = set as usize;
+        if index >= self.sets.len() {
+            self.sets.resize(index + 1, OfSet::default());
+        }
+        &mut self.sets[index]
+    }
+
     fn issued(&self, set: u32) -> Option<Issued> {
-        self.sets.get(&set)?.issued
+        self.sets.get(set as usize)?.issued
     }
 
     /// Says that a set's newest certificate will be revoked: its window lies in the past on purpose.
     pub fn will_revoke(&mut self, set: u32, now: i64) {
-        if let Some(issued) = self.sets.get_mut(&set).and_then(|of_set| of_set.issued.as_mut()) {
+        if let Some(issued) = self.sets.get_mut(set as usize).and_then(|of_set| of_set.issued.as_mut()) {
             issued.window = (now - 2 * HOUR, now - HOUR);
         }
     }

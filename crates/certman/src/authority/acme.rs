@@ -19,9 +19,9 @@ use std::{
     },
 };
 
-use certseal_issuance::{Answer, Failure, FailureKind, Method, OrderReport, OrderState, Outcome, Window};
+use certseal_issuance::{Answer, Failure, FailureKind, OrderReport, OrderState, Outcome, Window};
 use certseal_service::config::ConfigError;
-use certseal_wire::{DnsName, NameSet, ProfileName, RevocationReason, causes};
+use certseal_wire::{DnsName, NameSet, ProfileName, RevocationReason, ValidationMethod, causes};
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier, NewOrder, Order,
     OrderStatus, RevocationRequest, SuggestedWindow,
@@ -191,7 +191,7 @@ impl AcmeAuthority {
         &self,
         order_url: &str,
         names: &NameSet,
-        method: impl Fn(&DnsName) -> Method,
+        method: impl Fn(&DnsName) -> ValidationMethod,
     ) -> Result<Vec<Answer>, Failure> {
         let _key = self.key_in_use.read().await;
         let mut order = self.take(order_url).await?;
@@ -218,7 +218,7 @@ impl AcmeAuthority {
                 token: challenge.token.clone(),
                 key_authorization: match method {
                     // There is no token, and nothing to be answered: the record is there.
-                    Method::DnsPersist => String::new(),
+                    ValidationMethod::DnsPersist => String::new(),
                     _ => challenge.key_authorization().as_str().to_owned(),
                 },
             });
@@ -466,12 +466,12 @@ fn is_for(answer: &Answer, thumbprint: &str) -> bool {
     answer.key_authorization.is_empty() || of == Some(thumbprint)
 }
 
-fn challenge_type(method: Method) -> ChallengeType {
+fn challenge_type(method: ValidationMethod) -> ChallengeType {
     match method {
-        Method::Http => ChallengeType::Http01,
-        Method::TlsAlpn => ChallengeType::TlsAlpn01,
-        Method::Dns => ChallengeType::Dns01,
-        Method::DnsPersist => ChallengeType::Unknown(method.as_str().to_owned()),
+        ValidationMethod::Http => ChallengeType::Http01,
+        ValidationMethod::TlsAlpn => ChallengeType::TlsAlpn01,
+        ValidationMethod::Dns => ChallengeType::Dns01,
+        ValidationMethod::DnsPersist => ChallengeType::Unknown(method.as_str().to_owned()),
     }
 }
 

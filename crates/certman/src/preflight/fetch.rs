@@ -7,8 +7,10 @@
 //! Whether certman comes to the platform's edges from its place is not known beforehand: there may be no IPv6 here, or a firewall.
 //! So a failure counts only if a fetch succeeds at one of the platform's addresses, for the same name or for another host.
 
+mod location;
+
 use std::{
-    fmt, io,
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -36,6 +38,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
+use self::location::Location;
 use crate::{
     config::{Dns, VantagePoint},
     presented::{self, Presented},
@@ -317,69 +320,6 @@ fn proxy_address(text: &str) -> anyhow::Result<String> {
     Ok(format!("{host}:{port}"))
 }
 
-/// A place that a fetch is led to.
-struct Location {
-    host: DnsName,
-    port: u16,
-    is_tls: bool,
-    /// With the query.
-    path: String,
-}
-
-impl Location {
-    fn scheme(&self) -> &'static str {
-        if self.is_tls { "https" } else { "http" }
-    }
-
-    /// The host, with the port where it is not the usual one.
-    fn authority(&self) -> String {
-        match (self.is_tls, self.port) {
-            (false, 80) | (true, 443) => self.host.to_string(),
-            (_, port) => format!("{}:{port}", self.host),
-        }
-    }
-
-    /// The place that a redirect leads to, if a CA goes there: to a host with a name, by HTTP or HTTPS on their usual ports, or on
-    /// `port`, where fetches begin.
-    fn redirected(&self, location: &str, port: u16) -> Result<Self, String> {
-        let location = location.split('#').next().unwrap_or_default();
-        let scheme = self.scheme();
-        let is_scheme =
-            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
-        let whole = if location.starts_with("//") {
-            format!("{scheme}:{location}")
-        } else if location.split_once(':').is_some_and(|(first, _)| is_scheme(first)) {
-            location.to_owned()
-        } else if location.starts_with('/') {
-            format!("{scheme}://{}{location}", self.authority())
-        } else {
-            let path = self.path.split('?').next().unwrap_or_default();
-            let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-            format!("{scheme}://{}{folder}/{location}", self.authority())
-        };
-        let url = whole.parse::<Uri>().map_err(|error| error.to_string())?;
-        let is_tls = match url.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err("expected http or https".to_owned()),
-        };
-        let host = url.host().unwrap_or_default().trim_end_matches('.');
-        let host = host.parse::<DnsName>().map_err(|error| error.to_string())?;
-        let to = url.port_u16().unwrap_or(if is_tls { 443 } else { port });
-        if ![80, 443, port].contains(&to) {
-            return Err(format!("expected port 80 or 443, got {to}"));
-        }
-        let path = url.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        Ok(Self { host, port: to, is_tls, path })
-    }
-}
-
-impl fmt::Display for Location {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}{}", self.scheme(), self.authority(), self.path)
-    }
-}
-
 /// An answer, as far as it was read.
 struct Answer {
     status: StatusCode,
@@ -455,175 +395,4 @@ const MOST_CONTROLS: usize = 2;
 const MOST_VANTAGE_POINTS: usize = 8;
 
 #[cfg(test)]
-mod tests {
-    use tokio::net::TcpListener;
-
-    use super::*;
-
-    const ACCOUNT: &str = "LPJNul-wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ";
-
-    fn fetches(port: u16, more: &str) -> anyhow::Result<Arc<Fetches>> {
-        let text = format!(
-            "resolvers = []\ntarget = \"edge.example.net\"\naddresses = [\"127.0.0.1\"]\nfetch_port = {port}\n\
-             private_networks = [\"127.0.0.0/8\"]\n{more}"
-        );
-        let config: Dns = toml::from_str(&text).unwrap();
-        let survey = Survey::new([], certseal_dns::AllowedServers::new(|_| false));
-        let permitted = Permitted::new(&config.private_networks);
-        Ok(Arc::new(Fetches::new(&config, survey, permitted)?))
-    }
-
-    fn targets() -> Targets {
-        Targets { addresses: vec!["127.0.0.1".parse().unwrap()], ..Targets::default() }
-    }
-
-    /// A server that answers requests by their host and path: with a status line and headers, and with a body.
-    async fn serve(answer: fn(&str, &str) -> (String, String)) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(async move {
-                    let head = String::from_utf8(head_of(&mut stream).await).unwrap();
-                    let path = head.split(' ').nth(1).unwrap_or_default();
-                    let host = head.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
-                    let (head, body) = answer(host, path);
-                    let whole = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-                    let _ = stream.write_all(whole.as_bytes()).await;
-                });
-            }
-        });
-        address
-    }
-
-    async fn head_of(stream: &mut TcpStream) -> Vec<u8> {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") && stream.read_buf(&mut head).await.unwrap() > 0 {}
-        head
-    }
-
-    fn as_an_edge(path: &str) -> (String, String) {
-        let token = path.strip_prefix(CHALLENGES).unwrap();
-        ("200 OK".to_owned(), format!("{token}.{}\n", Challenge::probed(token).unwrap()))
-    }
-
-    fn among_others(host: &str, path: &str) -> (String, String) {
-        match host.split(':').next().unwrap() {
-            "strange.example.com" => ("404 Not Found\r\nserver: nginx".to_owned(), "no such file".repeat(1000)),
-            "circle.example.com" => ("302 Found\r\nlocation: /again".to_owned(), String::new()),
-            "away.example.com" => ("302 Found\r\nlocation: ftp://a.example/".to_owned(), String::new()),
-            "once.example.com" if !path.ends_with("?again") => {
-                (format!("301 Moved Permanently\r\nlocation: {path}?again"), String::new())
-            }
-            _ => as_an_edge(path.trim_end_matches("?again")),
-        }
-    }
-
-    /// What is seen of a name at 127.0.0.1.
-    async fn seen(fetches: &Arc<Fetches>, name: &str) -> Vec<Fetched> {
-        let seen = fetches.seen(&name.parse().unwrap(), &["127.0.0.1".parse().unwrap()], &targets(), ACCOUNT).await;
-        seen.into_iter().flat_map(|place| place.fetches).map(|(_, fetched)| fetched).collect()
-    }
-
-    #[tokio::test]
-    async fn a_fetch_tells_our_answer_from_others_and_follows_redirects_as_cas_do() {
-        let server = serve(among_others).await;
-        let fetches = fetches(server.port(), "").unwrap();
-        assert_eq!(seen(&fetches, "good.example.com").await, [Fetched::Right]);
-        assert_eq!(seen(&fetches, "once.example.com").await, [Fetched::Right]);
-        let strange = seen(&fetches, "strange.example.com").await;
-        let [Fetched::Strange(StrangeAnswer { status: 404, server: Some(server), said })] = &strange[..] else {
-            panic!("{strange:?}")
-        };
-        assert_eq!((server.as_str(), said.len()), ("nginx", MOST_BODY));
-        let circle = seen(&fetches, "circle.example.com").await;
-        assert!(matches!(&circle[..], [Fetched::LeadsOn(at)] if at.contains("/again")), "{circle:?}");
-        let away = seen(&fetches, "away.example.com").await;
-        assert!(matches!(&away[..], [Fetched::Broken(why)] if why.contains("ftp://")), "{away:?}");
-    }
-
-    #[tokio::test]
-    async fn a_failure_that_the_platform_has_too_says_nothing_of_a_name() {
-        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let failed = seen(&fetches(nobody.port(), "").unwrap(), "good.example.com").await;
-        assert!(matches!(failed[..], [Fetched::NotAsked(_)]), "{failed:?}");
-        // An edge of a release before answers no probe.
-        let old = serve(|_, _| ("404 Not Found".to_owned(), String::new())).await;
-        let failed = seen(&fetches(old.port(), "").unwrap(), "good.example.com").await;
-        assert!(matches!(failed[..], [Fetched::NotAsked(_)]), "{failed:?}");
-    }
-
-    #[tokio::test]
-    async fn addresses_that_are_not_public_are_not_connected_to() {
-        let edge = serve(|_, path| as_an_edge(path)).await;
-        let fetches = fetches(edge.port(), "").unwrap();
-        let addresses: Vec<IpAddr> =
-            ["10.0.0.1", "::1", "169.254.169.254"].iter().map(|text| text.parse().unwrap()).collect();
-        let seen = fetches.seen(&"a.example.com".parse().unwrap(), &addresses, &targets(), ACCOUNT).await;
-        assert!(seen.iter().all(|place| place.fetches.is_empty()), "{seen:?}");
-    }
-
-    #[tokio::test]
-    async fn a_vantage_point_is_a_proxy_that_is_told_the_address() {
-        let edge = serve(|_, path| as_an_edge(path)).await;
-        let refusing = serve(|_, _| ("403 Forbidden".to_owned(), String::new())).await;
-        let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = proxy.local_addr().unwrap();
-        tokio::spawn(async move {
-            loop {
-                let (mut visitor, _) = proxy.accept().await.unwrap();
-                let head = head_of(&mut visitor).await;
-                assert!(head.starts_with(format!("CONNECT {edge} HTTP/1.1\r\n").as_bytes()));
-                let mut there = TcpStream::connect(edge).await.unwrap();
-                visitor.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut visitor, &mut there).await;
-            }
-        });
-        let points = format!(
-            "vantage_points = [{{ name = \"us\", proxy = \"http://{address}\" }}, \
-             {{ name = \"asia\", proxy = \"http://{refusing}\" }}]"
-        );
-        let seen = seen(&fetches(edge.port(), &points).unwrap(), "good.example.com").await;
-        let [Fetched::Right, Fetched::Right, Fetched::NotAsked(why)] = &seen[..] else { panic!("{seen:?}") };
-        assert!(why.contains("403"), "{why}");
-    }
-
-    #[test]
-    fn vantage_points_that_are_none_are_refused_at_the_start() {
-        for bad in [
-            "{ name = \"us\", proxy = \"https://10.0.0.1:3128\" }",
-            "{ name = \"us\", proxy = \"http://10.0.0.1\" }",
-            "{ name = \"\", proxy = \"http://10.0.0.1:3128\" }",
-            "{ name = \"us\", proxy = \"http://10.0.0.1:1\" }, { name = \"us\", proxy = \"http://10.0.0.1:2\" }",
-        ] {
-            let error = fetches(80, &format!("vantage_points = [{bad}]")).err().unwrap();
-            assert!(format!("{error:#}").contains("expected"), "{error:#}");
-        }
-    }
-
-    #[test]
-    fn redirects_lead_where_cas_go_and_nowhere_else() {
-        let at = Location { host: "a.example".parse().unwrap(), port: 80, is_tls: false, path: "/x/y?z".to_owned() };
-        let led = |location: &str| at.redirected(location, 80).map(|to| to.to_string());
-        for (location, to) in [
-            ("/p?q", "http://a.example/p?q"),
-            ("p", "http://a.example/x/p"),
-            ("https://b.example/p#f", "https://b.example/p"),
-            ("//B.example:443/p", "http://b.example:443/p"),
-            ("http://b.example.", "http://b.example/"),
-        ] {
-            assert_eq!(led(location).as_deref(), Ok(to), "{location}");
-        }
-        for bad in [
-            "ftp://b.example/",
-            "http://127.0.0.1/",
-            "http://[::1]/",
-            "http://b.example:8080/",
-            "http://localhost/",
-            "a:b",
-        ] {
-            assert!(led(bad).is_err(), "{bad}: {:?}", led(bad));
-        }
-    }
-}
+mod tests;
