@@ -134,18 +134,41 @@ impl Certstore {
                 method: challenge_method(*method),
             };
             let (place, signed) = (challenge.method.place(token), self.issuer.sign(&challenge));
+            let is_taken = challenge.method == ChallengeMethod::TlsAlpn
+                && self.tls_challenge(host).await?.is_some_and(|found| found.key_authorization != *key_authorization);
+            if is_taken {
+                let detail = format!("another validation of {host} over TLS is under way: a host has one at a time");
+                return Err(Failure::new(FailureKind::Throttled(PLACE_TAKEN_SECONDS), detail));
+            }
             self.store.put_challenge(host, place, &signed).await.map_err(store_failure)?;
         }
         Ok(())
     }
 
-    /// Forgets challenges that have served, but for those in whose place one of `standing` is: a host has one place for all
-    /// that are answered over TLS. A challenge whose deletion fails is left to expire.
+    /// The challenge over TLS that stands for a host: it has one place for these, and a site's companion validates the same names.
+    async fn tls_challenge(&self, host: &DnsName) -> Result<Option<Challenge>, Failure> {
+        let Some(signed) = self.store.challenge(host, Challenge::TLS_ALPN).await.map_err(store_failure)? else {
+            return Ok(None);
+        };
+        let trusted = ring_issuers(&*self.ring().await?);
+        // What counts for no edge is in nobody's way.
+        let found = trusted.verify::<Challenge>(&signed).ok();
+        Ok(found.filter(|found| found.expires_at > Timestamp::now()))
+    }
+
+    /// Forgets challenges that have served, but for those in whose place one of `standing` is, or another site's: a host has one
+    /// place for all that are answered over TLS. A challenge whose deletion fails is left to expire.
     pub(crate) async fn retract(&self, answers: &[&Answer], standing: &[Answer]) {
         for answer in answers {
             let host = &answer.host;
             if standing.iter().any(|other| other.host == *host && place(other) == place(answer)) {
                 continue;
+            }
+            if answer.method == ValidationMethod::TlsAlpn {
+                let stands = self.tls_challenge(host).await.ok().flatten();
+                if stands.is_none_or(|found| found.key_authorization != answer.key_authorization) {
+                    continue;
+                }
             }
             if let Err(error) = self.store.delete_challenge(host, place(answer)).await {
                 tracing::debug!(%host, %error, "challenge left to expire");
@@ -546,6 +569,9 @@ pub(crate) fn certified(leaf: &[u8], names: &NameSet) -> Result<Certified, Failu
         not_after: instant(leaf.validity().not_after)?,
     })
 }
+
+/// The pause after which the place of a challenge over TLS is looked at again: a validation takes some seconds.
+const PLACE_TAKEN_SECONDS: u64 = 10;
 
 /// What names an answer among those for its host at certstore.
 fn place(answer: &Answer) -> &str {

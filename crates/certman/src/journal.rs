@@ -372,11 +372,12 @@ impl Journal {
         Ok(Some((writes, Entry { revision: revision_after(before), site })))
     }
 
-    /// The writes of the companion of a site that was `before`: it follows in the site's own transaction. Only sites that have one,
-    /// or may have had one, are asked about it.
+    /// The writes of the companion of a site that was `before`: it follows in the site's own transaction. Sites that have none are
+    /// asked about it when they leave, or get another type of key.
     fn companion_writes(&self, before: Option<&Entry>, site: &Site) -> anyhow::Result<Vec<Write>> {
-        let has_both = |site: &Site| site.key_type == KeyType::Both && site.companion_of.is_none();
-        if !has_both(site) && !before.is_some_and(|entry| has_both(&entry.site)) {
+        let state = |site: &Site| (site.key_type, site.departed);
+        let stays = site.key_type != KeyType::Both && before.is_none_or(|entry| state(&entry.site) == state(site));
+        if stays || site.site.companion_of().is_some() {
             return Ok(Vec::new());
         }
         let Some(name) = site.site.companion() else { return Ok(Vec::new()) };
@@ -531,13 +532,14 @@ impl StoredChange {
 
 /// The names that a site keeps from others.
 fn claimed(site: &Site) -> Vec<&DnsName> {
-    let claims = !site.departed && site.companion_of.is_none();
+    // Its name tells a companion, whatever became of its record.
+    let claims = !site.departed && site.site.companion_of().is_none();
     site.names.iter().filter(|_| claims).collect()
 }
 
 /// A site as it is written now.
 fn written(site: Site) -> Site {
-    Site { written_at: Some(Timestamp::now()), ..site }
+    Site { written_at: Some(Timestamp::now()), ..site }.in_its_format()
 }
 
 /// The writes of a site and of its place in the queue, instead of `before`.

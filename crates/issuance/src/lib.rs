@@ -59,7 +59,7 @@ pub use order::{
 pub use policy::{Policy, ways};
 pub use record::{RecordError, read};
 pub use renewal::{Advice, Window};
-pub use site::{FORMAT, Format, Site};
+pub use site::{Format, Site};
 pub use staging::{Progress, Staging, StepCounts, Verdict};
 pub use stapling::Stapling;
 pub use status::{order_status, site_status};

@@ -1,15 +1,15 @@
 //! A site in the journal: its formats.
 //!
-//! The first format has no member `format`. This release writes the second, and takes over the first. A record of a later
-//! format is left to the release that wrote it.
+//! The first format has no member `format`. This release writes the second and the third, and takes over the first. A record of a
+//! later format is left to the release that wrote it.
 
 use certseal_wire::{Base64, DnsName, KeyType, NameSet, PoolName, RevocationReason, Upstream};
 use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::{
-    Advice, Answer, Attempt, Attempts, Compromised, FORMAT, Format, Issued, Look, OrderRef, Revocation, SealedKey,
-    Site, Step, budget::Settlement,
+    Advice, Answer, Attempt, Attempts, Compromised, Format, Issued, Look, OrderRef, Revocation, SealedKey, Site, Step,
+    budget::Settlement,
 };
 
 /// Why a record is no site to this release.
@@ -38,7 +38,7 @@ pub fn read(record: &[u8], is_envelope: impl Fn(&[u8]) -> bool) -> Result<Site, 
     let Peek { format } = serde_json::from_slice(record)?;
     let site = match format.as_deref() {
         None => serde_json::from_slice::<FirstSite>(record)?.into_site(is_envelope),
-        Some(FORMAT) => serde_json::from_slice(record)?,
+        Some(format) if Format::ALL.iter().any(|known| known.as_str() == format) => serde_json::from_slice(record)?,
         Some(later) => return Err(RecordError::Later(later.chars().take(32).collect())),
     };
     if site.route_version == 0 {

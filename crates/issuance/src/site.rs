@@ -107,16 +107,29 @@ pub struct Site {
     pub written_at: Option<Timestamp>,
 }
 
-/// The format of a record that this release writes.
+/// The formats of a record that this release writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Format {
     /// The second: the first one has no such member.
     #[serde(rename = "2")]
     Second,
+    /// The third, of sites with a key type or challenges of their own: a release before would lose them, and leaves it alone.
+    #[serde(rename = "3")]
+    Third,
 }
 
-/// As it stands in the record.
-pub const FORMAT: &str = "2";
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Second, Self::Third];
+
+    /// As it stands in the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Second => "2",
+            Self::Third => "3",
+        }
+    }
+}
 
 /// Requests of people and programs.
 impl Site {
@@ -350,6 +363,12 @@ impl Site {
         self.attempts.order.dead = true;
         self.attempts.order.retry_at = None;
         self
+    }
+
+    /// The site in the earliest format that has all of it.
+    pub fn in_its_format(self) -> Self {
+        let is_plain = self.key_type.is_usual() && self.challenges.is_empty();
+        Self { format: if is_plain { Format::Second } else { Format::Third }, ..self }
     }
 
     /// The site as a process takes it from the journal: the action after what is written there may have been performed.

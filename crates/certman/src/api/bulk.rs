@@ -21,7 +21,7 @@ use utoipa_axum::{
 };
 
 use crate::{
-    api::request::{Allowed, Pools, checked, malformed, no_such_site, not_done},
+    api::request::{Allowed, Pools, checked, leaves_with, malformed, no_such_site, not_done},
     journal::{
         Journal,
         claims::{Done, NotDone},
@@ -109,7 +109,10 @@ impl Change {
             Ok(SiteChange { site, change }) => {
                 let wanted = match change {
                     Wanted::Put(request) => checked(worker, &site, request, pools).map(Wanted::Put),
-                    Wanted::Remove => Ok(Wanted::Remove),
+                    Wanted::Remove => match site.companion_of() {
+                        Some(own) => Err(malformed(leaves_with(&site, &own))),
+                        None => Ok(Wanted::Remove),
+                    },
                 };
                 Self { site: Some(site), wanted: wanted.map_err(|refusal| refusal.0) }
             }

@@ -233,6 +233,11 @@ fn unread(error: anyhow::Error) -> Refusal {
     }
 }
 
+/// Why a companion is not removed by itself.
+pub(crate) fn leaves_with(companion: &DnsName, site: &DnsName) -> String {
+    format!("{companion} stands for the RSA certificate of {site} and leaves with it")
+}
+
 pub(crate) fn no_such_site(name: &DnsName) -> String {
     format!("there is no site {name}; `certctl site list` shows all")
 }

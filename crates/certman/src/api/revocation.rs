@@ -48,6 +48,9 @@ async fn replace(
         return Ok(Json(status(&before)));
     }
     let Some((bundle, info)) = stored else { return Ok(Json(status(&before))) };
+    if info.version < version.max(before.bundle_version) {
+        return Err(outdated(&name, info.version, version.max(before.bundle_version)));
+    }
     let leaf = bundle.chain().first().cloned().ok_or_else(|| Refusal::internal("a bundle without a certificate"))?;
     let authority = before.certificate.as_ref().and_then(|certificate| certificate.ordered_from.clone());
     let certificate = Revocation { authority, leaf: Base64(leaf), reason: RevocationReason::KeyCompromise };
@@ -101,15 +104,14 @@ async fn revoke(
         )));
     }
     let is_at_once = without_replacement || before.departed;
-    if !is_at_once && info.version != before.bundle_version {
-        let (stored, newest) = (info.version, before.bundle_version);
-        return Err(conflict(format!(
-            "certstore has version {stored} of {name}, and the newest is {newest}: try again once that is stored"
-        )));
+    if info.version < before.bundle_version || !is_at_once && info.version != before.bundle_version {
+        return Err(outdated(&name, info.version, before.bundle_version));
     }
     let leaf = bundle.chain().first().cloned().ok_or_else(|| Refusal::internal("a bundle without a certificate"))?;
-    let authority = before.certificate.as_ref().and_then(|certificate| certificate.ordered_from.clone());
-    let certificate = Revocation { authority, leaf: Base64(leaf), reason };
+    let Some(authority) = before.certificate.as_ref().and_then(|certificate| certificate.ordered_from.clone()) else {
+        return Err(conflict(format!("the certificate of {name} was not ordered here: have it revoked where it was")));
+    };
+    let certificate = Revocation { authority: Some(authority), leaf: Base64(leaf), reason };
     let compromised = Compromised { version: info.version, certificate };
     // As for a compromised unseal key: the next one is not to be sealed to it.
     worker.certstore.forget_ring().await;
@@ -125,4 +127,11 @@ async fn revoke(
     .await?;
     tracing::warn!(site = %name, version = info.version, %reason, is_at_once, "somebody wants a certificate revoked");
     Ok(Json(status(&site)))
+}
+
+/// certstore answers with another certificate than the newest, which would be revoked in place of that.
+fn outdated(name: &DnsName, stored: u64, newest: u64) -> Refusal {
+    conflict(format!(
+        "certstore has version {stored} of {name}, and the newest is {newest}: try again once that is stored"
+    ))
 }

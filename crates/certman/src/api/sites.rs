@@ -20,7 +20,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     api::request::{
-        Allowed, Name, Pools, change, change_present, checked, journaled, malformed, no_such_site, present, status,
+        Allowed, Name, Pools, change, change_present, checked, journaled, leaves_with, malformed, no_such_site,
+        present, status,
     },
     worker::Worker,
 };
@@ -116,8 +117,9 @@ async fn remove_site(
     _: Allowed,
     Name(name): Name,
 ) -> Result<Json<SiteStatus>, Refusal> {
-    if let Some(site) = present(&worker, &name).await?.site.companion_of {
-        return Err(malformed(format!("{name} stands for the RSA certificate of {site} and leaves with it")));
+    present(&worker, &name).await?;
+    if let Some(site) = name.companion_of() {
+        return Err(malformed(leaves_with(&name, &site)));
     }
     let missing = no_such_site(&name);
     let (site, _) = change(&worker, &name, move |before| match before {

@@ -365,6 +365,17 @@ fn a_companion_is_written_with_its_site_and_claims_no_name() {
     assert_eq!(journal.holder(&name).unwrap(), Some(name.clone()));
     assert_eq!(outcome(&journal, &site(&["b.a.example"], None)), "b.a.example and *.a.example of a.example");
 
+    // A certman of a release before drops what it does not know, and takes no name from the site with it.
+    let entry = journal.read(&companion).unwrap().unwrap();
+    let dropped = Site { companion_of: None, key_type: KeyType::EcdsaP256, ..found.clone() };
+    journal.write_work(entry, &dropped, &[]).unwrap();
+    assert_eq!(journal.holder(&name).unwrap(), Some(name.clone()));
+    let entry = journal.read(&name).unwrap().unwrap();
+    let work = Site { bundle_version: 2, ..entry.site.clone() };
+    journal.write_work(entry, &work, &[]).unwrap();
+    let found = journal.read(&companion).unwrap().unwrap().site;
+    assert_eq!((&found.companion_of, found.key_type), (&Some(name.clone()), KeyType::Rsa2048));
+
     // Its work goes on beside that of the site.
     let entry = journal.read(&companion).unwrap().unwrap();
     journal.write_work(entry, &Site { route_stored: true, ..found }, &[]).unwrap();

@@ -12,14 +12,19 @@ impl Site {
     ///
     /// A site gets one once it has a certificate itself: names that cannot be validated cost the CA's budget once then.
     pub fn companion(&self, before: Option<&Self>) -> Option<Self> {
-        let is_wanted = !self.departed && self.key_type == KeyType::Both && self.companion_of.is_none();
+        let is_wanted = !self.departed && self.key_type == KeyType::Both && self.site.companion_of().is_none();
+        let ours = |companion: Self| Self { companion_of: Some(self.site.clone()), ..companion };
         match before {
             None if is_wanted && self.certificate.is_some() => {
-                let new = Self::new(self.site.companion()?, self.companion_request());
-                Some(Self { companion_of: Some(self.site.clone()), ..new })
+                Some(ours(Self::new(self.site.companion()?, self.companion_request())))
             }
-            Some(before) if is_wanted && (before.departed || before.request() != self.companion_request()) => {
-                Some(before.clone().changed(self.companion_request()))
+            Some(before)
+                if is_wanted
+                    && (before.departed
+                        || before.companion_of.is_none()
+                        || before.request() != self.companion_request()) =>
+            {
+                Some(ours(before.clone().changed(self.companion_request())))
             }
             Some(before) if !is_wanted && !before.departed => Some(before.clone().departed()),
             _ => None,

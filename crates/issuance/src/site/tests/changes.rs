@@ -302,6 +302,12 @@ fn a_site_with_both_types_of_key_has_a_companion_that_follows_it() {
     assert_eq!((&companion.names, &companion.order), (&site.names, &Some(Step::Requested)));
     assert_eq!((site.companion(Some(&companion)), companion.companion(None)), (None, None));
 
+    // A certman of a release before drops what it does not know.
+    let dropped = Site { companion_of: None, key_type: KeyType::EcdsaP256, ..companion.clone() };
+    let mended = site.companion(Some(&dropped)).unwrap();
+    assert_eq!((&mended.companion_of, mended.key_type), (&companion.companion_of, KeyType::Rsa2048));
+    assert!(site.clone().changed(request()).companion(Some(&dropped)).unwrap().departed);
+
     // What became of its order is its own affair.
     let dead = fails(Site { route_stored: true, ..companion.clone() }, FailureKind::Hopeless);
     assert_eq!(site.companion(Some(&dead)), None);
@@ -335,4 +341,19 @@ fn a_site_is_validated_in_its_own_ways_one_after_the_other() {
         Site { looked: Some(Looked::unknown(now())), ..at_step(routed(), Step::Authorizing { order: order() }) };
     let changed = looked.changed(own());
     assert_eq!((changed.looked, changed.order, changed.abandoned), (None, Some(Step::Requested), vec![order()]));
+}
+
+#[test]
+fn a_site_is_of_a_later_format_where_a_release_before_would_lose_something_of_it() {
+    let format = |request: SiteRequest| routed().changed(request).in_its_format().format;
+    assert_eq!(format(request()), Format::Second);
+    for request in [
+        SiteRequest { key_type: KeyType::Both, ..request() },
+        SiteRequest { challenges: vec![ValidationMethod::Dns], ..request() },
+    ] {
+        assert_eq!(format(request), Format::Third);
+    }
+    let site = routed().changed(SiteRequest { key_type: KeyType::Both, ..request() }).in_its_format();
+    assert_eq!(crate::read(&serde_json::to_vec(&site).unwrap(), |_| true), Ok(site.clone()));
+    assert_eq!(site.changed(request()).in_its_format().format, Format::Second);
 }
