@@ -118,15 +118,28 @@ pub(crate) fn replay(storage: &dyn Storage, replay: &Replay) -> anyhow::Result<u
 /// Forgets events that are older than a week, sent or not.
 pub(crate) fn forget_old(storage: &dyn Storage, now: Timestamp) -> anyhow::Result<()> {
     let Ok(end) = now.checked_sub(KEPT) else { return Ok(()) };
+    forget_before(storage, HISTORY, end)?;
+    // An event may come into these just as its row in the history goes: each is swept by its own keys.
+    forget_before(storage, ASIDE, end)?;
+    let unsent = forget_before(storage, OUTBOX, end)?;
+    if unsent > 0 {
+        tracing::error!(count = unsent, "events of more than a week ago were never sent, and are forgotten");
+    }
+    Ok(())
+}
+
+/// Purges the rows of `table` with an instant before `end`. Answers how many.
+fn forget_before(storage: &dyn Storage, table: Table, end: Timestamp) -> anyhow::Result<usize> {
+    let is_old = |key: &[u8]| instant(key).is_some_and(|at| at < nanoseconds(end));
+    let mut count = 0;
     loop {
-        let page = storage.scan(HISTORY, None, AT_ONCE)?;
-        let is_old = |key: &[u8]| instant(key).is_some_and(|at| at < nanoseconds(end));
+        let page = storage.scan(table, None, AT_ONCE)?;
         let old = page.into_iter().map(|(key, _)| key).take_while(|key| is_old(key));
-        let gone = |key: Vec<u8>| [Write::purge(ASIDE, key.clone()), Write::purge(HISTORY, key)];
-        let old: Vec<Write> = old.flat_map(gone).collect();
+        let old: Vec<Write> = old.map(|key| Write::purge(table, key)).collect();
         if old.is_empty() {
-            return Ok(());
+            return Ok(count);
         }
+        count += old.len();
         storage.commit(old.into())?;
     }
 }
@@ -218,5 +231,21 @@ pub(crate) mod tests {
         put_aside();
         forget_old(&storage, at + KEPT + SignedDuration::from_secs(1)).unwrap();
         assert_eq!(counted(), (0, 0));
+    }
+
+    #[test]
+    fn an_event_that_is_put_aside_just_as_its_history_ends_is_forgotten_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = SledStore::open(dir.path(), SledOptions::default()).unwrap();
+        let at: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
+        let end = at + KEPT + SignedDuration::from_secs(1);
+        storage.commit(failing("a.example", at, 1).into()).unwrap();
+        let under_way = waiting(&storage, None, 9).unwrap();
+        forget_old(&storage, end).unwrap();
+        assert_eq!(count_waiting(&storage).unwrap(), 0, "it would be lost at the next look");
+        settle(&storage, &[], &under_way).unwrap();
+        assert_eq!(count_put_aside(&storage).unwrap(), 1);
+        forget_old(&storage, end).unwrap();
+        assert_eq!(count_put_aside(&storage).unwrap(), 0);
     }
 }

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use self::{
-    fetch::{Fetches, Permitted},
+    fetch::{Fetches, Permitted, SiteShare},
     reputation::Reputation,
 };
 use crate::{
@@ -113,7 +113,7 @@ impl Preflight {
             targets,
             issuers: self.issuers(methods, accounts),
             challenges: self.challenges.clone(),
-            fetches: self.fetches.clone().zip(account),
+            fetches: self.fetches.clone().zip(account.map(SiteShare::new)),
             reputation: self.reputation.clone(),
         });
         let of_site = Arc::new(Semaphore::new(LOOKS_OF_A_SITE));
@@ -130,17 +130,23 @@ impl Preflight {
             let ways = [ValidationMethod::Dns, ValidationMethod::DnsPersist, ValidationMethod::Http];
             let only = ways.into_iter().find(|method| takes_only(methods, &name, *method));
             looks.spawn(async move {
-                let looked = tokio::time::timeout_at(until, async {
-                    // They are never closed.
-                    let _one = (of_site.acquire().await, all.acquire().await);
-                    let (reports, listed) = tokio::join!(look.at(&name, only), look.listed(&name));
-                    let listed_first = |report: NameReport| {
-                        NameReport::new(report.name, listed.iter().cloned().chain(report.findings).collect())
-                    };
-                    reports.into_iter().map(listed_first).collect()
-                });
                 let unknown = || vec![NameReport::new(name.clone(), vec![too_slow()]); look.issuers.len()];
-                looked.await.unwrap_or_else(|_| unknown())
+                // They are never closed.
+                let turn = async { (of_site.acquire().await, all.acquire().await) };
+                let turn = tokio::time::timeout_at(until, turn).await;
+                if turn.is_err() {
+                    return unknown();
+                }
+                // A zone with slow servers hides no listing.
+                let (reports, listed) = tokio::join!(
+                    tokio::time::timeout_at(until, look.at(&name, only)),
+                    tokio::time::timeout_at(until, look.listed(&name))
+                );
+                let (reports, listed) = (reports.unwrap_or_else(|_| unknown()), listed.ok().flatten());
+                let listed_first = |report: NameReport| {
+                    NameReport::new(report.name, listed.iter().cloned().chain(report.findings).collect())
+                };
+                reports.into_iter().map(listed_first).collect()
             });
         }
         let mut of_names = looks.join_all().await;
@@ -225,17 +231,11 @@ impl Preflight {
         DnsPlan { records: addresses.chain(allowing).collect() }
     }
 
-    /// Why a first certificate for the names has to wait: whether one of them is of bad repute cannot be asked, and is to be.
-    pub(crate) async fn unvetted(&self, names: &NameSet) -> Option<String> {
-        let reputation = self.reputation.as_ref()?;
-        for name in names.iter() {
-            if let Some(finding) = reputation.finding(name).await
-                && finding.code == FindingCode::NotAsked
-            {
-                return Some(format!("{name}: {}", finding.detail));
-            }
-        }
-        None
+    /// Why there is to be no first certificate for the names: one of them is listed as of bad repute, or has to wait, since nobody
+    /// says in time whether it is, and the platform wants to know.
+    pub(crate) async fn unvetted(&self, names: &NameSet) -> Option<Finding> {
+        let (name, found) = self.reputation.as_ref()?.objection(names).await?;
+        Some(Finding { detail: format!("{name}: {}", found.detail), ..found })
     }
 
     /// Whether a challenge of our own is fetched.
@@ -275,8 +275,8 @@ struct Look {
     targets: Targets,
     issuers: Vec<Issuer>,
     challenges: Option<Arc<DnsChallenges>>,
-    /// Fetches, and the account that edges answer for.
-    fetches: Option<(Arc<Fetches>, String)>,
+    /// Fetches, and the site's share of them.
+    fetches: Option<(Arc<Fetches>, Arc<SiteShare>)>,
     reputation: Option<Arc<Reputation>>,
 }
 
@@ -315,12 +315,12 @@ impl Look {
 
     /// What speaks against a name by a fetch of our own challenge, if its records lead here and a CA may come.
     async fn fetched(&self, name: &DnsName, observed: &Observed, reports: &[NameReport]) -> Option<Finding> {
-        let (fetches, account) = self.fetches.as_ref()?;
+        let (fetches, share) = self.fetches.as_ref()?;
         if !reports.iter().any(|report| report.readiness == Readiness::Ready) {
             return None;
         }
         let addresses = preflight::fetched_at(observed);
-        let seen = fetches.seen(name, &addresses, &self.targets, account);
+        let seen = fetches.seen(name, &addresses, &self.targets, share);
         match tokio::time::timeout(FETCH_PATIENCE, seen).await {
             Ok(seen) => preflight::fetched(&seen),
             Err(_) => {

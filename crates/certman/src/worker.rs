@@ -13,7 +13,7 @@ use certseal_issuance::{
     Action, Answer, Booking, Failure, FailureKind, Moment, Outcome, Policy, RecordError, Site, Stage, Step, Turns,
 };
 use certseal_service::Shutdown;
-use certseal_wire::{Base64, DnsName, NamesReport, Readiness, ValidationMethod, causes};
+use certseal_wire::{Base64, DnsName, FindingCode, NamesReport, Readiness, ValidationMethod, causes};
 use jiff::Timestamp;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
@@ -398,9 +398,11 @@ impl Worker {
                 // What is served goes on being served: a renewal does not wait for others.
                 if site.certificate.is_none()
                     && let Some(preflight) = &self.preflight
-                    && let Some(why) = preflight.unvetted(&site.names).await
+                    && let Some(found) = preflight.unvetted(&site.names).await
                 {
-                    return Err(Failure::new(FailureKind::Unavailable, why));
+                    let is_listed = found.code == FindingCode::Denied;
+                    let kind = if is_listed { FailureKind::Hopeless } else { FailureKind::Unavailable };
+                    return Err(Failure::new(kind, found.detail));
                 }
                 let replaces = replaces.as_deref();
                 Outcome::OrderOpened(

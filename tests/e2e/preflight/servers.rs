@@ -9,7 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, extract::Path, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::Path,
+    http::{HeaderMap, StatusCode, Uri, header::HOST},
+    routing::get,
+};
 use certseal_wire::{Challenge, DnsName, FindingCode, Readiness};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -39,9 +44,17 @@ async fn fetch_beforehand() {
     let pebble = Pebble::start_resolving(resolver(UNBOUND));
     let authority = Authority::Acme { directory: &pebble.directory(), roots: &pebble.tls_root };
     let mut platform = Platform::start_with_http(authority, pebble.http).await;
-    // Where the platform's IPv6 address is said to be, another server is.
+    // At the platform's IPv6 address another server stands before the edges, and answers for one name itself.
     let port = pebble.http.port();
-    let strange = Router::new().fallback(|| async { (StatusCode::NOT_FOUND, "welcome to nginx") });
+    let strange = |headers: HeaderMap, uri: Uri| async move {
+        let is_kept = headers[HOST].to_str().unwrap().starts_with("www.six.com");
+        let token = uri.path().rsplit('/').next().unwrap_or_default();
+        match Challenge::probed(token).filter(|_| !is_kept) {
+            Some(account) => (StatusCode::OK, format!("{token}.{account}")),
+            None => (StatusCode::NOT_FOUND, "welcome to nginx".to_owned()),
+        }
+    };
+    let strange = Router::new().fallback(strange);
     let listener = TcpListener::bind(("::1", port)).await.unwrap();
     tokio::spawn(async move { axum::serve(listener, strange).await.unwrap() });
     let proxy = keep_out("www.geo.com").await;

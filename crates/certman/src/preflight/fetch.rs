@@ -5,15 +5,16 @@
 //! others, for a few seconds, and little of an answer is read.
 //!
 //! Whether certman comes to the platform's edges from its place is not known beforehand: there may be no IPv6 here, or a firewall.
-//! So a failure counts only if a fetch succeeds at one of the platform's addresses, for the same name or for another host.
+//! So a failure counts only if a fetch succeeds at one of the platform's addresses, for the same name or for another host. At an
+//! address of the platform's own it does not count if the other host fails there in the same way: an edge is away then.
 
 mod location;
 
 use std::{
-    io,
+    io, mem,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, ensure};
@@ -62,6 +63,34 @@ struct Place {
     name: Option<String>,
     /// The HTTP proxy there, with its port.
     proxy: Option<String>,
+    /// The last warning of edges that do not answer there.
+    warned: Mutex<Option<Instant>>,
+}
+
+impl Place {
+    /// The platform's addresses `away` give no answer here, whatever the host: that is for the operator to put right.
+    fn warn_of(&self, away: &[IpAddr]) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if away.is_empty() || warned.is_some_and(|at| at.elapsed() < WARN_EVERY) {
+            return;
+        }
+        *warned = Some(Instant::now());
+        let place = self.name.as_deref().unwrap_or("certman's own");
+        tracing::warn!(place, ?away, "addresses of the platform give no answer to a challenge from there");
+    }
+}
+
+/// A look at one site, which has its share of the fetches.
+pub(super) struct SiteShare {
+    /// The thumbprint of the key of the account that edges answer for.
+    account: String,
+    at_once: Semaphore,
+}
+
+impl SiteShare {
+    pub(super) fn new(account: String) -> Arc<Self> {
+        Arc::new(Self { account, at_once: Semaphore::new(AT_ONCE_OF_A_SITE) })
+    }
 }
 
 /// The addresses that may be connected to, of those that customers name.
@@ -92,14 +121,15 @@ impl Fetches {
             "expected at most {MOST_VANTAGE_POINTS} dns.vantage_points, got {}",
             points.len()
         );
-        let mut places = vec![Place { name: None, proxy: None }];
+        let mut places = vec![Place { name: None, proxy: None, warned: Mutex::default() }];
         for VantagePoint { name, proxy } in points {
             let is_new = places.iter().all(|place| place.name.as_ref() != Some(name));
             ensure!(
                 !name.is_empty() && is_new,
                 "expected a name of its own for each of dns.vantage_points, got {name:?}"
             );
-            places.push(Place { name: Some(name.clone()), proxy: Some(proxy_address(proxy)?) });
+            let (name, proxy) = (Some(name.clone()), Some(proxy_address(proxy)?));
+            places.push(Place { name, proxy, warned: Mutex::default() });
         }
         let control = match &config.target {
             Some(target) => target.clone(),
@@ -118,20 +148,19 @@ impl Fetches {
         })
     }
 
-    /// The outcomes of fetches for a name at each of `addresses`, from all places. Edges answer for `account`, which is the
-    /// thumbprint of its key.
+    /// The outcomes of fetches for a name of a site at each of `addresses`, from all places.
     pub(super) async fn seen(
         self: &Arc<Self>,
         name: &DnsName,
         addresses: &[IpAddr],
         targets: &Targets,
-        account: &str,
+        site: &Arc<SiteShare>,
     ) -> Vec<Perspective> {
         let mut places = JoinSet::new();
         for index in 0..self.places.len() {
             let (fetches, name, targets) = (self.clone(), name.clone(), targets.clone());
-            let (addresses, account) = (addresses.to_vec(), account.to_owned());
-            places.spawn(async move { (index, fetches.seen_from(index, &name, &addresses, &targets, &account).await) });
+            let (addresses, site) = (addresses.to_vec(), site.clone());
+            places.spawn(async move { (index, fetches.seen_from(index, &name, &addresses, &targets, &site).await) });
         }
         let mut seen = places.join_all().await;
         seen.sort_by_key(|(index, _)| *index);
@@ -148,22 +177,32 @@ impl Fetches {
         name: &DnsName,
         addresses: &[IpAddr],
         targets: &Targets,
-        account: &str,
+        site: &Arc<SiteShare>,
     ) -> Vec<(IpAddr, Fetched)> {
-        let mut fetches = self.fetch_all(place, name, addresses, account).await;
+        let mut fetches = self.fetch_all(place, name, addresses, site).await;
         let mut reached = right(&fetches);
+        let is_ours = |(address, fetched): &&(IpAddr, Fetched)| is_failure(fetched) && targets.is_ours(*address);
+        let mut controls: Vec<IpAddr> = fetches.iter().filter(is_ours).map(|(address, _)| *address).collect();
         if fetches.iter().any(|(address, fetched)| !counts(*address, fetched, &reached)) {
             let own = || targets.addresses.iter().chain(&targets.found).copied();
-            let ipv6 = own().filter(IpAddr::is_ipv6).take(MOST_CONTROLS);
-            let ipv4 = own().filter(IpAddr::is_ipv4).take(MOST_CONTROLS);
-            let controls: Vec<IpAddr> = ipv6.chain(ipv4).collect();
-            reached.extend(right(&self.fetch_all(place, &self.control, &controls, account).await));
+            controls.extend(own().filter(IpAddr::is_ipv6).take(MOST_CONTROLS));
+            controls.extend(own().filter(IpAddr::is_ipv4).take(MOST_CONTROLS));
         }
+        controls.sort();
+        controls.dedup();
+        let controls = self.fetch_all(place, &self.control, &controls, site).await;
+        reached.extend(right(&controls));
+        let mut away = Vec::new();
         for (address, fetched) in &mut fetches {
-            if !counts(*address, fetched, &reached) {
+            let fails_too = controls.iter().any(|(at, control)| *at == *address && is_alike(control, fetched));
+            if is_failure(fetched) && targets.is_ours(*address) && fails_too {
+                away.push(*address);
+                *fetched = Fetched::NotAsked("the platform's own address does not answer from there".to_owned());
+            } else if !counts(*address, fetched, &reached) {
                 *fetched = Fetched::NotAsked("no edge of the platform answers from there either".to_owned());
             }
         }
+        self.places[place].warn_of(&away);
         fetches
     }
 
@@ -173,15 +212,15 @@ impl Fetches {
         place: usize,
         name: &DnsName,
         addresses: &[IpAddr],
-        account: &str,
+        site: &Arc<SiteShare>,
     ) -> Vec<(IpAddr, Fetched)> {
         let mut all = JoinSet::new();
         for address in addresses.iter().copied().filter(|address| self.permitted.allows(*address)) {
-            let (fetches, name, account) = (self.clone(), name.clone(), account.to_owned());
+            let (fetches, name, site) = (self.clone(), name.clone(), site.clone());
             all.spawn(async move {
-                // It is never closed.
-                let _one = fetches.at_once.acquire().await;
-                (address, fetches.fetch(&fetches.places[place], &name, address, &account).await)
+                // They are never closed.
+                let _one = (site.at_once.acquire().await, fetches.at_once.acquire().await);
+                (address, fetches.fetch(&fetches.places[place], &name, address, &site.account).await)
             });
         }
         let mut all = all.join_all().await;
@@ -273,6 +312,14 @@ impl Fetches {
 /// The addresses at which our answer came.
 fn right(fetches: &[(IpAddr, Fetched)]) -> Vec<IpAddr> {
     fetches.iter().filter(|(_, fetched)| *fetched == Fetched::Right).map(|(address, _)| *address).collect()
+}
+
+fn is_alike(one: &Fetched, other: &Fetched) -> bool {
+    mem::discriminant(one) == mem::discriminant(other)
+}
+
+fn is_failure(fetched: &Fetched) -> bool {
+    !matches!(fetched, Fetched::Right | Fetched::NotAsked(_))
 }
 
 /// Whether an outcome is to be taken for one of the name: `reached` are addresses at which our answer came.
@@ -388,10 +435,14 @@ const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 /// Octets of an answer's head, and of its body: our own answer is shorter, and no more of another one is shown.
 const MOST_HEAD: usize = 16 * 1024;
 const MOST_BODY: usize = 1024;
-/// Fetches under way at one time.
+/// Fetches under way at one time, and those of one site: its slow servers leave most places to the others.
 const AT_ONCE: usize = 64;
-/// Addresses of the platform, of each family, that are tried when those of a name fail.
+const AT_ONCE_OF_A_SITE: usize = 16;
+/// Addresses of the platform, of each family, that are tried when those of a name fail, besides those of the name that are the
+/// platform's own.
 const MOST_CONTROLS: usize = 2;
+/// For warnings of the platform's own addresses, from each place.
+const WARN_EVERY: Duration = Duration::from_secs(600);
 const MOST_VANTAGE_POINTS: usize = 8;
 
 #[cfg(test)]

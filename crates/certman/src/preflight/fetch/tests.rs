@@ -66,7 +66,9 @@ fn among_others(host: &str, path: &str) -> (String, String) {
 
 /// What is seen of a name at 127.0.0.1.
 async fn seen(fetches: &Arc<Fetches>, name: &str) -> Vec<Fetched> {
-    let seen = fetches.seen(&name.parse().unwrap(), &["127.0.0.1".parse().unwrap()], &targets(), ACCOUNT).await;
+    let addresses = [IpAddr::from([127, 0, 0, 1])];
+    let site = SiteShare::new(ACCOUNT.to_owned());
+    let seen = fetches.seen(&name.parse().unwrap(), &addresses, &targets(), &site).await;
     seen.into_iter().flat_map(|place| place.fetches).map(|(_, fetched)| fetched).collect()
 }
 
@@ -99,12 +101,63 @@ async fn a_failure_that_the_platform_has_too_says_nothing_of_a_name() {
 }
 
 #[tokio::test]
+async fn an_edge_that_is_away_is_no_failure_of_the_names_that_lead_to_it() {
+    let edge = serve(|_, path| as_an_edge(path)).await;
+    let fetches = fetches(edge.port(), "").unwrap();
+    // Nobody listens at the second and the third.
+    let addresses = [1, 2, 3].map(|last: u8| IpAddr::from([127, 0, 0, last]));
+    let targets = Targets { addresses: addresses[..2].to_vec(), ..Targets::default() };
+    let site = SiteShare::new(ACCOUNT.to_owned());
+    let seen = fetches.seen(&"a.example.com".parse().unwrap(), &addresses, &targets, &site).await;
+    let seen: Vec<_> = seen.into_iter().flat_map(|place| place.fetches).map(|(_, fetched)| fetched).collect();
+    let [Fetched::Right, Fetched::NotAsked(why), Fetched::Unreachable(_)] = &seen[..] else { panic!("{seen:?}") };
+    assert!(why.contains("platform's own"), "{why}");
+    let warned = *fetches.places[0].warned.lock().unwrap();
+    assert!(warned.is_some(), "nobody tells the operator");
+}
+
+#[tokio::test]
+async fn a_site_with_slow_servers_leaves_fetches_to_others() {
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let fetches = fetches(listener.local_addr().unwrap().port(), "").unwrap();
+    let (slow, mut kept) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let slow = slow.clone();
+            tokio::spawn(async move {
+                let head = String::from_utf8(head_of(&mut stream).await).unwrap();
+                if head.contains("slow.example.com") {
+                    let _ = slow.send(stream);
+                    return;
+                }
+                let (head, body) = as_an_edge(head.split(' ').nth(1).unwrap_or_default());
+                let whole = format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                let _ = stream.write_all(whole.as_bytes()).await;
+            });
+        }
+    });
+    let (all, site) = (fetches.clone(), SiteShare::new(ACCOUNT.to_owned()));
+    let addresses: Vec<IpAddr> = (1..=100_u8).map(|last| IpAddr::from([127, 0, 0, last])).collect();
+    tokio::spawn(async move {
+        all.seen(&"slow.example.com".parse().unwrap(), &addresses, &targets(), &site).await;
+    });
+    let mut open = Vec::new();
+    while open.len() < AT_ONCE_OF_A_SITE {
+        open.push(kept.recv().await.unwrap());
+    }
+    let quick = tokio::time::timeout(PATIENCE / 2, seen(&fetches, "quick.example.com")).await;
+    assert_eq!(quick.expect("a site holds all fetches"), [Fetched::Right]);
+}
+
+#[tokio::test]
 async fn addresses_that_are_not_public_are_not_connected_to() {
     let edge = serve(|_, path| as_an_edge(path)).await;
     let fetches = fetches(edge.port(), "").unwrap();
     let addresses: Vec<IpAddr> =
         ["10.0.0.1", "::1", "169.254.169.254"].iter().map(|text| text.parse().unwrap()).collect();
-    let seen = fetches.seen(&"a.example.com".parse().unwrap(), &addresses, &targets(), ACCOUNT).await;
+    let site = SiteShare::new(ACCOUNT.to_owned());
+    let seen = fetches.seen(&"a.example.com".parse().unwrap(), &addresses, &targets(), &site).await;
     assert!(seen.iter().all(|place| place.fetches.is_empty()), "{seen:?}");
 }
 
