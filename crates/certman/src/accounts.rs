@@ -19,12 +19,14 @@ pub(crate) async fn list(authorities: &Authorities, certstore: &Certstore) -> Re
     Ok(reports)
 }
 
-/// Gives an account another key. Edges know it before the CA does: they answer for both keys meanwhile.
+/// Gives an account another key. Edges know it before the CA does: they answer for both keys meanwhile. If an attempt before turns out
+/// to have come through, that was it.
 pub(crate) async fn roll_over(acme: &AcmeAuthority, certstore: &Certstore) -> Result<AccountReport, Failure> {
     let _alone = acme.changing().await;
-    let next = acme.prepare_key().await?;
-    certstore.vouch_for_account(&next).await?;
-    acme.change_key().await?;
+    if let Some(next) = acme.prepare_key().await? {
+        certstore.vouch_for_account(&next).await?;
+        acme.change_key().await?;
+    }
     Ok(acme.account_report(&certstore.listed_accounts().await?).await)
 }
 

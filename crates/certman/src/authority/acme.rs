@@ -11,7 +11,7 @@ mod pace;
 mod signed;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -65,6 +65,8 @@ pub(crate) struct AcmeAuthority {
     changing: tokio::sync::Mutex<()>,
     /// The log says once that no chain is as it is wanted.
     has_missed_chain: AtomicBool,
+    /// Alternate chains that could not be had once, by their URLs.
+    missed_alternates: Mutex<HashSet<String>>,
     /// Orders as the CA described them last: what an answer said is not asked for again. One that is not here, after a
     /// restart for example, is read from the CA.
     orders: Mutex<HashMap<String, Order>>,
@@ -112,6 +114,7 @@ impl AcmeAuthority {
             key_in_use: RwLock::default(),
             changing: Default::default(),
             has_missed_chain: AtomicBool::new(false),
+            missed_alternates: Mutex::default(),
             orders: Mutex::default(),
         })
     }
@@ -320,7 +323,8 @@ impl AcmeAuthority {
 
     pub(crate) async fn revoke(&self, leaf: &[u8], reason: RevocationReason) -> Result<(), Failure> {
         let _key = self.key_in_use.read().await;
-        self.not_ended()?;
+        // A revocation is no less wanted: another account there may do it.
+        self.not_ended().map_err(|ended| Failure { kind: FailureKind::Unavailable, ..ended })?;
         let _leave = self.leave(Subject::Other)?;
         let certificate = CertificateDer::from(leaf);
         let request = RevocationRequest { certificate: &certificate, reason: reason_code(reason) };
@@ -362,8 +366,26 @@ impl AcmeAuthority {
         let Some(text) = text.map_err(failure)? else { return Ok(None) };
         // The certificate is there, whatever came instead of it: another order would cost another one.
         let unusable = |why: String| Failure::new(FailureKind::Unavailable, format!("the CA's chain: {why}"));
-        let default = chain::parsed(&text).map_err(unusable)?;
-        chain::follow(&default, Timestamp::now()).map_err(unusable)?;
+        let sent = chain::parsed(&text).map_err(unusable)?;
+        let default = match chain::ordered(&sent, Timestamp::now()).map_err(unusable)? {
+            Some(ordered) => {
+                if ordered != sent {
+                    tracing::warn!(
+                        order_url,
+                        "the CA's chain is taken in the order in which its certificates issued each other"
+                    );
+                }
+                ordered
+            }
+            // Some clients know the issuer, and a site without a certificate serves none.
+            None => {
+                tracing::error!(
+                    order_url,
+                    "nothing in the CA's chain issued its first certificate: it is taken as it came"
+                );
+                sent
+            }
+        };
         match &self.choices.preferred_chain {
             Some(issuer) => self.preferred(default, &alternates, issuer).await.map(Some),
             None => Ok(Some(default)),
@@ -378,8 +400,8 @@ impl AcmeAuthority {
         for url in alternates {
             let text = match self.read(url).await {
                 Ok(text) => text,
-                Err(failure) if failure.may_pass() => return Err(failure),
-                // What the CA never gives out holds no certificate up.
+                Err(failure) if failure.may_pass() && self.is_first_miss(url) => return Err(failure),
+                // If the CA never gives one out, it holds no certificate up.
                 Err(Failure { detail, .. }) => {
                     tracing::warn!(url, detail, "an alternate chain is passed over");
                     continue;
@@ -403,6 +425,19 @@ impl AcmeAuthority {
             );
         }
         Ok(default)
+    }
+
+    /// Whether an alternate chain could not be had for the first time.
+    fn is_first_miss(&self, url: &str) -> bool {
+        let mut missed = self.missed_alternates.lock().unwrap_or_else(PoisonError::into_inner);
+        if missed.remove(url) {
+            return false;
+        }
+        // Those that were had at their second attempt stay until then.
+        if missed.len() >= MAX_KNOWN_ORDERS {
+            missed.clear();
+        }
+        missed.insert(url.to_owned())
     }
 
     /// Reads something at the CA, as the account's holder (RFC 8555, 6.3).

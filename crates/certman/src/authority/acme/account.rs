@@ -8,8 +8,10 @@
 //! ```
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError},
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -17,10 +19,10 @@ use certseal_issuance::{Failure, FailureKind};
 use certseal_seal::secret_pem;
 use certseal_service::config as files;
 use certseal_wire::{AccountReport, AccountState, causes};
-use instant_acme::{Account, AccountBuilder, Error, Key};
+use instant_acme::{Account, AccountBuilder, Error, Key, Problem};
 use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::MutexGuard;
 use zeroize::Zeroizing;
 
@@ -94,10 +96,11 @@ impl AcmeAuthority {
 
 /// Another key (RFC 8555, 7.3.5).
 impl AcmeAuthority {
-    /// Puts the next key on the disk, unless one is there from an attempt before. Answers its thumbprint, which edges must know
-    /// before the CA does.
-    pub(crate) async fn prepare_key(&self) -> Result<String, Failure> {
-        let _key = self.key_in_use.read().await;
+    /// Puts the next key on the disk. Answers its thumbprint, which edges must know before the CA does; none if the CA has taken the
+    /// key of an attempt before, which is the account's from then on.
+    pub(crate) async fn prepare_key(&self) -> Result<Option<String>, Failure> {
+        // The account may turn out to have another key: the one before signs nothing meanwhile.
+        let _alone = self.key_in_use.write().await;
         let opened = self.opened().await?;
         let own = opened.account.key_thumbprint();
         if self.note().former.iter().filter(|key| key.thumbprint != own).count() >= MAX_FORMER {
@@ -109,12 +112,24 @@ impl AcmeAuthority {
             note.known_as.get_or_insert_with(|| own.to_owned());
             note.leaves(own, until);
         })?;
-        let next = self.next_key();
-        if !next.exists() {
-            make(&next).map_err(unusable)?;
+        if let Some(changed) = self.open_next(ASKED).await? {
+            self.forget_account();
+            self.set_account(Some(Arc::new(changed)));
+            return Ok(None);
         }
-        let der = load(&next).map_err(unusable)?;
-        AccountKey::from_der(&der).map(|key| key.thumbprint()).map_err(failure)
+        self.make_next_key().map(Some)
+    }
+
+    /// Puts a new next key on the disk, and answers its thumbprint. A key of an attempt before may have lain there for long, and be
+    /// known to others by now: it is replaced, and edges answer for it no more.
+    fn make_next_key(&self) -> Result<String, Failure> {
+        let next = self.next_key();
+        if next.exists() {
+            let left = thumbprint(&load(&next).map_err(unusable)?)?;
+            self.change_note(|note| note.leaves(&left, Timestamp::now()))?;
+        }
+        make(&next, files::replace_private).map_err(unusable)?;
+        thumbprint(&load(&next).map_err(unusable)?)
     }
 
     /// Has the CA take the prepared key. Edges know it by now.
@@ -134,28 +149,54 @@ impl AcmeAuthority {
         let asked = signed::post(&self.http, urls, signer, url, &statement).await;
         // Whatever came back, or did not: from now on the account is the one that the CA finds.
         self.forget_account();
-        match (self.open_next().await?, asked) {
+        let asks = if asked.is_ok() { ASKED } else { 1 };
+        if asked.is_ok()
+            && let Err(Failure { detail, .. }) = self.change_note(|note| note.taken = Some(next.thumbprint()))
+        {
+            tracing::warn!(directory = self.directory, detail, "cannot note that the CA took the next key");
+        }
+        match (self.open_next(asks).await?, asked) {
             (Some(changed), _) => {
                 self.set_account(Some(Arc::new(changed)));
                 Ok(())
             }
             (None, Err(error)) => Err(failure(error)),
-            (None, Ok(_)) => Err(unavailable("the CA took the next key, and knows no account with it")),
+            (None, Ok(_)) => Err(self.unknown_yet()),
         }
     }
 
-    /// The account with the next key, if there is one and the CA has taken it. The next key is the account's from then on.
-    async fn open_next(&self) -> Result<Option<Opened>, Failure> {
+    /// The account with the next key, if there is one and the CA has taken it. The next key is the account's from then on. A CA may
+    /// have parts that learn of it late: one that knows no such account is asked so many times, a second apart.
+    ///
+    /// # Errors
+    /// Also when the CA said that it took the key, and knows no account with it yet: the key before is not gone back to.
+    async fn open_next(&self, asks: u32) -> Result<Option<Opened>, Failure> {
         let next = self.next_key();
         if !next.exists() {
             return Ok(None);
         }
-        let Some(opened) = self.existing(&load(&next).map_err(unusable)?).await? else { return Ok(None) };
-        let renamed = files::rename_durably(&next, &self.account_key);
-        let renamed = renamed.with_context(|| format!("cannot rename {} to that of the key before", next.display()));
-        renamed.map_err(unusable)?;
-        tracing::warn!(directory = self.directory, thumbprint = opened.key.thumbprint(), "the account has another key");
-        Ok(Some(opened))
+        let der = load(&next).map_err(unusable)?;
+        for ask in 0..asks {
+            if ask > 0 {
+                tokio::time::sleep(BETWEEN).await;
+            }
+            let Some(opened) = self.existing(&der).await? else { continue };
+            let renamed = files::rename_durably(&next, &self.account_key);
+            let to_that = || format!("cannot rename {} to that of the key before", next.display());
+            renamed.with_context(to_that).map_err(unusable)?;
+            let (directory, thumbprint) = (&self.directory, opened.key.thumbprint());
+            tracing::warn!(directory, thumbprint, "the account has another key");
+            return Ok(Some(opened));
+        }
+        if self.note().taken == Some(thumbprint(&der)?) { Err(self.unknown_yet()) } else { Ok(None) }
+    }
+
+    fn unknown_yet(&self) -> Failure {
+        let next = self.next_key();
+        unavailable(format!(
+            "the CA took the key in {}, and knows no account with it yet: trying again",
+            next.display()
+        ))
     }
 
     fn next_key(&self) -> PathBuf {
@@ -199,10 +240,15 @@ impl AcmeAuthority {
         let key = AccountKey::from_der(&der).map_err(failure)?;
         let payload = json!({ "status": "deactivated" }).to_string();
         let signer = (&key, Signer::Account(&account));
-        match signed::post(&self.http, self.urls().await?, signer, &account, &payload).await {
-            // It has ended before, and the CA's word for that did not come here.
-            Err(Error::Api(problem)) if problem.r#type.as_deref() == Some(UNAUTHORIZED) => {}
-            answered => drop(answered.map_err(failure)?),
+        let answered = signed::post(&self.http, self.urls().await?, signer, &account, &payload).await;
+        // It may have ended before, and the CA's word for that did not come here. The same error has other reasons, too.
+        let (is_unauthorized, is_told) = match &answered {
+            Err(Error::Api(problem)) => (is_unauthorized(problem), says_ended(problem)),
+            _ => (false, false),
+        };
+        let has_ended = is_unauthorized && (is_told || self.is_known_as_ended(&key).await?);
+        if !has_ended {
+            answered.map_err(failure)?;
         }
         // A next key may be listed that the CA never took.
         let next = load(&self.next_key()).ok().and_then(|der| AccountKey::from_der(&der).ok());
@@ -214,6 +260,20 @@ impl AcmeAuthority {
         })?;
         tracing::warn!(directory = self.directory, account, "the account has ended");
         Ok(())
+    }
+
+    /// Whether the CA, asked for the account with this key, says that it has ended.
+    async fn is_known_as_ended(&self, key: &AccountKey) -> Result<bool, Failure> {
+        let urls = self.urls().await?;
+        let payload = json!({ "onlyReturnExisting": true }).to_string();
+        match signed::post(&self.http, urls, (key, Signer::Key), &urls.new_account, &payload).await {
+            Ok(account) => {
+                let account = serde_json::from_slice::<Value>(&account);
+                Ok(account.is_ok_and(|account| account["status"] == "deactivated"))
+            }
+            Err(Error::Api(problem)) => Ok(is_unauthorized(&problem) && says_ended(&problem)),
+            Err(error) => Err(failure(error)),
+        }
     }
 
     /// Whether the account gets no orders any more.
@@ -272,11 +332,16 @@ impl AcmeAuthority {
         if let Some(Deactivation { account, .. }) = self.note().deactivation {
             return Err(unavailable(ended(&account)));
         }
-        if let Some(opened) = self.open_next().await? {
+        if let Some(opened) = self.open_next(1).await? {
             return Ok(opened);
         }
+        if self.next_key().exists() {
+            // The account has one of the two keys: with the other one, none is made.
+            let opened = self.existing(&load(&self.account_key).map_err(unusable)?).await?;
+            return opened.ok_or_else(|| self.unknown_with_both());
+        }
         if !self.account_key.exists() {
-            make(&self.account_key).map_err(unusable)?;
+            make(&self.account_key, files::write_private).map_err(unusable)?;
         }
         let der = load(&self.account_key).map_err(unusable)?;
         let key = AccountKey::from_der(&der).map_err(failure)?;
@@ -286,6 +351,14 @@ impl AcmeAuthority {
         let (account, _) =
             self.builder().create_from_key(parts(&der)?, self.directory.clone()).await.map_err(failure)?;
         Ok(Opened { account, key })
+    }
+
+    fn unknown_with_both(&self) -> Failure {
+        let (file, next) = (self.account_key.display(), self.next_key());
+        let next = next.display();
+        unavailable(format!(
+            "the CA knows no account with the key in {file}, nor with that in {next}: trying again; without {next}, a new account is made"
+        ))
     }
 
     /// The account that is bound to one that the CA knows its customers by (RFC 8555, 7.3.4). It is asked for first: many of
@@ -339,12 +412,16 @@ fn parts(der: &PrivatePkcs8KeyDer<'static>) -> Result<(Key, PrivateKeyDer<'stati
     Ok((Key::from_pkcs8_der(der.clone_key()).map_err(failure)?, der.clone_key().into()))
 }
 
-/// Puts a new key into a file that is not there yet.
-fn make(file: &Path) -> anyhow::Result<()> {
+fn thumbprint(der: &PrivatePkcs8KeyDer<'static>) -> Result<String, Failure> {
+    AccountKey::from_der(der).map(|key| key.thumbprint()).map_err(failure)
+}
+
+/// Puts a new key into a file, which `write` does durably.
+fn make(file: &Path, write: impl FnOnce(&Path, &str) -> io::Result<()>) -> anyhow::Result<()> {
     let (_, der) = Key::generate_pkcs8()?;
     let der = Zeroizing::new(der);
     let text = secret_pem::encode_crlf("PRIVATE KEY", der.secret_pkcs8_der());
-    files::write_private(file, &text).with_context(|| format!("cannot write {}", file.display()))
+    write(file, text.as_str()).with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn load(file: &Path) -> anyhow::Result<PrivatePkcs8KeyDer<'static>> {
@@ -353,6 +430,15 @@ fn load(file: &Path) -> anyhow::Result<PrivatePkcs8KeyDer<'static>> {
         .filter(|(tag, _)| *tag == "PRIVATE KEY")
         .with_context(|| format!("expected a PEM private key in {}", file.display()))?;
     Ok(PrivatePkcs8KeyDer::from(der.to_vec()))
+}
+
+fn is_unauthorized(problem: &Problem) -> bool {
+    problem.r#type.as_deref() == Some(UNAUTHORIZED)
+}
+
+/// Whether a problem's words are that the account has ended. Boulder and Pebble name the account's status.
+fn says_ended(problem: &Problem) -> bool {
+    problem.detail.as_deref().is_some_and(|detail| detail.to_ascii_lowercase().contains("deactivated"))
 }
 
 fn ended(account: &str) -> String {
@@ -374,3 +460,38 @@ const UNAUTHORIZED: &str = "urn:ietf:params:acme:error:unauthorized";
 const KEPT: SignedDuration = SignedDuration::from_hours(1);
 /// Keys that an account may have had within that time.
 const MAX_FORMER: usize = 8;
+/// How often a CA is asked for the account with a key that it may have taken a moment ago, and how long it is left alone between.
+const ASKED: u32 = 4;
+const BETWEEN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::acme::tests::{authority, refusing};
+
+    #[test]
+    fn the_next_key_of_an_attempt_before_is_replaced_and_leaves_the_list() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = authority(dir.path(), refusing());
+        let on_disk = || thumbprint(&load(&dir.path().join("account.key.next")).unwrap()).unwrap();
+        let left = ca.make_next_key().unwrap();
+        assert_eq!((on_disk(), ca.note().former), (left.clone(), Vec::new()));
+        let next = ca.make_next_key().unwrap();
+        assert_ne!(next, left);
+        assert_eq!((on_disk(), ca.note().over(Timestamp::now())), (next, vec![left]));
+    }
+
+    #[test]
+    fn an_account_that_may_not_do_something_has_not_ended() {
+        let problem = |name: &str, detail: &str| -> Problem {
+            let name = format!("urn:ietf:params:acme:error:{name}");
+            serde_json::from_value(json!({ "type": name, "detail": detail, "status": 403 })).unwrap()
+        };
+        let is_end = |problem: Problem| is_unauthorized(&problem) && says_ended(&problem);
+        // The second detail is in Boulder's words.
+        assert!(is_end(problem("unauthorized", "Account has been deactivated")));
+        assert!(is_end(problem("unauthorized", "Account is not valid, has status \"deactivated\"")));
+        assert!(!is_end(problem("unauthorized", "no permission to access this account")));
+        assert!(!is_end(problem("malformed", "deactivated")));
+    }
+}

@@ -17,6 +17,9 @@ pub(super) struct AccountNote {
     /// Keys that it had before, or that it has and may lose within a moment: edges answer for them until an instant.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) former: Vec<FormerKey>,
+    /// The thumbprint of the next key, once the CA has said that it took it. It says nothing of a key that is the account's by now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) taken: Option<String>,
     /// Its end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) deactivation: Option<Deactivation>,

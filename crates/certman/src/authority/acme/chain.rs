@@ -47,27 +47,62 @@ pub(super) fn alternate(text: &str, default: &[Vec<u8>]) -> Result<Chain, String
 /// # Errors
 /// The reason why they cannot, for people.
 pub(super) fn follow(chain: &[Vec<u8>], now: Timestamp) -> Result<(), String> {
-    let parsed: Vec<_> = chain
-        .iter()
-        .map(|der| X509Certificate::from_der(der))
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("expected certificates in DER: {error}"))?;
-    for (index, (_, certificate)) in parsed.iter().enumerate() {
-        let end = certificate.validity().not_after;
-        if end.timestamp() <= now.as_second() {
-            return Err(format!("certificate {} of the chain ended at {end}", index + 1));
-        }
-        let Some((_, issuer)) = parsed.get(index + 1) else { break };
-        let algorithm = certificate.signature_algorithm.algorithm.to_id_string();
-        let (message, signature) = (certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
-        let is_named = certificate.issuer().as_raw() == issuer.subject().as_raw();
-        let is_signed =
-            !matches!(verify(issuer.public_key(), &algorithm, message, signature), Err(Unsigned::Signature));
-        if !is_named || !is_signed {
+    let certificates = certificates(chain)?;
+    for (index, certificate) in certificates.iter().enumerate() {
+        not_ended(index, certificate, now)?;
+        let Some(issuer) = certificates.get(index + 1) else { break };
+        if !is_issued_by(certificate, issuer) {
             return Err(format!("certificate {} of the chain is not issued by the one after it", index + 1));
         }
     }
     Ok(())
+}
+
+/// A chain as clients can follow it: from the leaf on, each certificate is followed by the one that issued it, wherever a CA put that
+/// one, and further certificates are left out. None if nothing in the chain issued the leaf.
+///
+/// # Errors
+/// The reason why nobody can use it, for people: a certificate cannot be read, or one that is needed has run out.
+pub(super) fn ordered(chain: &[Vec<u8>], now: Timestamp) -> Result<Option<Chain>, String> {
+    let certificates = certificates(chain)?;
+    let mut rest: Vec<usize> = (1..certificates.len()).collect();
+    let mut ordered = vec![0];
+    while let Some(certificate) = ordered.last().and_then(|last| certificates.get(*last)) {
+        let is_issuer = |index: &usize| is_issued_by(certificate, &certificates[*index]);
+        let has_not_ended = |index: &usize| not_ended(*index, &certificates[*index], now).is_ok();
+        // Of two for one key, the one that has not ended serves.
+        let issuers = || rest.iter().copied().filter(is_issuer);
+        let Some(next) = issuers().find(has_not_ended).or_else(|| issuers().next()) else { break };
+        rest.retain(|index| *index != next);
+        ordered.push(next);
+    }
+    let is_followed = ordered.len() > 1 || certificates.len() == 1;
+    // Which ones are needed is unknown where nothing issued the leaf.
+    let needed = if is_followed { ordered } else { (0..certificates.len()).collect() };
+    needed.iter().try_for_each(|index| not_ended(*index, &certificates[*index], now))?;
+    Ok(is_followed.then(|| needed.iter().map(|index| chain[*index].clone()).collect()))
+}
+
+fn certificates(chain: &[Vec<u8>]) -> Result<Vec<X509Certificate<'_>>, String> {
+    let certificates = chain.iter().map(|der| X509Certificate::from_der(der).map(|(_, certificate)| certificate));
+    certificates.collect::<Result<_, _>>().map_err(|error| format!("expected certificates in DER: {error}"))
+}
+
+/// Refuses a certificate that has run out, by its place in the chain.
+fn not_ended(index: usize, certificate: &X509Certificate<'_>, now: Timestamp) -> Result<(), String> {
+    let end = certificate.validity().not_after;
+    if end.timestamp() <= now.as_second() {
+        return Err(format!("certificate {} of the chain ended at {end}", index + 1));
+    }
+    Ok(())
+}
+
+/// Whether the names and the signature of a certificate are those of `issuer`.
+fn is_issued_by(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
+    let algorithm = certificate.signature_algorithm.algorithm.to_id_string();
+    let (message, signature) = (certificate.tbs_certificate.as_ref(), &certificate.signature_value.data);
+    certificate.issuer().as_raw() == issuer.subject().as_raw()
+        && !matches!(verify(issuer.public_key(), &algorithm, message, signature), Err(Unsigned::Signature))
 }
 
 /// Whether an issuer of this common name issued the topmost certificate.
@@ -193,6 +228,24 @@ mod tests {
         assert!(follow(&[vec![1, 2, 3]], now).unwrap_err().contains("expected certificates in DER"));
         let later: Timestamp = "4096-01-02T00:00:00Z".parse().unwrap();
         assert!(follow(&one, later).unwrap_err().contains("certificate 1 of the chain ended at"));
+    }
+
+    #[test]
+    fn a_chain_in_another_order_or_with_more_in_it_is_put_in_order_and_one_without_the_issuer_is_told_from_it() {
+        let now: Timestamp = "2026-11-01T00:00:00Z".parse().unwrap();
+        let (one, other) = (chain("Root X"), chain("Root Y"));
+        assert_eq!(ordered(&one, now), Ok(Some(one.clone())));
+        assert_eq!(ordered(&one[..1], now), Ok(Some(vec![one[0].clone()])));
+        // An intermediate of the same name, another leaf, and one that is there twice.
+        let more = [&one[0], &other[1], &other[0], &one[1], &one[1]].map(Vec::clone);
+        assert!(follow(&more, now).is_err());
+        assert_eq!(ordered(&more, now), Ok(Some(one.clone())));
+        assert_eq!(ordered(&[one[0].clone(), other[1].clone()], now), Ok(None), "nothing in it issued the leaf");
+        assert!(ordered(&[one[0].clone(), vec![1, 2, 3]], now).unwrap_err().contains("expected certificates in DER"));
+        let later: Timestamp = "4096-01-02T00:00:00Z".parse().unwrap();
+        for chain in [&one[..], &[one[0].clone(), other[1].clone()]] {
+            assert!(ordered(chain, later).unwrap_err().contains("certificate 1 of the chain ended at"));
+        }
     }
 
     #[test]

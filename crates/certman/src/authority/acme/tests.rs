@@ -176,6 +176,29 @@ fn an_answer_by_a_key_that_the_account_has_no_more_is_told_from_others() {
     assert!(is_for(&answer("", ""), "new"), "a record that stays is for the account, whatever its key");
 }
 
+#[tokio::test]
+async fn an_alternate_chain_that_cannot_be_had_holds_a_certificate_up_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = authority(dir.path(), refusing());
+    let (default, alternates) = (vec![vec![1]], ["https://127.0.0.1/alternate".to_owned()]);
+    let failure = ca.preferred(default.clone(), &alternates, "Root X").await.unwrap_err();
+    assert!(failure.may_pass(), "{}", failure.detail);
+    assert_eq!(ca.preferred(default.clone(), &alternates, "Root X").await.map_err(|it| it.detail), Ok(default));
+}
+
+#[tokio::test]
+async fn a_revocation_waits_when_the_account_has_ended_and_an_order_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let note = json!({ "deactivation": { "account": "https://ca.example/account/1", "is_done": true } });
+    std::fs::write(dir.path().join("account.key.account"), note.to_string()).unwrap();
+    let ca = authority(dir.path(), refusing());
+    let revoked = ca.revoke(b"leaf", RevocationReason::Superseded).await.unwrap_err();
+    assert_eq!(revoked.kind, FailureKind::Unavailable, "{}", revoked.detail);
+    assert!(revoked.detail.contains("has ended"), "{}", revoked.detail);
+    let reported = ca.order_report("https://ca.example/order/1").await.map(drop).unwrap_err();
+    assert_eq!(reported.kind, FailureKind::Rejected, "{}", reported.detail);
+}
+
 fn server(certificate: &CertificateDer<'static>, key: PrivateKeyDer<'static>) -> ServerConfig {
     ServerConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()
@@ -205,14 +228,22 @@ fn answer(listener: &std::net::TcpListener, server: &ServerConfig, text: &str) {
 /// The text of a failed request to this port of the machine.
 async fn said_of(port: u16) -> String {
     let dir = tempfile::tempdir().unwrap();
+    authority(dir.path(), port).thumbprint().await.unwrap_err().detail
+}
+
+/// The CA at this port of the machine, with an account's key in `dir`.
+pub(super) fn authority(dir: &Path, port: u16) -> AcmeAuthority {
     let key = rcgen::KeyPair::generate().unwrap();
     let root = rcgen::CertificateParams::new(vec!["root".into()]).unwrap().self_signed(&key).unwrap();
-    let roots = dir.path().join("roots.pem");
+    let roots = dir.join("roots.pem");
     std::fs::write(&roots, root.pem()).unwrap();
     let directory = format!("https://127.0.0.1:{port}/dir");
-    let ca =
-        AcmeAuthority::new(directory, &roots, dir.path().join("account.key"), Choices::default(), Requests::default())
-            .map_err(io::Error::other)
-            .unwrap();
-    ca.thumbprint().await.unwrap_err().detail
+    AcmeAuthority::new(directory, &roots, dir.join("account.key"), Choices::default(), Requests::default())
+        .map_err(io::Error::other)
+        .unwrap()
+}
+
+/// A port at which nobody answers.
+pub(super) fn refusing() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
