@@ -28,7 +28,7 @@ use zeroize::Zeroizing;
 
 use super::{
     AcmeAuthority, NO_ACCOUNT, Opened,
-    account_note::{AccountNote, Deactivation, NEXT, beside},
+    account_note::{AccountNote, Deactivation, NEXT, REPLACED, beside},
     external::{self, ExternalAccount},
     failure, rejected,
     signed::{self, AccountKey, Signer},
@@ -121,12 +121,14 @@ impl AcmeAuthority {
     }
 
     /// Puts a new next key on the disk, and answers its thumbprint. A key of an attempt before may have lain there for long, and be
-    /// known to others by now: it is replaced, and edges answer for it no more.
+    /// known to others by now: it is replaced, and edges answer for it no more. It is kept beside the others, in `FILE.replaced`: a CA
+    /// that took it, and did not say so when it was asked, has no other key for the account.
     fn make_next_key(&self) -> Result<String, Failure> {
         let next = self.next_key();
         if next.exists() {
             let left = thumbprint(&load(&next).map_err(unusable)?)?;
             self.change_note(|note| note.leaves(&left, Timestamp::now()))?;
+            std::fs::rename(&next, beside(&self.account_key, REPLACED)).map_err(|error| unusable(error.into()))?;
         }
         make(&next, files::replace_private).map_err(unusable)?;
         thumbprint(&load(&next).map_err(unusable)?)

@@ -72,6 +72,8 @@ pub(super) fn beside(key: &Path, suffix: &str) -> PathBuf {
 const NOTE: &str = ".account";
 /// The key that takes the place of the account's.
 pub(super) const NEXT: &str = ".next";
+/// The ending of the file with a next key that was never used, as far as certman knows.
+pub(super) const REPLACED: &str = ".replaced";
 
 #[cfg(test)]
 mod tests {
