@@ -391,8 +391,8 @@ fn a_site_reads_back_from_the_journal_and_a_later_format_is_left_alone() {
     let record = serde_json::to_string(&site).unwrap();
     assert!(record.starts_with(r#"{"format":"2","#), "{record}");
     assert_eq!(crate::read(record.as_bytes(), |_| true), Ok(site));
-    let later = record.replacen(r#""2""#, r#""3""#, 1);
-    assert_eq!(crate::read(later.as_bytes(), |_| true), Err(crate::RecordError::Later("3".into())));
+    let later = record.replacen(r#""2""#, r#""4""#, 1);
+    assert_eq!(crate::read(later.as_bytes(), |_| true), Err(crate::RecordError::Later("4".into())));
     assert!(matches!(crate::read(b"{}", |_| true), Err(crate::RecordError::Malformed(_))));
 }
 
