@@ -2,14 +2,15 @@
 
 use std::{
     collections::BTreeSet,
-    env,
+    env, fs,
     process::Command,
     time::{Duration, Instant},
 };
 
-use certseal_seal::Bundle;
+use certseal_seal::{Bundle, SigningKey};
 use certseal_wire::{
-    AuditAction, Challenge, DnsName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus, ValidationMethod,
+    AuditAction, Challenge, ChallengeMethod, DnsName, Renewal, RenewalAdvice, SiteRequest, SiteState, SiteStatus,
+    ValidationMethod,
 };
 use hyper::StatusCode;
 use jiff::{SignedDuration, Timestamp};
@@ -324,7 +325,33 @@ async fn a_name_is_validated_by_tls_alpn_01_at_the_edge() {
     let name: DnsName = "shop.customers.test".parse().unwrap();
     // The platform's own way is http-01, and nobody answers there.
     let request = SiteRequest { challenges: vec![ValidationMethod::TlsAlpn], ..platform.request(&name) };
-    platform.certman_as("platform").put_site(&name, &request).await.unwrap();
+    // Another validation of the name is under way, of its site's companion for example: it has the one place, and goes first.
+    let other = Challenge {
+        host: name.clone(),
+        token: "other".to_owned(),
+        key_authorization: "other.print".to_owned(),
+        expires_at: Timestamp::now() + SignedDuration::from_hours(1),
+        method: ChallengeMethod::TlsAlpn,
+    };
+    let issuer = SigningKey::from_pem(&fs::read_to_string(platform.pki("issuer.key")).unwrap()).unwrap();
+    let (certman, place) = (platform.certman_as("platform"), platform.store_as("certman"));
+    let signed = issuer.sign(&other);
+    place.put_challenge(&name, Challenge::TLS_ALPN, &signed).await.unwrap();
+    certman.put_site(&name, &request).await.unwrap();
+    let began = Instant::now();
+    let said =
+        |status: &SiteStatus| status.order.as_ref().and_then(|order| order.diagnosis.clone()).unwrap_or_default();
+    loop {
+        let status = certman.site(&name).await.unwrap().unwrap();
+        assert_eq!(status.version, 0, "its answer took the other one's place");
+        if said(&status).contains("another validation") {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{status:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(place.challenge(&name, Challenge::TLS_ALPN).await.unwrap(), Some(signed));
+    place.delete_challenge(&name, Challenge::TLS_ALPN).await.unwrap();
     platform.wait_active(&name, 1).await;
     let root = pebble.issuing_root();
     served_within_two_seconds(&platform, &name, &root, 1).await;

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use certseal_wire::{DnsName, KeyType, SiteRequest};
+use certseal_wire::{ChangeKind, DnsName, KeyType, SiteChange, SiteChanges, SiteRequest, Wanted};
 
 use crate::{
     pebble::Pebble,
@@ -63,6 +63,9 @@ async fn clients_of_today_get_ecdsa_and_clients_that_know_only_rsa_get_rsa() {
     assert!(refused.contains("follows it: change shop.customers.test"), "{refused}");
     let refused = certman.remove_site(&companion).await.unwrap_err().to_string();
     assert!(refused.contains("leaves with it"), "{refused}");
+    let removal: SiteChanges = [SiteChange { site: companion.clone(), change: Wanted::Remove }].into_iter().collect();
+    let report = certman.change_sites(&removal, "removal").await.unwrap();
+    assert_eq!(report.results[0].result, ChangeKind::Refused);
     certman.put_site(&name, &platform.request(&name)).await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     while signature(&rsa) == "RSA-PSS" {

@@ -15,7 +15,7 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri, header::HOST},
     routing::get,
 };
-use certseal_wire::{Challenge, DnsName, FindingCode, Readiness};
+use certseal_wire::{Challenge, DnsName, FindingCode, Readiness, SiteState};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -143,6 +143,19 @@ async fn ask_for_repute() {
     let finding = &dns.names[0].findings[0];
     assert_eq!((dns.readiness, finding.code), (Readiness::NotReady, FindingCode::Denied), "{dns:?}");
     assert!(finding.detail.contains("phishing"), "{finding:?}");
+    // Somebody who has the order tried all the same gets none either.
+    let certman = platform.certman_as("platform");
+    certman.retry_order(&bad).await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let status = certman.site(&bad).await.unwrap().unwrap();
+        assert_eq!(status.version, 0, "{status:?}");
+        if status.state == SiteState::Failed {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 
     is_away.store(true, Ordering::Relaxed);
     platform.add_site(&late).await;
